@@ -1,0 +1,51 @@
+# Everything a contributor types. Needs make and Python >= 3.11; the rest goes into .venv.
+
+PYTHON ?= python3
+DEMO ?= demo
+PY := .venv/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test lint bench clean
+
+help:  ## show this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+
+# .venv/ready says for which folder and which pyproject.toml the environment was made, and is written last. If it says what
+# it should and the environment's Python runs, nothing is installed and the network is not needed. Anything else
+# (half-made, moved, emptied, a Python that is gone) is made anew; a changed pyproject.toml alone only installs again.
+venv:  ## set up .venv, if it is not up to date
+	@place="$$(pwd -P)"; ready="$$place $$(cksum < pyproject.toml)"; \
+	said="$$(cat .venv/ready 2>/dev/null)"; \
+	works() { $(PY) -c 'from importlib.util import find_spec as f; import pip; \
+	  raise SystemExit(not all(map(f, ("cv2", "duckdb", "sklearn", "pytest", "mypy", "featurestore"))))' 2>/dev/null; }; \
+	if works; then \
+	  if [ "$$said" = "$$ready" ]; then exit 0; fi; \
+	  case "$$said" in "$$place "*) fresh=no ;; *) fresh=yes ;; esac; \
+	else fresh=yes; fi; \
+	if [ $$fresh = yes ]; then \
+	  $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	    echo "featurestore needs Python 3.11 or newer, and \"$(PYTHON)\" is not: name one, as in 'make PYTHON=python3.12 $(MAKECMDGOALS)'" >&2; \
+	    exit 1; }; \
+	  echo "setting up .venv (once; a few minutes the first time)"; \
+	  rm -rf .venv && $(PYTHON) -m venv .venv || exit 1; \
+	fi; \
+	rm -f .venv/ready; \
+	$(PY) -m pip install -qq --disable-pip-version-check --editable '.[dev]' && printf '%s\n' "$$ready" > .venv/ready
+
+demo: venv  ## run the main job on images that come with the dependencies
+	@$(PY) -m featurestore demo "$(DEMO)"
+
+test: venv  ## run the tests (ARGS="-k name" to choose)
+	@$(PY) -m pytest $(ARGS)
+
+lint: venv  ## ruff and mypy --strict
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+
+bench: venv  ## run the benchmarks
+	@if [ -f benchmarks/run.py ]; then $(PY) benchmarks/run.py $(ARGS); else echo "there are no benchmarks yet: benchmarks/run.py is absent"; fi
+
+clean:  ## remove what was made: .venv, the demo, caches, builds
+	rm -rf .venv demo build dist *.egg-info .coverage .coverage.* htmlcov .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,29 @@
+"""featurestore: a database-backed store of local image descriptors.
+
+`FeatureStore` and the errors are all that is public. They are imported on first use, so that a worker process and
+``featurestore --help`` load no more than they need.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from featurestore._version import __version__
+
+if TYPE_CHECKING:
+    from featurestore import errors
+    from featurestore.errors import FeatureStoreError
+    from featurestore.store import FeatureStore
+
+__all__ = ["FeatureStore", "FeatureStoreError", "__version__", "errors"]
+
+_HOMES = {"FeatureStore": "featurestore.store", "FeatureStoreError": "featurestore.errors"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name == "errors":
+        return importlib.import_module("featurestore.errors")
+    raise AttributeError(f"module 'featurestore' has no attribute {name!r}")

@@ -1,0 +1,91 @@
+"""Every error the store raises on purpose.
+
+::
+
+    FeatureStoreError            what happened, why, and what to do next, in one line
+    ├── NotAStore                the folder is not a store
+    ├── StoreExists              init was pointed at a folder that is not empty
+    ├── FormatError              the store was written by a newer version
+    ├── ConfigError              featurestore.toml can't be used as it stands
+    ├── DatasetError             the dataset CSV, the split or the image folder can't be used
+    ├── StoreBusy                another process holds the store
+    ├── NotReady                 what was asked for reads something that is not there yet
+    ├── ConfirmationNeeded       it would cost work that nobody has agreed to
+    ├── NothingUsable            every image failed, or there is nothing to learn from
+    ├── NotEnoughSpace           the disk is full, or will be
+    ├── CorruptFile              a file of the store is not what its manifest says
+    ├── LossyDescriptors         descriptors that can't be stored as uint8 without loss
+    ├── QueryError               a query that DuckDB refused
+    ├── EngineLost               the worker processes are gone and can't be had back
+    └── MissingDependency        an optional package is not installed
+
+The command line prints the message without a traceback and exits with ``exit_code``.
+"""
+
+from __future__ import annotations
+
+
+class FeatureStoreError(Exception):
+    """Base class: the message says what happened, why, and what to do next."""
+
+    exit_code = 1
+
+
+class NotAStore(FeatureStoreError):
+    """The folder is not a store."""
+
+
+class StoreExists(FeatureStoreError):
+    """A store can't be made here, because something is here already."""
+
+
+class FormatError(FeatureStoreError):
+    """The store, or a file in it, is of a format that this version does not know."""
+
+
+class ConfigError(FeatureStoreError):
+    """``featurestore.toml`` can't be used: an unknown key, a wrong type, a value out of range."""
+
+
+class DatasetError(FeatureStoreError):
+    """The dataset CSV, the split expression or the image folder can't be used."""
+
+
+class StoreBusy(FeatureStoreError):
+    """Another process is changing the store."""
+
+
+class NotReady(FeatureStoreError):
+    """What was asked for reads something that has not been made yet."""
+
+
+class ConfirmationNeeded(FeatureStoreError):
+    """The command would cost work that nobody has agreed to; ``--yes`` agrees."""
+
+
+class NothingUsable(FeatureStoreError):
+    """Every image failed, or no descriptor is left to learn from."""
+
+
+class NotEnoughSpace(FeatureStoreError):
+    """The disk is full, or has less room than the work will need."""
+
+
+class CorruptFile(FeatureStoreError):
+    """A file of the store is damaged or not what its manifest says."""
+
+
+class LossyDescriptors(FeatureStoreError):
+    """An extractor that promises whole numbers from 0 to 255 gave something else."""
+
+
+class QueryError(FeatureStoreError):
+    """DuckDB refused the query."""
+
+
+class EngineLost(FeatureStoreError):
+    """The engine's workers are gone and could not be replaced."""
+
+
+class MissingDependency(FeatureStoreError):
+    """An optional package is needed and not installed; the message names the extra."""

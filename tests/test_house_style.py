@@ -1,0 +1,88 @@
+"""The rules of the house that neither ruff nor mypy knows."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+MODULES = sorted((ROOT / "featurestore").rglob("*.py"))
+MAX_LINES = 350
+MAX_BYTES = 300_000
+
+# Nothing that is loaded can run code. The patterns are written so that they do not match themselves.
+RUNS_CODE = {"pickle.load", "pickle.loads", "joblib.load", "cloudpickle.load", "cloudpickle.loads", "eval", "exec"}
+UNFINISHED = re.compile(r"\b(TO[D]O|FIX[M]E|XX[X])\b")
+OF_ONE_MACHINE = re.compile(r"(?<![\w.])/(?:work|root|Users)/|helper[ ]session|shared[/]design", re.IGNORECASE)
+
+
+def tracked_files() -> list[Path]:
+    listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listing.returncode != 0:
+        pytest.skip("not a git checkout: there is no telling which files belong to the project")
+    return [path for name in listing.stdout.split("\0") if name and (path := ROOT / name).is_file()]
+
+
+def calls_that_run_code(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            if ast.unparse(node.func) in RUNS_CODE:
+                yield f"line {node.lineno}: {ast.unparse(node.func)}"
+            for keyword in node.keywords:
+                if keyword.arg == "allow_pickle" and ast.unparse(keyword.value) != "False":
+                    yield f"line {node.lineno}: allow_pickle"
+        elif isinstance(node, ast.ImportFrom):
+            names = {f"{node.module}.{alias.name}" for alias in node.names} & RUNS_CODE
+            yield from (f"line {node.lineno}: {name}" for name in sorted(names))
+
+
+def swallowed_errors(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ExceptHandler):
+            caught = ast.unparse(node.type) if node.type else "everything"
+            does_nothing = all(isinstance(step, ast.Pass) for step in node.body)
+            if does_nothing and caught in {"everything", "Exception", "BaseException"}:
+                yield f"line {node.lineno}: catches {caught} and passes"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_module(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    tree = ast.parse(text)
+    assert ast.get_docstring(tree), "a module starts with a docstring"
+    assert len(text.splitlines()) < MAX_LINES, "a module is read in one sitting: split it"
+    assert not UNFINISHED.search(text), "finish it, or open an issue"
+    assert [*calls_that_run_code(tree), *swallowed_errors(tree)] == []
+
+
+def test_text_is_for_everybody() -> None:
+    found = []
+    for path in tracked_files():
+        data = path.read_bytes()
+        if b"\0" not in data:
+            hits = OF_ONE_MACHINE.findall(data.decode("utf-8", errors="replace"))
+            found += [f"{path.relative_to(ROOT)}: {hit}" for hit in hits]
+    assert found == [], "paths and words that mean something on one machine only"
+
+
+def test_files_are_small() -> None:
+    large = [str(path.relative_to(ROOT)) for path in tracked_files() if path.stat().st_size > MAX_BYTES]
+    assert large == [], f"no file over {MAX_BYTES} bytes: make it, or find it where it is installed"
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["import pickle; pickle.load(f)", "from joblib import load", "np.load(f, allow_pickle=True)", "eval('1')"],
+)
+def test_loading_that_runs_code_is_found(source: str) -> None:
+    assert len(list(calls_that_run_code(ast.parse(source)))) == 1
+
+
+@pytest.mark.parametrize("what", ["", " Exception", " BaseException"])
+def test_swallowed_errors_are_found(what: str) -> None:
+    assert len(list(swallowed_errors(ast.parse(f"try:\n    f()\nexcept{what}:\n    pass")))) == 1
