@@ -1,0 +1,180 @@
+"""``featurestore.toml``: the recipe of a store, edited by people and validated strictly.
+
+A parameter is a field of a frozen dataclass, declared with `option`. This module turns a TOML table into such a
+dataclass and back, and knows nothing of any particular stage.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from featurestore.errors import ConfigError, FormatError
+
+FORMAT = 1
+T = TypeVar("T")
+Tables = Mapping[str, Mapping[str, Any]]
+
+
+def option(default: Any, doc: str, *, policy: bool = False, low: float | None = None, high: float | None = None) -> Any:
+    """Declare one parameter.
+
+    Args:
+        default: its value where the recipe does not name it.
+        doc: one line, which becomes the comment in ``featurestore.toml``.
+        policy: it decides which images are accepted, and is no part of the identity.
+        low: the least allowed value.
+        high: the greatest allowed value.
+    """
+    metadata = {"doc": doc, "policy": policy, "low": low, "high": high}
+    if isinstance(default, type):
+        return dataclasses.field(default_factory=default, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class StoreSettings:
+    """The table ``[store]``: where the images are and how the dataset is read. No part of any identity."""
+
+    format: int = option(FORMAT, "the format of this store; leave it as it is")
+    images: str = option("", "the folder of images; a relative path starts at the store")
+    dataset: str = option("", "the dataset CSV; empty: the folder of images is scanned")
+    filename_column: str = option("filename", "the CSV's column of paths below the folder of images")
+    split: str = option("subset", "SQL over the CSV's columns that gives 'train' or 'test'")
+    chunk_size: int = option(1000, "images in a chunk, for chunks that are yet to be made", low=1, high=1_000_000)
+
+
+def read_tables(path: Path) -> dict[str, dict[str, Any]]:
+    """Read the TOML file as tables.
+
+    Raises:
+        ConfigError: the file is missing, is not TOML, or holds a value outside of a table.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path.name} can't be read: {error}. Correct the file, or put back a copy of it") from error
+    for name, table in content.items():
+        if not isinstance(table, dict):
+            raise ConfigError(f"{path.name}: {name!r} stands outside of a [table]; move it into the one it belongs to")
+    return content
+
+
+def check_format(tables: Tables) -> None:
+    """Refuse a store from the future.
+
+    Raises:
+        FormatError: the store's format is newer than this version's.
+    """
+    found = tables.get("store", {}).get("format", FORMAT)
+    if isinstance(found, int) and found > FORMAT:
+        raise FormatError(
+            f"this store is of format {found}, and this version of featurestore knows {FORMAT}; upgrade featurestore"
+        )
+
+
+def check_names(tables: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse tables that nobody reads.
+
+    Raises:
+        ConfigError: a table's name is unknown.
+    """
+    allowed = list(known)
+    for name in tables:
+        if name not in allowed:
+            raise ConfigError(f"featurestore.toml: unknown table [{name}]; the tables are {', '.join(allowed)}")
+
+
+def build(cls: type[T], table: Mapping[str, Any], *, where: str) -> T:
+    """Make the dataclass ``cls`` from a TOML table.
+
+    Raises:
+        ConfigError: an unknown key, a value of the wrong type, or one out of range.
+    """
+    types = get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    for key in table:
+        if key not in fields:
+            raise ConfigError(f"featurestore.toml: [{where}] has no key {key!r}; its keys are {', '.join(fields)}")
+    values = {key: _value(types[key], value, fields[key], f"[{where}] {key}") for key, value in table.items()}
+    try:
+        return cls(**values)
+    except ValueError as error:
+        raise ConfigError(f"featurestore.toml: [{where}] {error}") from error
+
+
+def _value(kind: Any, value: Any, field: dataclasses.Field[Any], where: str) -> Any:
+    if dataclasses.is_dataclass(kind):
+        if not isinstance(value, dict):
+            raise ConfigError(f"featurestore.toml: {where} is a table, and {value!r} is not")
+        return build(kind, value, where=where.replace("] ", ".").lstrip("["))  # type: ignore[arg-type]
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            raise ConfigError(f"featurestore.toml: {where} is {value!r}, and can be {' or '.join(get_args(kind))}")
+        return value
+    if kind is float and type(value) is int:
+        value = float(value)
+    if type(value) is not kind:
+        raise ConfigError(f"featurestore.toml: {where} is {value!r}, and should be a {_KINDS[kind]}")
+    _check_range(value, field, where)
+    return value
+
+
+_KINDS = {int: "whole number", float: "number", str: "text in quotes", bool: "true or false"}
+
+
+def _check_range(value: Any, field: dataclasses.Field[Any], where: str) -> None:
+    low, high = field.metadata.get("low"), field.metadata.get("high")
+    # `not (a <= b)` rather than `a > b`, so that nan is refused too
+    if (low is not None and not low <= value) or (high is not None and not value <= high):
+        bounds = " and ".join(
+            t for t in (low is not None and f"at least {low}", high is not None and f"at most {high}") if t
+        )
+        raise ConfigError(f"featurestore.toml: {where} is {value}, and should be {bounds}")
+
+
+def render(tables: Iterable[tuple[str, Any]]) -> str:
+    """Return the text of ``featurestore.toml`` for these dataclasses, every key with its comment."""
+    import tomlkit
+
+    document = tomlkit.document()
+    document.add(tomlkit.comment("The recipe of this store. A changed parameter makes its stage, and those after it,"))
+    document.add(tomlkit.comment("anew beside what is there; nothing before it is redone. Unknown keys are errors."))
+    for name, values in tables:
+        document.add(tomlkit.nl())
+        document.add(name, _table(values))
+    return tomlkit.dumps(document)
+
+
+def _table(values: Any) -> Any:
+    import tomlkit
+
+    table = tomlkit.table()
+    nested = []
+    for field in dataclasses.fields(values):
+        value = getattr(values, field.name)
+        if dataclasses.is_dataclass(value):
+            nested.append((field.name, value))
+            continue
+        item = tomlkit.item(value)
+        item.comment(field.metadata["doc"])
+        table.add(field.name, item)
+    for name, value in nested:
+        table.add(name, _table(value))
+    return table
+
+
+def identity(values: Any) -> dict[str, Any]:
+    """Return the parameters of a dataclass that are part of its identity: all but the policies."""
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(values):
+        value = getattr(values, field.name)
+        if field.default is MISSING and field.default_factory is MISSING:
+            raise TypeError(f"{type(values).__name__}.{field.name} has no default")
+        if not field.metadata.get("policy"):
+            found[field.name] = identity(value) if dataclasses.is_dataclass(value) else value
+    return found

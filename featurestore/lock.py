@@ -1,0 +1,87 @@
+"""The run lock: one process at a time changes a store, and whoever is turned away is told who holds it.
+
+The operating system drops the lock when its holder dies, so a dead process never keeps a store busy.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import filelock
+
+from featurestore.errors import StoreBusy
+from featurestore.storage import Root
+
+LOCK = "run.lock"
+HOLDER = "run.lock.json"
+
+
+@contextmanager
+def exclusive(root: Root, verb: str) -> Iterator[None]:
+    """Hold the store for the whole of ``verb``.
+
+    Raises:
+        StoreBusy: another process holds it; the message says which, on what host and since when.
+    """
+    if not root.writable:
+        raise StoreBusy(
+            f"{root.path} can't be written by this user, so {verb} can't change it; copy the store, "
+            "or change its permissions"
+        )
+    lock = filelock.FileLock(root.local(LOCK))
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise StoreBusy(f"{root.path} is in use by {holder(root)}; wait for it to end, or stop it") from error
+    try:
+        _sign(root, verb)
+        yield
+    finally:
+        root.remove(HOLDER)
+        lock.release()
+
+
+def _sign(root: Root, verb: str) -> None:
+    since = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    text = json.dumps({"verb": verb, "pid": os.getpid(), "host": socket.gethostname(), "since": since})
+    with root.publishing(HOLDER) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def holder(root: Root) -> str:
+    """Return who holds the store, as far as that is known."""
+    found = _read(root)
+    # It may have just begun, or be just ending.
+    return "featurestore {verb} (pid {pid} on {host}, since {since})".format(**found) if found else "another process"
+
+
+def living_holder(root: Root) -> str | None:
+    """Return who holds the store, or None if nobody does. The lock itself is left alone: a run could be after it."""
+    found = _read(root)
+    if found is None or (found["host"] == socket.gethostname() and not _alive(int(found["pid"]))):
+        return None
+    return holder(root)
+
+
+def _read(root: Root) -> dict[str, Any] | None:
+    try:
+        content = json.loads(root.local(HOLDER).read_text(encoding="utf-8"))
+        return {name: content[name] for name in ("verb", "pid", "host", "since")}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # somebody else's process
+    return True

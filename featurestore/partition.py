@@ -1,0 +1,295 @@
+"""A partition: one Parquet file, one row per image, failed and empty images included.
+
+The descriptors of an image are one BLOB: n x dim values, row-major, little-endian. Keypoints are six list columns
+beside it. ``docs/format.md`` is the contract; this module is the only one that reads or writes it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from featurestore.errors import CorruptFile, FormatError
+
+FORMAT = 1
+MANIFEST_KEY = "featurestore"
+
+KEYPOINT = np.dtype(
+    [("x", "<f4"), ("y", "<f4"), ("size", "<f4"), ("angle", "<f4"), ("response", "<f4"), ("octave", "<i4")]
+)
+KEYPOINT_COLUMNS = KEYPOINT.names or ()
+
+# Small enough that one image is read in milliseconds and a writer holds little; large enough to scan fast.
+ROW_GROUP_BYTES = 4 << 20
+ROW_GROUP_ROWS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What one stage made of one image.
+
+    ``descriptors`` is ``(n, dim)``, ``keypoints`` is ``(n,)`` of dtype `KEYPOINT`; both are None unless ``status`` is
+    ``ok``. ``extra`` holds the columns that only this stage has.
+    """
+
+    image_id: int
+    filename: str
+    status: str
+    error: str | None = None
+    descriptors: NDArray[Any] | None = None
+    keypoints: NDArray[Any] | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def n_descriptors(self) -> int:
+        """The number of descriptors, 0 for a failed or empty image."""
+        return 0 if self.descriptors is None else len(self.descriptors)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The columns of a partition: ``dim`` values of ``dtype`` a descriptor, and the stage's own columns."""
+
+    dim: int
+    dtype: str
+    keypoints: bool = True
+    extra: tuple[tuple[str, pa.DataType], ...] = ()
+
+    def schema(self) -> pa.Schema:
+        """Return the Arrow schema, in the order of the columns in the file."""
+        columns: list[tuple[str, pa.DataType]] = [
+            ("image_id", pa.int64()),
+            ("filename", pa.string()),
+            ("status", pa.string()),
+            ("error", pa.string()),
+            ("n_descriptors", pa.int32()),
+            ("descriptors", pa.binary()),
+        ]
+        if self.keypoints:
+            columns += [(name, pa.list_(pa.from_numpy_dtype(KEYPOINT[name]))) for name in KEYPOINT_COLUMNS]
+        return pa.schema([*columns, *self.extra])
+
+    def matrix(self, blob: Any) -> NDArray[Any]:
+        """Return a BLOB as an ``(n, dim)`` matrix, without a copy.
+
+        Raises:
+            CorruptFile: the BLOB is not a whole number of descriptors.
+        """
+        values = np.frombuffer(blob, dtype=np.dtype(self.dtype).newbyteorder("<"))
+        if len(values) % self.dim:
+            raise CorruptFile(f"a BLOB of {len(values)} values is not a whole number of {self.dim}-value descriptors")
+        return values.reshape(-1, self.dim)
+
+
+class RowDigest:
+    """SHA-256 over the values of rows: the same rows give the same digest, whatever the file around them."""
+
+    def __init__(self, input_payload: str) -> None:
+        """Begin with what the rows were made from, so that a partition made anew from other input has another name."""
+        self._sha = hashlib.sha256(input_payload.encode())
+
+    def update(self, row: Row) -> None:
+        """Add one row."""
+        extra = {name: _canonical(value) for name, value in sorted(row.extra.items())}
+        head = [row.image_id, row.filename, row.status, row.error, row.n_descriptors, row.keypoints is None, extra]
+        self._sha.update(json.dumps(head, separators=(",", ":")).encode())
+        if row.descriptors is not None:
+            self._sha.update(np.ascontiguousarray(row.descriptors).data)
+        if row.keypoints is not None:
+            self._sha.update(np.ascontiguousarray(row.keypoints).tobytes())
+
+    def hexdigest(self) -> str:
+        """Return the payload's name: 16 hex digits."""
+        return self._sha.hexdigest()[:16]
+
+
+def _canonical(value: Any) -> Any:
+    return np.asarray(value, dtype="<f4").tobytes().hex() if isinstance(value, (np.ndarray, list)) else value
+
+
+class PartitionWriter:
+    """Writes rows to a Parquet file, a row group at a time."""
+
+    def __init__(self, path: Path, *, layout: Layout, manifest: Mapping[str, Any]) -> None:
+        """Open ``path`` for rows of ``layout``; the manifest gets its ``payload`` when the writer is closed."""
+        self._layout, self._manifest = layout, dict(manifest)
+        self._schema = layout.schema()
+        self._digest = RowDigest(str(manifest["input_payload"]))
+        self._rows: list[Row] = []
+        self._pending = 0
+        self._writer = pq.ParquetWriter(path, self._schema, **_parquet_options(layout))
+        self.payload = ""
+
+    def write(self, row: Row) -> None:
+        """Add the row of the next image."""
+        self._digest.update(row)
+        self._rows.append(row)
+        self._pending += 0 if row.descriptors is None else row.descriptors.nbytes
+        if self._pending >= ROW_GROUP_BYTES or len(self._rows) >= ROW_GROUP_ROWS:
+            self._flush()
+
+    def close(self) -> None:
+        """Write what is left, the manifest and the footer."""
+        self._flush()
+        self.payload = self._digest.hexdigest()
+        self._writer.add_key_value_metadata(
+            {
+                MANIFEST_KEY: json.dumps({**self._manifest, "payload": self.payload}, sort_keys=True),
+                "dim": str(self._layout.dim),
+                "dtype": self._layout.dtype,
+            }
+        )
+        self._writer.close()
+
+    def abandon(self) -> None:
+        """Close the file without finishing it; the caller removes it."""
+        try:
+            self._writer.close()
+        except OSError:  # the disk that was full is still full: the file is to be deleted anyway
+            pass
+
+    def _flush(self) -> None:
+        if self._rows:
+            self._writer.write_table(to_table(self._rows, self._layout))
+            self._rows, self._pending = [], 0
+
+
+def to_table(rows: Sequence[Row], layout: Layout) -> pa.Table:
+    """Return rows as one Arrow table with ``layout``'s columns."""
+    schema = layout.schema()
+    dtype = np.dtype(layout.dtype).newbyteorder("<")
+    columns: dict[str, Any] = {
+        "image_id": [row.image_id for row in rows],
+        "filename": [row.filename for row in rows],
+        "status": [row.status for row in rows],
+        "error": [row.error for row in rows],
+        "n_descriptors": [row.n_descriptors for row in rows],
+        "descriptors": [
+            None if row.descriptors is None else np.ascontiguousarray(row.descriptors, dtype=dtype).data.cast("B")
+            for row in rows
+        ],
+    }
+    if layout.keypoints:
+        for name in KEYPOINT_COLUMNS:
+            columns[name] = [None if row.keypoints is None else row.keypoints[name] for row in rows]
+    for name, _ in layout.extra:
+        columns[name] = [row.extra.get(name) for row in rows]
+    return pa.table([pa.array(columns[name], type=schema.field(name).type) for name in schema.names], schema=schema)
+
+
+def _parquet_options(layout: Layout) -> dict[str, Any]:
+    # A descriptor's bytes repeat nowhere: dictionaries and min/max statistics of them only cost time and footer.
+    leaves = [f"{name}.list.element" for name in KEYPOINT_COLUMNS] if layout.keypoints else []
+    return {
+        "compression": "zstd",
+        "compression_level": 1,
+        "use_dictionary": ["status", "error"],
+        "write_statistics": ["image_id", "n_descriptors"],
+        "column_encoding": dict.fromkeys(leaves, "BYTE_STREAM_SPLIT"),
+        "data_page_size": ROW_GROUP_BYTES,
+    }
+
+
+class PartitionFile:
+    """A partition on disk, read a row group at a time."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file and read its manifest.
+
+        Raises:
+            CorruptFile: it is missing, not Parquet, or has no manifest.
+            FormatError: it was written by a newer version.
+        """
+        self.path = path
+        try:
+            self._file = pq.ParquetFile(path)
+            metadata = self._file.metadata.metadata or {}
+            self.manifest: dict[str, Any] = json.loads(metadata[MANIFEST_KEY.encode()])
+            dim, dtype = int(metadata[b"dim"]), metadata[b"dtype"].decode()
+        except (OSError, pa.ArrowInvalid, KeyError, ValueError) as error:
+            raise CorruptFile(f"{path.name} can't be read as a partition ({_first_line(error)})") from error
+        if self.manifest.get("format") != FORMAT:
+            raise FormatError(
+                f"{path.name} is of partition format {self.manifest.get('format')}, and this version knows {FORMAT}; "
+                "use a newer featurestore"
+            )
+        names = self._file.schema_arrow.names
+        known = {"image_id", "filename", "status", "error", "n_descriptors", "descriptors", *KEYPOINT_COLUMNS}
+        extra = tuple((f.name, f.type) for f in self._file.schema_arrow if f.name not in known)
+        self.layout = Layout(dim=dim, dtype=dtype, keypoints="x" in names, extra=extra)
+
+    def __enter__(self) -> PartitionFile:
+        """Return the open file."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the file."""
+        self._file.close()
+
+    @property
+    def n_row_groups(self) -> int:
+        """The number of row groups."""
+        return int(self._file.num_row_groups)
+
+    def row_group_sizes(self) -> list[int]:
+        """Return the number of rows of each row group."""
+        return [self._file.metadata.row_group(i).num_rows for i in range(self.n_row_groups)]
+
+    def rows(self, row_groups: Iterable[int] | None = None, *, without: Sequence[str] = ()) -> Iterator[Row]:
+        """Yield the rows of the named row groups (all, if None), leaving out the columns in ``without``.
+
+        Raises:
+            CorruptFile: a row group can't be decoded.
+        """
+        columns = [name for name in self.layout.schema().names if name not in without]
+        for index in range(self.n_row_groups) if row_groups is None else row_groups:
+            try:
+                table = self._file.read_row_group(index, columns=columns)
+            except (OSError, pa.ArrowInvalid) as error:
+                raise CorruptFile(f"{self.path.name} is damaged ({_first_line(error)})") from error
+            yield from self._rows_of(table)
+
+    def _rows_of(self, table: pa.Table) -> Iterator[Row]:
+        column = {name: table[name].combine_chunks() for name in table.column_names}
+        plain = {
+            name: column[name].to_pylist()
+            for name in ("image_id", "filename", "status", "error", *(n for n, _ in self.layout.extra))
+            if name in column
+        }
+        for i in range(table.num_rows):
+            yield Row(
+                image_id=plain["image_id"][i],
+                filename=plain["filename"][i],
+                status=plain["status"][i],
+                error=plain["error"][i],
+                descriptors=self._blob(column.get("descriptors"), i),
+                keypoints=_keypoints(column, i),
+                extra={name: plain[name][i] for name, _ in self.layout.extra if name in plain},
+            )
+
+    def _blob(self, column: pa.Array | None, i: int) -> NDArray[Any] | None:
+        if column is None or not column[i].is_valid:
+            return None
+        return self.layout.matrix(column[i].as_buffer())
+
+
+def _keypoints(column: Mapping[str, pa.Array], i: int) -> NDArray[Any] | None:
+    if "x" not in column or not column["x"][i].is_valid:
+        return None
+    keypoints = np.empty(len(column["x"][i]), dtype=KEYPOINT)
+    for name in KEYPOINT_COLUMNS:
+        keypoints[name] = column[name][i].values.to_numpy()
+    return keypoints
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
