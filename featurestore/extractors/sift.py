@@ -1,0 +1,68 @@
+"""SIFT as OpenCV computes it, stored as uint8 without loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurestore.config import option
+from featurestore.errors import LossyDescriptors
+from featurestore.partition import KEYPOINT
+
+
+@dataclass(frozen=True)
+class Sift:
+    """OpenCV's SIFT (Lowe, IJCV 2004); the fields are the arguments of ``cv2.SIFT_create``, with its defaults."""
+
+    name: ClassVar[str] = "sift"
+    dim: ClassVar[int] = 128
+    dtype: ClassVar[str] = "uint8"
+
+    nfeatures: int = option(0, "keep only the strongest keypoints; 0 keeps all", low=0)
+    n_octave_layers: int = option(3, "layers in each octave", low=1, high=16)
+    contrast_threshold: float = option(0.04, "larger: fewer weak keypoints", low=0.0)
+    edge_threshold: float = option(10.0, "larger: more keypoints on edges", low=0.0)
+    sigma: float = option(1.6, "sigma of the Gaussian at octave 0, in pixels", low=0.01)
+
+    def detect_and_compute(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return keypoints ``(n,)`` and descriptors ``(n, 128)`` uint8 of a BGR image.
+
+        Raises:
+            LossyDescriptors: OpenCV gave a value that is not a whole number from 0 to 255.
+        """
+        keypoints, descriptors = self.compute_float(pixels)
+        return keypoints, as_uint8(descriptors)
+
+    def compute_float(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[Any], NDArray[np.float32]]:
+        """Return keypoints ``(n,)`` and descriptors ``(n, 128)`` float32, as OpenCV gives them."""
+        import cv2
+
+        gray = cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)
+        detector = cv2.SIFT.create(
+            self.nfeatures, self.n_octave_layers, self.contrast_threshold, self.edge_threshold, self.sigma
+        )
+        keypoints, descriptors = detector.detectAndCompute(gray, None)
+        if descriptors is None:
+            return np.empty(0, KEYPOINT), np.empty((0, self.dim), np.float32)
+        rows = [(*k.pt, k.size, k.angle, k.response, k.octave) for k in keypoints]
+        return np.array(rows, dtype=KEYPOINT), descriptors.astype(np.float32, copy=False)
+
+
+def as_uint8(descriptors: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return float32 descriptors as uint8, and make sure that nothing is lost.
+
+    Raises:
+        LossyDescriptors: a value is not a whole number from 0 to 255.
+    """
+    with np.errstate(invalid="ignore"):
+        whole = descriptors.astype(np.uint8)
+    if not np.array_equal(whole, descriptors):
+        worst = float(descriptors.flat[np.argmax(whole != descriptors)])
+        raise LossyDescriptors(
+            f"SIFT gave the value {worst}, which uint8 can't hold without loss; this build of OpenCV computes other "
+            "descriptors than the released ones. Install opencv-python-headless from its wheel"
+        )
+    return whole

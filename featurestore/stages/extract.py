@@ -1,0 +1,87 @@
+"""extract: an image file becomes SIFT descriptors and keypoints, exactly as OpenCV gives them."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import pyarrow as pa
+
+from featurestore.config import option
+from featurestore.extractors import EXTRACTORS, Extractor, Sift
+from featurestore.imagefile import ImageFile, read_image
+from featurestore.partition import Layout, Row
+from featurestore.stages.stage import Arrays, ChunkStage
+
+
+@dataclass(frozen=True)
+class Extract(ChunkStage):
+    """Decode an image and compute its descriptors."""
+
+    name: ClassVar[str] = "extract"
+    reads: ClassVar[str] = "images"
+
+    extractor: Literal["sift", "rootsift"] = option("sift", "sift (uint8) or rootsift (float32)")
+    max_pixels: int = option(
+        50_000_000,
+        "policy: larger images are refused; SIFT takes about 240 bytes of memory a pixel",
+        policy=True,
+        low=1,
+    )
+    truncated: Literal["refuse", "keep"] = option(
+        "refuse", "policy: what to do with a file that ends before its picture does: refuse or keep", policy=True
+    )
+    sift: Sift = option(Sift, "parameters of SIFT")
+
+    def build_extractor(self) -> Extractor:
+        """Return the extractor with its parameters."""
+        return EXTRACTORS[self.extractor](**{f.name: getattr(self.sift, f.name) for f in dataclasses.fields(Sift)})
+
+    def layout(self, reads: Layout | None = None, model: Arrays | None = None) -> Layout:
+        """Return the columns: descriptors, keypoints, and of the source its size in pixels, its bytes and its hash."""
+        extractor = EXTRACTORS[self.extractor]
+        extra = (
+            ("width", pa.int32()),
+            ("height", pa.int32()),
+            ("source_bytes", pa.int64()),
+            ("source_hash", pa.string()),
+        )
+        return Layout(dim=extractor.dim, dtype=extractor.dtype, extra=extra)
+
+    def stale_rows(self) -> str:
+        """Return SQL that is true for rows which ``max_pixels`` or ``truncated`` decide otherwise today."""
+        other = "status = 'truncated'" if self.truncated == "keep" else "error LIKE 'truncated, kept:%'"
+        return (
+            f"(status = 'too_large' AND pixels <= {self.max_pixels}) "
+            f"OR (status IN ('ok', 'empty') AND pixels > {self.max_pixels}) OR ({other})"
+        )
+
+    def extract(self, image_id: int, filename: str, path: str) -> Row:
+        """Return the row of one image file; a file that can't be used becomes a row with a status and a message.
+
+        Raises:
+            LossyDescriptors: the extractor promises uint8 and gave something else.
+        """
+        import cv2
+
+        image = read_image(path, max_pixels=self.max_pixels, truncated=self.truncated)
+        if image.pixels is None:
+            return Row(image_id, filename, image.status, image.message, extra=_source(image))
+        try:
+            keypoints, descriptors = self.build_extractor().detect_and_compute(image.pixels)
+        except (cv2.error, MemoryError) as error:  # OpenCV raises its own error when memory runs out
+            reason = " ".join(str(error).split()) or "out of memory"
+            return Row(image_id, filename, "crashed", f"{self.extractor} failed: {reason}", extra=_source(image))
+        if not len(descriptors):
+            return Row(image_id, filename, "empty", image.message or "no keypoints found", extra=_source(image))
+        return Row(image_id, filename, "ok", image.message, descriptors, keypoints, _source(image))
+
+
+def _source(image: ImageFile) -> dict[str, Any]:
+    return {
+        "width": image.width,
+        "height": image.height,
+        "source_bytes": image.source_bytes,
+        "source_hash": image.source_hash,
+    }

@@ -1,0 +1,116 @@
+"""fit_pca: IncrementalPCA over the train images, in batches that cross image and chunk boundaries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurestore.config import option
+from featurestore.errors import NothingUsable
+from featurestore.partition import Row
+from featurestore.stages.stage import Arrays, FitStage
+
+# What scikit-learn's estimator needs to go on exactly where it was.
+ESTIMATOR = ("components_", "singular_values_", "mean_", "var_", "n_samples_seen_", "n_components_")
+
+
+@dataclass(frozen=True)
+class FitPca(FitStage):
+    """Learn the PCA from train images only."""
+
+    name: ClassVar[str] = "fit_pca"
+    reads: ClassVar[str] = "extract"
+    without: ClassVar[tuple[str, ...]] = ("x", "y", "size", "angle", "response", "octave")
+
+    n_components: int = option(64, "dimensions that are kept", low=1)
+    samples_per_image: int = option(1800, "descriptors drawn from an image, at most", low=1)
+    batch_size: int = option(2000, "rows in a batch, at least", low=1)
+    seed: int = option(0, "of the drawing, which is seeded by (seed, image_id)", low=0)
+
+    def selects(self, subset: str) -> bool:
+        """Return whether images of this subset are learnt: only ``train``."""
+        return subset == "train"
+
+    def learner(self, arrays: Arrays | None) -> PcaLearner:
+        """Return a new learner, or one that goes on from a state or a parent's model."""
+        return PcaLearner(self, arrays)
+
+    def summary(self, arrays: Arrays) -> dict[str, Any]:
+        """Return the number of descriptors learnt and the share of the variance that is kept."""
+        total = float(arrays["var_"].sum()) * int(arrays["n_samples_seen_"])
+        return {
+            "n_components": int(arrays["n_components_"]),
+            "n_descriptors": int(arrays["n_samples_seen_"]),
+            "explained_variance_ratio": float((arrays["singular_values_"] ** 2).sum() / total) if total else 1.0,
+        }
+
+
+class PcaLearner:
+    """scikit-learn's IncrementalPCA (Ross et al., IJCV 2008), fed with whole images and saved exactly."""
+
+    def __init__(self, stage: FitPca, arrays: Arrays | None) -> None:
+        """Begin anew, or go on from ``arrays``."""
+        from sklearn.decomposition import IncrementalPCA
+
+        self._stage = stage
+        self._estimator = IncrementalPCA(n_components=stage.n_components)
+        self._pending: list[NDArray[Any]] = []
+        if arrays is not None and "components_" in arrays:
+            for name in ESTIMATOR:
+                value = arrays[name]
+                setattr(self._estimator, name, value[()] if value.ndim == 0 else value)
+            self._estimator.n_features_in_ = arrays["components_"].shape[1]
+        if arrays is not None and len(arrays.get("pending", ())):
+            self._pending = [arrays["pending"]]
+
+    @property
+    def _fitted(self) -> bool:
+        return hasattr(self._estimator, "components_")
+
+    def learn(self, row: Row) -> None:
+        """Draw from one image's descriptors, and learn a batch when there are enough rows for one."""
+        assert row.descriptors is not None
+        self._pending.append(self._sample(row.image_id, row.descriptors))
+        least = self._stage.batch_size if self._fitted else max(self._stage.batch_size, self._stage.n_components)
+        if sum(map(len, self._pending)) >= least:
+            self._learn_pending()
+
+    def _sample(self, image_id: int, descriptors: NDArray[Any]) -> NDArray[Any]:
+        take = self._stage.samples_per_image
+        if len(descriptors) <= take:
+            return descriptors
+        rng = np.random.default_rng([self._stage.seed, image_id])
+        return descriptors[rng.choice(len(descriptors), take, replace=False)]
+
+    def _learn_pending(self) -> None:
+        self._estimator.partial_fit(np.vstack(self._pending).astype(np.float32))
+        self._pending = []
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return the estimator's arrays and the rows that are not in a batch yet."""
+        state = self._arrays() if self._fitted else {}
+        if self._pending:
+            state["pending"] = np.vstack(self._pending)
+        return state
+
+    def finish(self) -> dict[str, NDArray[Any]]:
+        """Learn what is left and return the model.
+
+        Raises:
+            NothingUsable: there are fewer descriptors than components, or no images to learn from.
+        """
+        rows = sum(map(len, self._pending))
+        if not self._fitted and rows < self._stage.n_components:
+            raise NothingUsable(
+                f"fit_pca has {rows} descriptors of train images to learn {self._stage.n_components} components from; "
+                "it needs at least as many. Check the split and the failures, or lower n_components in [fit_pca]"
+            )
+        if rows:
+            self._learn_pending()
+        return self._arrays()
+
+    def _arrays(self) -> dict[str, NDArray[Any]]:
+        return {name: np.array(getattr(self._estimator, name), order="C") for name in ESTIMATOR}

@@ -1,0 +1,70 @@
+"""project: PCA, then the descriptors of largest norm, largest first, and the percentiles that fit_scale needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from featurestore.config import option
+from featurestore.partition import Layout, Row
+from featurestore.stages.stage import Arrays, TransformStage
+
+
+@dataclass(frozen=True)
+class Project(TransformStage):
+    """Project an image's descriptors and keep the strongest."""
+
+    name: ClassVar[str] = "project"
+    reads: ClassVar[str] = "extract"
+    model: ClassVar[str | None] = "fit_pca"
+
+    top: int = option(1800, "descriptors that are kept of an image, those of largest L2 norm", low=1)
+    low_percentile: float = option(
+        0.1, "the percentile of every dimension that fit_scale takes as low", low=0, high=100
+    )
+    high_percentile: float = option(99.9, "and as high", low=0, high=100)
+
+    def __post_init__(self) -> None:
+        """Check what only two fields together can tell."""
+        if not self.low_percentile < self.high_percentile:
+            raise ValueError(
+                f"low_percentile {self.low_percentile} is not below high_percentile {self.high_percentile}"
+            )
+
+    def layout(self, reads: Layout | None, model: Arrays | None) -> Layout:
+        """Return the columns: float32 descriptors, their keypoints, and ``low`` and ``high`` of every dimension."""
+        assert reads is not None and model is not None
+        extra = (("low", pa.list_(pa.float32())), ("high", pa.list_(pa.float32())))
+        return Layout(dim=len(model["components_"]), dtype="float32", keypoints=reads.keypoints, extra=extra)
+
+    def apply(self, row: Row, model: Arrays) -> Row:
+        """Return the projected descriptors ``(min(n, top), n_components)`` float32 and their percentiles."""
+        assert row.descriptors is not None
+        projected = project(row.descriptors, model)
+        kept = strongest(projected, self.top)
+        descriptors = projected[kept].astype(np.float32)
+        low, high = np.percentile(descriptors, [self.low_percentile, self.high_percentile], axis=0)
+        keypoints = None if row.keypoints is None else row.keypoints[kept]
+        return Row(row.image_id, row.filename, "ok", row.error, descriptors, keypoints, {"low": low, "high": high})
+
+
+def project(descriptors: NDArray[Any], model: Arrays) -> NDArray[np.float64]:
+    """Return ``(descriptors - mean) @ components.T``, ``(n, n_components)`` float64.
+
+    The order of the operations is that of scikit-learn's ``PCA.transform``. One whole image at a time, because BLAS
+    results differ in the last bits between shapes.
+    """
+    components = model["components_"].astype(np.float64)
+    projected = descriptors.astype(np.float64) @ components.T
+    projected -= model["mean_"].reshape(1, -1) @ components.T
+    return projected
+
+
+def strongest(projected: NDArray[Any], top: int) -> NDArray[np.intp]:
+    """Return the indices of the ``top`` rows of largest L2 norm, largest first, ties in keypoint order."""
+    norms = np.linalg.norm(projected, axis=1)
+    return np.argsort(-norms, kind="stable")[:top]

@@ -1,0 +1,60 @@
+"""quantize: every value becomes one byte between the collection's bounds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from featurestore.config import option
+from featurestore.partition import Layout, Row
+from featurestore.stages.stage import Arrays, TransformStage
+
+
+@dataclass(frozen=True)
+class Quantize(TransformStage):
+    """Clip to the bounds and round to 256 levels."""
+
+    name: ClassVar[str] = "quantize"
+    reads: ClassVar[str] = "project"
+    model: ClassVar[str | None] = "fit_scale"
+
+    keypoints: bool = option(True, "store the keypoints beside the codes")
+
+    def layout(self, reads: Layout | None, model: Arrays | None) -> Layout:
+        """Return the columns: uint8 codes, keypoints on request, and how many values were clipped."""
+        assert reads is not None
+        keypoints = self.keypoints and reads.keypoints
+        return Layout(dim=reads.dim, dtype="uint8", keypoints=keypoints, extra=(("n_clipped", pa.int32()),))
+
+    def apply(self, row: Row, model: Arrays) -> Row:
+        """Return the codes ``(n, n_components)`` uint8."""
+        assert row.descriptors is not None
+        codes, n_clipped = quantize(row.descriptors, low=model["low"], high=model["high"])
+        keypoints = row.keypoints if self.keypoints else None
+        return Row(row.image_id, row.filename, "ok", row.error, codes, keypoints, {"n_clipped": n_clipped})
+
+
+def quantize(
+    values: NDArray[np.float32], *, low: NDArray[np.float32], high: NDArray[np.float32]
+) -> tuple[NDArray[np.uint8], int]:
+    """Return ``rint(255 * clip((values - low) / (high - low), 0, 1))`` as uint8, and how many values were clipped.
+
+    Args:
+        values: ``(n, dim)`` float32.
+        low: ``(dim,)`` float32.
+        high: ``(dim,)`` float32.
+    """
+    span = high - low
+    normalized = (values - low) / np.where(span == 0, np.float32(1), span)
+    n_clipped = int(np.count_nonzero((normalized < 0) | (normalized > 1)))
+    np.clip(normalized, 0, 1, out=normalized)
+    return np.rint(normalized * np.float32(255)).astype(np.uint8), n_clipped
+
+
+def dequantize(codes: NDArray[np.uint8], *, low: NDArray[np.float32], high: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the middle of each code's interval, ``(n, dim)`` float32: ``low + codes / 255 * (high - low)``."""
+    return low + codes.astype(np.float32) / np.float32(255) * (high - low)
