@@ -1,0 +1,26 @@
+"""The engine without workers: tasks run in this process, one after the other. For tests, debugging and one image."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+
+from featurestore.engines.engine import Task
+from featurestore.partition import Row
+
+
+class InlineEngine:
+    """Runs a task when it is submitted. A task that crashes takes the process with it."""
+
+    workers = 0
+
+    def submit(self, task: Task) -> Future[list[Row]]:
+        """Run the task now; what it raises is raised here."""
+        future: Future[list[Row]] = Future()
+        future.set_result(task.run())
+        return future
+
+    def restart(self) -> None:
+        """Nothing can have died."""
+
+    def close(self) -> None:
+        """Nothing to end."""
