@@ -1,0 +1,86 @@
+"""One chunk being put together: rows come in any order and are written in the order of the images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from typing import Any
+
+from featurestore.errors import CorruptFile
+from featurestore.ledger import check_partition, partition_name
+from featurestore.partition import Layout, PartitionFile, PartitionWriter, Row
+from featurestore.plan import Work
+from featurestore.storage import Root, room_on_disk
+
+
+class Assembly:
+    """A partition in progress, in a temporary file beside its place."""
+
+    def __init__(self, root: Root, work: Work, *, layout: Layout, manifest: Mapping[str, Any]) -> None:
+        """Open the temporary file; where only some images are made again, the other rows come from the old file."""
+        self._root, self._work, self._manifest = root, work, manifest
+        self._ready: dict[int, Row] = {}
+        self._position = 0
+        self._stack = ExitStack()
+        path = self._stack.enter_context(root.temporary(self._name("new")))
+        self._path = path
+        self._old: Iterator[Row] | None = None
+        if work.redo is not None and work.old_path is not None:
+            old = self._stack.enter_context(PartitionFile(root.local(work.old_path)))
+            self._old = old.rows()
+        with room_on_disk(path.name):
+            self._writer = PartitionWriter(path, layout=layout, manifest=manifest)
+        self._stack.callback(self._writer.abandon)
+
+    def _name(self, payload: str) -> str:
+        return partition_name(self._manifest["stage"], self._manifest["variant"], self._work.chunk_id, payload)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every image of the chunk is written."""
+        return self._position == self._work.n_images
+
+    def add(self, rows: list[Row]) -> None:
+        """Take in rows, and write those whose turn has come.
+
+        Raises:
+            NotEnoughSpace: the disk is full.
+        """
+        self._ready.update((row.image_id, row) for row in rows)
+        with room_on_disk(self._name("*")):
+            while not self.complete and (row := self._next()) is not None:
+                self._writer.write(row)
+                self._position += 1
+
+    def _next(self) -> Row | None:
+        image_id = self._work.first_image_id + self._position
+        if self._old is None:
+            return self._ready.pop(image_id, None)
+        if self._work.redo is not None and image_id in self._work.redo:
+            row = self._ready.pop(image_id, None)
+            if row is not None:
+                next(self._old)  # the row that this one replaces
+            return row
+        return next(self._old)
+
+    def publish(self) -> str:
+        """Give the file its final name, and return it. A file of that name with the same rows is left as it is."""
+        with self._stack, room_on_disk(self._name("*")):
+            self._writer.close()
+            name = self._name(self._writer.payload)
+            if not self._is_there(name):
+                self._root.publish(self._path, name)
+        return name
+
+    def _is_there(self, name: str) -> bool:
+        if not self._root.local(name).is_file():
+            return False
+        try:
+            check_partition(self._root, name)
+        except CorruptFile:
+            return False
+        return True
+
+    def abandon(self) -> None:
+        """Remove the temporary file."""
+        self._stack.close()

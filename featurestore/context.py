@@ -1,0 +1,34 @@
+"""What everything that works on a store is handed: where it is, its recipe and its catalog."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from featurestore.catalog import Catalog
+from featurestore.config import StoreSettings
+from featurestore.progress import Reporter
+from featurestore.stages import Stage
+from featurestore.storage import Root
+
+
+@dataclass(frozen=True)
+class Context:
+    """An open store."""
+
+    root: Root
+    catalog: Catalog
+    settings: StoreSettings
+    flow: tuple[Stage, ...]
+    reporter: Reporter
+
+    @property
+    def images(self) -> Path:
+        """The folder of images; a relative path in the recipe starts at the store."""
+        return (self.root.path / Path(self.settings.images).expanduser()).resolve()
+
+    @property
+    def dataset(self) -> Path | None:
+        """The dataset CSV, or None where the folder of images is scanned."""
+        given = self.settings.dataset
+        return (self.root.path / Path(given).expanduser()).resolve() if given else None

@@ -1,0 +1,75 @@
+"""What a run will cost: chunks, bytes and, from earlier runs, the time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from featurestore.catalog import arrow
+from featurestore.context import Context
+from featurestore.errors import NotEnoughSpace
+from featurestore.plan import StagePlan, chunk_list
+from featurestore.progress import human_bytes
+from featurestore.stages import FitStage
+
+# Bytes an image before there is anything to measure: paintings of about a megapixel, with OpenCV's defaults.
+TYPICAL_BYTES = {"extract": 450_000, "project": 500_000, "quantize": 160_000}
+SPARE = 1.1  # room beyond the estimate, for what is written before the old file goes
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What one stage has to do, and what that will cost."""
+
+    stage: str
+    chunks: tuple[int, ...]
+    n_images: int
+    n_bytes: int
+    seconds: float | None  # None: there was no run to go by
+    why: tuple[tuple[str, str], ...]  # the reasons, and the chunks of each
+
+
+def estimate(connection: sa.Connection, plans: Mapping[str, StagePlan]) -> list[Estimate]:
+    """Return what every stage that has something to do will cost."""
+    past = {row["stage"]: row for row in arrow(connection, _PAST).to_pylist()}
+    sizes = {row["stage"]: row["size"] for row in arrow(connection, _SIZES).to_pylist()}
+    return [_of(name, plan, past.get(name), sizes) for name, plan in plans.items() if plan.todo]
+
+
+_PAST = """SELECT stage, sum(seconds) / sum(n_images) AS pace FROM runs
+           WHERE n_images > 0 AND outcome <> 'running' GROUP BY stage"""
+_SIZES = "SELECT stage, sum(n_bytes) / sum(n_images) AS size FROM partitions WHERE NOT pruned GROUP BY stage"
+
+
+def _of(name: str, plan: StagePlan, past: dict[str, Any] | None, sizes: Mapping[str, float]) -> Estimate:
+    n_images = sum(work.n_images if work.redo is None else len(work.redo) for work in plan.todo)
+    # A chunk of which some images are made again is written anew as a whole.
+    written = 0 if isinstance(plan.step.stage, FitStage) else sum(work.n_images for work in plan.todo)
+    size = sizes.get(name) or TYPICAL_BYTES.get(name, 0)
+    reasons = list(dict.fromkeys(work.why for work in plan.todo))
+    why = tuple((reason, chunk_list([w.chunk_id for w in plan.todo if w.why == reason])) for reason in reasons)
+    return Estimate(
+        stage=name,
+        chunks=tuple(work.chunk_id for work in plan.todo),
+        n_images=n_images,
+        n_bytes=round(written * size),
+        seconds=past["pace"] * n_images if past else None,
+        why=why,
+    )
+
+
+def refuse_if_too_large(context: Context, estimates: list[Estimate]) -> None:
+    """Make sure that the disk has room for what is to be written.
+
+    Raises:
+        NotEnoughSpace: it has less than the estimate.
+    """
+    needed, free = round(sum(e.n_bytes for e in estimates) * SPARE), context.root.free_bytes()
+    if needed > free:
+        raise NotEnoughSpace(
+            f"this run will write about {human_bytes(needed)}, and {context.root.path} has {human_bytes(free)} free; "
+            "make room, or run fewer chunks at a time with --chunks"
+        )

@@ -1,0 +1,212 @@
+"""The fold behind every fit stage: chunk after chunk into a learner, with a checkpoint after each.
+
+``state.npz`` is the truth of a fit in progress. It is replaced atomically after each chunk and says which chunks and
+images were learnt, so that a killed fit goes on where it was and no chunk is learnt twice.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurestore.catalog import arrow
+from featurestore.context import Context
+from featurestore.errors import ConfirmationNeeded, NothingUsable, NotReady
+from featurestore.ledger import model_name, record_model
+from featurestore.models import IMAGES, from_bitmap, model_id, read_arrays, to_bitmap, write_arrays
+from featurestore.partition import PartitionFile, Row
+from featurestore.plan import StagePlan, Step, Work, chunk_list, downstream_partitions, unseen_images
+from featurestore.progress import StageSummary
+from featurestore.records import recorded_run, versions
+from featurestore.stages import FitStage, Learner
+
+Confirm = Callable[[str], bool]
+
+
+@dataclass
+class _Fold:
+    """A fit in progress: the learner, and what it has learnt."""
+
+    learner: Learner
+    chunks: set[int]
+    images: NDArray[np.bool_]  # by image_id
+
+    def has(self, image_id: int) -> bool:
+        return image_id < len(self.images) and bool(self.images[image_id])
+
+    def add(self, image_ids: list[int]) -> None:
+        if image_ids and max(image_ids) >= len(self.images):
+            self.images = np.pad(self.images, (0, max(image_ids) + 1 - len(self.images)))
+        self.images[image_ids] = True
+
+    def bitmap(self) -> NDArray[np.uint8]:
+        return to_bitmap(np.flatnonzero(self.images))
+
+
+def run_fit(context: Context, plan: StagePlan, *, partial: bool, update: bool, confirm: Confirm) -> StageSummary | None:
+    """Fit a model where there is none, or with ``update`` a child of the current one; return None if nothing is to do.
+
+    Raises:
+        NotReady: not every chunk is there, and ``partial`` was not given.
+        ConfirmationNeeded: nobody agreed to what an update makes stale.
+        NothingUsable: there is too little to learn from.
+    """
+    stage, todo = plan.step.stage, plan.todo
+    if plan.step.current_model is not None:
+        todo = _to_update(context, plan) if update else ()
+        if not todo:
+            return None
+        _ask(context, plan.step, confirm)
+    missing = [work.chunk_id for work in todo if not work.input_ready]
+    if plan.step.variant is None or (missing and not partial):
+        raise NotReady(
+            f"{stage.name} learns from every chunk, and {stage.reads} is not up to date for {chunk_list(missing)}; "
+            f"run {stage.reads} first, or fit without them: featurestore run STORE {stage.name} --partial"
+        )
+    return FitRun(context, plan.step, [work for work in todo if work.input_ready], partial=bool(missing)).run()
+
+
+def _to_update(context: Context, plan: StagePlan) -> tuple[Work, ...]:
+    with context.catalog.reading() as connection:
+        unseen = unseen_images(connection, plan.step)
+    todo = tuple(w for w in plan.inputs if w.chunk_id in unseen or not (w.input_ready or w.why == "pruned"))
+    if not todo:
+        context.reporter.say(f"{plan.step.stage.name}: the model has seen every image; there is nothing to update")
+    return todo
+
+
+def _ask(context: Context, step: Step, confirm: Confirm) -> None:
+    with context.catalog.reading() as connection:
+        unseen = sum(unseen_images(connection, step).values())
+        stale = downstream_partitions(connection, step)
+    question = (
+        f"{step.stage.name} will go on with {unseen:,} images that its model has not seen. A new model is a new "
+        f"variant: {stale:,} partitions downstream will have to be made anew"
+    )
+    if not confirm(question):
+        raise ConfirmationNeeded(f"{question}; agree with --yes")
+
+
+class FitRun:
+    """A run of one fit stage."""
+
+    def __init__(self, context: Context, step: Step, todo: list[Work], *, partial: bool) -> None:
+        """Take what is to be learnt from; nothing is begun yet."""
+        assert isinstance(step.stage, FitStage)
+        assert step.variant is not None
+        self._context, self._step, self._todo, self._partial = context, step, todo, partial
+        self._stage, self._variant, self._parent = step.stage, step.variant, step.current_model
+        self._state = f"models/{self._stage.name}/{self._variant}/state.npz"
+
+    def run(self) -> StageSummary:
+        """Learn every chunk that was not learnt yet, and publish the model.
+
+        Raises:
+            NothingUsable: there is too little to learn from.
+        """
+        started, summary, reporter = time.perf_counter(), None, self._context.reporter
+        fold = self._resume()
+        todo = [work for work in self._todo if work.chunk_id not in fold.chunks]
+        reporter.begin(self._stage.name, sum(work.n_images for work in todo))
+        try:
+            with recorded_run(self._context, self._step, workers=1) as counts:
+                for work in todo:
+                    counts["n_images"] += self._learn(fold, work)
+                    counts["n_chunks"] += 1
+                model = self._publish(fold)
+            counts["n_descriptors"] = model["summary"].get("n_descriptors", 0)
+            summary = StageSummary(
+                self._stage.name, **counts, note=model_note(model), seconds=time.perf_counter() - started
+            )
+        finally:
+            reporter.end(summary)
+        return summary
+
+    def _resume(self) -> _Fold:
+        path = self._context.root.local(self._state)
+        parent_id = self._parent["model_id"] if self._parent else None
+        if path.is_file():
+            arrays, manifest = read_arrays(path)
+            if manifest["parent_id"] == parent_id:
+                return self._fold(arrays, set(manifest["chunks"]))
+        if self._parent is None:
+            return _Fold(self._stage.learner(None), set(), np.zeros(0, bool))
+        return self._fold(read_arrays(self._context.root.local(self._parent["path"]))[0], set())
+
+    def _fold(self, arrays: dict[str, NDArray[Any]], chunks: set[int]) -> _Fold:
+        fold = _Fold(self._stage.learner(arrays), chunks, np.zeros(0, bool))
+        fold.add(from_bitmap(arrays[IMAGES]).tolist())
+        return fold
+
+    def _learn(self, fold: _Fold, work: Work) -> int:
+        learnt = []
+        for row in self._rows(fold, work):
+            fold.learner.learn(row)
+            learnt.append(row.image_id)
+        fold.add(learnt)
+        fold.chunks.add(work.chunk_id)
+        self._checkpoint(fold)
+        self._context.reporter.advance(work.n_images)
+        return len(learnt)
+
+    def _rows(self, fold: _Fold, work: Work) -> Iterator[Row]:
+        assert work.input_path is not None
+        with self._context.catalog.reading() as connection:
+            query = "SELECT image_id, subset FROM images WHERE chunk_id = $chunk"
+            found = arrow(connection, query, {"chunk": work.chunk_id}).to_pylist()
+        selected = {row["image_id"] for row in found if self._stage.selects(row["subset"])}
+        with PartitionFile(self._context.root.local(work.input_path)) as file:
+            for row in file.rows(without=self._stage.without):
+                if row.status == "ok" and row.image_id in selected and not fold.has(row.image_id):
+                    yield row
+
+    def _checkpoint(self, fold: _Fold) -> None:
+        manifest = {**self._manifest(), "chunks": sorted(fold.chunks)}
+        with self._context.root.publishing(self._state) as temporary:
+            write_arrays(temporary, {**fold.learner.state(), IMAGES: fold.bitmap()}, manifest)
+
+    def _publish(self, fold: _Fold) -> dict[str, Any]:
+        try:
+            arrays = fold.learner.finish()
+        except NothingUsable:
+            # What was too little today is not to be held against what comes tomorrow.
+            self._context.root.remove(self._state)
+            raise
+        manifest = {**self._manifest(), "summary": self._stage.summary(arrays)}
+        arrays = {**arrays, IMAGES: fold.bitmap()}
+        name = model_name(self._stage.name, self._variant, model_id(self._variant, arrays))
+        if not self._context.root.local(name).is_file():
+            with self._context.root.publishing(name) as temporary:
+                write_arrays(temporary, arrays, manifest)
+        model = record_model(self._context.root, self._context.catalog, name)
+        self._context.root.remove(self._state)
+        return model
+
+    def _manifest(self) -> dict[str, Any]:
+        return {
+            "stage": self._stage.name,
+            "version": self._stage.version,
+            "parameters": self._stage.parameters(),
+            "variant": self._variant,
+            "reads_variant": self._step.reads_variant,
+            "parent_id": self._parent["model_id"] if self._parent else None,
+            "generation": self._parent["generation"] + 1 if self._parent else 0,
+            "partial": self._partial,
+            "versions": versions(),
+        }
+
+
+def model_note(model: dict[str, Any]) -> str:
+    """Return in a few words what a model is."""
+    summary = model["summary"]
+    parts = [f"model {model['model_id']} of {model['n_images']:,} images"]
+    if "explained_variance_ratio" in summary:
+        parts.append(f"{summary['explained_variance_ratio']:.1%} of the variance explained")
+    if model["partial"]:
+        parts.append("fitted before every chunk was there")
+    return ", ".join(parts)

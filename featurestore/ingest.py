@@ -1,0 +1,206 @@
+"""Ingest: from the dataset's rows to images and chunks that never change their numbers.
+
+What an ingest added or changed is one file, ``dataset/000001.parquet``. The file is the truth; the catalog follows
+from replaying these files in order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import sqlalchemy as sa
+
+from featurestore.catalog import Catalog, arrow, insert_arrow, upsert
+from featurestore.errors import CorruptFile
+from featurestore.storage import Root, file_digest
+from featurestore.tables import DATASET_COLUMNS, Ingest
+
+KEYS = ("image_id", "chunk_id", "filename", "subset")
+METADATA = {"featurestore": '{"format": 1, "kind": "dataset"}'}
+
+
+@dataclass(frozen=True)
+class IngestReport:
+    """What an ingest did."""
+
+    ingest_id: int | None  # None: nothing was new or changed
+    n_new: int
+    n_changed: int
+    n_gone: int
+    n_images: int
+    n_chunks: int
+    subsets: dict[str, int]
+    warnings: list[str] = field(default_factory=list)
+
+
+def ingest(root: Root, catalog: Catalog, dataset: pa.Table, *, chunk_size: int) -> IngestReport:
+    """Take over the dataset: new filenames get new ids in new chunks, known ones their new values.
+
+    Args:
+        root: of the store.
+        catalog: of the store.
+        dataset: from `dataset.read_csv` or `dataset.scan_folder`.
+        chunk_size: images in a new chunk.
+    """
+    with catalog.reading() as connection:
+        delta = _delta(connection, dataset, chunk_size)
+        number = connection.execute(sa.text("SELECT coalesce(max(ingest_id), 0) + 1 FROM ingests")).scalar_one()
+    if len(delta):
+        name = f"dataset/{number:06d}.parquet"
+        with root.publishing(name) as temporary:
+            pq.write_table(delta.replace_schema_metadata(METADATA), temporary, compression="zstd")
+        replay(root, catalog, name)
+    return _report(catalog, dataset, number if len(delta) else None)
+
+
+def replay(root: Root, catalog: Catalog, name: str) -> None:
+    """Bring the catalog up to the dataset file ``name``, in one transaction.
+
+    Raises:
+        CorruptFile: the file can't be read.
+    """
+    path = root.local(name)
+    try:
+        delta = pq.read_table(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise CorruptFile(f"{name} can't be read ({error}); put back a copy of it") from error
+    number = int(path.stem)
+    with catalog.transaction() as connection:
+        first_new = connection.execute(sa.text("SELECT coalesce(max(image_id) + 1, 0) FROM images")).scalar_one()
+        new = pc.greater_equal(delta["image_id"], first_new)
+        added, changed = delta.filter(new), delta.filter(pc.invert(new))
+        insert_arrow(connection, "images", added.select(KEYS))
+        insert_arrow(connection, "chunks", _chunks_of(added))
+        _update_subsets(connection, changed)
+        _store_columns(connection, added, changed)
+        values = {"path": name, "checksum": file_digest(path), "n_new": len(added), "n_changed": len(changed)}
+        upsert(connection, Ingest, {"ingest_id": number, **values})
+
+
+@contextmanager
+def _registered(connection: sa.Connection, name: str, table: pa.Table) -> Iterator[None]:
+    raw: Any = connection.connection.dbapi_connection
+    raw.register(name, table)
+    try:
+        yield
+    finally:
+        raw.unregister(name)
+
+
+def _delta(connection: sa.Connection, dataset: pa.Table, chunk_size: int) -> pa.Table:
+    """Return the rows that are new or changed, with their ids, in ``image_id`` order."""
+    known = _types(connection)
+    extra = [name for name in dataset.column_names if name not in KEYS]
+    differs = ["t.subset IS DISTINCT FROM i.subset"]
+    differs += [
+        f"CAST(t.{_quote(n)} AS VARCHAR) IS DISTINCT FROM "
+        + (f"CAST(d.{_quote(n)} AS VARCHAR)" if n.lower() in known else "NULL")
+        for n in extra
+    ]
+    columns = "".join(f", t.{_quote(n)}" for n in extra)
+    stored = f"LEFT JOIN {DATASET_COLUMNS} d ON d.image_id = i.image_id" if known else ""
+    positions = pa.array(range(len(dataset)), pa.int64())
+    with _registered(connection, "incoming", dataset.append_column("csv position", positions)):
+        return arrow(
+            connection,
+            f"""
+            WITH numbered AS (
+                SELECT t.*, i.image_id AS known_id, i.chunk_id AS known_chunk, i.subset AS known_subset,
+                       {" OR ".join(differs)} AS differs,
+                       row_number() OVER (PARTITION BY i.image_id IS NULL ORDER BY t."csv position") - 1 AS n
+                FROM incoming t LEFT JOIN images i ON i.filename = t.filename {stored}
+            )
+            SELECT coalesce(known_id, (SELECT coalesce(max(image_id) + 1, 0) FROM images) + n) AS image_id,
+                   CAST(coalesce(known_chunk, (SELECT coalesce(max(chunk_id) + 1, 0) FROM chunks) + n // {chunk_size})
+                        AS INTEGER) AS chunk_id,
+                   t.filename, t.subset {columns}
+            FROM numbered t WHERE known_id IS NULL OR differs ORDER BY 1
+            """,
+        )
+
+
+def _types(connection: sa.Connection) -> dict[str, str]:
+    found = connection.execute(
+        sa.text("SELECT column_name, data_type FROM duckdb_columns() WHERE table_name = :table"),
+        {"table": DATASET_COLUMNS},
+    ).all()
+    return {name.lower(): kind for name, kind in found}
+
+
+def _chunks_of(added: pa.Table) -> pa.Table:
+    digests: dict[int, Any] = {}
+    ids: dict[int, list[int]] = {}
+    for image_id, chunk_id, filename in zip(*(added[n].to_pylist() for n in KEYS[:3]), strict=True):
+        digests.setdefault(chunk_id, hashlib.sha256()).update(f"{image_id}\t{filename}\n".encode())
+        ids.setdefault(chunk_id, []).append(image_id)
+    return pa.table(
+        {
+            "chunk_id": pa.array(ids, pa.int32()),
+            "first_image_id": pa.array([members[0] for members in ids.values()], pa.int64()),
+            "n_images": pa.array([len(members) for members in ids.values()], pa.int32()),
+            "digest": pa.array([sha.hexdigest()[:16] for sha in digests.values()], pa.string()),
+        }
+    )
+
+
+def _update_subsets(connection: sa.Connection, changed: pa.Table) -> None:
+    with _registered(connection, "changed_rows", changed.select(KEYS)):
+        connection.execute(
+            sa.text("UPDATE images SET subset = c.subset FROM changed_rows c WHERE images.image_id = c.image_id")
+        )
+
+
+def _store_columns(connection: sa.Connection, added: pa.Table, changed: pa.Table) -> None:
+    """Keep the CSV's own columns; where two ingests disagree about a column's type, it widens to VARCHAR."""
+    known = _types(connection)
+    run = connection.exec_driver_sql  # names of CSV columns may hold colons, which text() would take for parameters
+    if not known:
+        run(f"CREATE TABLE {DATASET_COLUMNS} (image_id BIGINT)")
+    names = [name for name in added.column_names if name not in KEYS]
+    with _registered(connection, "added_rows", added), _registered(connection, "changed_rows", changed):
+        for name in names:
+            _fit_column(connection, name, known.get(name.lower()))
+        for column in map(_quote, names):
+            run(
+                f"UPDATE {DATASET_COLUMNS} SET {column} = c.{column} FROM changed_rows c "
+                f"WHERE {DATASET_COLUMNS}.image_id = c.image_id"
+            )
+        columns = ", ".join(["image_id", *map(_quote, names)])
+        run(f"INSERT INTO {DATASET_COLUMNS} BY NAME SELECT {columns} FROM added_rows")
+
+
+def _fit_column(connection: sa.Connection, name: str, kind: str | None) -> None:
+    column, run = _quote(name), connection.exec_driver_sql
+    incoming = f"(SELECT {column} FROM added_rows UNION ALL SELECT {column} FROM changed_rows)"
+    incoming_kind, n_values = run(f"SELECT any_value(typeof({column})), count({column}) FROM {incoming}").all()[0]
+    if kind is None:
+        run(f"ALTER TABLE {DATASET_COLUMNS} ADD COLUMN {column} {incoming_kind}")
+    elif n_values and kind not in (incoming_kind, "VARCHAR"):
+        run(f"ALTER TABLE {DATASET_COLUMNS} ALTER {column} TYPE VARCHAR")
+
+
+def _quote(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _report(catalog: Catalog, dataset: pa.Table, ingest_id: int | None) -> IngestReport:
+    with catalog.reading() as connection:
+        with _registered(connection, "incoming", dataset.select(["filename"])):
+            gone = connection.execute(
+                sa.text("SELECT count(*) FROM images ANTI JOIN incoming USING (filename)")
+            ).scalar_one()
+        subsets = connection.execute(sa.text("SELECT subset, count(*) FROM images GROUP BY 1 ORDER BY 1")).all()
+        n_chunks = connection.execute(sa.text("SELECT count(*) FROM chunks")).scalar_one()
+        done = connection.execute(
+            sa.text("SELECT n_new, n_changed FROM ingests WHERE ingest_id = :id"), {"id": ingest_id or -1}
+        ).all()
+    n_new, n_changed = done[0] if done else (0, 0)
+    counts = {str(name): int(n) for name, n in subsets}
+    return IngestReport(ingest_id, n_new, n_changed, gone, sum(counts.values()), n_chunks, counts)

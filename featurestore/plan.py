@@ -1,0 +1,312 @@
+"""What is missing and why: the answer to one SQL query over the catalog."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from featurestore.catalog import arrow
+from featurestore.stages import ChunkStage, FitStage, Stage
+
+# Every chunk at every chunk stage of the current recipe: what is there, what it would be made from today, and
+# whether somebody needs its file. `flow` is a table of the chunk stages in order, with their current variants.
+#
+#   current   a committed partition of this variant was made from what is there to make it from today
+#   wanted    the first stage after it that is not simply there (current, and not pruned) is missing: then this file
+#             is needed, even if nothing but its file is gone
+STATE = """
+WITH joined AS (
+    SELECT f.pos, f.stage, f.variant, c.chunk_id, c.first_image_id, c.n_images, f.fit_wants,
+           p.payload, p.path, coalesce(p.pruned, false) AS pruned,
+           CASE WHEN f.pos = 0 THEN c.digest ELSE u.payload END AS input_payload,
+           u.path AS input_path, coalesce(u.pruned, false) AS input_pruned,
+           p.payload IS NOT NULL
+               AND p.input_payload IS NOT DISTINCT FROM CASE WHEN f.pos = 0 THEN c.digest ELSE u.payload END AS current
+    FROM flow f
+    CROSS JOIN chunks c
+    LEFT JOIN partitions p ON p.stage = f.stage AND p.variant = f.variant AND p.chunk_id = c.chunk_id
+    LEFT JOIN partitions u ON u.stage = f.reads AND u.variant = f.reads_variant AND u.chunk_id = c.chunk_id
+)
+SELECT *,
+       coalesce((SELECT arg_min(NOT d.current, d.pos) FROM joined d
+                 WHERE d.chunk_id = j.chunk_id AND d.pos > j.pos AND (d.pruned OR NOT d.current)), false)
+           OR fit_wants AS wanted,
+       coalesce((SELECT bool_and(d.current) FROM joined d
+                 WHERE d.chunk_id = j.chunk_id AND d.pos < j.pos), true) AS upstream_current
+FROM joined j
+ORDER BY pos, chunk_id
+"""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A stage of the recipe, with the identities that follow from what the catalog holds.
+
+    ``variant`` is None as long as a model that it depends on has not been fitted. ``current_model`` is the newest model
+    of a fit stage, as a row of ``models``.
+    """
+
+    stage: Stage
+    variant: str | None
+    reads_variant: str | None
+    model_id: str | None
+    current_model: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Work:
+    """One chunk of one stage that is to be made."""
+
+    chunk_id: int
+    first_image_id: int
+    n_images: int
+    why: str
+    input_payload: str | None
+    input_path: str | None
+    input_ready: bool
+    old_path: str | None = None
+    redo: frozenset[int] | None = None  # only these images; None: all
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """What one stage has to do. A fit stage without a model has all of its ``inputs`` to do, one with a model none."""
+
+    step: Step
+    n_chunks: int
+    todo: tuple[Work, ...]
+    inputs: tuple[Work, ...] = ()
+
+
+def resolve(connection: sa.Connection, flow: Sequence[Stage]) -> tuple[Step, ...]:
+    """Return the flow with its variants and models, as the catalog has them now."""
+    steps: dict[str, Step] = {}
+    for stage in flow:
+        reads = "" if stage.reads == "images" else steps[stage.reads].variant
+        model = steps[stage.model].current_model if stage.model else None
+        model_id = model["model_id"] if model else None
+        known = reads is not None and (stage.model is None or model is not None)
+        variant = stage.variant(reads=reads, model_id=model_id) if known and reads is not None else None
+        newest = newest_model(connection, variant) if isinstance(stage, FitStage) else None
+        steps[stage.name] = Step(stage, variant, reads, model_id, newest)
+    return tuple(steps.values())
+
+
+def newest_model(connection: sa.Connection, variant: str | None) -> dict[str, Any] | None:
+    """Return the newest model of a fit variant, as a row of ``models``, or None."""
+    found = arrow(
+        connection,
+        "SELECT * FROM models WHERE variant = $variant ORDER BY generation DESC, model_id LIMIT 1",
+        {"variant": variant},
+    ).to_pylist()
+    return {**found[0], "summary": json.loads(found[0]["summary"])} if found else None
+
+
+def make_plan(
+    connection: sa.Connection, steps: Sequence[Step], *, retry: Collection[str] = (), asked: str | None = None
+) -> dict[str, StagePlan]:
+    """Return what every stage has to do, by the stage's name.
+
+    Args:
+        connection: to the catalog.
+        steps: from `resolve`.
+        retry: statuses whose rows of extract are to be made again.
+        asked: a stage that was asked for by name: its pruned partitions are wanted too.
+    """
+    _make_flow_table(connection, steps)
+    state = arrow(connection, STATE).to_pylist()
+    plans = {}
+    for step in steps:
+        rows = [row for row in state if row["stage"] == step.stage.name]
+        if isinstance(step.stage, ChunkStage):
+            redo = stale_images(connection, step, retry)
+            reason = why_missing(connection, step) if any(not row["current"] for row in rows) else ""
+            todo = [_work(row, redo, reason, row["wanted"] or asked == step.stage.name) for row in rows]
+            plans[step.stage.name] = StagePlan(step, len(rows), tuple(work for work in todo if work))
+        else:
+            plans[step.stage.name] = _fit_plan(step, [row for row in state if row["stage"] == step.stage.reads])
+    return plans
+
+
+def _make_flow_table(connection: sa.Connection, steps: Sequence[Step]) -> None:
+    unfitted = {s.stage.reads for s in steps if isinstance(s.stage, FitStage) and s.current_model is None}
+    chunk_steps = [step for step in steps if isinstance(step.stage, ChunkStage)]
+    connection.execute(
+        sa.text(
+            "CREATE OR REPLACE TEMP TABLE flow "
+            "(pos INT, stage VARCHAR, variant VARCHAR, reads VARCHAR, reads_variant VARCHAR, fit_wants BOOLEAN)"
+        )
+    )
+    for pos, step in enumerate(chunk_steps):
+        row = (pos, step.stage.name, step.variant, step.stage.reads, step.reads_variant, step.stage.name in unfitted)
+        names = ("pos", "stage", "variant", "reads", "reads_variant", "fit_wants")
+        connection.execute(
+            sa.text("INSERT INTO flow VALUES (:pos, :stage, :variant, :reads, :reads_variant, :fit_wants)"),
+            dict(zip(names, row, strict=True)),
+        )
+
+
+def _work(row: dict[str, Any], redo: dict[int, frozenset[int]], reason: str, wanted: bool) -> Work | None:
+    images = redo.get(row["chunk_id"])
+    if not row["current"]:
+        why = "input changed" if row["payload"] is not None else reason
+        images = None
+    elif row["pruned"] and (wanted or images):
+        why, images = "pruned, and needed again", None
+    elif images:
+        why = "failed, to be tried again" if row["upstream_current"] else "input changed"
+    elif not row["upstream_current"]:
+        why = "input changed"
+    else:
+        return None
+    return Work(
+        chunk_id=row["chunk_id"],
+        first_image_id=row["first_image_id"],
+        n_images=row["n_images"],
+        why=why,
+        input_payload=row["input_payload"],
+        input_path=row["input_path"],
+        input_ready=row["input_payload"] is not None and not row["input_pruned"] and row["upstream_current"],
+        old_path=row["path"],
+        redo=images,
+    )
+
+
+def _fit_plan(step: Step, inputs: list[dict[str, Any]]) -> StagePlan:
+    todo = [
+        Work(
+            chunk_id=row["chunk_id"],
+            first_image_id=row["first_image_id"],
+            n_images=row["n_images"],
+            why="pruned" if row["pruned"] else "never run",
+            input_payload=row["payload"],
+            input_path=row["path"],
+            input_ready=row["current"] and row["upstream_current"] and not row["pruned"],
+        )
+        for row in inputs
+    ]
+    chunks = tuple(todo)
+    return StagePlan(step, len(inputs), chunks if step.current_model is None else (), chunks)
+
+
+def stale_images(connection: sa.Connection, step: Step, retry: Collection[str] = ()) -> dict[int, frozenset[int]]:
+    """Return the images of each chunk whose row of a current partition is to be made again.
+
+    These are rows that today's policies decide otherwise, and those of a status in ``retry``.
+    """
+    assert isinstance(step.stage, ChunkStage)
+    stale = step.stage.stale_rows()
+    if stale is None or step.variant is None:
+        return {}
+    statuses = ", ".join(f"'{status}'" for status in retry) or "NULL"
+    found = arrow(
+        connection,
+        "SELECT chunk_id, list(image_id) AS images FROM results "
+        f"WHERE stage = $stage AND variant = $variant AND (({stale}) OR status IN ({statuses})) GROUP BY chunk_id",
+        {"stage": step.stage.name, "variant": step.variant},
+    ).to_pylist()
+    return {row["chunk_id"]: frozenset(row["images"]) for row in found}
+
+
+def why_missing(connection: sa.Connection, step: Step) -> str:
+    """Return why this variant of a stage has no partition where others of the stage may have one."""
+    if step.variant is None:
+        return f"waits for {step.stage.model or step.stage.reads}"
+    failed = connection.execute(
+        sa.text("SELECT outcome, message FROM runs WHERE variant = :variant ORDER BY started DESC LIMIT 1"),
+        {"variant": step.variant},
+    ).all()
+    if failed and failed[0].outcome == "failed":
+        return f"failed: {failed[0].message}"
+    other = arrow(
+        connection,
+        """SELECT v.* FROM variants v JOIN partitions p ON p.variant = v.variant
+           WHERE v.stage = $stage AND v.variant <> $variant
+           GROUP BY ALL ORDER BY count(*) DESC, v.variant LIMIT 1""",
+        {"stage": step.stage.name, "variant": step.variant},
+    ).to_pylist()
+    current = connection.execute(
+        sa.text("SELECT count(*) FROM partitions WHERE variant = :variant"), {"variant": step.variant}
+    ).scalar_one()
+    if not other or current:
+        return "never run"
+    return _difference(step, other[0])
+
+
+def _difference(step: Step, other: dict[str, Any]) -> str:
+    before, today = json.loads(other["parameters"]), step.stage.parameters()
+    changed = _changes(before, today)
+    if changed:
+        return f"parameters changed ({', '.join(changed)})"
+    if other["version"] != step.stage.version:
+        return f"version of the stage changed ({other['version']} -> {step.stage.version})"
+    if other["model_id"] != step.model_id:
+        return f"model changed ({other['model_id']} -> {step.model_id})"
+    return f"{step.stage.reads} changed"
+
+
+def _changes(before: dict[str, Any], today: dict[str, Any]) -> list[str]:
+    found = []
+    for name, value in today.items():
+        old = before.get(name)
+        if isinstance(value, dict) and isinstance(old, dict):
+            found += [f"{name}.{change}" for change in _changes(old, value)]
+        elif old != value:
+            found.append(f"{name}: {old} -> {value}")
+    return found
+
+
+def chunk_list(chunks: Collection[int]) -> str:
+    """Return chunk numbers as people write them: ``chunks 0-3, 7``."""
+    spans: list[list[int]] = []
+    for chunk in sorted(chunks):
+        if spans and chunk == spans[-1][1] + 1:
+            spans[-1][1] = chunk
+        else:
+            spans.append([chunk, chunk])
+    parts = [str(first) if first == last else f"{first}-{last}" for first, last in spans[:5]]
+    return f"chunk{'s' if len(chunks) > 1 else ''} {', '.join(parts)}{', ...' if len(spans) > 5 else ''}"
+
+
+def unseen_images(connection: sa.Connection, step: Step) -> dict[int, int]:
+    """Return, by chunk, how many usable images the current model of a fit stage has not learnt."""
+    assert isinstance(step.stage, FitStage)
+    if step.current_model is None:
+        return {}
+    subsets = connection.execute(sa.text("SELECT DISTINCT subset FROM images")).scalars().all()
+    found = arrow(
+        connection,
+        """SELECT r.chunk_id, count(*) AS n FROM results r JOIN images i USING (image_id)
+           ANTI JOIN (SELECT image_id FROM training_images WHERE model_id = $model) t ON t.image_id = r.image_id
+           WHERE r.stage = $stage AND r.variant = $variant AND r.n_descriptors > 0 AND list_contains($subsets, i.subset)
+           GROUP BY r.chunk_id""",
+        {
+            "model": step.current_model["model_id"],
+            "stage": step.stage.reads,
+            "variant": step.reads_variant,
+            "subsets": [subset for subset in subsets if step.stage.selects(subset)],
+        },
+    )
+    return dict(zip(found["chunk_id"].to_pylist(), found["n"].to_pylist(), strict=True))
+
+
+def downstream_partitions(connection: sa.Connection, step: Step) -> int:
+    """Return how many partitions were made with a model, or from partitions that were."""
+    assert step.current_model is not None
+    return int(
+        connection.execute(
+            sa.text(
+                """WITH RECURSIVE made AS (
+                       SELECT variant FROM variants WHERE model_id = :model
+                       UNION
+                       SELECT v.variant FROM variants v JOIN made m ON v.reads_variant = m.variant
+                   )
+                   SELECT count(*) FROM partitions SEMI JOIN made USING (variant)"""
+            ),
+            {"model": step.current_model["model_id"]},
+        ).scalar_one()
+    )

@@ -1,0 +1,75 @@
+"""The record of a run: who ran what, with which libraries, and how it ended."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from typing import Any
+
+import sqlalchemy as sa
+
+from featurestore._version import __version__
+from featurestore.catalog import update_run
+from featurestore.context import Context
+from featurestore.plan import Step
+from featurestore.tables import Run, now
+
+# Those that a result can depend on. OpenCV comes in four packages with the same module.
+LIBRARIES = (
+    ("numpy", "scikit-learn", "pillow", "pyarrow"),
+    ("opencv-python-headless", "opencv-python", "opencv-contrib-python-headless", "opencv-contrib-python"),
+)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of this package and of the libraries that a result can depend on."""
+    found = {"featurestore": __version__}
+    for name in (*LIBRARIES[0], *LIBRARIES[1]):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+@contextmanager
+def recorded_run(context: Context, step: Step, *, workers: int) -> Iterator[dict[str, Any]]:
+    """Record a run of a stage. The counts put into the yielded dictionary are recorded at its end, however it ends."""
+    run_id, started = uuid.uuid4().hex, time.perf_counter()
+    counts: dict[str, Any] = {"n_chunks": 0, "n_images": 0, "n_descriptors": 0, "n_bytes": 0}
+    begun = {
+        "run_id": run_id,
+        "stage": step.stage.name,
+        "variant": step.variant,
+        "parameters": step.stage.parameters(),
+        "versions": versions(),
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "workers": workers,
+        "started": now(),
+        "ended": None,
+        "outcome": "running",
+        "message": None,
+        "seconds": 0.0,
+    }
+    with context.catalog.transaction() as connection:
+        connection.execute(sa.insert(Run).values(**begun, **counts))
+    outcome, message = "failed", None
+    try:
+        yield counts
+        outcome = "done"
+    except (KeyboardInterrupt, GeneratorExit):
+        outcome = "interrupted"
+        raise
+    except BaseException as error:
+        message = str(error) or type(error).__name__
+        raise
+    finally:
+        end = {"ended": now(), "outcome": outcome, "message": message, "seconds": time.perf_counter() - started}
+        with context.catalog.transaction() as connection:
+            update_run(connection, run_id, **counts, **end)

@@ -1,0 +1,71 @@
+"""What a crash may have left, put in order by the next run: a file is the truth, and the catalog follows from it."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+import sqlalchemy as sa
+
+from featurestore.catalog import arrow
+from featurestore.context import Context
+from featurestore.errors import CorruptFile, FormatError
+from featurestore.ingest import replay
+from featurestore.ledger import check_partition, record_file, record_model
+from featurestore.partition import PartitionFile
+from featurestore.tables import Run, now
+
+
+def recover(context: Context) -> None:
+    """Remove temporary files, end the records of runs that died, and adopt or delete files without a record.
+
+    Only for whoever holds the run lock: nobody else can be writing.
+    """
+    context.root.sweep()
+    with context.catalog.reading() as connection:
+        known = {
+            kind: set(arrow(connection, f"SELECT path FROM {kind}")["path"].to_pylist())
+            for kind in ("ingests", "partitions", "models")
+        }
+        dead = connection.execute(sa.text("SELECT count(*) FROM runs WHERE outcome = 'running'")).scalar_one()
+    if dead:
+        _end_dead_runs(context)
+    for name in context.root.files("dataset", ".parquet"):
+        if name not in known["ingests"]:
+            replay(context.root, context.catalog, name)
+    for name in context.root.files("models", ".npz"):
+        if name not in known["models"] and PurePosixPath(name).name != "state.npz":
+            _adopt_model(context, name)
+    for name in context.root.files("partitions", ".parquet"):
+        if name not in known["partitions"]:
+            _adopt_partition(context, name)
+
+
+def _end_dead_runs(context: Context) -> None:
+    with context.catalog.transaction() as connection:
+        connection.execute(sa.update(Run).where(Run.outcome == "running").values(outcome="killed", ended=now()))
+
+
+def _adopt_partition(context: Context, name: str) -> None:
+    """Record a partition whose rename was the last thing that a run did; delete one that is damaged or replaced."""
+    try:
+        check_partition(context.root, name)
+        with PartitionFile(context.root.local(name)) as file:
+            manifest = file.manifest
+    except (CorruptFile, FormatError, KeyError):
+        context.root.remove(name)
+        return
+    key = {column: manifest[column] for column in ("stage", "variant", "chunk_id")}
+    with context.catalog.reading() as connection:
+        query = "SELECT 1 FROM partitions WHERE stage = $stage AND variant = $variant AND chunk_id = $chunk_id"
+        recorded = len(arrow(connection, query, key))
+    if recorded:
+        context.root.remove(name)
+    else:
+        record_file(context.root, context.catalog, name)
+
+
+def _adopt_model(context: Context, name: str) -> None:
+    try:
+        record_model(context.root, context.catalog, name)
+    except (CorruptFile, FormatError, KeyError):
+        context.root.remove(name)
