@@ -1,0 +1,217 @@
+"""The command line: every verb parses, calls one method of `FeatureStore`, and prints."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from featurestore._version import __version__
+from featurestore.errors import FeatureStoreError
+
+STORE = click.argument("store", type=click.Path(path_type=Path))
+STAGES = "extract fit_pca project fit_scale quantize"
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: ends a run in order, as Ctrl-C does."""
+
+
+class _Chunks(click.ParamType[frozenset[int]]):
+    """Chunk numbers: ``0-3,7``."""
+
+    name = "RANGES"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> frozenset[int]:
+        if isinstance(value, frozenset):
+            return value
+        found: set[int] = set()
+        for part in str(value).split(","):
+            first, dash, last = part.strip().partition("-")
+            if not first.isdecimal() or (dash and not last.isdecimal()) or int(last or first) < int(first):
+                self.fail(f"{part!r} is not a chunk or a range of chunks; write them like 0-3,7", param, ctx)
+            found.update(range(int(first), int(last or first) + 1))
+        return frozenset(found)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="featurestore")
+def cli() -> None:
+    """A database-backed store of local image descriptors.
+
+    A folder of images and a dataset.csv become, image by image, SIFT descriptors, a PCA of the train images, and every
+    image's best 1800 descriptors as 64 bytes each. Whatever is interrupted goes on where it was: run it again.
+    """
+
+
+@cli.command()
+@STORE
+@click.option("--images", required=True, type=click.Path(path_type=Path), help="The folder of images.")
+@click.option("--dataset", type=click.Path(path_type=Path), help="The dataset CSV; without it the folder is scanned.")
+@click.option("--filename-column", default="filename", show_default=True, help="The CSV's column of paths below DIR.")
+@click.option("--split", default="subset", show_default=True, help="SQL over the CSV that gives 'train' or 'test'.")
+@click.option("--chunk-size", default=1000, show_default=True, help="Images in a chunk.")
+def init(store: Path, **options: Any) -> None:
+    """Make the store STORE, a new folder, and read the dataset."""
+    from featurestore.store import FeatureStore
+
+    made, report = FeatureStore.create(store, **options)
+    _warn(report.warnings)
+    click.echo(f"{made.path}: {_ingest_text(report)}")
+    click.echo(f"next: featurestore run {store}")
+
+
+@cli.command()
+@STORE
+@click.option("--dataset", type=click.Path(path_type=Path), help="Another CSV than the one in featurestore.toml.")
+def ingest(store: Path, dataset: Path | None) -> None:
+    """Read the dataset again: new rows become new chunks, known ones get their new columns."""
+    report = _open(store).ingest(dataset)
+    _warn(report.warnings)
+    click.echo(_ingest_text(report))
+
+
+@cli.command(
+    help=f"Make what is missing. STAGE is one or more of {STAGES}; without one, everything is brought up to date."
+)
+@STORE
+@click.argument("stages", nargs=-1, metavar="[STAGE]...")
+@click.option("--chunks", type=_Chunks(), help="Only these chunks, for chunk stages: 0-3,7.")
+@click.option("--workers", type=click.IntRange(0), help="Processes; default: all cores. 0 works in this process.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be done, and what it would cost.")
+@click.option("--retry-failed", is_flag=True, help="Make the rows of failed images again.")
+@click.option(
+    "--status", "statuses", metavar="STATUSES", help="With --retry-failed: only these, like missing,unreadable."
+)
+@click.option("--partial", is_flag=True, help="Fit a model although not every chunk is there.")
+@click.option("--update", is_flag=True, help="Let the models go on with the images that they have not seen.")
+@click.option("--yes", is_flag=True, help="Agree to what an update makes stale.")
+@click.option("--quiet", is_flag=True, help="Show no bars and no summaries.")
+def run(store: Path, stages: tuple[str, ...], dry_run: bool, statuses: str | None, **options: Any) -> None:
+    """Make what is missing."""
+    from featurestore.text import plan_text
+
+    opened = _open(store)
+    if statuses is not None:
+        if not options["retry_failed"]:
+            raise click.UsageError("--status goes with --retry-failed")
+        options["retry_failed"] = [status.strip() for status in statuses.split(",")]
+    if dry_run:
+        click.echo(plan_text(opened.plan(*stages, chunks=options["chunks"], retry_failed=options["retry_failed"])))
+        return
+    options["yes"] = options["yes"] or (_ask if sys.stdin.isatty() else False)
+    _catch_terminate()
+    try:
+        done = opened.run(*stages, **options)
+    except KeyboardInterrupt:
+        click.echo(f"stopped; whatever was finished is kept. To go on: featurestore run {store}", err=True)
+        raise
+    if not options["quiet"]:
+        click.echo(_last_word(opened, stages) if done else "everything is up to date; there is nothing to do")
+
+
+@cli.command()
+@STORE
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def status(store: Path, as_json: bool) -> None:
+    """Show each stage: chunks done, images by status, and what is missing and why."""
+    found = _open(store).status()
+    if as_json:
+        click.echo(_json(found.as_dict()))
+    else:
+        from featurestore.text import status_text
+
+        click.echo(status_text(found))
+
+
+@cli.command()
+@STORE
+@click.argument("query")
+@click.option("--csv", "form", flag_value="csv", help="As CSV.")
+@click.option("--json", "form", flag_value="json", help="As JSON: a list of objects.")
+def sql(store: Path, query: str, form: str | None) -> None:
+    """Answer a question in SQL over the views images, descriptor_counts, failures, partitions, and others."""
+    result = _open(store).sql(query)
+    if form == "csv":
+        import csv
+
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerows([result.columns, *result.fetchall()])
+    elif form == "json":
+        click.echo(_json(result.arrow().to_pylist()))
+    else:
+        from featurestore.text import table_text
+
+        click.echo(table_text(result.columns, result.fetchall()))
+
+
+@cli.command()
+@click.argument("folder", default="featurestore-demo", type=click.Path(path_type=Path), metavar="[DIR]")
+def demo(folder: Path) -> None:
+    """Run the whole job on sample images, in DIR (default: featurestore-demo)."""
+    from featurestore.demo import run_demo
+
+    run_demo(folder)
+
+
+def main() -> NoReturn:
+    """Run the command line; a `FeatureStoreError` is one line and no traceback."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except FeatureStoreError as error:
+        click.echo(f"error: {' '.join(str(error).split())}", err=True)
+        code = error.exit_code
+    except Terminated:
+        code = 143
+    except (KeyboardInterrupt, click.Abort):
+        code = 130
+    except BrokenPipeError:  # the reader of the output has seen enough
+        sys.stderr.close()
+        code = 0
+    sys.exit(code or 0)
+
+
+def _open(store: Path) -> Any:
+    from featurestore.store import FeatureStore
+
+    return FeatureStore(store)
+
+
+def _ask(question: str) -> bool:
+    return click.confirm(f"{question}. Go on?", err=True)
+
+
+def _catch_terminate() -> None:
+    def terminate(*_: object) -> None:
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, terminate)
+
+
+def _ingest_text(report: Any) -> str:
+    from featurestore.text import ingest_text
+
+    return ingest_text(report)
+
+
+def _warn(warnings: list[str]) -> None:
+    for warning in warnings:
+        click.echo(f"warning: {warning}", err=True)
+
+
+def _last_word(store: Any, stages: tuple[str, ...]) -> str:
+    failed = store.sql("SELECT status, count(*) FROM failures GROUP BY 1 ORDER BY 2 DESC").fetchall()
+    counts = ", ".join(f"{n:,} {status}" for status, n in failed)
+    return f"done; {counts}: see the view failures" if failed else "done"
+
+
+def _json(value: Any) -> str:
+    import json
+
+    return json.dumps(value, indent=2, default=str, ensure_ascii=False)

@@ -1,0 +1,79 @@
+"""The demo: the whole job on sample images, as a person would do it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import click
+
+from featurestore.errors import StoreExists
+from featurestore.progress import human_seconds
+from featurestore.samples import make_samples
+from featurestore.store import FeatureStore
+from featurestore.text import ingest_text, status_text, table_text
+
+QUESTIONS = (
+    (
+        "How many descriptors did each photograph give, and how many were kept?",
+        """SELECT photo, stage, count(*) AS images, sum(n_descriptors) AS descriptors
+FROM descriptor_counts JOIN images USING (image_id)
+WHERE stage IN ('extract', 'quantize') AND photo IS NOT NULL
+GROUP BY ALL ORDER BY ALL""",
+    ),
+    ("Which images could not be used, and why?", "SELECT filename, status, error FROM failures"),
+    (
+        "What did the PCA learn from?",
+        """SELECT stage, n_images, summary ->> 'explained_variance_ratio' AS explained
+FROM models WHERE stage = 'fit_pca' AND current""",
+    ),
+)
+
+
+def run_demo(folder: Path) -> None:
+    """Make sample images and a store below ``folder``, run everything, and show what can be asked.
+
+    Raises:
+        StoreExists: the folder holds something that the demo did not make.
+    """
+    store_path = folder / "store"
+    _clear(folder, store_path)
+    click.echo(f"24 crops and turns of two photographs, one blank image and one broken file, in {folder / 'images'}")
+    dataset = make_samples(folder / "images")
+    _show(f"featurestore init {store_path} --images {folder / 'images'} --dataset {dataset} --chunk-size 8")
+    store, report = FeatureStore.create(store_path, images=folder / "images", dataset=dataset, chunk_size=8)
+    click.echo(ingest_text(report))
+    _show(f"featurestore run {store_path}")
+    done = store.run(quiet=False)
+    click.echo(f"done in {human_seconds(sum(stage.seconds for stage in done))}")
+    _show(f"featurestore status {store_path}")
+    click.echo(status_text(store.status()))
+    for question, query in QUESTIONS:
+        click.echo(f"\n{question}")
+        _show(f'featurestore sql {store_path} "{query}"')
+        result = store.sql(query)
+        click.echo(table_text(result.columns, result.fetchall()))
+    click.echo(
+        "\nWith your own images:\n"
+        "    featurestore init STORE --images DIR --dataset dataset.csv    # the CSV has columns filename and subset\n"
+        "    featurestore run STORE                                        # interrupted? run it again\n"
+        "    featurestore status STORE"
+    )
+
+
+def _show(command: str) -> None:
+    click.echo(f"\n$ {command}")
+
+
+def _clear(folder: Path, store: Path) -> None:
+    """Remove an earlier demo, and nothing else."""
+    if not folder.exists():
+        return
+    ours = {"images", "store"}
+    strange = [path.name for path in folder.iterdir() if path.name not in ours and not path.name.startswith(".tmp-")]
+    if not folder.is_dir() or strange:
+        raise StoreExists(
+            f"{folder} holds {strange[0]}, which no demo made; choose another folder: featurestore demo DIR"
+        )
+    for path in folder.iterdir():
+        shutil.rmtree(path)

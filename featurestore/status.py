@@ -1,0 +1,129 @@
+"""How far a store is: each stage's chunks, images, descriptors and bytes, and what is missing and why."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import sqlalchemy as sa
+
+from featurestore.catalog import arrow
+from featurestore.context import Context
+from featurestore.lock import living_holder
+from featurestore.plan import StagePlan, Step, chunk_list, make_plan, resolve, unseen_images
+from featurestore.stages import FitStage
+
+
+@dataclass(frozen=True)
+class StageStatus:
+    """One stage."""
+
+    stage: str
+    variant: str | None
+    n_chunks: int
+    n_done: int
+    missing: tuple[tuple[str, str], ...]  # why, and which chunks
+    images: Mapping[str, int] = field(default_factory=dict)  # by status
+    n_descriptors: int = 0
+    n_bytes: int = 0
+    model: Mapping[str, Any] | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Status:
+    """A store."""
+
+    path: str
+    n_images: int
+    subsets: Mapping[str, int]
+    n_chunks: int
+    stages: tuple[StageStatus, ...]
+    holder: str | None  # who is changing the store now
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain values, for JSON."""
+        return dataclasses.asdict(self)
+
+
+def status(context: Context) -> Status:
+    """Return how far the store is."""
+    with context.catalog.reading() as connection:
+        steps = resolve(connection, context.flow)
+        plans = make_plan(connection, steps)
+        subsets = connection.execute(sa.text("SELECT subset, count(*) FROM images GROUP BY 1 ORDER BY 1")).all()
+        n_chunks = connection.execute(sa.text("SELECT count(*) FROM chunks")).scalar_one()
+        facts = {step.stage.name: _facts(connection, step) for step in steps}
+        notes = {step.stage.name: _notes(connection, step) for step in steps}
+    counts = {str(name): int(n) for name, n in subsets}
+    stages = tuple(
+        _stage_status(plans[step.stage.name], facts[step.stage.name], notes[step.stage.name]) for step in steps
+    )
+    return Status(str(context.root.path), sum(counts.values()), counts, n_chunks, stages, living_holder(context.root))
+
+
+def _facts(connection: sa.Connection, step: Step) -> dict[str, Any]:
+    key = {"stage": step.stage.name, "variant": step.variant}
+    query = """SELECT status, count(*) AS n FROM results WHERE stage = $stage AND variant = $variant
+               GROUP BY 1 ORDER BY 2 DESC"""
+    images = {row["status"]: row["n"] for row in arrow(connection, query, key).to_pylist()}
+    query = """SELECT CAST(coalesce(sum(n_descriptors), 0) AS BIGINT) AS n_descriptors,
+                      CAST(coalesce(sum(n_bytes) FILTER (WHERE NOT pruned), 0) AS BIGINT) AS n_bytes,
+                      CAST(sum(n_clipped) AS BIGINT) AS n_clipped, CAST(sum(n_descriptors * dim) AS BIGINT) AS n_values,
+                      count(*) FILTER (WHERE pruned) AS n_pruned, list(DISTINCT versions) AS versions
+               FROM partitions WHERE stage = $stage AND variant = $variant"""
+    return {"images": images, **arrow(connection, query, key).to_pylist()[0]}
+
+
+def _notes(connection: sa.Connection, step: Step) -> list[str]:
+    if not isinstance(step.stage, FitStage) or step.current_model is None:
+        return []
+    notes = []
+    unseen = sum(unseen_images(connection, step).values())
+    if unseen:
+        notes.append(f"{unseen:,} images are new to the model; to learn them: run {step.stage.name} --update")
+    held_out = _held_out(connection, step)
+    if held_out:
+        notes.append(f"leakage: {held_out:,} images that the model learnt from are not train any more")
+    return notes
+
+
+def _held_out(connection: sa.Connection, step: Step) -> int:
+    assert isinstance(step.stage, FitStage)
+    assert step.current_model is not None
+    query = """SELECT i.subset, count(*) AS n FROM training_images t JOIN images i USING (image_id)
+               WHERE t.model_id = $model GROUP BY 1"""
+    found = arrow(connection, query, {"model": step.current_model["model_id"]}).to_pylist()
+    return sum(row["n"] for row in found if not step.stage.selects(row["subset"]))
+
+
+def _stage_status(plan: StagePlan, facts: Mapping[str, Any], notes: Sequence[str]) -> StageStatus:
+    step, lines = plan.step, list(notes)
+    if facts["n_clipped"]:
+        lines.append(f"{facts['n_clipped'] / facts['n_values']:.3%} of the values were clipped to the bounds")
+    if len(facts["versions"] or []) > 1:
+        lines.append("made by several versions of the libraries; see: SELECT DISTINCT versions FROM partitions")
+    if facts["n_pruned"]:
+        lines.append(f"{facts['n_pruned']:,} partitions are pruned")
+    return StageStatus(
+        stage=step.stage.name,
+        variant=step.variant,
+        n_chunks=plan.n_chunks,
+        n_done=plan.n_chunks - len(plan.todo),
+        missing=_missing(plan),
+        images=facts["images"],
+        n_descriptors=facts["n_descriptors"],
+        n_bytes=facts["n_bytes"] if not step.current_model else step.current_model["n_bytes"],
+        model=step.current_model,
+        notes=tuple(lines),
+    )
+
+
+def _missing(plan: StagePlan) -> tuple[tuple[str, str], ...]:
+    if isinstance(plan.step.stage, FitStage):
+        return () if plan.step.current_model else (("never run", ""),)
+    reasons = Counter(work.why for work in plan.todo)
+    return tuple((why, chunk_list([w.chunk_id for w in plan.todo if w.why == why])) for why in reasons)

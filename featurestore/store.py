@@ -1,0 +1,268 @@
+"""`FeatureStore`: the facade that users hold. Every verb of the command line is one method of it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from featurestore.catalog import Catalog
+from featurestore.config import StoreSettings, build, check_format, check_names, read_tables, render
+from featurestore.context import Context
+from featurestore.errors import ConfigError, FeatureStoreError, NotAStore, StoreExists
+from featurestore.estimate import Estimate, estimate, refuse_if_too_large
+from featurestore.ingest import IngestReport
+from featurestore.lock import exclusive
+from featurestore.progress import Reporter, Silent, StageSummary, Terminal
+from featurestore.query import QueryResult
+from featurestore.stages import FLOW, ChunkStage, flow_from
+from featurestore.status import Status
+from featurestore.storage import CONFIG, FOLDERS, Root
+
+StrPath = str | os.PathLike[str]
+FAILED = ("missing", "unreadable", "truncated", "too_large", "crashed", "unknown")
+
+
+class FeatureStore:
+    """A store of local image descriptors in a folder.
+
+    Example::
+
+        store = FeatureStore.create("wikiart", images="images/", dataset="dataset.csv")
+        store.run()
+        store.sql("SELECT subset, sum(n_descriptors) FROM descriptor_counts GROUP BY ALL").df()
+    """
+
+    def __init__(self, path: StrPath) -> None:
+        """Open the store at ``path``. Nothing is locked, and nothing but its recipe is read.
+
+        Raises:
+            NotAStore: there is no ``featurestore.toml`` in the folder.
+            ConfigError: the recipe can't be used.
+            FormatError: the store was made by a newer version.
+        """
+        self.path = Path(path).expanduser().resolve()
+        if not (self.path / CONFIG).is_file():
+            what = "is not a store: it has no featurestore.toml" if self.path.is_dir() else "does not exist"
+            raise NotAStore(f"{self.path} {what}; make one with: featurestore init STORE --images DIR --dataset CSV")
+        self._context(Silent())
+
+    @classmethod
+    def create(
+        cls,
+        path: StrPath,
+        *,
+        images: StrPath,
+        dataset: StrPath | None = None,
+        filename_column: str = "filename",
+        split: str = "subset",
+        chunk_size: int = 1000,
+    ) -> tuple[FeatureStore, IngestReport]:
+        """Make a store and ingest its dataset; the folder appears when both have succeeded.
+
+        Args:
+            path: the folder to be made.
+            images: the folder of images.
+            dataset: the dataset CSV; None scans the folder of images, and holds nothing out.
+            filename_column: the CSV's column of paths below ``images``.
+            split: SQL over the CSV's columns that gives ``'train'`` or ``'test'``.
+            chunk_size: images in a chunk.
+
+        Raises:
+            StoreExists: ``path`` is there and not empty.
+            DatasetError: the CSV, the split or the folder of images can't be used.
+        """
+        target = Path(path).expanduser().resolve()
+        if target.exists() and (not target.is_dir() or any(target.iterdir())):
+            raise StoreExists(
+                f"{target} is there already; choose another folder, or go on with: featurestore run {path}"
+            )
+        settings = {
+            "images": str(Path(images).expanduser().resolve()),
+            "dataset": str(Path(dataset).expanduser().resolve()) if dataset is not None else "",
+            "filename_column": filename_column,
+            "split": split,
+            "chunk_size": chunk_size,
+        }
+        build(StoreSettings, settings, where="store")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        draft = target.with_name(f".tmp-{uuid.uuid4().hex[:12]}-{target.name}")
+        try:
+            _lay_out(draft, StoreSettings(**settings))  # type: ignore[arg-type]
+            report = cls(draft).ingest()
+            draft.replace(target)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+        return cls(target), report
+
+    def _context(self, reporter: Reporter) -> Context:
+        # Read anew for every verb: the recipe is edited by people.
+        tables = read_tables(self.path / CONFIG)
+        check_format(tables)
+        check_names(tables, ["store", *(stage.name for stage in FLOW)])
+        settings = build(StoreSettings, tables.get("store", {}), where="store")
+        root = Root(self.path)
+        return Context(root, Catalog(root), settings, flow_from(tables), reporter)
+
+    @contextmanager
+    def _changing(self, verb: str, reporter: Reporter) -> Iterator[Context]:
+        from featurestore.recover import recover
+
+        context = self._context(reporter)
+        with exclusive(context.root, verb):
+            context.catalog.migrate()
+            recover(context)
+            yield context
+
+    def ingest(self, dataset: StrPath | None = None) -> IngestReport:
+        """Read the dataset again: new rows become new chunks, known ones get their new columns and subset.
+
+        Args:
+            dataset: another CSV than the one in the recipe.
+
+        Raises:
+            DatasetError: the CSV, the split or the folder of images can't be used.
+        """
+        from featurestore.dataset import read_csv, scan_folder
+        from featurestore.ingest import ingest
+
+        with self._changing("ingest", Silent()) as context:
+            settings = context.settings
+            path = Path(dataset).expanduser().resolve() if dataset is not None else context.dataset
+            if path is None:
+                rows = scan_folder(context.images)
+            else:
+                rows = read_csv(path, filename_column=settings.filename_column, split=settings.split)
+            report = ingest(context.root, context.catalog, rows, chunk_size=settings.chunk_size)
+        warnings = []
+        if path is None:
+            warnings.append("there is no dataset CSV, so every image is train and nothing is held out")
+        elif "train" not in report.subsets:
+            warnings.append("no image is train, so there is nothing to learn the PCA from")
+        return replace(report, warnings=warnings)
+
+    def run(
+        self,
+        *stages: str,
+        chunks: Collection[int] | None = None,
+        workers: int | None = None,
+        retry_failed: bool | Sequence[str] = False,
+        partial: bool = False,
+        update: bool = False,
+        yes: bool | Callable[[str], bool] = False,
+        quiet: bool = True,
+    ) -> list[StageSummary]:
+        """Make what is missing, and return what was done; an empty list means that everything was up to date.
+
+        Args:
+            stages: the stages to run, alone; none brings everything up to date.
+            chunks: only these chunks, for chunk stages.
+            workers: processes; None is one for every core, 0 works in this process.
+            retry_failed: make the rows of failed images again; a list of statuses chooses which.
+            partial: fit a model although not every chunk is there.
+            update: let the models go on with the images that they have not seen.
+            yes: agree to what an update makes stale; a function is asked.
+            quiet: show nothing.
+
+        Raises:
+            StoreBusy: another process is changing the store.
+            NotReady: what a stage reads is incomplete.
+            NotEnoughSpace: the disk has less room than the run will need.
+            NothingUsable: every image failed, or there is nothing to learn from.
+        """
+        from featurestore.runner import Options, plan_of, run
+
+        options = Options(
+            stages=self._known(stages),
+            chunks=None if chunks is None else frozenset(chunks),
+            workers=len(os.sched_getaffinity(0)) if workers is None else workers,
+            retry=self._statuses(retry_failed),
+            partial=partial,
+            update=update,
+            confirm=yes if callable(yes) else lambda _: bool(yes),
+        )
+        with self._changing("run", Silent() if quiet else Terminal()) as context:
+            self._check_chunks(context, options.stages, options.chunks)
+            plans = plan_of(context, options)
+            wanted = {name: plan for name, plan in plans.items() if not options.stages or name in options.stages}
+            with context.catalog.reading() as connection:
+                estimates = estimate(connection, wanted)
+            refuse_if_too_large(context, estimates)
+            return run(context, options)
+
+    def plan(
+        self, *stages: str, chunks: Collection[int] | None = None, retry_failed: bool | Sequence[str] = False
+    ) -> list[Estimate]:
+        """Return what `run` would do with the same arguments, and what it would cost. Nothing is changed."""
+        from featurestore.runner import Options, plan_of
+
+        context = self._context(Silent())
+        names = self._known(stages)
+        options = Options(names, None if chunks is None else frozenset(chunks), retry=self._statuses(retry_failed))
+        self._check_chunks(context, names, options.chunks)
+        plans = plan_of(context, options, asked=names[0] if len(names) == 1 else None)
+        with context.catalog.reading() as connection:
+            return estimate(connection, {name: p for name, p in plans.items() if not names or name in names})
+
+    def status(self) -> Status:
+        """Return how far the store is, and what is missing and why."""
+        from featurestore.status import status
+
+        return status(self._context(Silent()))
+
+    def sql(self, query: str) -> QueryResult:
+        """Answer a question about the store; the README lists the views.
+
+        Raises:
+            QueryError: it is not a question, or DuckDB refused it.
+        """
+        from featurestore.query import sql
+
+        return sql(self._context(Silent()), query)
+
+    @staticmethod
+    def _known(stages: Sequence[str]) -> tuple[str, ...]:
+        names = [stage.name for stage in FLOW]
+        for stage in stages:
+            if stage not in names:
+                raise ConfigError(f"there is no stage {stage!r}; the stages are {' '.join(names)}")
+        return tuple(name for name in names if name in stages)
+
+    @staticmethod
+    def _statuses(retry_failed: bool | Sequence[str]) -> tuple[str, ...]:
+        if isinstance(retry_failed, bool):
+            return FAILED if retry_failed else ()
+        for status in retry_failed:
+            if status not in FAILED:
+                raise ConfigError(f"there is no failed status {status!r}; they are {', '.join(FAILED)}")
+        return tuple(retry_failed)
+
+    @staticmethod
+    def _check_chunks(context: Context, stages: Sequence[str], chunks: Collection[int] | None) -> None:
+        if chunks is None:
+            return
+        fits = [s.name for s in context.flow if s.name in stages and not isinstance(s, ChunkStage)]
+        if fits:
+            raise ConfigError(f"--chunks is for chunk stages, and {fits[0]} learns from every chunk; leave it out")
+        with context.catalog.reading() as connection:
+            from featurestore.catalog import arrow
+
+            known = set(arrow(connection, "SELECT chunk_id FROM chunks")["chunk_id"].to_pylist())
+        unknown = sorted(set(chunks) - known)
+        if unknown:
+            raise ConfigError(f"there is no chunk {unknown[0]}; this store has chunks 0 to {max(known, default=-1)}")
+
+
+def _lay_out(folder: Path, settings: StoreSettings) -> None:
+    folder.mkdir()
+    for name in FOLDERS:
+        (folder / name).mkdir()
+    stages = [(stage.name, stage()) for stage in FLOW]
+    (folder / CONFIG).write_text(render([("store", settings), *stages]), encoding="utf-8")
+
+
+__all__ = ["FeatureStore", "FeatureStoreError"]

@@ -1,0 +1,125 @@
+"""What the command line prints: reports as tables and lines that people read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tabulate import tabulate
+
+from featurestore.estimate import Estimate
+from featurestore.ingest import IngestReport
+from featurestore.progress import human_bytes, human_seconds
+from featurestore.status import StageStatus, Status
+
+NUMBERS = "right"
+
+
+def status_text(status: Status) -> str:
+    """Return a store's status as a table, with what is missing and what is worth knowing below it."""
+    subsets = ", ".join(f"{n:,} {subset}" for subset, n in status.subsets.items())
+    lines = [f"{status.path}: {status.n_images:,} images ({subsets}) in {status.n_chunks:,} chunks", ""]
+    header = ["stage", "chunks", "ok", "empty", "failed", "descriptors", "on disk", "variant"]
+    rows = [_status_row(stage) for stage in status.stages]
+    align = ("left", *[NUMBERS] * 6, "left")
+    lines.append(tabulate(rows, header, tablefmt="simple", colalign=align, disable_numparse=True))
+    notes = [line for stage in status.stages for line in _stage_notes(stage)]
+    if status.holder:
+        notes.append(f"in use by {status.holder}")
+    return "\n".join([*lines, *([""] if notes else []), *notes])
+
+
+def _status_row(stage: StageStatus) -> list[str]:
+    ok, empty = stage.images.get("ok", 0), stage.images.get("empty", 0)
+    failed = sum(stage.images.values()) - ok - empty
+    if stage.stage.startswith("fit_"):
+        counts = [f"{stage.model['n_images']:,}" if stage.model else "", "", ""]
+        descriptors = stage.model["summary"].get("n_descriptors", 0) if stage.model else 0
+    else:
+        counts, descriptors = [f"{ok:,}", f"{empty:,}", f"{failed:,}"], stage.n_descriptors
+    return [
+        stage.stage,
+        f"{stage.n_done:,}/{stage.n_chunks:,}",
+        *counts,
+        f"{descriptors:,}" if descriptors else "",
+        human_bytes(stage.n_bytes) if stage.n_bytes else "",
+        stage.variant or "",
+    ]
+
+
+def _stage_notes(stage: StageStatus) -> list[str]:
+    lines = [f"{stage.stage}: {why}" + (f" ({chunks})" if chunks else "") for why, chunks in stage.missing]
+    failed = {status: n for status, n in stage.images.items() if status not in ("ok", "empty")}
+    if failed and stage.stage == "extract":
+        lines.append(
+            "extract: " + ", ".join(f"{n:,} {status}" for status, n in failed.items()) + "; see the view failures"
+        )
+    if stage.model:
+        lines.append(f"{stage.stage}: model {stage.model['model_id']}{_learnt(stage.model)}")
+    return [*lines, *(f"{stage.stage}: {note}" for note in stage.notes)]
+
+
+def _learnt(model: Any) -> str:
+    ratio = model["summary"].get("explained_variance_ratio")
+    explained = f" explains {ratio:.1%} of the variance" if ratio is not None else ""
+    generation = f", generation {model['generation']}" if model["generation"] else ""
+    partial = ", fitted before every chunk was there" if model["partial"] else ""
+    return f"{explained}{generation}{partial}"
+
+
+def plan_text(estimates: Sequence[Estimate]) -> str:
+    """Return what a run would do as a table."""
+    if not estimates:
+        return "everything is up to date; there is nothing to do"
+    rows = [
+        [
+            e.stage,
+            f"{len(e.chunks):,}",
+            f"{e.n_images:,}",
+            human_bytes(e.n_bytes) if e.n_bytes else "",
+            human_seconds(e.seconds) if e.seconds is not None else "unknown",
+            "; ".join(f"{why} ({chunks})" for why, chunks in e.why),
+        ]
+        for e in estimates
+    ]
+    header = ["stage", "chunks", "images", "writes about", "takes about", "why"]
+    table = tabulate(rows, header, tablefmt="simple", colalign=("left", *[NUMBERS] * 4, "left"), disable_numparse=True)
+    total = human_bytes(sum(e.n_bytes for e in estimates))
+    return f"{table}\n\nabout {total} in all; what waits for a model is counted as if everything were to be made"
+
+
+def ingest_text(report: IngestReport) -> str:
+    """Return what an ingest did in one line."""
+    subsets = ", ".join(f"{n:,} {subset}" for subset, n in report.subsets.items())
+    if report.ingest_id is None:
+        done = "nothing is new or changed"
+    else:
+        done = f"{report.n_new:,} images are new, {report.n_changed:,} changed"
+    gone = f", {report.n_gone:,} are not in the dataset any more and were kept" if report.n_gone else ""
+    return f"{done}{gone}; {report.n_images:,} images ({subsets}) in {report.n_chunks:,} chunks"
+
+
+def table_text(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Return the answer to a query as a table."""
+    text = [["NULL" if value is None else _cell(value) for value in row] for row in rows]
+    table = tabulate(text, columns, tablefmt="simple", disable_numparse=True, colalign=_alignment(rows, len(columns)))
+    return f"{table}\n({len(rows):,} row{'' if len(rows) == 1 else 's'})"
+
+
+def _alignment(rows: Sequence[Sequence[Any]], n_columns: int) -> tuple[str, ...] | None:
+    if not rows:
+        return None
+    return tuple(
+        NUMBERS if all(isinstance(row[i], (int, float)) or row[i] is None for row in rows) else "left"
+        for i in range(n_columns)
+    )
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bytes):
+        return f"<{len(value):,} bytes>"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list) and len(value) > 6:
+        return f"[{', '.join(map(_cell, value[:6]))}, ... {len(value):,} in all]"
+    return str(value)
