@@ -10,9 +10,10 @@ from typing import Any, NoReturn
 import click
 
 from featurestore._version import __version__
+from featurestore.cli_ask import VERBS as ASK
+from featurestore.cli_shared import STORE, as_json, open_store
 from featurestore.errors import FeatureStoreError
 
-STORE = click.argument("store", type=click.Path(path_type=Path))
 STAGES = "extract fit_pca project fit_scale quantize"
 
 
@@ -58,9 +59,9 @@ def init(store: Path, **options: Any) -> None:
     """Make the store STORE, a new folder, and read the dataset."""
     from featurestore.store import FeatureStore
 
-    made, report = FeatureStore.create(store, **options)
-    _warn(report.warnings)
-    click.echo(f"{made.path}: {_ingest_text(report)}")
+    made = FeatureStore.create(store, **options)
+    _warn(made.ingested.warnings if made.ingested else [])
+    click.echo(f"{made.path}: {_ingest_text(made.ingested)}")
     click.echo(f"next: featurestore run {store}")
 
 
@@ -69,7 +70,7 @@ def init(store: Path, **options: Any) -> None:
 @click.option("--dataset", type=click.Path(path_type=Path), help="Another CSV than the one in featurestore.toml.")
 def ingest(store: Path, dataset: Path | None) -> None:
     """Read the dataset again: new rows become new chunks, known ones get their new columns."""
-    report = _open(store).ingest(dataset)
+    report = open_store(store).ingest(dataset)
     _warn(report.warnings)
     click.echo(_ingest_text(report))
 
@@ -94,7 +95,7 @@ def run(store: Path, stages: tuple[str, ...], dry_run: bool, statuses: str | Non
     """Make what is missing."""
     from featurestore.text import plan_text
 
-    opened = _open(store)
+    opened = open_store(store)
     if statuses is not None:
         if not options["retry_failed"]:
             raise click.UsageError("--status goes with --retry-failed")
@@ -115,37 +116,16 @@ def run(store: Path, stages: tuple[str, ...], dry_run: bool, statuses: str | Non
 
 @cli.command()
 @STORE
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
-def status(store: Path, as_json: bool) -> None:
+@click.option("--json", "json_wanted", is_flag=True, help="As JSON.")
+def status(store: Path, json_wanted: bool) -> None:
     """Show each stage: chunks done, images by status, and what is missing and why."""
-    found = _open(store).status()
-    if as_json:
-        click.echo(_json(found.as_dict()))
+    found = open_store(store).status()
+    if json_wanted:
+        click.echo(as_json(found.as_dict()))
     else:
         from featurestore.text import status_text
 
         click.echo(status_text(found))
-
-
-@cli.command()
-@STORE
-@click.argument("query")
-@click.option("--csv", "form", flag_value="csv", help="As CSV.")
-@click.option("--json", "form", flag_value="json", help="As JSON: a list of objects.")
-def sql(store: Path, query: str, form: str | None) -> None:
-    """Answer a question in SQL over the views images, descriptor_counts, failures, partitions, and others."""
-    result = _open(store).sql(query)
-    if form == "csv":
-        import csv
-
-        writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerows([result.columns, *result.fetchall()])
-    elif form == "json":
-        click.echo(_json(result.arrow().to_pylist()))
-    else:
-        from featurestore.text import table_text
-
-        click.echo(table_text(result.columns, result.fetchall()))
 
 
 @cli.command()
@@ -155,6 +135,10 @@ def demo(folder: Path) -> None:
     from featurestore.demo import run_demo
 
     run_demo(folder)
+
+
+for verb in ASK:
+    cli.add_command(verb)
 
 
 def main() -> NoReturn:
@@ -175,12 +159,6 @@ def main() -> NoReturn:
         sys.stderr.close()
         code = 0
     sys.exit(code or 0)
-
-
-def _open(store: Path) -> Any:
-    from featurestore.store import FeatureStore
-
-    return FeatureStore(store)
 
 
 def _ask(question: str) -> bool:
@@ -209,9 +187,3 @@ def _last_word(store: Any, stages: tuple[str, ...]) -> str:
     failed = store.sql("SELECT status, count(*) FROM failures GROUP BY 1 ORDER BY 2 DESC").fetchall()
     counts = ", ".join(f"{n:,} {status}" for status, n in failed)
     return f"done; {counts}: see the view failures" if failed else "done"
-
-
-def _json(value: Any) -> str:
-    import json
-
-    return json.dumps(value, indent=2, default=str, ensure_ascii=False)

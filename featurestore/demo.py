@@ -41,8 +41,9 @@ def run_demo(folder: Path) -> None:
     click.echo(f"24 crops and turns of two photographs, one blank image and one broken file, in {folder / 'images'}")
     dataset = make_samples(folder / "images")
     _show(f"featurestore init {store_path} --images {folder / 'images'} --dataset {dataset} --chunk-size 8")
-    store, report = FeatureStore.create(store_path, images=folder / "images", dataset=dataset, chunk_size=8)
-    click.echo(ingest_text(report))
+    store = FeatureStore.create(store_path, images=folder / "images", dataset=dataset, chunk_size=8)
+    if store.ingested is not None:
+        click.echo(ingest_text(store.ingested))
     _show(f"featurestore run {store_path}")
     done = store.run(quiet=False)
     click.echo(f"done in {human_seconds(sum(stage.seconds for stage in done))}")

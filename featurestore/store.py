@@ -5,29 +5,25 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from featurestore.catalog import Catalog
-from featurestore.config import StoreSettings, build, check_format, check_names, read_tables, render
+from featurestore.config import StoreSettings, build, render
 from featurestore.context import Context
-from featurestore.errors import ConfigError, FeatureStoreError, NotAStore, StoreExists
+from featurestore.errors import ConfigError, FeatureStoreError, StoreExists
 from featurestore.estimate import Estimate, estimate, refuse_if_too_large
 from featurestore.ingest import IngestReport
-from featurestore.lock import exclusive
-from featurestore.progress import Reporter, Silent, StageSummary, Terminal
-from featurestore.query import QueryResult
-from featurestore.stages import FLOW, ChunkStage, flow_from
-from featurestore.status import Status
-from featurestore.storage import CONFIG, FOLDERS, Root
+from featurestore.opened import StrPath
+from featurestore.progress import Silent, StageSummary, Terminal
+from featurestore.reading import Reading
+from featurestore.stages import FLOW, ChunkStage
+from featurestore.storage import CONFIG, FOLDERS
 
-StrPath = str | os.PathLike[str]
 FAILED = ("missing", "unreadable", "truncated", "too_large", "crashed", "unknown")
 
 
-class FeatureStore:
+class FeatureStore(Reading):
     """A store of local image descriptors in a folder.
 
     Example::
@@ -35,21 +31,11 @@ class FeatureStore:
         store = FeatureStore.create("wikiart", images="images/", dataset="dataset.csv")
         store.run()
         store.sql("SELECT subset, sum(n_descriptors) FROM descriptor_counts GROUP BY ALL").df()
+
+    ``ingested`` is the report of the last ingest through this object, `create` included.
     """
 
-    def __init__(self, path: StrPath) -> None:
-        """Open the store at ``path``. Nothing is locked, and nothing but its recipe is read.
-
-        Raises:
-            NotAStore: there is no ``featurestore.toml`` in the folder.
-            ConfigError: the recipe can't be used.
-            FormatError: the store was made by a newer version.
-        """
-        self.path = Path(path).expanduser().resolve()
-        if not (self.path / CONFIG).is_file():
-            what = "is not a store: it has no featurestore.toml" if self.path.is_dir() else "does not exist"
-            raise NotAStore(f"{self.path} {what}; make one with: featurestore init STORE --images DIR --dataset CSV")
-        self._context(Silent())
+    ingested: IngestReport | None = None
 
     @classmethod
     def create(
@@ -61,7 +47,7 @@ class FeatureStore:
         filename_column: str = "filename",
         split: str = "subset",
         chunk_size: int = 1000,
-    ) -> tuple[FeatureStore, IngestReport]:
+    ) -> FeatureStore:
         """Make a store and ingest its dataset; the folder appears when both have succeeded.
 
         Args:
@@ -93,30 +79,14 @@ class FeatureStore:
         draft = target.with_name(f".tmp-{uuid.uuid4().hex[:12]}-{target.name}")
         try:
             _lay_out(draft, StoreSettings(**settings))  # type: ignore[arg-type]
-            report = cls(draft).ingest()
+            made = cls(draft)
+            made.ingest()
             draft.replace(target)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
-        return cls(target), report
-
-    def _context(self, reporter: Reporter) -> Context:
-        # Read anew for every verb: the recipe is edited by people.
-        tables = read_tables(self.path / CONFIG)
-        check_format(tables)
-        check_names(tables, ["store", *(stage.name for stage in FLOW)])
-        settings = build(StoreSettings, tables.get("store", {}), where="store")
-        root = Root(self.path)
-        return Context(root, Catalog(root), settings, flow_from(tables), reporter)
-
-    @contextmanager
-    def _changing(self, verb: str, reporter: Reporter) -> Iterator[Context]:
-        from featurestore.recover import recover
-
-        context = self._context(reporter)
-        with exclusive(context.root, verb):
-            context.catalog.migrate()
-            recover(context)
-            yield context
+        store = cls(target)
+        store.ingested = made.ingested
+        return store
 
     def ingest(self, dataset: StrPath | None = None) -> IngestReport:
         """Read the dataset again: new rows become new chunks, known ones get their new columns and subset.
@@ -143,7 +113,8 @@ class FeatureStore:
             warnings.append("there is no dataset CSV, so every image is train and nothing is held out")
         elif "train" not in report.subsets:
             warnings.append("no image is train, so there is nothing to learn the PCA from")
-        return replace(report, warnings=warnings)
+        self.ingested = replace(report, warnings=warnings)
+        return self.ingested
 
     def run(
         self,
@@ -207,22 +178,6 @@ class FeatureStore:
         plans = plan_of(context, options, asked=names[0] if len(names) == 1 else None)
         with context.catalog.reading() as connection:
             return estimate(connection, {name: p for name, p in plans.items() if not names or name in names})
-
-    def status(self) -> Status:
-        """Return how far the store is, and what is missing and why."""
-        from featurestore.status import status
-
-        return status(self._context(Silent()))
-
-    def sql(self, query: str) -> QueryResult:
-        """Answer a question about the store; the README lists the views.
-
-        Raises:
-            QueryError: it is not a question, or DuckDB refused it.
-        """
-        from featurestore.query import sql
-
-        return sql(self._context(Silent()), query)
 
     @staticmethod
     def _known(stages: Sequence[str]) -> tuple[str, ...]:

@@ -17,8 +17,10 @@ PACKAGE = Path(__file__).parent.parent / "featurestore"
 # A package stands for everything in it: "stages" is also stages.extract. "__init__" is `from featurestore import ...`.
 LAYERS = [
     "__main__ cli demo __init__",
+    "cli_ask cli_upkeep cli_shared",
     "text",
     "store",
+    "reading upkeep opened",
     "runner query load export ingest status recover",
     "fits assembly estimate",
     "records plan ledger",

@@ -1,0 +1,56 @@
+"""An open store: its folder, its recipe, and the lock under which it may be changed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from featurestore.catalog import Catalog
+from featurestore.config import StoreSettings, build, check_format, check_names, read_tables
+from featurestore.context import Context
+from featurestore.errors import NotAStore
+from featurestore.lock import exclusive
+from featurestore.progress import Reporter, Silent
+from featurestore.stages import FLOW, flow_from
+from featurestore.storage import CONFIG, Root
+
+StrPath = str | os.PathLike[str]
+
+
+class OpenStore:
+    """What all verbs of a store build on."""
+
+    def __init__(self, path: StrPath) -> None:
+        """Open the store at ``path``. Nothing is locked, and nothing but its recipe is read.
+
+        Raises:
+            NotAStore: there is no ``featurestore.toml`` in the folder.
+            ConfigError: the recipe can't be used.
+            FormatError: the store was made by a newer version.
+        """
+        self.path = Path(path).expanduser().resolve()
+        if not (self.path / CONFIG).is_file():
+            what = "is not a store: it has no featurestore.toml" if self.path.is_dir() else "does not exist"
+            raise NotAStore(f"{self.path} {what}; make one with: featurestore init STORE --images DIR --dataset CSV")
+        self._context(Silent())
+
+    def _context(self, reporter: Reporter) -> Context:
+        # Read anew for every verb: the recipe is edited by people.
+        tables = read_tables(self.path / CONFIG)
+        check_format(tables)
+        check_names(tables, ["store", *(stage.name for stage in FLOW)])
+        settings = build(StoreSettings, tables.get("store", {}), where="store")
+        root = Root(self.path)
+        return Context(root, Catalog(root), settings, flow_from(tables), reporter)
+
+    @contextmanager
+    def _changing(self, verb: str, reporter: Reporter) -> Iterator[Context]:
+        from featurestore.recover import recover
+
+        context = self._context(reporter)
+        with exclusive(context.root, verb):
+            context.catalog.migrate()
+            recover(context)
+            yield context
