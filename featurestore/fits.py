@@ -21,7 +21,7 @@ from featurestore.ledger import model_name, record_model
 from featurestore.models import IMAGES, from_bitmap, model_id, read_arrays, to_bitmap, write_arrays
 from featurestore.partition import PartitionFile, Row
 from featurestore.plan import StagePlan, Step, Work, chunk_list, downstream_partitions, unseen_images
-from featurestore.progress import StageSummary
+from featurestore.progress import StageSummary, counted
 from featurestore.records import recorded_run, versions
 from featurestore.stages import FitStage, Learner
 
@@ -204,7 +204,7 @@ class FitRun:
 def model_note(model: dict[str, Any]) -> str:
     """Return in a few words what a model is."""
     summary = model["summary"]
-    parts = [f"model {model['model_id']} of {model['n_images']:,} images"]
+    parts = [f"model {model['model_id']} of {counted(model['n_images'], 'image')}"]
     if "explained_variance_ratio" in summary:
         parts.append(f"{summary['explained_variance_ratio']:.1%} of the variance explained")
     if model["partial"]:

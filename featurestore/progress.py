@@ -99,14 +99,19 @@ class Terminal:
 def summary_line(summary: StageSummary) -> str:
     """Return one line: images by status, descriptors, bytes, seconds."""
     statuses = ", ".join(f"{n:,} {status}" for status, n in sorted(summary.statuses.items(), key=lambda s: -s[1]))
-    parts = [f"{summary.n_images:,} images" + (f" ({statuses})" if statuses else "")]
+    parts = [counted(summary.n_images, "image") + (f" ({statuses})" if statuses else "")]
     if summary.n_descriptors:
-        parts.append(f"{summary.n_descriptors:,} descriptors")
+        parts.append(counted(summary.n_descriptors, "descriptor"))
     if summary.n_bytes:
         parts.append(human_bytes(summary.n_bytes))
     if summary.note:
         parts.append(summary.note)
     return f"{summary.stage:<9}  {', '.join(parts)}, in {human_seconds(summary.seconds)}"
+
+
+def counted(n: int, noun: str) -> str:
+    """Return a number and its noun: ``1 chunk``, ``2 chunks``."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
 def human_bytes(n: float) -> str:

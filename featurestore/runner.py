@@ -80,12 +80,13 @@ def run_stage(context: Context, engine: Engine, options: Options, name: str) -> 
     alone = name if options.stages else None
     plan = plan_of(context, options, asked=alone)[name]
     if isinstance(plan.step.stage, FitStage):
-        if options.chunks is not None and not alone and any(not work.input_ready for work in plan.todo):
-            return None  # it reads every chunk, and only some were asked for
+        unready = [work.chunk_id for work in plan.todo if not work.input_ready]
+        if options.chunks is not None and unready:  # it learns from every chunk, and only some were asked for
+            context.reporter.say(f"{name} waits for {plan.step.stage.reads} of {chunk_list(unready)}")
+            return None
         return run_fit(context, plan, partial=options.partial, update=options.update, confirm=options.confirm)
-    if options.chunks is not None and not alone and plan.step.variant is None:
-        return None
-    if not plan.todo:
+    waits = options.chunks is not None and not alone and plan.step.variant is None
+    if waits or not plan.todo:
         return None
     refuse_unready(plan)
     return ChunkRun(context, engine, plan, workers=options.workers).run()

@@ -14,6 +14,7 @@ from featurestore.catalog import arrow
 from featurestore.context import Context
 from featurestore.lock import living_holder
 from featurestore.plan import StagePlan, Step, chunk_list, make_plan, resolve, unseen_images
+from featurestore.progress import counted
 from featurestore.stages import FitStage
 
 
@@ -84,10 +85,11 @@ def _notes(connection: sa.Connection, step: Step) -> list[str]:
     notes = []
     unseen = sum(unseen_images(connection, step).values())
     if unseen:
-        notes.append(f"{unseen:,} images are new to the model; to learn them: run {step.stage.name} --update")
+        new = f"{counted(unseen, 'image')} {'is' if unseen == 1 else 'are'} new to the model"
+        notes.append(f"{new}; to learn what is new: featurestore run STORE {step.stage.name} --update")
     held_out = _held_out(connection, step)
     if held_out:
-        notes.append(f"leakage: {held_out:,} images that the model learnt from are not train any more")
+        notes.append(f"leakage: the model learnt from {counted(held_out, 'image')} that the split holds out today")
     return notes
 
 
@@ -107,7 +109,7 @@ def _stage_status(plan: StagePlan, facts: Mapping[str, Any], notes: Sequence[str
     if len(facts["versions"] or []) > 1:
         lines.append("made by several versions of the libraries; see: SELECT DISTINCT versions FROM partitions")
     if facts["n_pruned"]:
-        lines.append(f"{facts['n_pruned']:,} partitions are pruned")
+        lines.append(f"pruned: {counted(facts['n_pruned'], 'partition')}")
     return StageStatus(
         stage=step.stage.name,
         variant=step.variant,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from featurestore.config import StoreSettings, build, render
 from featurestore.context import Context
-from featurestore.errors import ConfigError, FeatureStoreError, StoreExists
+from featurestore.errors import ConfigError, DatasetError, FeatureStoreError, StoreExists
 from featurestore.estimate import Estimate, estimate, refuse_if_too_large
 from featurestore.ingest import IngestReport
 from featurestore.opened import StrPath
@@ -66,6 +66,10 @@ class FeatureStore(Reading):
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise StoreExists(
                 f"{target} is there already; choose another folder, or go on with: featurestore run {path}"
+            )
+        if not Path(images).expanduser().is_dir():
+            raise DatasetError(
+                f"the folder of images {images} does not exist or is not a folder; give another to --images"
             )
         settings = {
             "images": str(Path(images).expanduser().resolve()),

@@ -9,7 +9,7 @@ from tabulate import tabulate
 
 from featurestore.estimate import Estimate
 from featurestore.ingest import IngestReport
-from featurestore.progress import human_bytes, human_seconds
+from featurestore.progress import counted, human_bytes, human_seconds
 from featurestore.status import StageStatus, Status
 
 NUMBERS = "right"
@@ -18,7 +18,10 @@ NUMBERS = "right"
 def status_text(status: Status) -> str:
     """Return a store's status as a table, with what is missing and what is worth knowing below it."""
     subsets = ", ".join(f"{n:,} {subset}" for subset, n in status.subsets.items())
-    lines = [f"{status.path}: {status.n_images:,} images ({subsets}) in {status.n_chunks:,} chunks", ""]
+    lines = [
+        f"{status.path}: {counted(status.n_images, 'image')} ({subsets}) in {counted(status.n_chunks, 'chunk')}",
+        "",
+    ]
     header = ["stage", "chunks", "ok", "empty", "failed", "descriptors", "on disk", "variant"]
     rows = [_status_row(stage) for stage in status.stages]
     align = ("left", *[NUMBERS] * 6, "left")
@@ -94,16 +97,16 @@ def ingest_text(report: IngestReport) -> str:
     if report.ingest_id is None:
         done = "nothing is new or changed"
     else:
-        done = f"{report.n_new:,} images are new, {report.n_changed:,} changed"
+        done = f"{counted(report.n_new, 'image')} new, {report.n_changed:,} changed"
     gone = f", {report.n_gone:,} are not in the dataset any more and were kept" if report.n_gone else ""
-    return f"{done}{gone}; {report.n_images:,} images ({subsets}) in {report.n_chunks:,} chunks"
+    return f"{done}{gone}; {counted(report.n_images, 'image')} ({subsets}) in {counted(report.n_chunks, 'chunk')}"
 
 
 def table_text(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """Return the answer to a query as a table."""
     text = [["NULL" if value is None else _cell(value) for value in row] for row in rows]
     table = tabulate(text, columns, tablefmt="simple", disable_numparse=True, colalign=_alignment(rows, len(columns)))
-    return f"{table}\n({len(rows):,} row{'' if len(rows) == 1 else 's'})"
+    return f"{table}\n({counted(len(rows), 'row')})"
 
 
 def _alignment(rows: Sequence[Sequence[Any]], n_columns: int) -> tuple[str, ...] | None:

@@ -43,10 +43,17 @@ def store(finished: FeatureStore, tmp_path: Path) -> FeatureStore:
     return FeatureStore(shutil.copytree(finished.path, tmp_path / "store"))
 
 
+@pytest.fixture(scope="session")
+def begun(samples: Samples, tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    """A store of the samples in chunks of 8 in which nothing was run yet. Not to be changed: see `fresh`."""
+    path = tmp_path_factory.mktemp("begun") / "store"
+    return FeatureStore.create(path, images=samples.images, dataset=samples.dataset, chunk_size=8)
+
+
 @pytest.fixture
-def fresh(samples: Samples, tmp_path: Path) -> FeatureStore:
-    """A store of the samples in chunks of 8 in which nothing was run yet."""
-    return FeatureStore.create(tmp_path / "fresh", images=samples.images, dataset=samples.dataset, chunk_size=8)
+def fresh(begun: FeatureStore, tmp_path: Path) -> FeatureStore:
+    """A store of one's own in which nothing was run yet."""
+    return FeatureStore(shutil.copytree(begun.path, tmp_path / "fresh"))
 
 
 @pytest.fixture(scope="session")

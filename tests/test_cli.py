@@ -1,0 +1,227 @@
+"""The command line: what people type, what they read, and how it ends."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from featurestore import FeatureStore, cli
+from tests.conftest import Samples
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+Invoke = Callable[..., Ended]
+
+
+@pytest.fixture
+def invoke(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Invoke:
+    """Type a command."""
+
+    def type_in(*arguments: object) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["featurestore", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        printed = capsys.readouterr()
+        return Ended(int(ended.value.code or 0), printed.out, printed.err)
+
+    return type_in
+
+
+def test_a_session_from_init_to_sql(invoke: Invoke, samples: Samples, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    begun = invoke("init", store, "--images", samples.images, "--dataset", samples.dataset, "--chunk-size", 8)
+    counts = "26 images new, 0 changed; 26 images (5 test, 21 train) in 4 chunks"
+    assert begun == Ended(0, f"{store}: {counts}\nnext: featurestore run {store}\n", "")
+    planned = invoke("run", store, "--dry-run")
+    assert planned.code == 0
+    assert re.search(r"^extract +4 +26 +11.7 MB +unknown +never run \(chunks 0-3\)$", planned.out, re.MULTILINE)
+    assert re.search(r"^quantize .* waits for fit_scale \(chunks 0-3\)$", planned.out, re.MULTILINE)
+
+    ran = invoke("run", store, "--workers", 0)
+    assert ran.code == 0
+    lines = ran.out.splitlines()
+    assert [line.split()[0] for line in lines] == ["extract", "fit_pca", "project", "fit_scale", "quantize", "done;"]
+    assert re.match(r"extract    26 images \(24 ok, 1 \w+, 1 \w+\), 71,\d+ descriptors, 8.\d MB, in \d+", lines[0])
+    assert lines[-1] == "done; 1 truncated: see the view failures"
+    assert ran.err == ""  # no bar where stderr is not a terminal
+
+    again = invoke("run", store)
+    assert again == Ended(0, "everything is up to date; there is nothing to do\n", "")
+    assert invoke("run", store, "--dry-run").out == "everything is up to date; there is nothing to do\n"
+
+    answer = invoke("sql", store, "SELECT subset, count(*) AS n FROM images GROUP BY ALL ORDER BY ALL")
+    assert answer.out.split() == ["subset", "n", "--------", "---", "test", "5", "train", "21", "(2", "rows)"]
+
+
+def test_quiet_says_nothing(invoke: Invoke, fresh: FeatureStore) -> None:
+    assert invoke("run", fresh.path, "--workers", 0, "--quiet") == Ended(0, "", "")
+
+
+def test_status_for_people(invoke: Invoke, finished: FeatureStore) -> None:
+    status = invoke("status", finished.path)
+    assert status.code == 0
+    assert re.search(r"^extract +4/4 +24 +1 +1 +71,\d+ +8.\d MB +[0-9a-f]{16}$", status.out, re.MULTILINE)
+    assert re.search(r"^quantize: 0.\d+% of the values were clipped to the bounds$", status.out, re.MULTILINE)
+    assert "extract: 1 truncated; see the view failures" in status.out
+
+
+def test_status_for_programs(invoke: Invoke, finished: FeatureStore) -> None:
+    status = json.loads(invoke("status", finished.path, "--json").out)
+    assert status["n_images"] == 26
+    assert [stage["stage"] for stage in status["stages"]] == ["extract", "fit_pca", "project", "fit_scale", "quantize"]
+    assert status["stages"][0]["images"] == {"ok": 24, "empty": 1, "truncated": 1}
+
+
+def test_sql_as_csv_and_json(invoke: Invoke, finished: FeatureStore) -> None:
+    query = "SELECT filename, subset FROM images ORDER BY image_id LIMIT 2"
+    rows = list(csv.DictReader(io.StringIO(invoke("sql", finished.path, query, "--csv").out)))
+    assert rows == json.loads(invoke("sql", finished.path, query, "--json").out)
+    assert rows[0]["filename"].endswith(".jpg")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("status", "nowhere"), "nowhere does not exist; make one with: featurestore init STORE --images DIR"),
+        (("status", "."), "is not a store: it has no featurestore.toml; make one with: featurestore init"),
+        (("init", "s", "--images", "nowhere"), "the folder of images nowhere does not exist or is not a folder"),
+        (("init", "s", "--images", ".", "--dataset", "no.csv"), "no.csv does not exist"),
+        (("init", "s", "--images", "."), "no image"),
+        (("init", "s", "--images", ".", "--chunk-size", "0"), "chunk_size is 0, and should be at least 1"),
+    ],
+)
+def test_bad_input_is_one_line(
+    invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], says: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ended = invoke(*arguments)
+    assert (ended.code, ended.out) == (1, "")
+    assert ended.err.startswith("error: ")
+    assert says in ended.err
+    assert ended.err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []  # a failed init leaves nothing behind
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("run", "bogus"), "there is no stage 'bogus'; the stages are extract fit_pca project fit_scale quantize"),
+        (
+            ("run", "quantize"),
+            "quantize needs the model of fit_scale, which has not been fitted yet; run fit_scale first",
+        ),
+        (
+            ("run", "fit_pca"),
+            "fit_pca learns from every chunk, and extract is not up to date for chunks 0-3; run extract",
+        ),
+        (("run", "fit_pca", "--chunks", "0"), "--chunks is for chunk stages, and fit_pca learns from every chunk"),
+        (("run", "extract", "--chunks", "2-9"), "there is no chunk 4; this store has chunks 0 to 3"),
+        (
+            ("run", "--retry-failed", "--status", "lost"),
+            "there is no failed status 'lost'; they are missing, unreadable",
+        ),
+    ],
+)
+def test_a_run_that_cannot_be(invoke: Invoke, fresh: FeatureStore, arguments: tuple[str, ...], says: str) -> None:
+    verb, *rest = arguments
+    ended = invoke(verb, fresh.path, *rest)
+    assert ended.code == 1
+    assert says in ended.err
+    assert ended.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("chunks", ["x", "3-1", "1,,2", "-3", "1-2-3"])
+def test_chunks_that_are_none(invoke: Invoke, fresh: FeatureStore, chunks: str) -> None:
+    ended = invoke("run", fresh.path, f"--chunks={chunks}")
+    assert ended.code == 2
+    assert "is not a chunk or a range of chunks; write them like 0-3,7" in ended.err
+
+
+def test_status_without_retry_is_a_usage_error(invoke: Invoke, fresh: FeatureStore) -> None:
+    ended = invoke("run", fresh.path, "--status", "missing")
+    assert (ended.code, "--status goes with --retry-failed" in ended.err) == (2, True)
+
+
+def test_some_chunks_of_a_fresh_store(invoke: Invoke, fresh: FeatureStore) -> None:
+    ended = invoke("run", fresh.path, "--chunks", "0,2", "--workers", 0)
+    assert ended.code == 0
+    assert "fit_pca waits for extract of chunks 1, 3" in ended.err
+    assert fresh.status().stages[0].n_done == 2
+
+
+def test_a_store_is_not_overwritten(invoke: Invoke, finished: FeatureStore, samples: Samples) -> None:
+    ended = invoke("init", finished.path, "--images", samples.images)
+    assert ended.code == 1
+    assert f"{finished.path} is there already; choose another folder" in ended.err
+
+
+def test_scanning_warns_that_nothing_is_held_out(invoke: Invoke, samples: Samples, tmp_path: Path) -> None:
+    ended = invoke("init", tmp_path / "store", "--images", samples.images)
+    assert ended.code == 0
+    assert ended.err == "warning: there is no dataset CSV, so every image is train and nothing is held out\n"
+    assert "26 images (26 train) in 1 chunk" in ended.out
+
+
+def test_ingest_again(invoke: Invoke, store: FeatureStore) -> None:
+    ended = invoke("ingest", store.path)
+    assert ended == Ended(0, "nothing is new or changed; 26 images (5 test, 21 train) in 4 chunks\n", "")
+
+
+@pytest.mark.parametrize("program", [["-m", "featurestore"], [str(Path(__file__).parent.parent / "cli.py")]])
+def test_all_ways_in_are_the_same_program(program: list[str], finished: FeatureStore) -> None:
+    command = [sys.executable, *program, "status", str(finished.path)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0
+    assert "quantize" in ended.stdout
+    assert ended.stderr == ""
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom featurestore import cli\nsys.argv = ['featurestore', '--help']\n"
+        "try:\n    cli.main()\nexcept SystemExit:\n    pass\n"
+        "heavy = {'cv2', 'sklearn', 'pandas', 'alembic', 'duckdb', 'sqlalchemy', 'numpy', 'pyarrow'}\n"
+        "sys.exit(', '.join(sorted(heavy & set(sys.modules))) or None)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.stderr == ""
+    assert "Make what is missing" in ended.stdout
+
+
+def test_a_reader_that_has_seen_enough(finished: FeatureStore) -> None:
+    query = "SELECT * FROM range(200000)"
+    command = f"{sys.executable} -m featurestore sql {finished.path} '{query}' --csv | head -n 1"
+    ended = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert (ended.stdout, ended.stderr) == ("range\n", "")
+
+
+def test_the_demo_runs_in_any_state_of_its_folder(invoke: Invoke, tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    first = invoke("demo", folder)
+    assert first.code == 0
+    for heading in ("$ featurestore status", "With your own images:", "Which images could not be used, and why?"):
+        assert heading in first.out
+    (folder / "store" / "catalog.duckdb").unlink()
+    assert invoke("demo", folder).code == 0
+    (folder / "thesis.tex").write_text("mine", encoding="utf-8")
+    refused = invoke("demo", folder)
+    assert refused.code == 1
+    assert "holds thesis.tex, which no demo made; choose another folder: featurestore demo DIR" in refused.err
+    assert (folder / "thesis.tex").exists()
