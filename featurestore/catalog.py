@@ -6,11 +6,14 @@ exclusive lock on a file beside it. That is how ``status`` and ``sql`` work whil
 
 from __future__ import annotations
 
+import threading
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import filelock
 import pyarrow as pa
 import sqlalchemy as sa
@@ -24,6 +27,8 @@ from featurestore.tables import Base, Partition, Result, Run
 
 HEAD = "0001"  # the newest revision in migrations/versions; a test compares
 LOCK_SECONDS = 120.0
+DAMAGE = (duckdb.IOException, duckdb.InternalException, duckdb.FatalException, duckdb.CatalogException)
+REMEDY = "make it anew from the store's other files: featurestore rebuild STORE"
 
 
 class Catalog:
@@ -42,7 +47,13 @@ class Catalog:
             StoreBusy: others kept the catalog busy for two minutes.
             NotEnoughSpace: the disk is full; the transaction did not happen.
         """
-        with self._lock(), room_on_disk(CATALOG), self._connect(read_only=False) as connection, connection.begin():
+        with (
+            self._lock(),
+            room_on_disk(CATALOG),
+            self._connect(read_only=False) as connection,
+            _noticing_damage(self.path),
+            connection.begin(),
+        ):
             yield connection
 
     @contextmanager
@@ -51,23 +62,41 @@ class Catalog:
 
         Raises:
             StoreBusy: others kept the catalog busy for two minutes.
-            CorruptFile: it is missing or not a DuckDB file.
+            CorruptFile: it is missing, damaged or not a DuckDB file.
+            FormatError: it was made by a newer version.
         """
         if not self.path.is_file():
-            raise CorruptFile(f"{self.path} is missing; put back a copy of it")
-        with self._lock(), self._connect(read_only=True) as connection:
-            yield connection
+            raise CorruptFile(f"{self.path} is missing; {REMEDY}")
+        with self._lock():
+            with self._connect(read_only=True) as connection, _noticing_damage(self.path):
+                found = revision(connection)
+                refuse_newer(found)
+                if found is None:
+                    raise CorruptFile(f"{self.path} holds no catalog; {REMEDY}")
+                if found == HEAD:
+                    yield connection
+                    return
+            copy = HeldCatalog(self._root)
+        # A reader changes nothing: of a catalog of an older format it migrates a copy in memory.
+        with copy:
+            copy.take_over(self.path)
+            with copy.reading() as connection:
+                yield connection
 
     @contextmanager
     def _connect(self, *, read_only: bool) -> Iterator[sa.Connection]:
         options = {"config": {"threads": 1}, "read_only": read_only} if not read_only else {"read_only": True}
-        engine = sa.create_engine(f"duckdb:///{self.path}", poolclass=NullPool, connect_args=options)
+        engine = self._make_engine(str(self.path), options)
         try:
             connection = engine.connect()
         except DBAPIError as error:
-            raise _unopenable(self.path, error) from error
+            raise _unopenable(self.path, error.orig) from error
         with connection:
             yield connection
+
+    @staticmethod
+    def _make_engine(database: str, options: dict[str, Any]) -> sa.Engine:
+        return sa.create_engine(f"duckdb:///{database}", poolclass=NullPool, connect_args=options)
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
@@ -91,24 +120,122 @@ class Catalog:
         """Make the schema, or bring it up to date. Only for whoever holds the store's run lock.
 
         Raises:
+            CorruptFile: the catalog is gone, and the store is not: an empty one would know of nothing.
             FormatError: the catalog was made by a newer version.
         """
+        if self._lost():
+            raise CorruptFile(f"{self.path} is missing; {REMEDY}")
         with self.transaction() as connection:
             if (found := revision(connection)) == HEAD:
                 return
-            if found is not None and found > HEAD:
-                raise FormatError(
-                    f"the catalog is of revision {found}, and this version of featurestore knows {HEAD}; "
-                    "upgrade featurestore"
-                )
+            refuse_newer(found)
             upgrade(connection)
 
+    def _lost(self) -> bool:
+        return not self.path.is_file() and bool(self._root.files("dataset", ".parquet"))
 
-def _unopenable(path: Path, error: DBAPIError) -> Exception:
-    reason = str(error.orig).strip().splitlines()[0]
-    if "lock" in reason.lower():
+    def replace(self, draft: Path) -> None:
+        """Put the finished catalog ``draft`` in the place of this one, in one step. Only under the run lock."""
+        with self._lock():
+            # What DuckDB had not yet written into the old catalog would be played into the new one.
+            self.path.with_name(f"{self.path.name}.wal").unlink(missing_ok=True)
+            self._root.publish(draft, CATALOG)
+
+
+class HeldCatalog(Catalog):
+    """A catalog that nobody else has: in memory, or a file in the making. It stays open until `close`.
+
+    Transactions cost next to nothing, since no file is opened and no lock is taken for each.
+    """
+
+    def __init__(self, root: Root, path: Path | None = None) -> None:
+        """Make an empty catalog in memory, or in the new file ``path``, with today's tables to come from `migrate`."""
+        super().__init__(root)
+        self._turn = threading.RLock()
+        self._database = str(path) if path is not None else f":memory:{uuid.uuid4().hex}"
+        self._engine = self._make_engine(self._database, {"config": {"threads": 1}})
+        # Further connections to the same name in this process share what this one holds open.
+        self._anchor = self._engine.connect()
+
+    def __enter__(self) -> HeldCatalog:
+        """Return the catalog."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
+        self.close()
+
+    def close(self) -> None:
+        """Let go of it; what was in memory is gone."""
+        self._anchor.close()
+        self._engine.dispose()
+
+    @contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        """Open a connection to it."""
+        with self._lock(), self._connect(read_only=False) as connection:
+            yield connection
+
+    def take_over(self, path: Path) -> None:
+        """Copy the catalog file ``path`` into this empty one in memory, and bring the copy up to date.
+
+        Raises:
+            CorruptFile: the file is damaged or not a DuckDB file.
+            FormatError: it was made by a newer version.
+        """
+        raw: Any = self._anchor.connection.dbapi_connection
+        try:
+            raw.execute(f"ATTACH '{str(path).replace(chr(39), chr(39) * 2)}' AS taken (READ_ONLY)")
+            raw.execute("COPY FROM DATABASE taken TO memory")
+            raw.execute("DETACH taken")
+        except duckdb.Error as error:
+            raise _unopenable(path, error) from error
+        self.migrate()
+
+    def _lost(self) -> bool:
+        return False
+
+    @contextmanager
+    def _connect(self, *, read_only: bool) -> Iterator[sa.Connection]:
+        with self._engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        with self._turn:
+            yield
+
+
+def refuse_newer(found: str | None) -> None:
+    """Refuse a catalog from the future.
+
+    Raises:
+        FormatError: its revision is newer than what this version knows.
+    """
+    if found is not None and found > HEAD:
+        raise FormatError(
+            f"the catalog is of revision {found}, and this version of featurestore knows {HEAD}; upgrade featurestore"
+        )
+
+
+@contextmanager
+def _noticing_damage(path: Path) -> Iterator[None]:
+    """Turn what DuckDB says of a file that it can't make sense of into one clear error."""
+    try:
+        yield
+    except (duckdb.Error, DBAPIError) as error:
+        reason = error.orig if isinstance(error, DBAPIError) else error
+        # A wrong checksum has no class of its own; of what DuckDB could not write, the disk is to blame.
+        if (isinstance(reason, DAMAGE) and "write" not in str(reason)) or type(reason) is duckdb.Error:
+            raise _unopenable(path, reason) from error
+        raise
+
+
+def _unopenable(path: Path, error: BaseException | None) -> Exception:
+    reason = (str(error).strip().splitlines() or ["unknown error"])[0]
+    if "set lock" in reason.lower():
         return StoreBusy(f"{path} is open in a program that is not featurestore ({reason}); close it there")
-    return CorruptFile(f"{path} can't be opened: {reason}; put back a copy of it")
+    return CorruptFile(f"{path} can't be read: {reason}; {REMEDY}")
 
 
 def revision(connection: sa.Connection) -> str | None:

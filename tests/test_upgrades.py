@@ -1,0 +1,102 @@
+"""Stores of other formats: an older catalog is read from a copy and migrated by whoever changes the store."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from featurestore import FeatureStore, catalog
+from featurestore.catalog import HEAD, migrations_folder
+from featurestore.errors import CorruptFile, FormatError
+from featurestore.storage import CATALOG, CONFIG, file_digest
+
+NEXT = '''"""A column more."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+
+
+def upgrade() -> None:
+    op.add_column("chunks", sa.Column("colour", sa.String(), server_default="red"))
+
+
+def downgrade() -> None:
+    op.drop_column("chunks", "colour")
+'''
+
+
+@pytest.fixture
+def next_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Let the code be of a version that is one migration further."""
+    folder = shutil.copytree(migrations_folder(), tmp_path / "migrations")
+    (folder / "versions" / "0002_next.py").write_text(NEXT, encoding="utf-8")
+    monkeypatch.setattr(catalog, "migrations_folder", lambda: folder)
+    monkeypatch.setattr(catalog, "HEAD", "0002")
+    return "0002"
+
+
+def revision_of(path: Path) -> str:
+    with duckdb.connect(path, read_only=True) as connection:
+        return str(connection.sql("SELECT version_num FROM alembic_version").fetchall()[0][0])
+
+
+def test_a_reader_migrates_a_copy_in_memory(store: FeatureStore, next_version: str) -> None:
+    before = file_digest(store.path / CATALOG)
+    assert store.sql("SELECT DISTINCT colour FROM chunks").fetchall() == [("red",)]
+    assert store.status().stages[-1].n_done == 4
+    assert file_digest(store.path / CATALOG) == before
+    assert revision_of(store.path / CATALOG) == HEAD != next_version
+
+
+def test_whoever_changes_the_store_migrates_it(store: FeatureStore, next_version: str) -> None:
+    assert store.run(workers=0) == []
+    assert revision_of(store.path / CATALOG) == next_version
+    assert store.sql("SELECT DISTINCT colour FROM chunks").fetchall() == [("red",)]
+
+
+def test_a_catalog_from_the_future_is_refused(store: FeatureStore) -> None:
+    with duckdb.connect(store.path / CATALOG) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '0099'")
+    message = f"^the catalog is of revision 0099, and this version of featurestore knows {HEAD}; upgrade featurestore$"
+    with pytest.raises(FormatError, match=message):
+        store.status()
+    with pytest.raises(FormatError, match=message):
+        store.run(workers=0)
+
+
+def test_a_store_from_the_future_is_refused(store: FeatureStore) -> None:
+    recipe = store.path / CONFIG
+    recipe.write_text(recipe.read_text(encoding="utf-8").replace("format = 1", "format = 2"), encoding="utf-8")
+    with pytest.raises(FormatError, match=r"^this store is of format 2, and this version of featurestore knows 1; "):
+        FeatureStore(store.path)
+
+
+@pytest.mark.parametrize("verb", ["status", "run"])
+def test_a_missing_catalog_is_not_taken_for_an_empty_one(store: FeatureStore, verb: str) -> None:
+    (store.path / CATALOG).unlink()
+    with pytest.raises(CorruptFile, match=r"catalog.duckdb is missing; make it anew .*: featurestore rebuild STORE$"):
+        getattr(store, verb)()
+    assert not (store.path / CATALOG).exists()
+
+
+def test_an_empty_database_is_not_taken_for_a_catalog(store: FeatureStore) -> None:
+    (store.path / CATALOG).unlink()
+    duckdb.connect(store.path / CATALOG).close()
+    with pytest.raises(CorruptFile, match=r"catalog.duckdb holds no catalog; make it anew .*: featurestore rebuild"):
+        store.status()
+
+
+def test_a_damaged_catalog_is_one_line(store: FeatureStore) -> None:
+    data = bytearray((store.path / CATALOG).read_bytes())
+    data[4096:12288] = bytes(8192)
+    (store.path / CATALOG).write_bytes(data)
+    with pytest.raises(CorruptFile, match=r"catalog.duckdb can't be read: .*; make it anew .*: featurestore rebuild"):
+        store.status()
+    with pytest.raises(CorruptFile, match=r"catalog.duckdb can't be read: "):
+        store.run(workers=0)
