@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +131,8 @@ class PartitionWriter:
 
     def write(self, row: Row) -> None:
         """Add the row of the next image."""
+        # As it will be read back: a failed image has no values of its own for the stage's columns, but the file has.
+        row = replace(row, extra={name: row.extra.get(name) for name, _ in self._layout.extra})
         self._digest.update(row)
         self._rows.append(row)
         self._pending += 0 if row.descriptors is None else row.descriptors.nbytes
@@ -252,13 +254,21 @@ class PartitionFile:
         """
         columns = [name for name in self.layout.schema().names if name not in without]
         for index in range(self.n_row_groups) if row_groups is None else row_groups:
-            try:
-                table = self._file.read_row_group(index, columns=columns)
-            except (OSError, pa.ArrowInvalid) as error:
-                raise CorruptFile(f"{self.path.name} is damaged ({_first_line(error)})") from error
-            yield from self._rows_of(table)
+            yield from self.rows_of(self.table(index, columns))
 
-    def _rows_of(self, table: pa.Table) -> Iterator[Row]:
+    def table(self, row_group: int, columns: Sequence[str]) -> pa.Table:
+        """Return some columns of one row group.
+
+        Raises:
+            CorruptFile: it can't be decoded.
+        """
+        try:
+            return self._file.read_row_group(row_group, columns=list(columns))
+        except (OSError, pa.ArrowInvalid) as error:
+            raise CorruptFile(f"{self.path.name} is damaged ({_first_line(error)})") from error
+
+    def rows_of(self, table: pa.Table) -> Iterator[Row]:
+        """Yield the rows of a table of this partition's columns; those it does not have are left empty."""
         column = {name: table[name].combine_chunks() for name in table.column_names}
         plain = {
             name: column[name].to_pylist()

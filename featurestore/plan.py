@@ -117,8 +117,7 @@ def make_plan(
         retry: statuses whose rows of extract are to be made again.
         asked: a stage that was asked for by name: its pruned partitions are wanted too.
     """
-    _make_flow_table(connection, steps)
-    state = arrow(connection, STATE).to_pylist()
+    state = chunk_states(connection, steps)
     plans = {}
     for step in steps:
         rows = [row for row in state if row["stage"] == step.stage.name]
@@ -130,6 +129,13 @@ def make_plan(
         else:
             plans[step.stage.name] = _fit_plan(step, [row for row in state if row["stage"] == step.stage.reads])
     return plans
+
+
+def chunk_states(connection: sa.Connection, steps: Sequence[Step]) -> list[dict[str, Any]]:
+    """Return every chunk at every chunk stage among ``steps``, in order: the columns of `STATE`."""
+    _make_flow_table(connection, steps)
+    states: list[dict[str, Any]] = arrow(connection, STATE).to_pylist()
+    return states
 
 
 def _make_flow_table(connection: sa.Connection, steps: Sequence[Step]) -> None:
@@ -158,7 +164,8 @@ def _work(row: dict[str, Any], redo: dict[int, frozenset[int]], reason: str, wan
     elif row["pruned"] and (wanted or images):
         why, images = "pruned, and needed again", None
     elif images:
-        why = "failed, to be tried again" if row["upstream_current"] else "input changed"
+        why = "failed or decided otherwise by a policy" if row["upstream_current"] else "input changed"
+        images = images if row["pos"] == 0 else None  # only extract makes single images again; the rest is quick
     elif not row["upstream_current"]:
         why = "input changed"
     else:
@@ -199,9 +206,9 @@ def stale_images(connection: sa.Connection, step: Step, retry: Collection[str] =
     These are rows that today's policies decide otherwise, and those of a status in ``retry``.
     """
     assert isinstance(step.stage, ChunkStage)
-    stale = step.stage.stale_rows()
-    if stale is None or step.variant is None:
-        return {}
+    stale = step.stage.stale_rows() or "false"
+    if step.stage.reads != "images":  # other failures are handed down from extract, and change when they do there
+        retry = [status for status in retry if status == "crashed"]
     statuses = ", ".join(f"'{status}'" for status in retry) or "NULL"
     found = arrow(
         connection,

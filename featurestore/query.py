@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -109,13 +110,19 @@ def sql(context: Context, query: str) -> QueryResult:
         QueryError: it is not a question, or DuckDB refused it.
     """
     _refuse_statements(query)
-    with duckdb.connect() as connection:
-        names = set(re.findall(r"\w+", query.lower()))
-        _make_views(context, connection, names)
+    with asking(context, query) as connection:
         try:
             return QueryResult(connection.sql(query).to_arrow_table())
         except duckdb.Error as error:
             raise QueryError(explain(error, [*VIEWS, *PARTITION_VIEWS, MISSING])) from error
+
+
+@contextmanager
+def asking(context: Context, text: str) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open a connection of its own, in memory and locked down, with those views that ``text`` names."""
+    with duckdb.connect() as connection:
+        _make_views(context, connection, set(re.findall(r"\w+", text.lower())))
+        yield connection
 
 
 def explain(error: duckdb.Error, views: Sequence[str] = ()) -> str:
@@ -181,6 +188,11 @@ def make_partition_view(connection: duckdb.DuckDBPyConnection, view: str, files:
 def quoted(text: str) -> str:
     """Return a SQL string literal."""
     return "'" + text.replace("'", "''") + "'"
+
+
+def identifier(name: str) -> str:
+    """Return a SQL name, quoted."""
+    return '"' + name.replace('"', '""') + '"'
 
 
 def _files(context: Context, catalog: sa.Connection, step: Step) -> list[str]:

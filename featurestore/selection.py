@@ -1,0 +1,317 @@
+"""What is to be read: which images of which partitions. Everything that loads or exports begins here.
+
+A `Selection` says where the chosen images lie. It is read a row group at a time, and row groups that hold none of the
+images are not touched, so that memory is bounded whatever the size of the collection.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import sqlalchemy as sa
+from numpy.typing import NDArray
+
+from featurestore.catalog import arrow
+from featurestore.context import Context
+from featurestore.errors import CorruptFile, NotReady, QueryError, StoreBusy
+from featurestore.partition import Layout, PartitionFile, Row
+from featurestore.plan import Step, chunk_list, chunk_states, resolve, why_missing
+from featurestore.query import asking, explain, identifier
+from featurestore.stages import ChunkStage
+
+PENDING = "pending"  # the status of an image on which the stage has not been run, or not with what is there today
+PRUNED = "pruned"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One chunk's part of a selection: the images in rows ``start`` to ``stop`` of `Selection.images`."""
+
+    chunk_id: int
+    first_image_id: int
+    start: int
+    stop: int
+    path: Path | None  # of the partition; None: there is none
+    why: str = ""  # there is none
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Chosen images, and the partitions in which one variant of a stage keeps what it made of them.
+
+    ``images`` has one row per chosen image, in ``image_id`` order: ``image_id``, ``chunk_id``, ``filename`` and the
+    columns that were asked for. An image without a partition has a row nevertheless, of status ``pending``.
+    """
+
+    stage: str
+    variant: str
+    layout: Layout
+    images: pa.Table
+    pieces: tuple[Piece, ...]
+
+    @cached_property
+    def image_ids(self) -> NDArray[np.int64]:
+        """The chosen images, ascending."""
+        ids: NDArray[np.int64] = self.images["image_id"].to_numpy()
+        return ids
+
+    def schema(self, columns: Sequence[str]) -> pa.Schema:
+        """Return the types of columns of partitions or of ``images``, with ``dim``, ``dtype`` and identity."""
+        known = {**{f.name: f for f in self.layout.schema()}, **{f.name: f for f in self.images.schema}}
+        about = {"stage": self.stage, "variant": self.variant, "dim": str(self.layout.dim), "dtype": self.layout.dtype}
+        return pa.schema([known[name] for name in columns], metadata=about)
+
+
+def select(
+    context: Context,
+    *,
+    stage: str = "quantize",
+    where: str | None = None,
+    variant: str | None = None,
+    allow_missing: bool = False,
+    columns: Sequence[str] = (),
+) -> Selection:
+    """Choose images, and find where a stage's rows of them lie.
+
+    Args:
+        context: of the store.
+        stage: a chunk stage.
+        where: a SQL expression over the columns of the view ``images``; it may ask the other views in a subquery.
+        variant: another variant than the current recipe's; the beginning of its name is enough.
+        allow_missing: let images through that lack the stage.
+        columns: of the view ``images``, to be brought along.
+
+    Raises:
+        QueryError: ``where`` can't be evaluated, or there is no such stage, variant or column.
+        NotReady: chosen images lack the stage, or nothing of it is there at all.
+    """
+    _check_stage(context, stage)
+    images = _choose(context, where, columns)
+    with context.catalog.reading() as connection:
+        steps = resolve(connection, context.flow) if variant is None else older(connection, context, stage, variant)
+        step = next(step for step in steps if step.stage.name == stage)
+        states = {row["chunk_id"]: row for row in chunk_states(connection, steps) if row["stage"] == stage}
+        never = why_missing(connection, step) if variant is None else "never run"
+    pieces = tuple(_pieces(context, images, states, never))
+    if not allow_missing:
+        _refuse_missing(context, stage, pieces)
+    paths = [context.root.local(row["path"]) for row in states.values() if row["path"] and not row["pruned"]]
+    if not paths or step.variant is None:
+        raise NotReady(f"nothing of {stage} is there yet ({never}); make it with: featurestore run {context.root.path}")
+    with open_partition(paths[0]) as file:
+        return Selection(stage, step.variant, file.layout, images, pieces)
+
+
+def _check_stage(context: Context, stage: str) -> None:
+    names = [s.name for s in context.flow if isinstance(s, ChunkStage)]
+    if stage not in names:
+        fits = ", which makes a model and no descriptors" if stage in [s.name for s in context.flow] else ""
+        raise QueryError(f"there are no descriptors of {stage!r}{fits}; the stages are {', '.join(names)}")
+
+
+def _choose(context: Context, where: str | None, columns: Sequence[str]) -> pa.Table:
+    wanted = list(dict.fromkeys(["image_id", "chunk_id", "filename", *columns]))
+    with asking(context, f"images {where or ''}") as connection:
+        view = connection.view("images")
+        _check_columns(columns, view.columns)
+        try:
+            chosen = view if where is None else view.filter(where)
+            table = chosen.project(", ".join(map(identifier, wanted))).order("image_id").to_arrow_table()
+        except duckdb.Error as error:
+            raise QueryError(f"where {where!r} can't be evaluated: {explain(error)}") from error
+    return table.rename_columns(wanted).combine_chunks()
+
+
+def _check_columns(columns: Sequence[str], known: Sequence[str]) -> None:
+    for name in columns:
+        if name.lower() not in [column.lower() for column in known]:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"the columns of images are {', '.join(known)}"
+            raise QueryError(f"there is no column {name!r}; {hint}")
+
+
+def older(connection: sa.Connection, context: Context, stage: str, variant: str) -> tuple[Step, ...]:
+    """Return the flow up to a variant of a stage, as it was when that variant was made.
+
+    Raises:
+        QueryError: the stage has no partitions of that variant; the message lists those it has.
+    """
+    query = """SELECT variant, count(*) AS n FROM partitions WHERE stage = $stage
+               GROUP BY variant ORDER BY n DESC, variant"""
+    found = arrow(connection, query, {"stage": stage}).to_pylist()
+    names = [row["variant"] for row in found if row["variant"].startswith(variant)]
+    if len(names) != 1 or not variant:
+        listed = ", ".join(f"{row['variant']} ({row['n']:,} partitions)" for row in found) or "none yet"
+        what = "more than one variant begins with" if len(names) > 1 else f"{stage} has no variant"
+        raise QueryError(f"{what} {variant!r}; the variants of {stage} are: {listed}")
+    known = {row["variant"]: row for row in arrow(connection, "SELECT * FROM variants").to_pylist()}
+    stages = {s.name: s for s in context.flow}
+    steps, name = [], names[0]
+    while name in known:  # extract reads images, whose variant is empty
+        row = known[name]
+        steps.append(Step(stages[row["stage"]], name, row["reads_variant"], row["model_id"]))
+        name = row["reads_variant"]
+    return tuple(reversed(steps))
+
+
+def _pieces(context: Context, images: pa.Table, states: Mapping[int, Mapping[str, Any]], never: str) -> Iterator[Piece]:
+    # A chunk is a range of image_ids, so its images stand together.
+    chunks = images["chunk_id"].to_numpy()
+    borders = [0, *(np.flatnonzero(np.diff(chunks)) + 1).tolist(), len(chunks)] if len(chunks) else []
+    for start, stop in pairwise(borders):
+        row = states[int(chunks[start])]
+        if row["payload"] is None:
+            path, why = None, never
+        elif not row["current"] or not row["upstream_current"]:
+            path, why = None, "input changed"
+        elif row["pruned"]:
+            path, why = None, PRUNED
+        else:
+            path, why = context.root.local(row["path"]), ""
+        yield Piece(row["chunk_id"], row["first_image_id"], start, stop, path, why)
+
+
+def _refuse_missing(context: Context, stage: str, pieces: Sequence[Piece]) -> None:
+    reasons: dict[str, list[Piece]] = defaultdict(list)
+    for piece in pieces:
+        if piece.path is None:
+            reasons[piece.why].append(piece)
+    if reasons:
+        n = sum(piece.stop - piece.start for found in reasons.values() for piece in found)
+        listed = ", ".join(f"{why} ({chunk_list([p.chunk_id for p in found])})" for why, found in reasons.items())
+        # Only what is asked for by name is made again after it was pruned.
+        command = f"featurestore run {context.root.path}{f' {stage}' if PRUNED in reasons else ''}"
+        raise NotReady(
+            f"{n:,} of the chosen images lack {stage}: {listed}; make what is missing with: {command}, "
+            "or leave it out knowingly with allow_missing=True (--allow-missing)"
+        )
+
+
+def open_partition(path: Path) -> PartitionFile:
+    """Open a partition that the catalog names.
+
+    Raises:
+        StoreBusy: it is gone, since a run has made the chunk anew in the meantime.
+        CorruptFile: it can't be read.
+    """
+    try:
+        return PartitionFile(path)
+    except CorruptFile as error:
+        if path.exists():
+            raise
+        raise StoreBusy(
+            f"{path.name} is gone: most likely a run has just made its chunk anew; do the same again, and if it is "
+            "still gone, the store is damaged"
+        ) from error
+
+
+@dataclass(frozen=True)
+class Group:
+    """Where chosen images stand in one row group: ``rows`` of it are rows ``start`` to ``stop`` of the selection."""
+
+    index: int
+    rows: NDArray[np.int64]
+    start: int
+    stop: int
+    whole: bool  # the row group holds no other images
+
+
+def groups_of(selection: Selection, piece: Piece, sizes: Sequence[int]) -> Iterator[Group]:
+    """Yield the row groups of a piece's partition that hold chosen images.
+
+    Args:
+        selection: the piece is of it.
+        piece: with a partition.
+        sizes: the number of rows of each row group.
+    """
+    ids = selection.image_ids[piece.start : piece.stop]
+    borders = np.cumsum([0, *sizes])
+    positions = ids - piece.first_image_id  # a chunk's image_ids are dense, and its rows in their order
+    cuts = np.searchsorted(positions, borders)
+    for index in np.flatnonzero(np.diff(cuts)).tolist():
+        rows = positions[cuts[index] : cuts[index + 1]] - borders[index]
+        start = piece.start + int(cuts[index])
+        yield Group(index, rows, start, start + len(rows), len(rows) == sizes[index])
+
+
+def iter_tables(selection: Selection, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Yield the chosen images' rows, a row group at a time, in ``image_id`` order.
+
+    Args:
+        selection: from `select`.
+        columns: of `Selection.images` or of the partitions; the former come first where both have a name.
+
+    Raises:
+        CorruptFile: a partition is damaged.
+        StoreBusy: a partition was replaced by a run in the meantime.
+    """
+    schema = selection.schema(columns)
+    stored = [name for name in columns if name not in selection.images.column_names]
+    for piece in selection.pieces:
+        if piece.path is None:
+            yield _pending(selection, piece, schema)
+            continue
+        with open_partition(piece.path) as file:
+            for group in groups_of(selection, piece, file.row_group_sizes()):
+                table = read_group(file, selection, group, stored)
+                images = selection.images.slice(group.start, group.stop - group.start)
+                arrays = [table[name] if name in stored else images[name] for name in columns]
+                yield pa.table(arrays, schema=schema)
+
+
+def read_group(file: PartitionFile, selection: Selection, group: Group, columns: Sequence[str]) -> pa.Table:
+    """Return columns of the chosen rows of one row group, ``image_id`` first.
+
+    Raises:
+        CorruptFile: the row group is damaged, or holds other images than the catalog says.
+    """
+    table = file.table(group.index, list(dict.fromkeys(["image_id", *columns])))
+    first, last = int(group.rows[0]), int(group.rows[-1])
+    if last - first + 1 == len(group.rows):
+        table = table.slice(first, len(group.rows))
+    else:
+        table = table.take(pa.array(group.rows))
+    if not np.array_equal(table["image_id"].to_numpy(), selection.image_ids[group.start : group.stop]):
+        raise CorruptFile(f"{file.path.name} does not hold the images that the catalog says; put back a copy of it")
+    return table
+
+
+def _pending(selection: Selection, piece: Piece, schema: pa.Schema) -> pa.Table:
+    images = selection.images.slice(piece.start, piece.stop - piece.start)
+    constant = {"status": PENDING, "error": piece.why, "n_descriptors": 0}
+    arrays = [
+        images[field.name]
+        if field.name in images.column_names
+        else pa.array([constant.get(field.name)] * len(images), field.type)
+        for field in schema
+    ]
+    return pa.table(arrays, schema=schema)
+
+
+def iter_rows(selection: Selection, *, keypoints: bool = False) -> Iterator[Row]:
+    """Yield one `Row` per chosen image, in ``image_id`` order; one without a partition is ``pending``.
+
+    Raises:
+        CorruptFile: a partition is damaged.
+        StoreBusy: a partition was replaced by a run in the meantime.
+    """
+    filenames = selection.images["filename"]
+    for piece in selection.pieces:
+        if piece.path is None:
+            for i in range(piece.start, piece.stop):
+                yield Row(int(selection.image_ids[i]), filenames[i].as_py(), PENDING, piece.why)
+            continue
+        with open_partition(piece.path) as file:
+            layout = file.layout if keypoints else Layout(file.layout.dim, file.layout.dtype, False, file.layout.extra)
+            for group in groups_of(selection, piece, file.row_group_sizes()):
+                yield from file.rows_of(read_group(file, selection, group, layout.schema().names))
