@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import uuid
 from collections.abc import Callable, Collection, Sequence
@@ -154,7 +153,7 @@ class FeatureStore(Reading):
         options = Options(
             stages=self._known(stages),
             chunks=None if chunks is None else frozenset(chunks),
-            workers=len(os.sched_getaffinity(0)) if workers is None else workers,
+            workers=_all_cores() if workers is None else workers,
             retry=self._statuses(retry_failed),
             partial=partial,
             update=update,
@@ -214,6 +213,12 @@ class FeatureStore(Reading):
         unknown = sorted(set(chunks) - known)
         if unknown:
             raise ConfigError(f"there is no chunk {unknown[0]}; this store has chunks 0 to {max(known, default=-1)}")
+
+
+def _all_cores() -> int:
+    import joblib
+
+    return int(joblib.cpu_count())  # those that this process may use, in a container too
 
 
 def _lay_out(folder: Path, settings: StoreSettings) -> None:
