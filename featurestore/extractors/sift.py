@@ -21,11 +21,11 @@ class Sift:
     dim: ClassVar[int] = 128
     dtype: ClassVar[str] = "uint8"
 
-    nfeatures: int = option(0, "keep only the strongest keypoints; 0 keeps all", low=0)
+    nfeatures: int = option(0, "keep only the strongest keypoints; 0 keeps all", low=0, high=2**31 - 1)
     n_octave_layers: int = option(3, "layers in each octave", low=1, high=16)
     contrast_threshold: float = option(0.04, "larger: fewer weak keypoints", low=0.0)
     edge_threshold: float = option(10.0, "larger: more keypoints on edges", low=0.0)
-    sigma: float = option(1.6, "sigma of the Gaussian at octave 0, in pixels", low=0.01)
+    sigma: float = option(1.6, "sigma of the Gaussian at octave 0, in pixels", low=0.01, high=100.0)
 
     def detect_and_compute(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return keypoints ``(n,)`` and descriptors ``(n, 128)`` uint8 of a BGR image.
