@@ -47,9 +47,13 @@ class Project(TransformStage):
         projected = project(row.descriptors, model)
         kept = strongest(projected, self.top)
         descriptors = projected[kept].astype(np.float32)
-        low, high = np.percentile(descriptors, [self.low_percentile, self.high_percentile], axis=0)
         keypoints = None if row.keypoints is None else row.keypoints[kept]
-        return Row(row.image_id, row.filename, "ok", row.error, descriptors, keypoints, {"low": low, "high": high})
+        # One percentile at a time, as in the notebook: with a list of them NumPy computes in float64.
+        bounds = {
+            "low": np.percentile(descriptors, self.low_percentile, axis=0),
+            "high": np.percentile(descriptors, self.high_percentile, axis=0),
+        }
+        return Row(row.image_id, row.filename, "ok", row.error, descriptors, keypoints, bounds)
 
 
 def project(descriptors: NDArray[Any], model: Arrays) -> NDArray[np.float64]:

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from featurestore.errors import ConfigError
+from featurestore.partition import KEYPOINT, Layout, Row
+from featurestore.stages import Project, flow_from
+from featurestore.stages.project import project, strongest
+
+IDENTITY = {"components_": np.eye(3), "mean_": np.zeros(3)}
+
+
+def image(descriptors: Any, *, keypoints: bool = True, dtype: str = "uint8") -> Row:
+    """A row whose keypoints have their number as x."""
+    matrix = np.asarray(descriptors, dtype)
+    numbered = np.zeros(len(matrix), KEYPOINT)
+    numbered["x"] = range(len(matrix))
+    return Row(7, "a.jpg", "ok", None, matrix, numbered if keypoints else None)
+
+
+def kept(row: Row) -> list[int]:
+    """Which keypoints a row of `image` still has, in order."""
+    assert row.keypoints is not None
+    return [int(x) for x in row.keypoints["x"]]
+
+
+def random_model(rng: np.random.Generator, dim: int = 128, n_components: int = 8) -> dict[str, NDArray[Any]]:
+    basis, _ = np.linalg.qr(rng.normal(size=(dim, n_components)))
+    return {"components_": np.ascontiguousarray(basis.T), "mean_": rng.normal(size=dim) * 20}
+
+
+def test_the_largest_norms_come_first_and_their_keypoints_with_them() -> None:
+    row = Project(top=2).transform(image([[1, 0, 0], [0, 3, 0], [0, 0, 2]]), IDENTITY)
+    assert row.descriptors is not None
+    assert row.descriptors.dtype == np.float32
+    assert row.descriptors.tolist() == [[0, 3, 0], [0, 0, 2]]
+    assert kept(row) == [1, 2]
+    assert (row.image_id, row.filename, row.status) == (7, "a.jpg", "ok")
+
+
+def test_the_norm_is_that_of_the_projection_not_of_the_descriptor() -> None:
+    model = {"components_": np.array([[1.0, 0, 0]]), "mean_": np.array([10.0, 0, 0])}
+    row = Project(top=2).transform(image([[10, 200, 0], [0, 0, 0], [12, 0, 0]]), model)
+    assert row.descriptors is not None
+    assert row.descriptors.tolist() == [[-10], [2]]
+    assert kept(row) == [1, 2]
+
+
+def test_ties_are_broken_by_keypoint_order() -> None:
+    descriptors = [[5, 0, 0]] * 3 + [[9, 0, 0]] + [[0, 5, 0]] * 3
+    assert kept(Project(top=5).transform(image(descriptors), IDENTITY)) == [3, 0, 1, 2, 4]
+
+
+@given(norms=st.lists(st.integers(0, 5), min_size=1, max_size=60), top=st.integers(1, 70))
+def test_strongest_is_a_stable_sort(norms: list[int], top: int) -> None:
+    expected = sorted(range(len(norms)), key=lambda i: (-norms[i], i))[:top]
+    assert strongest(np.array(norms, float).reshape(-1, 1), top).tolist() == expected
+
+
+def test_fewer_descriptors_than_are_kept() -> None:
+    row = Project(top=1800).transform(image([[1, 0, 0], [2, 0, 0]]), IDENTITY)
+    assert row.n_descriptors == 2
+    assert kept(row) == [1, 0]
+
+
+def test_an_image_of_one_descriptor() -> None:
+    row = Project().transform(image([[1, 2, 3]]), IDENTITY)
+    assert row.descriptors is not None
+    assert row.descriptors.tolist() == [[1, 2, 3]]
+    assert row.extra["low"].tolist() == row.extra["high"].tolist() == [1, 2, 3]
+
+
+def test_without_keypoints_there_are_none_afterwards() -> None:
+    row = Project(top=1).transform(image([[1, 0, 0], [2, 0, 0]], keypoints=False), IDENTITY)
+    assert row.keypoints is None
+    assert row.n_descriptors == 1
+
+
+@pytest.mark.parametrize("status", ["empty", "unreadable", "crashed"])
+def test_an_image_without_descriptors_goes_on_as_it_is(status: str) -> None:
+    row = Row(3, "b.jpg", status, "why", extra={"width": 4})
+    assert Project().transform(row, IDENTITY) == Row(3, "b.jpg", status, "why")
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_it_is_what_scikit_learn_makes_of_them(dtype: str) -> None:
+    from sklearn.decomposition import IncrementalPCA
+
+    rng = np.random.default_rng(0)
+    descriptors = rng.integers(0, 256, (500, 128)).astype(dtype)
+    estimator = IncrementalPCA(n_components=64)
+    for batch in np.array_split(descriptors.astype(np.float32), 2):
+        estimator.partial_fit(batch)
+    model = {"components_": estimator.components_, "mean_": estimator.mean_}
+    expected = estimator.transform(descriptors.astype(np.float32))
+    np.testing.assert_allclose(project(descriptors, model), expected, rtol=0, atol=1e-9)
+
+
+def test_the_percentiles_are_those_of_the_selection_as_it_is_stored() -> None:
+    rng = np.random.default_rng(1)
+    stage = Project(top=300, low_percentile=1.5, high_percentile=97.0)
+    row = stage.transform(image(rng.integers(0, 256, (700, 128))), random_model(rng))
+    assert row.descriptors is not None
+    assert row.descriptors.shape == (300, 8)
+    assert np.array_equal(row.extra["low"], np.percentile(row.descriptors, 1.5, axis=0))
+    assert np.array_equal(row.extra["high"], np.percentile(row.descriptors, 97.0, axis=0))
+    assert row.extra["low"].dtype == row.extra["high"].dtype == np.float32, "what is stored is what was computed"
+
+
+def test_the_layout_follows_the_model_and_what_is_read() -> None:
+    model = {"components_": np.zeros((5, 128)), "mean_": np.zeros(128)}
+    layout = Project().layout(Layout(dim=128, dtype="uint8", keypoints=False), model)
+    assert (layout.dim, layout.dtype, layout.keypoints) == (5, "float32", False)
+    assert [name for name, _ in layout.extra] == ["low", "high"]
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"low_percentile": 99.0, "high_percentile": 1.0}, r"\[project\] low_percentile 99.0 is not below high_perc"),
+        ({"low_percentile": 50, "high_percentile": 50}, "low_percentile 50.0 is not below high_percentile 50.0"),
+        ({"high_percentile": 101.0}, r"\[project\] high_percentile is 101.0, and should be at least 0 and at most 100"),
+        ({"top": 0}, r"\[project\] top is 0, and should be at least 1"),
+    ],
+)
+def test_parameters_that_make_no_sense(table: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        flow_from({"project": table})
