@@ -49,7 +49,8 @@ def quantize(
         high: ``(dim,)`` float32.
     """
     span = high - low
-    normalized = (values - low) / np.where(span == 0, np.float32(1), span)
+    with np.errstate(over="ignore"):  # far outside of a very narrow dimension: infinite, and then clipped
+        normalized = (values - low) / np.where(span == 0, np.float32(1), span)
     n_clipped = int(np.count_nonzero((normalized < 0) | (normalized > 1)))
     np.clip(normalized, 0, 1, out=normalized)
     return np.rint(normalized * np.float32(255)).astype(np.uint8), n_clipped
