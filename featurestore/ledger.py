@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import PurePosixPath
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import sqlalchemy as sa
+from numpy.typing import NDArray
 
 from featurestore.catalog import Catalog, insert_arrow, record_partition, upsert
 from featurestore.errors import CorruptFile
+from featurestore.index import check_index, index_name, is_index
+from featurestore.manifest import MODEL, PARTITION, check
 from featurestore.models import IMAGES, from_bitmap, model_id, read_arrays
 from featurestore.partition import PartitionFile, RowDigest
 from featurestore.storage import Root, file_digest
@@ -48,11 +52,17 @@ def record_file(root: Root, catalog: Catalog, name: str) -> dict[str, Any]:
 
 
 def describe(root: Root, name: str) -> tuple[dict[str, Any], pa.Table]:
-    """Return what the catalog keeps of a partition: its row of ``partitions``, and of each image its ``results``."""
+    """Return what the catalog keeps of a partition: its row of ``partitions``, and of each image its ``results``.
+
+    Raises:
+        CorruptFile: the file is not a partition, or not the one that its name promises.
+    """
     path = root.local(name)
     with PartitionFile(path) as file:
         manifest, layout = file.manifest, file.layout
-    facts = pq.read_table(path, columns=[name for name in FACTS if name in layout.schema().names])
+        _check_manifest(manifest, name)
+        facts = file.columns([fact for fact in FACTS if fact in layout.schema().names])
+    _check_facts(manifest, facts, name)
     clipped = pc.sum(facts["n_clipped"]).as_py() or 0 if "n_clipped" in facts.column_names else None
     values = {
         **{key: manifest[key] for key in ("stage", "variant", "chunk_id", "payload", "input_payload", "origin")},
@@ -64,9 +74,29 @@ def describe(root: Root, name: str) -> tuple[dict[str, Any], pa.Table]:
         "n_descriptors": pc.sum(facts["n_descriptors"]).as_py() or 0,
         "dim": layout.dim,
         "n_clipped": clipped,
-        "pruned": False,
+        "pruned": is_index(name),
     }
     return values, _results(facts)
+
+
+def _check_manifest(manifest: Mapping[str, Any], name: str) -> None:
+    check(manifest, PARTITION, name)
+    place = (manifest["stage"], manifest["variant"], manifest["chunk_id"])
+    if name != (index_name(*place) if is_index(name) else partition_name(*place, manifest["payload"])):
+        raise CorruptFile(f"{name} holds what should be called {partition_name(*place, manifest['payload'])}")
+    if is_index(name) != (manifest.get("pruned") is True):
+        raise CorruptFile(f"{name} does not say whether it is a whole partition")
+
+
+def _check_facts(manifest: Mapping[str, Any], facts: pa.Table, name: str) -> None:
+    first, n = manifest["first_image_id"], manifest["n_images"]
+    if len(facts) != n or facts["image_id"].to_pylist() != list(range(first, first + n)):
+        raise CorruptFile(f"{name} does not have one row for each of the images {first} to {first + n - 1}, in order")
+    for column in ("status", "n_descriptors"):
+        if facts[column].null_count:
+            raise CorruptFile(f"{name} has rows without {column}")
+    if pc.min(facts["n_descriptors"]).as_py() < 0:
+        raise CorruptFile(f"{name} has rows with fewer than no descriptors")
 
 
 def _results(facts: pa.Table) -> pa.Table:
@@ -83,30 +113,31 @@ def record_variant(connection: sa.Connection, manifest: Mapping[str, Any]) -> No
     upsert(connection, Variant, {name: manifest[name] for name in names})
 
 
-def payload_of(root: Root, name: str) -> str:
-    """Return the digest of a partition's rows, read from the file.
+def check_partition(root: Root, name: str) -> None:
+    """Make sure that a partition, or the index of a pruned one, holds what its name and its manifest promise.
 
     Raises:
-        CorruptFile: the file can't be read.
+        CorruptFile: it does not.
     """
+    _, results = describe(root, name)
+    if is_index(name):
+        check_index(root.local(name))
+        return
+    payload, counts = _read_back(root, name)
+    if payload != PurePosixPath(name).stem.rpartition("-")[2]:
+        raise CorruptFile(f"{name} does not hold the rows that its name promises")
+    if counts != results["n_descriptors"].to_pylist():
+        raise CorruptFile(f"{name} has images with another number of descriptors than it says")
+
+
+def _read_back(root: Root, name: str) -> tuple[str, list[int]]:
+    """Return the digest of a partition's rows and how many descriptors each has, a row group at a time."""
     with PartitionFile(root.local(name)) as file:
-        digest = RowDigest(str(file.manifest["input_payload"]))
+        digest, counts = RowDigest(str(file.manifest["input_payload"])), []
         for row in file.rows():
             digest.update(row)
-    return digest.hexdigest()
-
-
-def check_partition(root: Root, name: str) -> None:
-    """Make sure that a partition's rows are those its name and its manifest promise.
-
-    Raises:
-        CorruptFile: they are not.
-    """
-    with PartitionFile(root.local(name)) as file:
-        manifest = file.manifest
-    expected = partition_name(manifest["stage"], manifest["variant"], manifest["chunk_id"], payload_of(root, name))
-    if expected != name:
-        raise CorruptFile(f"{name} does not hold the rows that its name promises")
+            counts.append(row.n_descriptors)
+    return digest.hexdigest(), counts
 
 
 def record_model(root: Root, catalog: Catalog, name: str) -> dict[str, Any]:
@@ -115,11 +146,33 @@ def record_model(root: Root, catalog: Catalog, name: str) -> dict[str, Any]:
     Raises:
         CorruptFile: the file is not a model, or not the one that its name promises.
     """
+    manifest, values, images = describe_model(root, name)
+    learnt = pa.table(
+        {"model_id": pa.array([values["model_id"]] * len(images), pa.string()), "image_id": pa.array(images)}
+    )
+    with catalog.transaction() as connection:
+        record_variant(connection, {**manifest, "model_id": None})
+        upsert(connection, Model, values)
+        connection.execute(sa.delete(TrainingImage).filter_by(model_id=values["model_id"]))
+        insert_arrow(connection, TrainingImage.__tablename__, learnt)
+    return values
+
+
+def describe_model(root: Root, name: str) -> tuple[dict[str, Any], dict[str, Any], NDArray[np.int64]]:
+    """Return a model's manifest, its row of ``models``, and the ids of the images it learnt from, ascending.
+
+    Raises:
+        CorruptFile: the file is not a model, or not the one that its name promises.
+    """
     path = root.local(name)
     arrays, manifest = read_arrays(path)
+    check(manifest, MODEL, name)
     if model_name(manifest["stage"], manifest["variant"], model_id(manifest["variant"], arrays)) != name:
         raise CorruptFile(f"{name} does not hold the arrays that its name promises")
-    images = from_bitmap(arrays[IMAGES])
+    bitmap = arrays.get(IMAGES)
+    if bitmap is None or bitmap.dtype != np.uint8 or bitmap.ndim != 1:
+        raise CorruptFile(f"{name} does not say which images it learnt from")
+    images = from_bitmap(bitmap)
     values = {
         "model_id": path.stem,
         **{key: manifest[key] for key in ("stage", "variant", "parent_id", "generation", "partial", "summary")},
@@ -128,10 +181,4 @@ def record_model(root: Root, catalog: Catalog, name: str) -> dict[str, Any]:
         "n_bytes": path.stat().st_size,
         "n_images": len(images),
     }
-    learnt = pa.table({"model_id": pa.array([path.stem] * len(images), pa.string()), "image_id": pa.array(images)})
-    with catalog.transaction() as connection:
-        record_variant(connection, {**manifest, "model_id": None})
-        upsert(connection, Model, values)
-        connection.execute(sa.delete(TrainingImage).filter_by(model_id=path.stem))
-        insert_arrow(connection, TrainingImage.__tablename__, learnt)
-    return values
+    return manifest, values, images

@@ -7,19 +7,33 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import struct
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featurestore.errors import CorruptFile, FormatError
+from featurestore.manifest import parse
 
 FORMAT = 1
 MANIFEST = "manifest"
 IMAGES = "images"  # which images were learnt, as a bitmap over image_id
+
+# 10 million images are a bitmap of 1.25 MB, and a PCA is 0.1 MB: what claims to hold more is no model of ours.
+MOST_BYTES = 256 << 20
+# What a file that is damaged, or was made to do harm, makes the readers of zip and npy say.
+UNREADABLE = (
+    *(OSError, ValueError, KeyError, EOFError, TypeError, RuntimeError, NotImplementedError, OverflowError),
+    *(zipfile.BadZipFile, zlib.error, struct.error, MemoryError, AttributeError, tokenize.TokenError, SyntaxError),
+)
+_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -49,17 +63,46 @@ def read_arrays(path: Path) -> tuple[Arrays, dict[str, Any]]:
         FormatError: it was written by a newer version.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        manifest = json.loads(arrays.pop(MANIFEST).tobytes())
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise CorruptFile(f"{path.name} can't be read as a model ({error})") from error
+        with zipfile.ZipFile(path) as file:
+            arrays = _read_members(file)
+        manifest = parse(arrays.pop(MANIFEST).tobytes())
+    except UNREADABLE as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise CorruptFile(f"{path.name} can't be read as a model ({reason})") from error
     if manifest.get("format") != FORMAT:
         raise FormatError(
             f"{path.name} is of model format {manifest.get('format')}, and this version knows {FORMAT}; "
             "use a newer featurestore"
         )
     return arrays, manifest
+
+
+def _read_members(file: zipfile.ZipFile) -> Arrays:
+    members = file.infolist()
+    if sum(member.file_size for member in members) > MOST_BYTES:
+        raise ValueError(f"it claims to hold more than {MOST_BYTES >> 20} MiB")
+    if any(not member.filename.endswith(".npy") for member in members):
+        raise ValueError("it holds something other than arrays")
+    arrays = {}
+    for member in members:
+        with file.open(member) as stream:
+            arrays[member.filename.removesuffix(".npy")] = _read_array(stream, member.file_size)
+    return arrays
+
+
+def _read_array(stream: IO[bytes], size: int) -> NDArray[Any]:
+    """Return the array of one member: its header must announce exactly the bytes there are, before any is reserved."""
+    version = np.lib.format.read_magic(stream)
+    if version not in _HEADERS:
+        raise ValueError(f"it holds an array of an unknown version {version}")
+    shape, fortran_order, dtype = _HEADERS[version](stream)
+    announced = math.prod(shape) * dtype.itemsize
+    if dtype.kind not in "biuf" or announced != size - stream.tell() or any(length < 0 for length in shape):
+        raise ValueError(f"it holds an array of {dtype} and shape {shape} in {size} bytes")
+    values = np.frombuffer(stream.read(announced), dtype=dtype)
+    if len(values) * dtype.itemsize != announced:
+        raise ValueError("it ends before its arrays do")
+    return values.reshape(shape, order="F" if fortran_order else "C").copy()
 
 
 def to_bitmap(ids: NDArray[np.int64]) -> NDArray[np.uint8]:

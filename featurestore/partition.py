@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from featurestore import manifest as manifests
 from featurestore.errors import CorruptFile, FormatError
 
 FORMAT = 1
@@ -31,6 +32,11 @@ KEYPOINT_COLUMNS = KEYPOINT.names or ()
 # Small enough that one image is read in milliseconds and a writer holds little; large enough to scan fast.
 ROW_GROUP_BYTES = 4 << 20
 ROW_GROUP_ROWS = 1024
+
+DTYPES = ("uint8", "float32")
+MOST_VALUES = 65_536  # in a descriptor
+# What a file that is damaged, or was made to do harm, makes Arrow and the conversion of its values say.
+UNREADABLE = (OSError, pa.ArrowException, ValueError, TypeError, AttributeError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,20 +220,32 @@ class PartitionFile:
         self.path = path
         try:
             self._file = pq.ParquetFile(path)
-            metadata = self._file.metadata.metadata or {}
-            self.manifest: dict[str, Any] = json.loads(metadata[MANIFEST_KEY.encode()])
+            metadata = {b"dim": b"", b"dtype": b"", MANIFEST_KEY.encode(): b"", **(self._file.metadata.metadata or {})}
+            self.manifest: dict[str, Any] = manifests.parse(metadata[MANIFEST_KEY.encode()])
             dim, dtype = int(metadata[b"dim"]), metadata[b"dtype"].decode()
-        except (OSError, pa.ArrowInvalid, KeyError, ValueError) as error:
+        except (OSError, pa.ArrowException, ValueError) as error:
             raise CorruptFile(f"{path.name} can't be read as a partition ({_first_line(error)})") from error
         if self.manifest.get("format") != FORMAT:
             raise FormatError(
                 f"{path.name} is of partition format {self.manifest.get('format')}, and this version knows {FORMAT}; "
                 "use a newer featurestore"
             )
+        if dtype not in DTYPES or not 0 < dim <= MOST_VALUES:
+            raise CorruptFile(f"{path.name} says that its descriptors are {dim} values of {_short(dtype)}")
         names = self._file.schema_arrow.names
         known = {"image_id", "filename", "status", "error", "n_descriptors", "descriptors", *KEYPOINT_COLUMNS}
         extra = tuple((f.name, f.type) for f in self._file.schema_arrow if f.name not in known)
         self.layout = Layout(dim=dim, dtype=dtype, keypoints="x" in names, extra=extra)
+        self._refuse_other_columns()
+
+    def _refuse_other_columns(self) -> None:
+        blobs = {"descriptors"} if self.manifest.get("pruned") is True else set()
+        found = self._file.schema_arrow
+        for field_ in self.layout.schema():
+            if field_.name not in blobs and (
+                field_.name not in found.names or found.field(field_.name).type != field_.type
+            ):
+                raise CorruptFile(f"{self.path.name} has no column {field_.name} of {field_.type}")
 
     def __enter__(self) -> PartitionFile:
         """Return the open file."""
@@ -264,11 +282,31 @@ class PartitionFile:
         """
         try:
             return self._file.read_row_group(row_group, columns=list(columns))
-        except (OSError, pa.ArrowInvalid) as error:
+        except (OSError, pa.ArrowException) as error:
             raise CorruptFile(f"{self.path.name} is damaged ({_first_line(error)})") from error
 
+    def columns(self, names: Sequence[str]) -> pa.Table:
+        """Return some columns of the whole file.
+
+        Raises:
+            CorruptFile: they can't be decoded.
+        """
+        groups = [self.table(index, names) for index in range(self.n_row_groups)]
+        schema = pa.schema([self._file.schema_arrow.field(name) for name in names])
+        return pa.concat_tables(groups) if groups else schema.empty_table()
+
     def rows_of(self, table: pa.Table) -> Iterator[Row]:
-        """Yield the rows of a table of this partition's columns; those it does not have are left empty."""
+        """Yield the rows of a table of this partition's columns; those it does not have are left empty.
+
+        Raises:
+            CorruptFile: the values do not make rows.
+        """
+        try:
+            yield from self._rows_of(table)
+        except UNREADABLE as error:
+            raise CorruptFile(f"{self.path.name} is damaged ({_first_line(error)})") from error
+
+    def _rows_of(self, table: pa.Table) -> Iterator[Row]:
         column = {name: table[name].combine_chunks() for name in table.column_names}
         plain = {
             name: column[name].to_pylist()
@@ -299,6 +337,10 @@ def _keypoints(column: Mapping[str, pa.Array], i: int) -> NDArray[Any] | None:
     for name in KEYPOINT_COLUMNS:
         keypoints[name] = column[name][i].values.to_numpy()
     return keypoints
+
+
+def _short(text: str) -> str:
+    return repr(text[:20])
 
 
 def _first_line(error: Exception) -> str:

@@ -17,18 +17,18 @@ PACKAGE = Path(__file__).parent.parent / "featurestore"
 # A package stands for everything in it: "stages" is also stages.extract. "__init__" is `from featurestore import ...`.
 LAYERS = [
     "__main__ cli demo __init__",
-    "cli_ask cli_upkeep cli_shared",
+    "cli_ask cli_exchange cli_upkeep cli_shared",
     "text",
     "store",
     "reading upkeep opened",
-    "runner load export ingest status recover",
-    "selection query",
+    "runner load lookup encode export import_npz ingest status recover",
+    "selection query views vectors answers",
     "fits assembly estimate",
     "records plan ledger",
     "context tasks",
     "stages",
     "extractors engines catalog",
-    "tables partition models storage lock config dataset imagefile samples progress",
+    "tables partition models index storage manifest lock config dataset imagefile samples progress memory npz unpickle",
     "errors _version",
 ]
 

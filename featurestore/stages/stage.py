@@ -6,8 +6,6 @@ unit test, on one machine and on a cluster.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
@@ -15,6 +13,7 @@ from typing import Any, ClassVar, Protocol
 from numpy.typing import NDArray
 
 from featurestore.config import identity
+from featurestore.manifest import variant_of
 from featurestore.partition import Layout, Row
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -40,8 +39,7 @@ class Stage:
             reads: the variant of the partitions it reads, empty for images.
             model_id: the model it uses, if any.
         """
-        parts = [self.name, self.version, self.parameters(), reads, model_id]
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+        return variant_of(self.name, self.version, self.parameters(), reads=reads, model_id=model_id)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,116 @@
+"""Manifests: what a file of the store says of itself, checked before anybody believes it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from featurestore.errors import CorruptFile
+
+DEEPEST = 2**31 - 1  # chunk numbers and counts are 32-bit integers in the catalog
+HEX = re.compile(r"[0-9a-f]{16}")
+WORD = re.compile(r"[a-z][a-z_]{0,40}")
+
+
+def variant_of(
+    stage: str, version: int, parameters: Mapping[str, Any], *, reads: str, model_id: str | None = None
+) -> str:
+    """Return the identity of what a stage makes: 16 hex digits.
+
+    Args:
+        stage: its name.
+        version: of its code.
+        parameters: that are part of its identity.
+        reads: the variant of the partitions it reads, empty for images.
+        model_id: the model it uses, if any.
+    """
+    parts = [stage, version, parameters, reads, model_id]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def parse(text: str | bytes) -> dict[str, Any]:
+    """Return a manifest from its JSON.
+
+    Raises:
+        ValueError: it is not a JSON object, or holds what no catalog can keep.
+    """
+    if not text:
+        raise ValueError("it has no manifest")
+    try:
+        found = json.loads(text)
+        json.dumps(found, ensure_ascii=False).encode()  # a half of a surrogate pair is valid JSON, and no text
+    except RecursionError as error:
+        raise ValueError("the manifest is nested too deeply") from error
+    if not isinstance(found, dict):
+        raise ValueError("the manifest is not a JSON object")
+    return found
+
+
+def _whole(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= DEEPEST
+
+
+def _identity(value: Any) -> bool:
+    return isinstance(value, str) and bool(HEX.fullmatch(value))
+
+
+def _stage(value: Any) -> bool:
+    return isinstance(value, str) and bool(WORD.fullmatch(value))
+
+
+Check = Callable[[Any], bool]
+_COMMON: dict[str, Check] = {
+    "stage": _stage,
+    "version": _whole,
+    "parameters": lambda value: isinstance(value, dict),
+    "variant": _identity,
+    "reads_variant": lambda value: value == "" or _identity(value),
+    "versions": lambda value: isinstance(value, dict),
+}
+PARTITION: dict[str, Check] = {
+    **_COMMON,
+    "model_id": lambda value: value is None or _identity(value),
+    "chunk_id": _whole,
+    "first_image_id": lambda value: type(value) is int and 0 <= value < 2**62,
+    "n_images": lambda value: _whole(value) and value > 0,
+    "input_payload": _identity,
+    "payload": _identity,
+    "origin": _stage,
+}
+MODEL: dict[str, Check] = {
+    **_COMMON,
+    "parent_id": lambda value: value is None or _identity(value),
+    "generation": _whole,
+    "partial": lambda value: isinstance(value, bool),
+    "summary": lambda value: isinstance(value, dict),
+}
+
+
+def check(manifest: Mapping[str, Any], kind: Mapping[str, Check], name: str) -> None:
+    """Make sure that a manifest has every entry of its kind, and is what its own variant stands for.
+
+    Raises:
+        CorruptFile: it is not.
+    """
+    for entry, is_right in kind.items():
+        if entry not in manifest:
+            raise CorruptFile(f"{name} has a manifest without {entry}")
+        if not is_right(manifest[entry]):
+            raise CorruptFile(f"{name} has a manifest whose {entry} is {_short(manifest[entry])}")
+    variant = variant_of(
+        manifest["stage"],
+        manifest["version"],
+        manifest["parameters"],
+        reads=manifest["reads_variant"],
+        model_id=manifest.get("model_id"),
+    )
+    if variant != manifest["variant"]:
+        raise CorruptFile(f"{name} says it is of variant {manifest['variant']}, and its parameters make it {variant}")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
