@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +13,9 @@ from numpy.typing import NDArray
 from featurestore.config import option
 from featurestore.errors import LossyDescriptors
 from featurestore.partition import KEYPOINT
+
+if TYPE_CHECKING:
+    import cv2
 
 
 @dataclass(frozen=True)
@@ -47,8 +52,20 @@ class Sift:
         keypoints, descriptors = detector.detectAndCompute(gray, None)
         if descriptors is None:
             return np.empty(0, KEYPOINT), np.empty((0, self.dim), np.float32)
-        rows = [(*k.pt, k.size, k.angle, k.response, k.octave) for k in keypoints]
-        return np.array(rows, dtype=KEYPOINT), descriptors.astype(np.float32, copy=False)
+        return as_records(keypoints), descriptors.astype(np.float32, copy=False)
+
+
+def as_records(keypoints: Sequence[cv2.KeyPoint]) -> NDArray[Any]:
+    """Return OpenCV's keypoints as ``(n,)`` records of dtype `KEYPOINT`."""
+    import cv2
+
+    # Column by column, and x and y by OpenCV's own loop: four times as fast as a tuple for each keypoint, which took
+    # 2 % of the time of an image.
+    records = np.empty(len(keypoints), KEYPOINT)
+    records["x"], records["y"] = np.asarray(cv2.KeyPoint.convert(keypoints)).T
+    for name in ("size", "angle", "response", "octave"):
+        records[name] = np.fromiter(map(attrgetter(name), keypoints), KEYPOINT[name], len(keypoints))
+    return records
 
 
 def as_uint8(descriptors: NDArray[np.float32]) -> NDArray[np.uint8]:
