@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurestore.config import option
-from featurestore.errors import NothingUsable
+from featurestore.errors import ConfigError, NothingUsable
 from featurestore.partition import Row
 from featurestore.stages.stage import Arrays, FitStage
 
@@ -53,9 +53,13 @@ class PcaLearner:
 
     def __init__(self, stage: FitPca, arrays: Arrays | None) -> None:
         """Begin anew, or go on from ``arrays``."""
+        import threadpoolctl
         from sklearn.decomposition import IncrementalPCA
 
         self._stage = stage
+        # Made after scikit-learn has loaded its own BLAS: a limit that was set before does not reach it. With several
+        # threads the last bits differ, and so would the model's id.
+        self._blas = threadpoolctl.ThreadpoolController()
         self._estimator = IncrementalPCA(n_components=stage.n_components)
         self._pending: list[NDArray[Any]] = []
         if arrays is not None and "components_" in arrays:
@@ -71,8 +75,17 @@ class PcaLearner:
         return hasattr(self._estimator, "components_")
 
     def learn(self, row: Row) -> None:
-        """Draw from one image's descriptors, and learn a batch when there are enough rows for one."""
+        """Draw from one image's descriptors, and learn a batch when there are enough rows for one.
+
+        Raises:
+            ConfigError: a descriptor has fewer values than there are components to learn.
+        """
         assert row.descriptors is not None
+        if self._stage.n_components > row.descriptors.shape[1]:
+            raise ConfigError(
+                f"featurestore.toml: [fit_pca] n_components is {self._stage.n_components}, and a descriptor has only "
+                f"{row.descriptors.shape[1]} values; lower it"
+            )
         self._pending.append(self._sample(row.image_id, row.descriptors))
         least = self._stage.batch_size if self._fitted else max(self._stage.batch_size, self._stage.n_components)
         if sum(map(len, self._pending)) >= least:
@@ -86,7 +99,8 @@ class PcaLearner:
         return descriptors[rng.choice(len(descriptors), take, replace=False)]
 
     def _learn_pending(self) -> None:
-        self._estimator.partial_fit(np.vstack(self._pending).astype(np.float32))
+        with self._blas.limit(limits=1):
+            self._estimator.partial_fit(np.vstack(self._pending).astype(np.float32))
         self._pending = []
 
     def state(self) -> dict[str, NDArray[Any]]:
