@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from featurestore.catalog import arrow
 from featurestore.context import Context
 from featurestore.errors import ConfirmationNeeded, NothingUsable, NotReady
+from featurestore.learnt import unseen_images
 from featurestore.ledger import model_name, record_model
 from featurestore.models import IMAGES, from_bitmap, model_id, read_arrays, to_bitmap, write_arrays
 from featurestore.partition import PartitionFile, Row
-from featurestore.plan import StagePlan, Step, Work, chunk_list, downstream_partitions, unseen_images
+from featurestore.plan import StagePlan, Step, Work, chunk_list, downstream_partitions
 from featurestore.progress import StageSummary, counted
 from featurestore.records import recorded_run, versions
 from featurestore.stages import FitStage, Learner
@@ -58,26 +59,28 @@ def run_fit(context: Context, plan: StagePlan, *, partial: bool, update: bool, c
     """
     stage, todo = plan.step.stage, plan.todo
     if plan.step.current_model is not None:
-        todo = _to_update(context, plan) if update else ()
-        if not todo:
+        if not update:
             return None
-        _ask(context, plan.step, confirm)
+        todo = _to_update(context, plan)
     missing = [work.chunk_id for work in todo if not work.input_ready]
     if plan.step.variant is None or (missing and not partial):
         raise NotReady(
             f"{stage.name} learns from every chunk, and {stage.reads} is not up to date for {chunk_list(missing)}; "
             f"run {stage.reads} first, or fit without them: featurestore run STORE {stage.name} --partial"
         )
-    return FitRun(context, plan.step, [work for work in todo if work.input_ready], partial=bool(missing)).run()
+    ready = [work for work in todo if work.input_ready]
+    if plan.step.current_model is not None:
+        if not ready:
+            context.reporter.say(f"{stage.name}: the model has seen every image; there is nothing to update")
+            return None
+        _ask(context, plan.step, confirm)
+    return FitRun(context, plan.step, ready, partial=bool(missing)).run()
 
 
 def _to_update(context: Context, plan: StagePlan) -> tuple[Work, ...]:
     with context.catalog.reading() as connection:
         unseen = unseen_images(connection, plan.step)
-    todo = tuple(w for w in plan.inputs if w.chunk_id in unseen or not (w.input_ready or w.why == "pruned"))
-    if not todo:
-        context.reporter.say(f"{plan.step.stage.name}: the model has seen every image; there is nothing to update")
-    return todo
+    return tuple(w for w in plan.inputs if w.chunk_id in unseen or not (w.input_ready or w.why == "pruned"))
 
 
 def _ask(context: Context, step: Step, confirm: Confirm) -> None:

@@ -1,0 +1,94 @@
+"""Small images and a small recipe: a whole flow in a second, with every batch and every chunk boundary still in it."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import tomlkit
+
+from featurestore import FeatureStore
+from featurestore.context import Context
+from featurestore.partition import PartitionFile, Row
+from featurestore.progress import Reporter, Silent
+from tests.broken_images import encoded, picture
+
+# Pictures of 160 x 120 have about 550 descriptors: some are drawn and some left, and batches end within chunks.
+SMALL: dict[str, dict[str, Any]] = {
+    "fit_pca": {"n_components": 16, "samples_per_image": 300, "batch_size": 700},
+    "project": {"top": 200},
+}
+
+
+def make_small(folder: Path, *, n: int = 13, first: int = 0) -> Path:
+    """Write ``n`` pictures and a ``dataset.csv`` that names them; every fourth is ``test``. Return the CSV."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = ["filename,subset"]
+    for number in range(first, first + n):
+        name = f"{number:03d}.png"
+        (folder / name).write_bytes(encoded(".png", picture(seed=number)))
+        lines.append(f"{name},{'test' if number % 4 == 3 else 'train'}")
+    return write_dataset(folder, lines)
+
+
+def write_dataset(folder: Path, lines: list[str]) -> Path:
+    """Write ``dataset.csv`` and return its path."""
+    path = folder / "dataset.csv"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def small_store(
+    path: Path, images: Path, *, chunk_size: int = 5, recipe: dict[str, dict[str, Any]] = SMALL
+) -> FeatureStore:
+    """Make a store of a folder of `make_small`, with the small recipe."""
+    store = FeatureStore.create(path, images=images, dataset=images / "dataset.csv", chunk_size=chunk_size)
+    for stage, values in recipe.items():
+        configure(store, stage, **values)
+    return store
+
+
+def configure(store: FeatureStore, stage: str, **values: Any) -> None:
+    """Change parameters in the recipe; a dictionary changes keys of a table."""
+    path = store.path / "featurestore.toml"
+    document: Any = tomlkit.parse(path.read_text(encoding="utf-8"))
+    for key, value in values.items():
+        if isinstance(value, dict):
+            document[stage][key].update(value)
+        else:
+            document[stage][key] = value
+    path.write_text(tomlkit.dumps(document), encoding="utf-8")
+
+
+def context_of(store: FeatureStore, reporter: Reporter | None = None) -> Context:
+    """Return what the runner is handed for a store."""
+    return store._context(reporter or Silent())
+
+
+def rows_of(store: FeatureStore, stage: str, *, chunk: int | None = None) -> list[Row]:
+    """Return the rows of a stage's current partitions, in ``image_id`` order."""
+    where = "" if chunk is None else f"AND chunk_id = {chunk}"
+    paths = store.sql(f"SELECT path FROM partitions WHERE stage = '{stage}' AND current {where} ORDER BY chunk_id")
+    found: list[Row] = []
+    for (path,) in paths.fetchall():
+        with PartitionFile(store.path / path) as file:
+            found += file.rows()
+    return found
+
+
+def digests(store: FeatureStore, *patterns: str) -> dict[str, str]:
+    """Return the SHA-256 of every file below ``partitions`` and ``models``, or of those that match."""
+    paths = [p for pattern in patterns or ("partitions/**/*", "models/**/*") for p in store.path.glob(pattern)]
+    return {
+        path.relative_to(store.path).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(paths)
+        if path.is_file()
+    }
+
+
+def current_model(store: FeatureStore, stage: str) -> dict[str, Any]:
+    """Return the row of ``models`` that is current for a fit stage."""
+    (model,) = (status.model for status in store.status().stages if status.stage == stage)
+    assert model is not None
+    return dict(model)

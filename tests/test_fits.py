@@ -1,0 +1,390 @@
+"""Fits through the store: the same model whatever the chunks, the kills and the workers, and never an image twice."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from featurestore import FeatureStore
+from featurestore.errors import ConfirmationNeeded, NothingUsable, NotReady
+from featurestore.models import from_bitmap, read_arrays
+from featurestore.progress import Silent
+from featurestore.runner import Options, run
+from tests.small import configure, context_of, current_model, digests, make_small, rows_of, small_store, write_dataset
+
+ROOT = Path(__file__).parent.parent
+
+
+class StopAfter(Silent):
+    """Ends a run as a kill does, after so many chunks of a fit."""
+
+    def __init__(self, n_chunks: int) -> None:
+        self.left = n_chunks
+
+    def advance(self, n_images: int) -> None:
+        self.left -= 1
+        if not self.left:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Thirteen small pictures. Not to be changed."""
+    folder = tmp_path_factory.mktemp("images")
+    make_small(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def extracted(images: Path, tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    """A store of them in chunks of 3, with extract done. Not to be changed."""
+    store = small_store(tmp_path_factory.mktemp("extracted") / "store", images, chunk_size=3)
+    store.run("extract", workers=0)
+    return store
+
+
+def copy(store: FeatureStore, path: Path) -> FeatureStore:
+    return FeatureStore(shutil.copytree(store.path, path))
+
+
+@pytest.fixture
+def store(extracted: FeatureStore, tmp_path: Path) -> FeatureStore:
+    """Extract done, of one's own."""
+    return copy(extracted, tmp_path / "store")
+
+
+@pytest.fixture(scope="module")
+def done(images: Path, tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    """A store of them in chunks of 5, with every stage done. Not to be changed: see `growing`."""
+    store = small_store(tmp_path_factory.mktemp("done") / "store", images)
+    store.run(workers=0)
+    return store
+
+
+@pytest.fixture
+def growing(done: FeatureStore, images: Path, tmp_path: Path) -> FeatureStore:
+    """A finished store of one's own, and images of its own to which others can come."""
+    folder = shutil.copytree(images, tmp_path / "images")
+    store = copy(done, tmp_path / "growing")
+    configure(store, "store", images=str(folder), dataset=str(folder / "dataset.csv"))
+    return store
+
+
+def grow(store: FeatureStore, *, n: int = 4, first: int = 13) -> None:
+    """Add pictures to the folder and to the dataset."""
+    folder = store.path.parent / "images"
+    before = (folder / "dataset.csv").read_text(encoding="utf-8").splitlines()
+    make_small(folder, n=n, first=first)
+    after = (folder / "dataset.csv").read_text(encoding="utf-8").splitlines()
+    write_dataset(folder, before + after[1:])
+    store.ingest()
+
+
+def learnt(store: FeatureStore, model_id: str) -> list[int]:
+    found = store.sql(f"SELECT image_id FROM training_images WHERE model_id = '{model_id}' ORDER BY 1")
+    return [image_id for (image_id,) in found.fetchall()]
+
+
+def train_images(store: FeatureStore) -> list[int]:
+    found = store.sql(
+        "SELECT image_id FROM descriptor_counts WHERE stage = 'extract' AND subset = 'train' AND n_descriptors > 0 "
+        "ORDER BY image_id"
+    )
+    return [image_id for (image_id,) in found.fetchall()]
+
+
+def refusing(asked: list[str]) -> Callable[[str], bool]:
+    """Somebody who notes what is asked, and says no."""
+
+    def answer(question: str) -> bool:
+        asked.append(question)
+        return False
+
+    return answer
+
+
+def state_of(store: FeatureStore) -> list[Path]:
+    return list(store.path.glob("models/fit_pca/*/state.npz"))
+
+
+def test_the_model_is_the_same_for_every_chunk_size(images: Path, extracted: FeatureStore, tmp_path: Path) -> None:
+    stores = [copy(extracted, tmp_path / "3")]
+    stores += [small_store(tmp_path / str(size), images, chunk_size=size) for size in (5, 26)]
+    for store in stores:
+        store.run("extract", workers=0)
+        store.run("fit_pca", workers=0)
+    models = [digests(store, "models/**/*") for store in stores]
+    assert len(models[0]) == 1
+    assert models == [models[0]] * 3
+
+
+def test_a_killed_fit_goes_on_where_it_was_after_every_chunk(extracted: FeatureStore, tmp_path: Path) -> None:
+    straight = copy(extracted, tmp_path / "straight")
+    (summary,) = straight.run("fit_pca", workers=0)
+    n_chunks = summary.n_chunks
+    assert n_chunks == 5
+    for stop in range(1, n_chunks + 1):
+        store = copy(extracted, tmp_path / f"killed-{stop}")
+        with pytest.raises(KeyboardInterrupt):
+            run(context_of(store, StopAfter(stop)), Options(stages=("fit_pca",), workers=0))
+        assert len(state_of(store)) == 1
+        assert store.sql("SELECT model_id FROM models").fetchall() == []
+        (rest,) = FeatureStore(store.path).run("fit_pca", workers=0)
+        assert rest.n_chunks == n_chunks - stop, "no chunk is learnt twice"
+        assert digests(store, "models/**/*") == digests(straight, "models/**/*"), f"killed after chunk {stop}"
+
+
+def test_a_fit_that_is_killed_again_and_again_is_done_in_the_end(extracted: FeatureStore, tmp_path: Path) -> None:
+    straight, store = copy(extracted, tmp_path / "straight"), copy(extracted, tmp_path / "killed")
+    straight.run("fit_pca", workers=0)
+    for _ in range(5):
+        with pytest.raises(KeyboardInterrupt):
+            run(context_of(store, StopAfter(1)), Options(stages=("fit_pca",), workers=0))
+    (rest,) = store.run("fit_pca", workers=0)
+    assert rest.n_chunks == 0
+    assert digests(store, "models/**/*") == digests(straight, "models/**/*")
+
+
+# A process that has not imported scikit-learn yet: the BLAS that comes with SciPy is loaded in the middle of the run.
+FIT = """
+import sys
+from featurestore import FeatureStore
+assert "sklearn" not in sys.modules
+FeatureStore(sys.argv[1]).run("fit_pca", workers=0)
+assert "sklearn" in sys.modules
+"""
+
+
+def test_the_model_does_not_depend_on_the_threads_of_blas(extracted: FeatureStore, tmp_path: Path) -> None:
+    found = []
+    for threads in ("1", "2"):
+        store = copy(extracted, tmp_path / threads)
+        # smaller batches are the same for any number of threads
+        configure(store, "fit_pca", n_components=64, samples_per_image=1800, batch_size=3600)
+        names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+        environment = {**os.environ, **dict.fromkeys(names, threads), "PYTHONPATH": str(ROOT)}
+        subprocess.run([sys.executable, "-c", FIT, store.path], env=environment, cwd=tmp_path, check=True)
+        found.append(digests(store, "models/**/*"))
+    assert found[0] == found[1]
+
+
+def test_only_train_images_are_learnt_and_all_of_them(store: FeatureStore) -> None:
+    store.run("fit_pca", workers=0)
+    model = current_model(store, "fit_pca")
+    assert learnt(store, model["model_id"]) == train_images(store) == [i for i in range(13) if i % 4 != 3]
+    assert model["n_images"] == 10
+    arrays, _ = read_arrays(store.path / model["path"])
+    assert from_bitmap(arrays["images"]).tolist() == train_images(store), "the file tells it too"
+
+
+def test_test_images_are_excluded_by_their_full_path(images: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    for place in ("a", "b"):
+        shutil.copytree(images, folder / place)
+    names = [f"{number:03d}.png" for number in range(4)]
+    lines = [f"a/{name},train" for name in names] + [f"b/{name},test" for name in names]
+    write_dataset(folder, ["filename,subset", *lines])
+    store = small_store(tmp_path / "store", folder)
+    store.run("extract", workers=0)
+    store.run("fit_pca", workers=0)
+    assert learnt(store, current_model(store, "fit_pca")["model_id"]) == [0, 1, 2, 3]
+
+
+def test_the_explained_variance_is_recorded(store: FeatureStore) -> None:
+    (summary,) = store.run("fit_pca", workers=0)
+    model = current_model(store, "fit_pca")
+    assert set(model["summary"]) == {"n_components", "n_descriptors", "explained_variance_ratio"}
+    sampled = sum(min(row.n_descriptors, 300) for row in rows_of(store, "extract") if row.image_id % 4 != 3)
+    assert model["summary"]["n_descriptors"] == summary.n_descriptors == sampled
+    descriptors = np.vstack([np.asarray(row.descriptors, float) for row in rows_of(store, "extract")])
+    arrays, _ = read_arrays(store.path / model["path"])
+    kept = ((descriptors - arrays["mean_"]) @ arrays["components_"].T).var(axis=0).sum() / descriptors.var(axis=0).sum()
+    assert model["summary"]["explained_variance_ratio"] == pytest.approx(kept, abs=0.02)
+    assert summary.note == (
+        f"model {model['model_id']} of 10 images, "
+        f"{model['summary']['explained_variance_ratio']:.1%} of the variance explained"
+    )
+
+
+def test_a_fit_wants_every_chunk_or_to_be_told(images: Path, tmp_path: Path) -> None:
+    store = small_store(tmp_path / "store", images)
+    store.run("extract", chunks=[0, 2], workers=0)
+    with pytest.raises(NotReady) as raised:
+        store.run("fit_pca", workers=0)
+    assert str(raised.value) == (
+        "fit_pca learns from every chunk, and extract is not up to date for chunk 1; run extract first, or fit without "
+        "them: featurestore run STORE fit_pca --partial"
+    )
+    (summary,) = store.run("fit_pca", workers=0, partial=True)
+    assert summary.note.endswith("fitted before every chunk was there")
+    model = current_model(store, "fit_pca")
+    assert model["partial"] is True
+    assert learnt(store, model["model_id"]) == [0, 1, 2, 4, 10, 12]
+
+
+def test_a_whole_fit_is_not_partial(store: FeatureStore) -> None:
+    store.run("fit_pca", workers=0, partial=True)
+    assert current_model(store, "fit_pca")["partial"] is False
+
+
+def test_a_fitted_model_stays_when_images_come(growing: FeatureStore) -> None:
+    before = current_model(growing, "fit_pca")
+    grow(growing)
+    assert [summary.stage for summary in growing.run(workers=0)] == ["extract", "project", "quantize"]
+    assert current_model(growing, "fit_pca") == before
+    notes = {stage.stage: stage.notes for stage in growing.status().stages}
+    assert [note.split(";")[0] for note in notes["fit_pca"]] == ["3 images are new to the model"]
+    assert [note.split(";")[0] for note in notes["fit_scale"]] == ["4 images are new to the model"]
+
+
+def test_an_update_asks_and_says_what_it_costs(growing: FeatureStore) -> None:
+    grow(growing)
+    growing.run(workers=0)
+    before = current_model(growing, "fit_pca")
+    question = (
+        "fit_pca will go on with 3 images that its model has not seen. A new model is a new variant: 8 partitions "
+        "downstream will have to be made anew"
+    )
+    with pytest.raises(ConfirmationNeeded) as raised:
+        growing.run("fit_pca", update=True, workers=0)
+    assert str(raised.value) == f"{question}; agree with --yes"
+    asked: list[str] = []
+    with pytest.raises(ConfirmationNeeded):
+        growing.run("fit_pca", update=True, workers=0, yes=refusing(asked))
+    assert asked == [question]
+    assert current_model(growing, "fit_pca") == before
+    growing.run("fit_pca", update=True, workers=0, yes=lambda text: True)
+    assert current_model(growing, "fit_pca") != before
+
+
+def test_an_update_makes_a_child_that_learns_the_unseen_images_only(growing: FeatureStore) -> None:
+    parent = current_model(growing, "fit_pca")
+    grow(growing)
+    growing.run("extract", workers=0)
+    (summary,) = growing.run("fit_pca", update=True, yes=True, workers=0)
+    child = current_model(growing, "fit_pca")
+    assert (summary.n_chunks, summary.n_images) == (1, 3)
+    assert (child["parent_id"], child["generation"], parent["generation"]) == (parent["model_id"], 1, 0)
+    assert child["variant"] == parent["variant"]
+    assert learnt(growing, child["model_id"]) == train_images(growing)
+    assert len(learnt(growing, parent["model_id"])) == 10
+    unseen = [row for row in rows_of(growing, "extract") if row.image_id in (13, 14, 16)]
+    assert child["summary"]["n_descriptors"] == parent["summary"]["n_descriptors"] + 300 * len(unseen)
+    assert [stage.notes for stage in growing.status().stages if stage.stage == "fit_pca"] == [()]
+
+
+def test_after_an_update_what_follows_is_made_anew_beside_the_old(growing: FeatureStore) -> None:
+    grow(growing)
+    growing.run(workers=0)
+    before = digests(growing)
+    growing.run("fit_pca", update=True, yes=True, workers=0)
+    stages = [summary.stage for summary in growing.run(workers=0)]
+    assert stages == ["project", "fit_scale", "quantize"]
+    after = digests(growing)
+    assert before.items() <= after.items()
+    assert len(list(growing.path.glob("partitions/quantize/*"))) == 2
+
+
+def test_a_run_can_update_every_model_on_its_way(growing: FeatureStore) -> None:
+    grow(growing)
+    summaries = growing.run(update=True, yes=True, workers=0)
+    assert [summary.stage for summary in summaries] == ["extract", "fit_pca", "project", "fit_scale", "quantize"]
+    assert current_model(growing, "fit_scale")["n_images"] == 17
+    assert growing.run(workers=0) == []
+
+
+def test_an_update_that_was_killed_goes_on_from_its_parent_and_its_state(growing: FeatureStore) -> None:
+    grow(growing, n=8)  # two more chunks
+    growing.run("extract", workers=0)
+    straight = copy(growing, growing.path.parent / "straight")
+    straight.run("fit_pca", update=True, yes=True, workers=0)
+    options = Options(stages=("fit_pca",), workers=0, update=True, confirm=lambda question: True)
+    with pytest.raises(KeyboardInterrupt):
+        run(context_of(growing, StopAfter(1)), options)
+    (rest,) = growing.run("fit_pca", update=True, yes=True, workers=0)
+    assert rest.n_chunks == 1
+    assert digests(growing, "models/fit_pca/**/*") == digests(straight, "models/fit_pca/**/*")
+
+
+def test_there_is_nothing_to_update_where_every_image_was_learnt(growing: FeatureStore) -> None:
+    said: list[str] = []
+
+    class Listening(Silent):
+        def say(self, line: str) -> None:
+            said.append(line)
+
+    options = Options(stages=("fit_pca",), workers=0, update=True)
+    assert run(context_of(growing, Listening()), options) == []
+    assert said == ["fit_pca: the model has seen every image; there is nothing to update"]
+
+
+def test_an_update_of_unfinished_chunks_says_so_before_it_asks(growing: FeatureStore) -> None:
+    grow(growing)
+    asked: list[str] = []
+    with pytest.raises(NotReady, match="extract is not up to date for chunk 3; run extract first"):
+        growing.run("fit_pca", update=True, workers=0, yes=refusing(asked))
+    assert asked == []
+
+
+def test_a_partial_update_without_a_new_image_makes_no_model(growing: FeatureStore) -> None:
+    grow(growing)
+    before = current_model(growing, "fit_pca")
+    assert growing.run("fit_pca", update=True, partial=True, yes=True, workers=0) == []
+    assert current_model(growing, "fit_pca") == before
+
+
+def test_too_few_descriptors_are_no_model_and_more_images_make_one(images: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(images, tmp_path / "images"))
+    write_dataset(folder, ["filename,subset", "000.png,train", "003.png,test"])
+    store = small_store(tmp_path / "store", folder, recipe={"extract": {"sift": {"nfeatures": 10}}})
+    configure(store, "fit_pca", n_components=25)
+    store.run("extract", workers=0)
+    n = rows_of(store, "extract")[0].n_descriptors
+    message = (
+        f"fit_pca has {n} descriptors of train images to learn 25 components from; it needs at least as many. Check "
+        "the split and the failures, or lower n_components in [fit_pca]"
+    )
+    with pytest.raises(NothingUsable, match=re.escape(message)):
+        store.run("fit_pca", workers=0)
+    assert state_of(store) == []
+    lines = [f"00{number}.png,{'test' if number == 3 else 'train'}" for number in range(6)]
+    write_dataset(folder, ["filename,subset", *lines])
+    store.ingest()
+    assert [summary.stage for summary in store.run(workers=0)] == [
+        "extract",
+        "fit_pca",
+        "project",
+        "fit_scale",
+        "quantize",
+    ]
+    assert learnt(store, current_model(store, "fit_pca")["model_id"]) == train_images(store)
+
+
+def test_without_train_images_the_fit_says_to_check_the_split(images: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(images, tmp_path / "images"))
+    write_dataset(folder, ["filename,subset", "000.png,test", "001.png,test"])
+    store = small_store(tmp_path / "store", folder)
+    with pytest.raises(NothingUsable, match=r"fit_pca has 0 descriptors of train images to learn 16.*Check the split"):
+        store.run(workers=0)
+
+
+def test_bounds_over_train_images_only(growing: FeatureStore) -> None:
+    both = read_arrays(growing.path / current_model(growing, "fit_scale")["path"])[0]
+    configure(growing, "fit_scale", over="train")
+    assert [summary.stage for summary in growing.run(workers=0)] == ["fit_scale", "quantize"]
+    model = current_model(growing, "fit_scale")
+    arrays = read_arrays(growing.path / model["path"])[0]
+    lows = [row.extra["low"] for row in rows_of(growing, "project") if row.image_id % 4 != 3]
+    assert model["n_images"] == 10
+    assert arrays["least_low"].tolist() == np.min(lows, axis=0).tolist()
+    assert np.all(arrays["least_low"] >= both["least_low"])
+    assert np.any(arrays["least_low"] > both["least_low"])
+    assert learnt(growing, model["model_id"]) == train_images(growing)
