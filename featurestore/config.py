@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 from featurestore.errors import ConfigError, FormatError
 
 FORMAT = 1
+LARGEST = 1_000_000  # bytes of a recipe; people write some two thousand
 T = TypeVar("T")
 Tables = Mapping[str, Mapping[str, Any]]
 
@@ -55,8 +56,12 @@ def read_tables(path: Path) -> dict[str, dict[str, Any]]:
         ConfigError: the file is missing, is not TOML, or holds a value outside of a table.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        with path.open("rb") as file:
+            data = file.read(LARGEST + 1)
+        if len(data) > LARGEST:
+            raise ValueError(f"it has more than {LARGEST:,} bytes")
+        content = tomllib.loads(data.decode())
+    except (OSError, ValueError, RecursionError) as error:  # that it is not UTF-8 or not TOML are ValueErrors
         raise ConfigError(f"{path.name} can't be read: {error}. Correct the file, or put back a copy of it") from error
     for name, table in content.items():
         if not isinstance(table, dict):

@@ -14,6 +14,8 @@
     ├── NothingUsable            every image failed, or there is nothing to learn from
     ├── NotEnoughSpace           the disk is full, or will be
     ├── CorruptFile              a file of the store is not what its manifest says
+    ├── UntrustedStore           a store that somebody else made is not to be changed, or holds more than files
+    ├── Incompatible             stores that can't be merged, because they are not of one dataset and recipe
     ├── LossyDescriptors         descriptors that can't be stored as uint8 without loss
     ├── QueryError               a query that DuckDB refused
     ├── EngineLost               the worker processes are gone and can't be had back
@@ -73,6 +75,14 @@ class NotEnoughSpace(FeatureStoreError):
 
 class CorruptFile(FeatureStoreError):
     """A file of the store is damaged or not what its manifest says."""
+
+
+class UntrustedStore(FeatureStoreError):
+    """A store that was opened as untrusted can't be changed, or holds links and devices."""
+
+
+class Incompatible(FeatureStoreError):
+    """The stores are not of one dataset and one recipe, so nothing of the one can be taken over by the other."""
 
 
 class LossyDescriptors(FeatureStoreError):

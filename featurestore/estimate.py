@@ -40,7 +40,7 @@ def estimate(connection: sa.Connection, plans: Mapping[str, StagePlan]) -> list[
 
 
 _PAST = """SELECT stage, sum(seconds) / sum(n_images) AS pace FROM runs
-           WHERE n_images > 0 AND outcome <> 'running' GROUP BY stage"""
+           WHERE n_images > 0 AND seconds > 0 AND outcome <> 'running' GROUP BY stage"""
 _SIZES = "SELECT stage, sum(n_bytes) / sum(n_images) AS size FROM partitions WHERE NOT pruned GROUP BY stage"
 
 

@@ -7,9 +7,12 @@ from replaying these files in order.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -18,12 +21,15 @@ import pyarrow.parquet as pq
 import sqlalchemy as sa
 
 from featurestore.catalog import Catalog, arrow, insert_arrow, upsert
-from featurestore.errors import CorruptFile
+from featurestore.errors import CorruptFile, FormatError
+from featurestore.manifest import parse
 from featurestore.storage import Root, file_digest
 from featurestore.tables import DATASET_COLUMNS, Ingest
 
 KEYS = ("image_id", "chunk_id", "filename", "subset")
-METADATA = {"featurestore": '{"format": 1, "kind": "dataset"}'}
+KINDS = {"image_id": pa.int64(), "chunk_id": pa.int32(), "filename": pa.string(), "subset": pa.string()}
+FORMAT = 1
+METADATA = {"featurestore": json.dumps({"format": FORMAT, "kind": "dataset"})}
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,10 @@ def ingest(root: Root, catalog: Catalog, dataset: pa.Table, *, chunk_size: int) 
     if len(delta):
         name = f"dataset/{number:06d}.parquet"
         with root.publishing(name) as temporary:
-            pq.write_table(delta.replace_schema_metadata(METADATA), temporary, compression="zstd")
+            # The checksums are of use when the catalog, which has one of the whole file, is lost.
+            pq.write_table(
+                delta.replace_schema_metadata(METADATA), temporary, compression="zstd", write_page_checksum=True
+            )
         replay(root, catalog, name)
     return _report(catalog, dataset, number if len(delta) else None)
 
@@ -64,24 +73,47 @@ def replay(root: Root, catalog: Catalog, name: str) -> None:
     """Bring the catalog up to the dataset file ``name``, in one transaction.
 
     Raises:
-        CorruptFile: the file can't be read.
+        CorruptFile: the file can't be read, or does not follow the ones before it.
+        FormatError: it was written by a newer version.
     """
     path = root.local(name)
-    try:
-        delta = pq.read_table(path)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise CorruptFile(f"{name} can't be read ({error}); put back a copy of it") from error
+    delta = _read(path, name)
     number = int(path.stem)
     with catalog.transaction() as connection:
         first_new = connection.execute(sa.text("SELECT coalesce(max(image_id) + 1, 0) FROM images")).scalar_one()
         new = pc.greater_equal(delta["image_id"], first_new)
         added, changed = delta.filter(new), delta.filter(pc.invert(new))
+        next_chunk = connection.execute(sa.text("SELECT coalesce(max(chunk_id) + 1, 0) FROM chunks")).scalar_one()
+        _check_new(added, name, first_new=first_new, next_chunk=next_chunk)
         insert_arrow(connection, "images", added.select(KEYS))
         insert_arrow(connection, "chunks", _chunks_of(added))
         _update_subsets(connection, changed)
         _store_columns(connection, added, changed)
         values = {"path": name, "checksum": file_digest(path), "n_new": len(added), "n_changed": len(changed)}
         upsert(connection, Ingest, {"ingest_id": number, **values})
+
+
+def _read(path: Path, name: str) -> pa.Table:
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            found = parse((file.metadata.metadata or {}).get(b"featurestore", b"")).get("format")
+            delta = file.read() if found == FORMAT else None
+    except (OSError, pa.ArrowException, ValueError) as error:
+        raise CorruptFile(f"{name} can't be read ({' '.join(str(error).split())}); put back a copy of it") from error
+    if delta is None:
+        raise FormatError(f"{name} is of format {found}, and this version knows {FORMAT}; use a newer featurestore")
+    for column, kind in KINDS.items():
+        if column not in delta.column_names or delta[column].type != kind or delta[column].null_count:
+            raise CorruptFile(f"{name} has no column {column} of {kind} in every row; put back a copy of it")
+    return delta
+
+
+def _check_new(added: pa.Table, name: str, *, first_new: int, next_chunk: int) -> None:
+    chunks = added["chunk_id"].to_pylist()
+    in_order = added["image_id"].to_pylist() == list(range(first_new, first_new + len(added)))
+    steps = {after - before for before, after in pairwise([next_chunk, *chunks])}
+    if not in_order or not steps <= {0, 1} or (chunks and chunks[0] != next_chunk):
+        raise CorruptFile(f"{name} does not go on where the dataset files before it end; put back copies of them")
 
 
 @contextmanager

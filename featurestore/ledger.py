@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -34,25 +35,37 @@ def model_name(stage: str, variant: str, identity: str) -> str:
     return f"models/{stage}/{variant}/{identity}.npz"
 
 
+@dataclass(frozen=True)
+class Described:
+    """What the catalog keeps of a partition."""
+
+    manifest: dict[str, Any]
+    values: dict[str, Any]  # its row of ``partitions``
+    results: pa.Table  # of each image: image_id, status, error, n_descriptors, pixels
+
+
 def record_file(root: Root, catalog: Catalog, name: str) -> dict[str, Any]:
     """Record the committed partition ``name``, and delete the one that it replaces; return its row of ``partitions``.
 
     Raises:
         CorruptFile: the file is not a partition.
     """
-    values, results = describe(root, name)
-    with PartitionFile(root.local(name)) as file:
-        manifest = file.manifest
-    with catalog.transaction() as connection:
-        record_variant(connection, manifest)
-        replaced = record_partition(connection, values, results)
+    described = describe(root, name)
+    replaced = record(catalog, described)
     if replaced:
         root.remove(replaced)
-    return values
+    return described.values
 
 
-def describe(root: Root, name: str) -> tuple[dict[str, Any], pa.Table]:
-    """Return what the catalog keeps of a partition: its row of ``partitions``, and of each image its ``results``.
+def record(catalog: Catalog, described: Described) -> str | None:
+    """Record a partition in one transaction; return the name of the file that it replaces, if any."""
+    with catalog.transaction() as connection:
+        record_variant(connection, described.manifest)
+        return record_partition(connection, described.values, described.results)
+
+
+def describe(root: Root, name: str) -> Described:
+    """Return what the catalog keeps of a partition, by its small columns and the digest of its bytes.
 
     Raises:
         CorruptFile: the file is not a partition, or not the one that its name promises.
@@ -76,7 +89,7 @@ def describe(root: Root, name: str) -> tuple[dict[str, Any], pa.Table]:
         "n_clipped": clipped,
         "pruned": is_index(name),
     }
-    return values, _results(facts)
+    return Described(manifest, values, _results(facts))
 
 
 def _check_manifest(manifest: Mapping[str, Any], name: str) -> None:
@@ -113,21 +126,24 @@ def record_variant(connection: sa.Connection, manifest: Mapping[str, Any]) -> No
     upsert(connection, Variant, {name: manifest[name] for name in names})
 
 
-def check_partition(root: Root, name: str) -> None:
+def check_partition(root: Root, name: str) -> Described:
     """Make sure that a partition, or the index of a pruned one, holds what its name and its manifest promise.
+
+    Every value is read. Returns what the catalog keeps of it.
 
     Raises:
         CorruptFile: it does not.
     """
-    _, results = describe(root, name)
+    described = describe(root, name)
     if is_index(name):
         check_index(root.local(name))
-        return
+        return described
     payload, counts = _read_back(root, name)
     if payload != PurePosixPath(name).stem.rpartition("-")[2]:
         raise CorruptFile(f"{name} does not hold the rows that its name promises")
-    if counts != results["n_descriptors"].to_pylist():
+    if counts != described.results["n_descriptors"].to_pylist():
         raise CorruptFile(f"{name} has images with another number of descriptors than it says")
+    return described
 
 
 def _read_back(root: Root, name: str) -> tuple[str, list[int]]:

@@ -20,6 +20,7 @@ from featurestore.storage import Root
 
 LOCK = "run.lock"
 HOLDER = "run.lock.json"
+LONGEST = 1000  # characters of it that are read
 
 
 @contextmanager
@@ -71,9 +72,10 @@ def living_holder(root: Root) -> str | None:
 
 def _read(root: Root) -> dict[str, Any] | None:
     try:
-        content = json.loads(root.local(HOLDER).read_text(encoding="utf-8"))
+        with root.local(HOLDER).open(encoding="utf-8") as file:
+            content = json.loads(file.read(LONGEST))
         return {name: content[name] for name in ("verb", "pid", "host", "since")}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

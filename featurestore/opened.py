@@ -10,7 +10,7 @@ from pathlib import Path
 from featurestore.catalog import Catalog
 from featurestore.config import StoreSettings, build, check_format, check_names, read_tables
 from featurestore.context import Context
-from featurestore.errors import NotAStore
+from featurestore.errors import NotAStore, UntrustedStore
 from featurestore.lock import exclusive
 from featurestore.progress import Reporter, Silent
 from featurestore.stages import FLOW, flow_from
@@ -22,19 +22,38 @@ StrPath = str | os.PathLike[str]
 class OpenStore:
     """What all verbs of a store build on."""
 
-    def __init__(self, path: StrPath) -> None:
+    left_out: tuple[str, ...] = ()
+
+    def __init__(self, path: StrPath, *, untrusted: bool = False) -> None:
         """Open the store at ``path``. Nothing is locked, and nothing but its recipe is read.
+
+        Args:
+            path: the store's folder.
+            untrusted: somebody else made it. Its catalog is ignored, and one is made in memory of the files that hold
+                what they promise, which takes as long as reading them all; ``left_out`` has a line for each of the
+                others. The store can't be changed.
 
         Raises:
             NotAStore: there is no ``featurestore.toml`` in the folder.
             ConfigError: the recipe can't be used.
             FormatError: the store was made by a newer version.
+            UntrustedStore: an untrusted store holds links or devices.
+            CorruptFile: an untrusted store's dataset files can't be used.
         """
+        self._vetted: Catalog | None = None
         self.path = Path(path).expanduser().resolve()
         if not (self.path / CONFIG).is_file():
             what = "is not a store: it has no featurestore.toml" if self.path.is_dir() else "does not exist"
             raise NotAStore(f"{self.path} {what}; make one with: featurestore init STORE --images DIR --dataset CSV")
-        self._context(Silent())
+        if untrusted:
+            from featurestore.untrusted import refuse_links
+
+            refuse_links(self.path)
+        root = self._context(Silent()).root
+        if untrusted:
+            from featurestore.untrusted import vetted_catalog
+
+            self._vetted, self.left_out = vetted_catalog(root)
 
     def _context(self, reporter: Reporter) -> Context:
         # Read anew for every verb: the recipe is edited by people.
@@ -43,14 +62,22 @@ class OpenStore:
         check_names(tables, ["store", *(stage.name for stage in FLOW)])
         settings = build(StoreSettings, tables.get("store", {}), where="store")
         root = Root(self.path)
-        return Context(root, Catalog(root), settings, flow_from(tables), reporter)
+        return Context(root, self._vetted or Catalog(root), settings, flow_from(tables), reporter)
 
     @contextmanager
     def _changing(self, verb: str, reporter: Reporter) -> Iterator[Context]:
         from featurestore.recover import recover
 
+        self._refuse_untrusted(verb)
         context = self._context(reporter)
         with exclusive(context.root, verb):
             context.catalog.migrate()
             recover(context)
             yield context
+
+    def _refuse_untrusted(self, verb: str) -> None:
+        if self._vetted is not None:
+            raise UntrustedStore(
+                f"{self.path} was opened as untrusted, so {verb} can't change it; "
+                "if you have come to trust it, open it without --untrusted (in Python: untrusted=True)"
+            )

@@ -1,0 +1,111 @@
+"""A process of its own for what may crash: reading files that somebody else made, or that are damaged.
+
+The child is given as much memory as honest files need and no more. A crash, whatever its cause, becomes one line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from featurestore.errors import CorruptFile, FeatureStoreError
+
+MEMORY = 4 << 30  # bytes of address space; a row group of the largest images takes a fraction of it
+REFUSED = 3  # the exit code of a child that has something to say
+
+
+def run_child(job: str, *arguments: Path, memory: int = MEMORY) -> None:
+    """Run one of `JOBS` in a process of its own.
+
+    Raises:
+        CorruptFile: what it read is damaged, needs more memory than an honest file, or made the process crash.
+    """
+    # -P: no module is looked for in the current folder, which may be the very store that nobody trusts.
+    command = [sys.executable, "-P", "-m", "featurestore.child", job, str(memory), *map(str, arguments)]
+    package = str(Path(__file__).resolve().parent.parent)
+    environment = {
+        **os.environ,
+        **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
+        "ARROW_DEFAULT_MEMORY_POOL": "system",
+        "PYTHONPATH": os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH", "")))),
+    }
+    done = subprocess.run(command, capture_output=True, env=environment, check=False)
+    if done.returncode == 0:
+        return
+    lines = done.stdout.decode(errors="replace").splitlines()
+    if done.returncode == REFUSED and lines:
+        raise CorruptFile(json.loads(lines[-1]))
+    at = f" at {lines[-1]}" if lines else ""
+    raise CorruptFile(f"the process that reads {arguments[0]} ended with {_ending(done.returncode)}{at}; {_ADVICE}")
+
+
+_ADVICE = "the file is damaged, or was made to do harm: put back a copy of it"
+
+
+def _ending(code: int) -> str:
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"signal {-code}"
+
+
+def _salvage(catalog: Path, target: Path) -> None:
+    """Read every table of a catalog, and write ``runs`` to a Parquet file."""
+    import duckdb
+    import pyarrow.parquet as pq
+
+    try:
+        with duckdb.connect(str(catalog), read_only=True) as connection:
+            tables = [name for (name,) in connection.sql("SELECT table_name FROM duckdb_tables()").fetchall()]
+            read = {name: connection.table(name).to_arrow_table() for name in tables}
+    except duckdb.Error as error:
+        reason = (str(error).splitlines() or ["unknown error"])[0]
+        raise CorruptFile(f"{catalog} can't be read: {reason}") from error
+    if "runs" in read:
+        pq.write_table(read["runs"], target)
+
+
+def _vet(store: Path, target: Path) -> None:
+    """Read every file of a store, and write the catalog that follows from those that are what they should be."""
+    from featurestore.catalog import HeldCatalog
+    from featurestore.rebuild import fill
+    from featurestore.storage import Root
+
+    root = Root(store)
+    with HeldCatalog(root, target) as catalog:
+        notes = fill(root, catalog, watch=lambda name: print(name, flush=True))
+    target.with_name("notes.json").write_text(json.dumps(notes), encoding="utf-8")
+
+
+JOBS = {"salvage": _salvage, "vet": _vet}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Do one job within its memory; what it refuses is printed as JSON, as the last line."""
+    import resource
+
+    job, memory, *paths = arguments
+    with contextlib.suppress(ValueError):  # less is allowed already
+        resource.setrlimit(resource.RLIMIT_AS, (int(memory), int(memory)))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    try:
+        JOBS[job](*map(Path, paths))
+    except FeatureStoreError as error:
+        print(json.dumps(str(error)))
+        return REFUSED
+    except MemoryError:
+        print(json.dumps(f"{paths[0]} needs more than {int(memory) >> 30} GiB of memory to be read; {_ADVICE}"))
+        return REFUSED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,58 @@
+"""Opening a store that somebody else made, without believing a word of it.
+
+Its catalog file is never opened. A process of its own, with bounded memory, reads every file and checks it against
+what it promises; what passes makes a catalog in memory, and the rest is left out and reported.
+"""
+
+from __future__ import annotations
+
+import json
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from featurestore.catalog import HeldCatalog
+from featurestore.child import run_child
+from featurestore.errors import UntrustedStore
+from featurestore.storage import CATALOG, Root
+
+
+def refuse_links(folder: Path) -> None:
+    """Make sure that a store holds files and folders only: a link leads out of it, and a pipe never ends.
+
+    Raises:
+        UntrustedStore: it holds something else.
+    """
+    for path in _entries(folder):
+        mode = path.lstat().st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            kind = "a link" if stat.S_ISLNK(mode) else "a pipe, a socket or a device"
+            raise UntrustedStore(
+                f"{path} is {kind}, and an untrusted store may hold files and folders only; remove it if you know "
+                "what it is, or ask for the store without it"
+            )
+
+
+def _entries(folder: Path) -> Iterator[Path]:
+    folders = [folder]
+    while folders:
+        for path in folders.pop().iterdir():
+            yield path
+            if path.is_dir() and not path.is_symlink():
+                folders.append(path)
+
+
+def vetted_catalog(root: Root) -> tuple[HeldCatalog, tuple[str, ...]]:
+    """Return a catalog in memory of the files that are what they should be, and a line for each of the others.
+
+    Raises:
+        CorruptFile: a dataset file can't be used, or the process that reads the files crashed.
+    """
+    with tempfile.TemporaryDirectory(prefix="featurestore-") as folder:
+        draft = Path(folder, CATALOG)
+        run_child("vet", root.path, draft)
+        notes = tuple(json.loads(draft.with_name("notes.json").read_text(encoding="utf-8")))
+        catalog = HeldCatalog(root)
+        catalog.take_over(draft)
+    return catalog, notes
