@@ -1,0 +1,49 @@
+"""Nothing but what the store says itself goes to stderr, not even when the interpreter ends."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from featurestore import FeatureStore
+
+ROOT = Path(__file__).parent.parent
+
+
+def stderr_of(*arguments: str) -> tuple[int, str]:
+    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        "store.sql('SELECT count(*) FROM extracted').df(); store.ingest(); store.status()",
+        "import duckdb; images = store.sql('FROM images').arrow(); assert len(duckdb.sql('FROM images').fetchall())",
+    ],
+)
+def test_a_library_user_is_left_in_peace(fresh: FeatureStore, use: str) -> None:
+    code = f"from featurestore import FeatureStore; store = FeatureStore({str(fresh.path)!r}); {use}"
+    assert stderr_of("-c", code) == (0, "")
+
+
+def test_so_is_whoever_makes_a_catalog(tmp_path: Path) -> None:
+    images, store = tmp_path / "images", tmp_path / "store"
+    images.mkdir()
+    (images / "a.jpg").touch()
+    code = f"from featurestore import FeatureStore; FeatureStore.create({str(store)!r}, images={str(images)!r})"
+    assert stderr_of("-c", code) == (0, "")
+
+
+def test_the_command_line_prints_nothing_more(fresh: FeatureStore) -> None:
+    assert stderr_of("-m", "featurestore", "sql", str(fresh.path), "SELECT * FROM images") == (0, "")
+
+
+def test_an_error_is_one_line(fresh: FeatureStore) -> None:
+    code, said = stderr_of("-m", "featurestore", "sql", str(fresh.path), "SELECT * FROM imagess, images")
+    assert code == 1
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1
