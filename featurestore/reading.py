@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
-from featurestore.opened import OpenStore
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurestore.errors import QueryError, StoreBusy
+from featurestore.opened import OpenStore, StrPath
+from featurestore.partition import KEYPOINT, KEYPOINT_COLUMNS, Layout, Row
 from featurestore.progress import Silent
 from featurestore.query import QueryResult
 from featurestore.status import Status
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from featurestore.info import ImageInfo
+    from featurestore.load import Matrix
+    from featurestore.lookup import Lookup
+
 
 class Reading(OpenStore):
     """The half of `FeatureStore` that reads."""
+
+    _lookup: Lookup | None = None  # what `descriptors` and its like keep between calls
 
     def status(self) -> Status:
         """Return how far the store is, and what is missing and why."""
@@ -26,3 +43,194 @@ class Reading(OpenStore):
         from featurestore.query import sql
 
         return sql(self._context(Silent()), query)
+
+    def load(
+        self,
+        stage: str = "quantize",
+        where: str | None = None,
+        *,
+        columns: Sequence[str] | None = None,
+        keypoints: bool = False,
+        variant: str | None = None,
+        allow_missing: bool = False,
+    ) -> pa.Table:
+        """Return one row per image, in ``image_id`` order; ``docs/loading.md`` has examples.
+
+        ``descriptors`` is a BLOB of n x dim values, row by row; `arrays` makes matrices of them. An image without
+        descriptors has a row too, and its ``status`` says why: failed, empty, or ``pending`` with ``allow_missing``.
+
+        Args:
+            stage: ``extract``, ``project`` or ``quantize``.
+            where: SQL over the columns of the view ``images``, like ``"subset = 'train' AND style = 'Baroque'"``.
+            columns: of the dataset CSV or of the stage's partitions; None is `load.COLUMNS`.
+            keypoints: add ``x, y, size, angle, response`` (float32) and ``octave`` (int32), a list per image.
+            variant: another variant than the current recipe's; the beginning of its name is enough.
+            allow_missing: let images through on which the stage has not been run.
+
+        Raises:
+            NotReady: the stage has not been run on chosen images; the message names the chunks and why.
+            QueryError: ``where``, the stage, a column or the variant can't be used.
+        """
+        from featurestore.load import choose, load
+
+        chosen = choose(
+            self._context(Silent()),
+            stage=stage,
+            where=where,
+            columns=columns,
+            keypoints=keypoints,
+            variant=variant,
+            allow_missing=allow_missing,
+        )
+        return load(*chosen)
+
+    def iter_batches(
+        self,
+        rows: int = 256,
+        *,
+        stage: str = "quantize",
+        where: str | None = None,
+        columns: Sequence[str] | None = None,
+        keypoints: bool = False,
+        variant: str | None = None,
+        allow_missing: bool = False,
+    ) -> Iterator[pa.Table]:
+        """Yield what `load` returns in tables of ``rows`` images, for collections that are larger than memory.
+
+        At most one batch and one row group (about 4 MiB of descriptors) are held. Arguments and errors are those of
+        `load`.
+        """
+        from featurestore.load import batches, choose
+
+        if rows < 1:
+            raise QueryError(f"a batch has at least one row, and rows is {rows}")
+        chosen = choose(
+            self._context(Silent()),
+            stage=stage,
+            where=where,
+            columns=columns,
+            keypoints=keypoints,
+            variant=variant,
+            allow_missing=allow_missing,
+        )
+        return batches(*chosen, rows)
+
+    def matrix(
+        self,
+        stage: str = "quantize",
+        where: str | None = None,
+        *,
+        variant: str | None = None,
+        allow_missing: bool = False,
+    ) -> Matrix:
+        """Return ``(codes, offsets, image_ids)``: all descriptors as one contiguous array, and where each image begins.
+
+        ``codes`` is ``(N, dim)`` of the stage's dtype, ``offsets`` ``(n_images + 1,)`` int64, ``image_ids``
+        ``(n_images,)`` int64; those of image ``image_ids[i]`` are ``codes[offsets[i]:offsets[i + 1]]``. Arguments and
+        errors are those of `load`.
+
+        Raises:
+            NotEnoughSpace: it does not fit into memory.
+        """
+        from featurestore.load import matrix
+        from featurestore.selection import select
+
+        context = self._context(Silent())
+        selection = select(context, stage=stage, where=where, variant=variant, allow_missing=allow_missing)
+        return matrix(context, selection)
+
+    @staticmethod
+    def arrays(table: pa.Table) -> list[NDArray[Any] | None]:
+        """Return the descriptors of each row of a loaded table as an ``(n, dim)`` array, without a copy.
+
+        An image without descriptors is None.
+        """
+        from featurestore.load import arrays
+
+        return arrays(table)
+
+    def descriptors(self, filename: str, stage: str = "quantize", *, variant: str | None = None) -> NDArray[Any]:
+        """Return the descriptors of one image, ``(n, dim)`` of the stage's dtype; ``n`` is 0 for one that has none.
+
+        Raises:
+            QueryError: there is no such image; the message has the most similar name.
+            NotReady: the stage has not been run on it.
+            NothingUsable: the image file could not be used; the message says why.
+        """
+        row, layout = self._row(filename, stage, variant, ["descriptors"])
+        if row.descriptors is None:
+            return np.empty((0, layout.dim), layout.dtype)
+        return row.descriptors
+
+    def keypoints(self, filename: str, stage: str = "quantize", *, variant: str | None = None) -> NDArray[Any]:
+        """Return the keypoints of one image, in the order of its descriptors.
+
+        ``(n,)`` of a structured dtype: ``x, y, size, response`` float32 in pixels, ``angle`` float32 in degrees,
+        ``octave`` int32, as in OpenCV. Errors are those of `descriptors`.
+        """
+        row, _ = self._row(filename, stage, variant, KEYPOINT_COLUMNS)
+        return np.empty(0, KEYPOINT) if row.keypoints is None else row.keypoints
+
+    def info(self, filename: str) -> ImageInfo:
+        """Return everything about one image: its row of the CSV, what each stage made of it, the models it trained.
+
+        Raises:
+            QueryError: there is no such image; the message has the most similar name.
+        """
+        from featurestore.info import info
+
+        lookup = self._looking_up()
+        return info(lookup.context, lookup.find(filename)[0])
+
+    def encode(
+        self, image: StrPath | NDArray[Any], *, keypoints: bool = False
+    ) -> NDArray[Any] | tuple[NDArray[Any], NDArray[Any]]:
+        """Return the codes of a new image, ``(n, dim)`` uint8: what a run would have stored of it.
+
+        Args:
+            image: the path of a file, or pixels ``(height, width, 3)`` uint8 in BGR order, as of ``cv2.imread``.
+            keypoints: return ``(codes, keypoints)``.
+
+        Raises:
+            NotReady: a model has not been fitted yet.
+            NothingUsable: the file can't be used; the message says why.
+        """
+        from featurestore.encode import codes_and_keypoints
+
+        encoder = self._looking_up().encoder
+        found = codes_and_keypoints(encoder.encode(image), encoder.layout)
+        return found if keypoints else found[0]
+
+    def dequantize(self, codes: NDArray[np.uint8], *, variant: str | None = None) -> NDArray[np.float32]:
+        """Return codes ``(n, dim)`` uint8 as float32 in the space of the PCA: the middle of each code's interval.
+
+        Args:
+            codes: of quantize or `encode`.
+            variant: of quantize, if the codes are not of the current one.
+
+        Raises:
+            NotReady: there is no model of fit_scale yet.
+            QueryError: the codes have another shape or dtype, or there is no such variant.
+        """
+        from featurestore.encode import to_floats
+
+        return to_floats(codes, *self._looking_up().bounds(variant))
+
+    def _row(self, filename: str, stage: str, variant: str | None, columns: Sequence[str]) -> tuple[Row, Layout]:
+        try:
+            return self._looking_up().row(filename, stage=stage, variant=variant, columns=columns)
+        except StoreBusy:  # a run made its chunk anew between the look at the catalog and the look at the file
+            self._lookup = None
+            return self._looking_up().row(filename, stage=stage, variant=variant, columns=columns)
+
+    def _looking_up(self) -> Lookup:
+        from featurestore.lookup import Lookup, signature
+
+        now = signature(self.path)
+        if self._lookup is None or self._lookup.signature != now:
+            self._lookup = Lookup(self._context(Silent()), now)
+        return self._lookup
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave open files behind: a store is handed to worker processes as its path."""
+        return {**self.__dict__, "_lookup": None}

@@ -31,6 +31,7 @@ from featurestore.stages import ChunkStage
 
 PENDING = "pending"  # the status of an image on which the stage has not been run, or not with what is there today
 PRUNED = "pruned"
+OF_PARTITIONS = ("status", "error", "n_descriptors", "descriptors")  # even if the dataset has such a column
 
 
 @dataclass(frozen=True)
@@ -89,14 +90,14 @@ def select(
         where: a SQL expression over the columns of the view ``images``; it may ask the other views in a subquery.
         variant: another variant than the current recipe's; the beginning of its name is enough.
         allow_missing: let images through that lack the stage.
-        columns: of the view ``images``, to be brought along.
+        columns: that will be read; those of the view ``images`` are brought along, the others are in the partitions.
 
     Raises:
         QueryError: ``where`` can't be evaluated, or there is no such stage, variant or column.
         NotReady: chosen images lack the stage, or nothing of it is there at all.
     """
-    _check_stage(context, stage)
-    images = _choose(context, where, columns)
+    check_stage(context, stage)
+    images, known = _choose(context, where, columns)
     with context.catalog.reading() as connection:
         steps = resolve(connection, context.flow) if variant is None else older(connection, context, stage, variant)
         step = next(step for step in steps if step.stage.name == stage)
@@ -109,34 +110,45 @@ def select(
     if not paths or step.variant is None:
         raise NotReady(f"nothing of {stage} is there yet ({never}); make it with: featurestore run {context.root.path}")
     with open_partition(paths[0]) as file:
-        return Selection(stage, step.variant, file.layout, images, pieces)
+        layout = file.layout
+    _check_columns(columns, images, layout, known)
+    return Selection(stage, step.variant, layout, images, pieces)
 
 
-def _check_stage(context: Context, stage: str) -> None:
+def check_stage(context: Context, stage: str) -> None:
+    """Make sure that a stage makes descriptors.
+
+    Raises:
+        QueryError: it does not.
+    """
     names = [s.name for s in context.flow if isinstance(s, ChunkStage)]
     if stage not in names:
         fits = ", which makes a model and no descriptors" if stage in [s.name for s in context.flow] else ""
         raise QueryError(f"there are no descriptors of {stage!r}{fits}; the stages are {', '.join(names)}")
 
 
-def _choose(context: Context, where: str | None, columns: Sequence[str]) -> pa.Table:
-    wanted = list(dict.fromkeys(["image_id", "chunk_id", "filename", *columns]))
+def _choose(context: Context, where: str | None, columns: Sequence[str]) -> tuple[pa.Table, list[str]]:
+    """Return the chosen images with those of the columns that `images` has, and the names of all that it has."""
     with asking(context, f"images {where or ''}") as connection:
         view = connection.view("images")
-        _check_columns(columns, view.columns)
+        spelt = {name.lower(): name for name in view.columns}
+        asked = [name for name in columns if name.lower() in spelt and name not in OF_PARTITIONS]
+        wanted = list(dict.fromkeys(["image_id", "chunk_id", "filename", *asked]))
         try:
             chosen = view if where is None else view.filter(where)
             table = chosen.project(", ".join(map(identifier, wanted))).order("image_id").to_arrow_table()
         except duckdb.Error as error:
             raise QueryError(f"where {where!r} can't be evaluated: {explain(error)}") from error
-    return table.rename_columns(wanted).combine_chunks()
+        return table.rename_columns(wanted).combine_chunks(), view.columns
 
 
-def _check_columns(columns: Sequence[str], known: Sequence[str]) -> None:
+def _check_columns(columns: Sequence[str], images: pa.Table, layout: Layout, known: Sequence[str]) -> None:
+    stored = layout.schema().names
     for name in columns:
-        if name.lower() not in [column.lower() for column in known]:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"the columns of images are {', '.join(known)}"
+        if name not in images.column_names and name not in stored:
+            every = list(dict.fromkeys([*stored, *known]))
+            near = difflib.get_close_matches(name, every, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"the columns are {', '.join(every)}"
             raise QueryError(f"there is no column {name!r}; {hint}")
 
 
@@ -170,15 +182,22 @@ def _pieces(context: Context, images: pa.Table, states: Mapping[int, Mapping[str
     borders = [0, *(np.flatnonzero(np.diff(chunks)) + 1).tolist(), len(chunks)] if len(chunks) else []
     for start, stop in pairwise(borders):
         row = states[int(chunks[start])]
-        if row["payload"] is None:
-            path, why = None, never
-        elif not row["current"] or not row["upstream_current"]:
-            path, why = None, "input changed"
-        elif row["pruned"]:
-            path, why = None, PRUNED
-        else:
-            path, why = context.root.local(row["path"]), ""
-        yield Piece(row["chunk_id"], row["first_image_id"], start, stop, path, why)
+        yield Piece(row["chunk_id"], row["first_image_id"], start, stop, *partition_of(context, row, never))
+
+
+def partition_of(context: Context, state: Mapping[str, Any], never: str) -> tuple[Path | None, str]:
+    """Return the partition of one chunk, or None and why there is none.
+
+    Args:
+        context: of the store.
+        state: one row of `plan.chunk_states`.
+        never: why there is none where there never was one.
+    """
+    if state["payload"] is None:
+        return None, never
+    if not state["current"] or not state["upstream_current"]:
+        return None, "input changed"
+    return (None, PRUNED) if state["pruned"] else (context.root.local(state["path"]), "")
 
 
 def _refuse_missing(context: Context, stage: str, pieces: Sequence[Piece]) -> None:
@@ -249,7 +268,7 @@ def iter_tables(selection: Selection, columns: Sequence[str]) -> Iterator[pa.Tab
 
     Args:
         selection: from `select`.
-        columns: of `Selection.images` or of the partitions; the former come first where both have a name.
+        columns: that were given to `select`, or are in every partition.
 
     Raises:
         CorruptFile: a partition is damaged.

@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parent.parent / "featurestore"
 # A package stands for everything in it: "stages" is also stages.extract. "__init__" is `from featurestore import ...`.
 LAYERS = [
     "__main__ cli demo __init__",
-    "cli_ask cli_exchange cli_upkeep cli_shared",
+    "cli_ask cli_exchange cli_upkeep cli_shared interrupt",
     "text",
     "store",
     "reading upkeep opened",

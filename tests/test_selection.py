@@ -119,7 +119,7 @@ def test_a_where_that_can_not_be_evaluated(finished: FeatureStore, where: str, s
         ({"stage": "fit_pca"}, "'fit_pca', which makes a model and no descriptors; the stages are extract, project"),
         ({"stage": "sift"}, "there are no descriptors of 'sift'; the stages are extract, project, quantize"),
         ({"columns": ["rotatoin"]}, "there is no column 'rotatoin'; did you mean 'rotation'?"),
-        ({"columns": ["artist"]}, "there is no column 'artist'; the columns of images are image_id, filename, subset"),
+        ({"columns": ["artist"]}, "there is no column 'artist'; the columns are image_id, filename, status, error"),
         ({"variant": "123"}, "quantize has no variant '123'; the variants of quantize are: "),
         ({"variant": ""}, "the variants of quantize are: "),
     ],

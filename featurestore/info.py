@@ -1,0 +1,90 @@
+"""Everything that the store knows about one image."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from featurestore.catalog import arrow
+from featurestore.context import Context
+from featurestore.plan import Step, chunk_states, resolve, why_missing
+from featurestore.selection import PENDING, partition_of
+from featurestore.stages import ChunkStage
+
+
+@dataclass(frozen=True)
+class ImageStage:
+    """What one variant of a stage made of an image."""
+
+    stage: str
+    variant: str | None
+    current: bool  # of the recipe as it is now
+    status: str
+    error: str | None
+    n_descriptors: int
+    model_id: str | None  # the model that was used
+    partition: str | None  # its file, below the store; None for one that was pruned or is not there
+
+
+@dataclass(frozen=True)
+class ImageInfo:
+    """One image: its row of the dataset, what the stages made of it, and which models learnt from it."""
+
+    image_id: int
+    filename: str
+    subset: str
+    chunk_id: int
+    dataset: Mapping[str, Any]  # the CSV's other columns
+    stages: tuple[ImageStage, ...]  # current ones in the order of the flow, then those of older recipes
+    trained: tuple[tuple[str, str], ...]  # fit stage and model_id
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain values, for JSON."""
+        return dataclasses.asdict(self)
+
+
+def info(context: Context, image_id: int) -> ImageInfo:
+    """Return everything about the image with this id."""
+    key = {"id": image_id}
+    with context.catalog.reading() as connection:
+        image = arrow(connection, "SELECT * FROM images WHERE image_id = $id", key).to_pylist()[0]
+        columns = arrow(connection, "SELECT * FROM dataset_columns WHERE image_id = $id", key).to_pylist()
+        steps = [step for step in resolve(connection, context.flow) if isinstance(step.stage, ChunkStage)]
+        made = arrow(connection, MADE, key).to_pylist()
+        trained = arrow(connection, TRAINED, key).to_pylist()
+        states = {s["stage"]: s for s in chunk_states(connection, steps) if s["chunk_id"] == image["chunk_id"]}
+        current = [_current(context, connection, step, states[step.stage.name], made) for step in steps]
+    variants = {stage.variant for stage in current}
+    older = [_made(row, current=False) for row in made if row["variant"] not in variants]
+    dataset = {name: value for name, value in (columns[0] if columns else {}).items() if name != "image_id"}
+    pairs = tuple((row["stage"], row["model_id"]) for row in trained)
+    return ImageInfo(**image, dataset=dataset, stages=(*current, *older), trained=pairs)
+
+
+MADE = """SELECT r.stage, r.variant, r.status, r.error, r.n_descriptors, v.model_id,
+                 CASE WHEN p.pruned THEN NULL ELSE p.path END AS partition
+          FROM results r LEFT JOIN variants v ON v.variant = r.variant
+          LEFT JOIN partitions p ON p.stage = r.stage AND p.variant = r.variant AND p.chunk_id = r.chunk_id
+          WHERE r.image_id = $id ORDER BY r.stage, r.variant"""
+
+TRAINED = """SELECT m.stage, m.model_id FROM training_images t JOIN models m ON m.model_id = t.model_id
+             WHERE t.image_id = $id ORDER BY m.stage, m.generation, m.model_id"""
+
+
+def _made(row: Mapping[str, Any], *, current: bool) -> ImageStage:
+    return ImageStage(**row, current=current)
+
+
+def _current(
+    context: Context, connection: sa.Connection, step: Step, state: Mapping[str, Any], made: list[dict[str, Any]]
+) -> ImageStage:
+    never = why_missing(connection, step) if state["payload"] is None else ""
+    _, why = partition_of(context, state, never)
+    found = [row for row in made if row["variant"] == step.variant]
+    if found and (not why or state["pruned"]):
+        return _made(found[0], current=True)
+    return ImageStage(step.stage.name, step.variant, True, PENDING, why, 0, step.model_id, None)

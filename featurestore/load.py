@@ -1,0 +1,180 @@
+"""From partitions to arrays: an Arrow table with one row per image, batches of it, or one contiguous matrix."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from featurestore.catalog import arrow
+from featurestore.context import Context
+from featurestore.errors import CorruptFile, NotReady, QueryError
+from featurestore.memory import refuse_if_too_large
+from featurestore.partition import KEYPOINT_COLUMNS, Layout
+from featurestore.selection import Piece, Selection, groups_of, iter_tables, open_partition, read_group, select
+
+COLUMNS = ("image_id", "filename", "subset", "status", "n_descriptors", "descriptors")
+THREADS = 4  # decompression is most of the work, and more threads than this only wait for the disk
+
+
+class Matrix(NamedTuple):
+    """The descriptors of many images: those of ``image_ids[i]`` are ``codes[offsets[i]:offsets[i + 1]]``.
+
+    ``codes`` is ``(N, dim)`` of the stage's dtype, contiguous; ``offsets`` is ``(n_images + 1,)`` int64; ``image_ids``
+    is ``(n_images,)`` int64, ascending. An image without descriptors has an empty range.
+    """
+
+    codes: NDArray[Any]
+    offsets: NDArray[np.int64]
+    image_ids: NDArray[np.int64]
+
+
+def choose(
+    context: Context,
+    *,
+    stage: str,
+    where: str | None,
+    columns: Sequence[str] | None,
+    keypoints: bool,
+    variant: str | None,
+    allow_missing: bool,
+) -> tuple[Selection, list[str]]:
+    """Return the chosen images, and the columns of the answer.
+
+    Raises:
+        QueryError: ``where``, the stage, the variant or a column can't be used.
+        NotReady: chosen images lack the stage, or it keeps no keypoints.
+    """
+    names = list(dict.fromkeys(COLUMNS if columns is None else columns))
+    selection = select(context, stage=stage, where=where, variant=variant, allow_missing=allow_missing, columns=names)
+    if not keypoints:
+        return selection, names
+    if not selection.layout.keypoints:
+        raise NotReady(f"variant {selection.variant} of {stage} keeps no keypoints; load those of another stage")
+    clashes = [name for name in KEYPOINT_COLUMNS if name in selection.images.column_names]
+    if clashes:
+        raise QueryError(
+            f"{clashes[0]!r} is a column of the dataset and one of the keypoints; ask for one of them at a time"
+        )
+    return selection, list(dict.fromkeys([*names, *KEYPOINT_COLUMNS]))
+
+
+def load(selection: Selection, columns: Sequence[str]) -> pa.Table:
+    """Return one row per chosen image, in ``image_id`` order."""
+    tables = list(iter_tables(selection, columns))
+    return pa.concat_tables(tables) if tables else selection.schema(columns).empty_table()
+
+
+def batches(selection: Selection, columns: Sequence[str], rows: int) -> Iterator[pa.Table]:
+    """Yield the rows of `load` in tables of ``rows`` rows; the last has what is left.
+
+    At most ``rows`` rows and one row group are in memory.
+    """
+    held: list[pa.Table] = []
+    for table in iter_tables(selection, columns):
+        held.append(table)
+        while sum(map(len, held)) >= rows:
+            joined = pa.concat_tables(held)
+            yield joined.slice(0, rows)
+            held = [joined.slice(rows)] if len(joined) > rows else []
+    if held:
+        yield pa.concat_tables(held)
+
+
+def matrix(context: Context, selection: Selection) -> Matrix:
+    """Return the descriptors of all chosen images as one array.
+
+    Raises:
+        NotEnoughSpace: it does not fit into memory.
+        CorruptFile: a partition is damaged, or not what the catalog says.
+    """
+    counts = descriptor_counts(context, selection)
+    offsets = np.zeros(len(counts) + 1, np.int64)
+    np.cumsum(counts, out=offsets[1:])
+    dtype = np.dtype(selection.layout.dtype).newbyteorder("<")
+    width = selection.layout.dim * dtype.itemsize
+    refuse_if_too_large(
+        f"{int(offsets[-1]):,} descriptors of {selection.stage}",
+        int(offsets[-1]) * width,
+        instead="read them in parts with iter_batches, or export them as npy and map that into memory",
+    )
+    codes = np.empty((int(offsets[-1]), selection.layout.dim), dtype)
+    filler = _Filler(selection, codes.reshape(-1).view(np.uint8), offsets * width)
+    with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
+        for _ in pool.map(filler.fill, [piece for piece in selection.pieces if piece.path is not None]):
+            pass  # what a thread raised is raised here
+    return Matrix(codes, offsets, selection.image_ids)
+
+
+def descriptor_counts(context: Context, selection: Selection) -> NDArray[np.int64]:
+    """Return the number of descriptors of each chosen image, 0 for one that is pending, from the catalog alone."""
+    query = "SELECT image_id, n_descriptors FROM results WHERE stage = $stage AND variant = $variant ORDER BY image_id"
+    with context.catalog.reading() as connection:
+        found = arrow(connection, query, {"stage": selection.stage, "variant": selection.variant})
+    known, numbers = found["image_id"].to_numpy(), found["n_descriptors"].to_numpy()
+    counts = np.zeros(len(selection.images), np.int64)
+    if len(known):
+        places = np.minimum(np.searchsorted(known, selection.image_ids), len(known) - 1)
+        counts = np.where(known[places] == selection.image_ids, numbers[places], 0).astype(np.int64)
+    for piece in selection.pieces:
+        if piece.path is None:
+            counts[piece.start : piece.stop] = 0
+    return counts
+
+
+class _Filler:
+    """Copies BLOBs to their places in one flat array: from the decompressed row group, in one piece."""
+
+    def __init__(self, selection: Selection, flat: NDArray[np.uint8], starts: NDArray[np.int64]) -> None:
+        """Take the array and where each image begins in it, in bytes."""
+        self._selection, self._flat, self._starts = selection, flat, starts
+
+    def fill(self, piece: Piece) -> None:
+        """Copy one chunk's descriptors."""
+        assert piece.path is not None
+        with open_partition(piece.path) as file:
+            for group in groups_of(self._selection, piece, file.row_group_sizes()):
+                table = read_group(file, self._selection, group, ["descriptors"])
+                at = group.start
+                for blobs in table["descriptors"].chunks:
+                    ends, values = blob_bytes(blobs)
+                    expected = self._starts[at : at + len(blobs) + 1]
+                    if not np.array_equal(ends - ends[0], expected - expected[0]):
+                        raise CorruptFile(
+                            f"{piece.path.name} does not hold as many descriptors as the catalog says; "
+                            "put back a copy of it"
+                        )
+                    self._flat[expected[0] : expected[-1]] = values
+                    at += len(blobs)
+
+
+def blob_bytes(blobs: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    """Return where each BLOB of a binary array begins and the last ends, and all of their bytes, without a copy.
+
+    A null has no bytes. The offsets are ``(n + 1,)``; what the first says is where the bytes begin.
+    """
+    kind = np.int64 if pa.types.is_large_binary(blobs.type) else np.int32
+    _, offsets, values = blobs.buffers()
+    if offsets is None or not len(blobs):
+        return np.zeros(len(blobs) + 1, np.int64), np.empty(0, np.uint8)
+    ends = np.frombuffer(offsets, kind)[blobs.offset : blobs.offset + len(blobs) + 1].astype(np.int64)
+    data = np.frombuffer(values, np.uint8) if values is not None and values.size else np.empty(0, np.uint8)
+    return ends, data[ends[0] : ends[-1]]
+
+
+def arrays(table: pa.Table) -> list[NDArray[Any] | None]:
+    """Return the descriptors of each row of a loaded table as an ``(n, dim)`` array, without a copy; None for none.
+
+    Raises:
+        QueryError: it has no column ``descriptors``, or does not come from `load`.
+    """
+    metadata = table.schema.metadata or {}
+    if "descriptors" not in table.column_names or b"dim" not in metadata:
+        raise QueryError("arrays takes a table from load or iter_batches that has the column descriptors")
+    layout = Layout(dim=int(metadata[b"dim"]), dtype=metadata[b"dtype"].decode())
+    return [layout.matrix(blob.as_buffer()) if blob.is_valid else None for blob in table["descriptors"]]

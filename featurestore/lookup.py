@@ -1,0 +1,175 @@
+"""One image out of millions, by name: a snapshot of the catalog is kept for as long as the catalog stays the same."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from featurestore.catalog import arrow
+from featurestore.context import Context
+from featurestore.encode import Encoder, bounds, make_encoder
+from featurestore.errors import CorruptFile, NothingUsable, NotReady, QueryError
+from featurestore.partition import Layout, PartitionFile, Row
+from featurestore.plan import chunk_states, resolve, why_missing
+from featurestore.selection import check_stage, older, open_partition, partition_of
+from featurestore.storage import CATALOG, CONFIG
+
+OPEN_FILES = 64  # partitions whose footers are kept
+
+Signature = tuple[tuple[int, int, int] | None, ...]
+
+
+def signature(store: Path) -> Signature:
+    """Return what changes whenever the catalog or the recipe does: their files' times, sizes and inodes."""
+    # what a killed process committed is still in the log beside the catalog
+    return tuple(_file_signature(store / name) for name in (CATALOG, f"{CATALOG}.wal", CONFIG))
+
+
+def _file_signature(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+@dataclass
+class _Variant:
+    """Where one variant of a stage lies: of every chunk its first image and its partition, or why there is none."""
+
+    name: str
+    chunks: dict[int, tuple[int, Path | None, str]]
+
+
+@dataclass
+class _Open:
+    """An open partition, and the position at which each of its row groups begins."""
+
+    file: PartitionFile
+    borders: NDArray[np.int64]
+
+
+@dataclass
+class Lookup:
+    """A snapshot of the catalog's small tables, and the partitions that were read last. Threads may share it."""
+
+    context: Context
+    signature: Signature
+    _images: pa.Table | None = None
+    _variants: dict[tuple[str, str | None], _Variant] = field(default_factory=dict)
+    _bounds: dict[str | None, tuple[NDArray[np.float32], NDArray[np.float32]]] = field(default_factory=dict)
+    _open: OrderedDict[Path, _Open] = field(default_factory=OrderedDict)
+    _lock: threading.RLock = field(default_factory=threading.RLock)
+
+    @property
+    def images(self) -> pa.Table:
+        """``image_id``, ``chunk_id`` and ``filename`` of every image."""
+        with self._lock:
+            if self._images is None:
+                with self.context.catalog.reading() as connection:
+                    query = "SELECT image_id, chunk_id, filename FROM images ORDER BY image_id"
+                    self._images = arrow(connection, query)
+            return self._images
+
+    def find(self, filename: str) -> tuple[int, int]:
+        """Return the ``image_id`` and ``chunk_id`` of an image.
+
+        Raises:
+            QueryError: there is no such image; the message has the most similar name.
+        """
+        position = pc.index(self.images["filename"], filename).as_py()
+        if position < 0:
+            near = nearest(self.images["filename"], filename)
+            hint = f"did you mean {near!r}?" if near else "names are those of the dataset CSV, below the image folder"
+            raise QueryError(f"there is no image {filename!r} in {self.context.root.path}; {hint}")
+        return self.images["image_id"][position].as_py(), self.images["chunk_id"][position].as_py()
+
+    def row(self, filename: str, *, stage: str, variant: str | None, columns: Sequence[str]) -> tuple[Row, Layout]:
+        """Return what a stage made of an image, columns of its partition, and the partition's layout.
+
+        Raises:
+            QueryError: there is no such image, stage or variant.
+            NotReady: the stage has not been run on it, or it keeps no keypoints.
+            StoreBusy: a run has just made its chunk anew.
+            NothingUsable: the image file could not be used.
+        """
+        check_stage(self.context, stage)
+        image_id, chunk_id = self.find(filename)
+        with self._lock:
+            found = self._variant(stage, variant)
+            first, path, why = found.chunks[chunk_id]
+            if path is None:
+                raise NotReady(
+                    f"{stage} is not there for {filename!r}: {why}; make it with: "
+                    f"featurestore run {self.context.root.path} {stage}"
+                )
+            opened = self._opened(path)
+            if "x" in columns and not opened.file.layout.keypoints:
+                raise NotReady(f"variant {found.name} of {stage} keeps no keypoints; ask for those of another stage")
+            group = int(np.searchsorted(opened.borders, image_id - first, side="right")) - 1
+            table = opened.file.table(group, ["image_id", "filename", "status", "error", *columns])
+        row = next(opened.file.rows_of(table.slice(image_id - first - int(opened.borders[group]), 1)))
+        if row.image_id != image_id:
+            raise CorruptFile(f"{path.name} does not hold the images that the catalog says; put back a copy of it")
+        if row.status not in ("ok", "empty"):
+            raise NothingUsable(f"{filename!r} has no descriptors: {row.error or 'nothing is known'} ({row.status})")
+        return row, opened.file.layout
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """What a new image goes through."""
+        return make_encoder(self.context)
+
+    def bounds(self, variant: str | None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the bounds that a variant of quantize used: least and greatest value of every dimension."""
+        if variant not in self._bounds:
+            self._bounds[variant] = bounds(self.context, variant)
+        return self._bounds[variant]
+
+    def _variant(self, stage: str, variant: str | None) -> _Variant:
+        key = (stage, variant)
+        if key not in self._variants:
+            context = self.context
+            with context.catalog.reading() as connection:
+                steps = (
+                    resolve(connection, context.flow) if variant is None else older(connection, context, stage, variant)
+                )
+                step = next(step for step in steps if step.stage.name == stage)
+                states = [row for row in chunk_states(connection, steps) if row["stage"] == stage]
+                never = why_missing(connection, step) if variant is None else "never run"
+            chunks = {s["chunk_id"]: (s["first_image_id"], *partition_of(context, s, never)) for s in states}
+            self._variants[key] = _Variant(step.variant or "", chunks)
+        return self._variants[key]
+
+    def _opened(self, path: Path) -> _Open:
+        if path not in self._open:
+            file = open_partition(path)
+            self._open[path] = _Open(file, np.cumsum([0, *file.row_group_sizes()], dtype=np.int64))
+            if len(self._open) > OPEN_FILES:
+                self._open.popitem(last=False)  # whoever still reads it keeps it open
+        self._open.move_to_end(path)
+        return self._open[path]
+
+
+def nearest(filenames: pa.ChunkedArray, filename: str) -> str | None:
+    """Return the name that is most like ``filename``: the same file in a folder, else one spelt alike."""
+    with duckdb.connect() as connection:
+        connection.register("names", pa.table({"filename": filenames}))
+        found = connection.sql(
+            """SELECT filename FROM names
+               WHERE ends_with(filename, '/' || $name) OR jaro_winkler_similarity(filename, $name) > 0.85
+               ORDER BY ends_with(filename, '/' || $name) DESC, jaro_winkler_similarity(filename, $name) DESC, filename
+               LIMIT 1""",
+            params={"name": filename},
+        ).fetchall()
+    return str(found[0][0]) if found else None

@@ -1,0 +1,47 @@
+"""How much memory is free, asked before something large is allocated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from featurestore.errors import NotEnoughSpace
+from featurestore.progress import human_bytes
+
+MEMINFO = Path("/proc/meminfo")
+CGROUP = Path("/sys/fs/cgroup")  # of a container: its limit is below what the machine has
+
+
+def free_memory() -> int | None:
+    """Return the bytes that can be allocated without swapping, or None where nothing tells."""
+    limits = [limit for limit in (_machine(), _container()) if limit is not None]
+    return min(limits, default=None)
+
+
+def _machine() -> int | None:
+    try:
+        lines = MEMINFO.read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    return int(found[0]) * 1024 if found else None
+
+
+def _container() -> int | None:
+    try:
+        limit, used = ((CGROUP / name).read_text(encoding="ascii") for name in ("memory.max", "memory.current"))
+        return max(int(limit) - int(used), 0)
+    except (OSError, ValueError):  # none, or "max"
+        return None
+
+
+def refuse_if_too_large(what: str, n_bytes: int, *, instead: str) -> None:
+    """Make sure that something fits into memory, before the system kills the process for trying.
+
+    Raises:
+        NotEnoughSpace: it does not; the message says what to do ``instead``.
+    """
+    free = free_memory()
+    if free is not None and n_bytes > free:
+        raise NotEnoughSpace(
+            f"{what} would take {human_bytes(n_bytes)} of memory, and {human_bytes(free)} are free; {instead}"
+        )
