@@ -8,9 +8,38 @@ from typing import Any
 
 from featurestore.errors import CorruptFile
 from featurestore.ledger import check_partition, partition_name
-from featurestore.partition import Layout, PartitionFile, PartitionWriter, Row
-from featurestore.plan import Work
+from featurestore.partition import FORMAT, Layout, PartitionFile, PartitionWriter, Row
+from featurestore.plan import Step, Work
+from featurestore.records import versions
 from featurestore.storage import Root, room_on_disk
+
+
+def partition_manifest(step: Step, work: Work, *, origin: str) -> dict[str, Any]:
+    """Return the manifest of a partition that is to be made; its ``payload`` is known when its rows are.
+
+    Args:
+        step: the stage, with its variant.
+        work: the chunk.
+        origin: ``run``, or ``npz`` for descriptors that were imported.
+    """
+    known = versions()
+    if origin != "run":  # the libraries here had no part in computing the descriptors
+        known = {name: known[name] for name in ("featurestore", "numpy", "pyarrow")}
+    return {
+        "format": FORMAT,
+        "stage": step.stage.name,
+        "version": step.stage.version,
+        "parameters": step.stage.parameters(),
+        "variant": step.variant,
+        "reads_variant": step.reads_variant,
+        "model_id": step.model_id,
+        "chunk_id": work.chunk_id,
+        "first_image_id": work.first_image_id,
+        "n_images": work.n_images,
+        "input_payload": work.input_payload,
+        "origin": origin,
+        "versions": known,
+    }
 
 
 class Assembly:
@@ -21,6 +50,7 @@ class Assembly:
         self._root, self._work, self._manifest = root, work, manifest
         self._ready: dict[int, Row] = {}
         self._position = 0
+        self.held_bytes = 0  # of descriptors whose turn has not come
         self._stack = ExitStack()
         path = self._stack.enter_context(root.temporary(self._name("new")))
         self._path = path
@@ -51,6 +81,7 @@ class Assembly:
             while not self.complete and (row := self._next()) is not None:
                 self._writer.write(row)
                 self._position += 1
+        self.held_bytes = sum(_n_bytes(row) for row in self._ready.values())
 
     def _next(self) -> Row | None:
         image_id = self._work.first_image_id + self._position
@@ -63,10 +94,20 @@ class Assembly:
             return row
         return next(self._old)
 
+    def finish(self) -> None:
+        """Write the end of the file, once it is `complete`. What is left to do is to `publish` it.
+
+        Raises:
+            NotEnoughSpace: the disk is full.
+        """
+        with room_on_disk(self._name("*")):
+            if not self._writer.payload:
+                self._writer.close()
+
     def publish(self) -> str:
         """Give the file its final name, and return it. A file of that name with the same rows is left as it is."""
         with self._stack, room_on_disk(self._name("*")):
-            self._writer.close()
+            self.finish()
             name = self._name(self._writer.payload)
             if not self._is_there(name):
                 self._root.publish(self._path, name)
@@ -84,3 +125,7 @@ class Assembly:
     def abandon(self) -> None:
         """Remove the temporary file."""
         self._stack.close()
+
+
+def _n_bytes(row: Row) -> int:
+    return 0 if row.descriptors is None else row.descriptors.nbytes

@@ -12,6 +12,7 @@ import click
 
 from featurestore._version import __version__
 from featurestore.cli_ask import VERBS as ASK
+from featurestore.cli_exchange import VERBS as EXCHANGE
 from featurestore.cli_shared import STORE, as_json, open_store
 from featurestore.errors import FeatureStoreError
 
@@ -138,7 +139,7 @@ def demo(folder: Path) -> None:
     run_demo(folder)
 
 
-for verb in ASK:
+for verb in (*ASK, *EXCHANGE):
     cli.add_command(verb)
 
 

@@ -38,13 +38,20 @@ def versions() -> dict[str, str]:
 
 
 @contextmanager
-def recorded_run(context: Context, step: Step, *, workers: int) -> Iterator[dict[str, Any]]:
-    """Record a run of a stage. The counts put into the yielded dictionary are recorded at its end, however it ends."""
+def recorded_run(context: Context, step: Step, *, workers: int, verb: str | None = None) -> Iterator[dict[str, Any]]:
+    """Record a run of a stage. The counts put into the yielded dictionary are recorded at its end, however it ends.
+
+    Args:
+        context: of the store.
+        step: the stage.
+        workers: processes.
+        verb: what made its partitions, if that was not the stage itself; recorded in the stage's place.
+    """
     run_id, started = uuid.uuid4().hex, time.perf_counter()
     counts: dict[str, Any] = {"n_chunks": 0, "n_images": 0, "n_descriptors": 0, "n_bytes": 0}
     begun = {
         "run_id": run_id,
-        "stage": step.stage.name,
+        "stage": verb or step.stage.name,
         "variant": step.variant,
         "parameters": step.stage.parameters(),
         "versions": versions(),

@@ -10,7 +10,7 @@ from typing import Any
 
 import threadpoolctl
 
-from featurestore.assembly import Assembly
+from featurestore.assembly import Assembly, partition_manifest
 from featurestore.catalog import arrow
 from featurestore.context import Context
 from featurestore.engines import Engine, Task, dispatch, open_engine
@@ -18,10 +18,10 @@ from featurestore.errors import NothingUsable, NotReady
 from featurestore.fits import run_fit
 from featurestore.ledger import record_file
 from featurestore.models import read_arrays
-from featurestore.partition import FORMAT, PartitionFile, Row
+from featurestore.partition import PartitionFile, Row
 from featurestore.plan import StagePlan, Work, chunk_list, make_plan, resolve
 from featurestore.progress import StageSummary
-from featurestore.records import recorded_run, versions
+from featurestore.records import recorded_run
 from featurestore.stages import Arrays, ChunkStage, Extract, FitStage, TransformStage
 from featurestore.tasks import ImageBlock, RowBlock
 
@@ -222,30 +222,15 @@ class ChunkRun:
         self._context.reporter.advance(len(rows))
 
     def _begin(self, work: Work) -> Assembly:
-        reads = None
+        reads, origin = None, "run"
         if work.input_path is not None:
             with PartitionFile(self._context.root.local(work.input_path)) as file:
                 reads = file.layout
-        layout = self._stage.layout(reads, self._model)
-        return Assembly(self._context.root, work, layout=layout, manifest=self._manifest(work))
-
-    def _manifest(self, work: Work) -> dict[str, Any]:
-        step = self._plan.step
-        return {
-            "format": FORMAT,
-            "stage": self._stage.name,
-            "version": self._stage.version,
-            "parameters": self._stage.parameters(),
-            "variant": step.variant,
-            "reads_variant": step.reads_variant,
-            "model_id": step.model_id,
-            "chunk_id": work.chunk_id,
-            "first_image_id": work.first_image_id,
-            "n_images": work.n_images,
-            "input_payload": work.input_payload,
-            "origin": "run",
-            "versions": versions(),
-        }
+        if work.redo is not None and work.old_path is not None:  # the other rows stay what they were
+            with PartitionFile(self._context.root.local(work.old_path)) as old:
+                origin = old.manifest["origin"]
+        manifest = partition_manifest(self._plan.step, work, origin=origin)
+        return Assembly(self._context.root, work, layout=self._stage.layout(reads, self._model), manifest=manifest)
 
 
 def _n_images(work: Work) -> int:

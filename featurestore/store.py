@@ -12,6 +12,7 @@ from featurestore.config import StoreSettings, build, render
 from featurestore.context import Context
 from featurestore.errors import ConfigError, DatasetError, FeatureStoreError, StoreExists
 from featurestore.estimate import Estimate, estimate, refuse_if_too_large
+from featurestore.import_npz import ImportReport, import_npz
 from featurestore.ingest import IngestReport
 from featurestore.opened import StrPath
 from featurestore.progress import Silent, StageSummary, Terminal
@@ -118,6 +119,26 @@ class FeatureStore(Reading):
             warnings.append("no image is train, so there is nothing to learn the PCA from")
         self.ingested = replace(report, warnings=warnings)
         return self.ingested
+
+    def import_npz(self, folder: StrPath, *, quiet: bool = True) -> ImportReport:
+        """Make extract partitions of the notebook's chunk files, ``sift_chunk_*.npz``, without redoing the extraction.
+
+        Filenames are matched with the catalog; a chunk is published when all its members were found. Nothing in the
+        files is run. There are no keypoints in them, and everything downstream works without.
+
+        Args:
+            folder: where the files are.
+            quiet: show nothing.
+
+        Raises:
+            ConfigError: the recipe's descriptors are not those of the notebook.
+            DatasetError: there are no files, or they hold something else.
+            CorruptFile: a file is damaged, or holds more than arrays. Chunks that were published stay.
+            LossyDescriptors: a value is not a whole number from 0 to 255.
+            StoreBusy: another process is changing the store.
+        """
+        with self._changing("import-npz", Silent() if quiet else Terminal()) as context:
+            return import_npz(context, Path(folder).expanduser().resolve())
 
     def run(
         self,

@@ -8,11 +8,14 @@ from typing import Any
 from tabulate import tabulate
 
 from featurestore.estimate import Estimate
+from featurestore.import_npz import ImportReport
 from featurestore.ingest import IngestReport
+from featurestore.plan import chunk_list
 from featurestore.progress import counted, human_bytes, human_seconds
 from featurestore.status import StageStatus, Status
 
 NUMBERS = "right"
+MOST_WAITING = 5  # chunks that are named with what they wait for
 
 
 def status_text(status: Status) -> str:
@@ -100,6 +103,34 @@ def ingest_text(report: IngestReport) -> str:
         done = f"{counted(report.n_new, 'image')} new, {report.n_changed:,} changed"
     gone = f", {report.n_gone:,} are not in the dataset any more and were kept" if report.n_gone else ""
     return f"{done}{gone}; {counted(report.n_images, 'image')} ({subsets}) in {counted(report.n_chunks, 'chunk')}"
+
+
+def import_text(report: ImportReport) -> str:
+    """Return what became of the notebook's files, a line for each kind of thing that people may have to look after."""
+    lines = [f"{counted(report.n_files, 'file')}: {counted(report.n_matched, 'image')} of this store"]
+    if report.published:
+        statuses = ", ".join(f"{n:,} {status}" for status, n in report.statuses.items())
+        lines.append(f"published {chunk_list(report.published)}: {statuses}")
+    if report.left_alone:
+        whose = "they have their" if len(report.left_alone) > 1 else "it has its"
+        lines.append(f"left alone {chunk_list(report.left_alone)}: {whose} descriptors already")
+    for chunk in report.waiting[:MOST_WAITING]:
+        lacking = ", ".join(chunk.examples) + (", ..." if chunk.n_missing > len(chunk.examples) else "")
+        images = counted(chunk.n_found + chunk.n_missing, "image")
+        lines.append(f"chunk {chunk.chunk_id} waits for {chunk.n_missing:,} of {images} that no file holds: {lacking}")
+    if len(report.waiting) > MOST_WAITING:
+        rest = [chunk.chunk_id for chunk in report.waiting[MOST_WAITING:]]
+        lines.append(f"so do {counted(len(rest), 'more chunk')}: {chunk_list(rest)}")
+    if report.n_absent:
+        lines.append(f"{counted(report.n_absent, 'chunk')} without an image in these files")
+    if report.n_repeated:
+        lines.append(f"{counted(report.n_repeated, 'name')} stood in an earlier file already, which was taken")
+    if report.n_unmatched:
+        more = ", ..." if report.n_unmatched > len(report.unmatched) else ""
+        lines.append(
+            f"{counted(report.n_unmatched, 'name')} of no image of this store: {', '.join(report.unmatched)}{more}"
+        )
+    return "\n".join(lines)
 
 
 def table_text(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -1,0 +1,312 @@
+"""The notebook's chunk files become extract partitions, without redoing the extraction.
+
+First only the filenames of every file are read, to learn which of the store's chunks are there as a whole; then the
+files are read image by image. The files' borders need not be those of the chunks. Rows that come before their turn wait
+in memory, up to a limit; beyond it, chunks are put off to another pass over the files.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+import time
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from featurestore.assembly import Assembly, partition_manifest
+from featurestore.catalog import arrow
+from featurestore.context import Context
+from featurestore.errors import ConfigError, DatasetError, LossyDescriptors
+from featurestore.extractors import Sift
+from featurestore.ledger import record_file
+from featurestore.npz import NotebookFile
+from featurestore.partition import Row
+from featurestore.plan import Step, Work, make_plan, resolve
+from featurestore.progress import StageSummary
+from featurestore.records import recorded_run
+from featurestore.stages import Extract
+
+VERB = "import-npz"
+UNKNOWN = "the notebook kept no descriptors: missing, unreadable or without keypoints"
+HELD_BYTES = 2 << 30  # of descriptors that wait for their turn
+MOST_OPEN = 64  # chunks that are put together at a time
+EXAMPLES = 3
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A chunk of which the files hold some members and lack others."""
+
+    chunk_id: int
+    n_found: int
+    n_missing: int
+    examples: tuple[str, ...]  # filenames of members that no file holds
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What became of the notebook's files."""
+
+    n_files: int
+    n_matched: int  # images of the store that a file holds
+    n_unmatched: int  # names in the files that no image of the store has
+    unmatched: tuple[str, ...]  # the first of them, with their files
+    n_repeated: int  # names that stood in an earlier file already, which was taken
+    published: tuple[int, ...]  # chunks
+    left_alone: tuple[int, ...]  # chunks that have descriptors already
+    waiting: tuple[Waiting, ...]
+    n_absent: int  # chunks of which no file holds a member
+    statuses: dict[str, int]  # images of the published chunks by status
+
+
+def import_npz(context: Context, folder: Path) -> ImportReport:
+    """Make extract partitions of the files in ``folder``; a chunk is published when all its members were found.
+
+    Raises:
+        ConfigError: the recipe's descriptors are not those of the notebook.
+        DatasetError: there are no files, or they hold something else.
+        CorruptFile: a file is damaged, or holds more than arrays. Chunks that were published stay.
+        LossyDescriptors: a value is not a whole number from 0 to 255.
+        NotEnoughSpace: the disk is full.
+    """
+    files = notebook_files(folder)
+    with context.catalog.reading() as connection:
+        steps = resolve(connection, context.flow)
+        plan = make_plan(connection, steps)["extract"]
+    assert isinstance(plan.step.stage, Extract)
+    _refuse_other_recipe(plan.step.stage)
+    found = match(context, files)
+    missing = {work.chunk_id: work for work in plan.todo if work.redo is None}
+    whole = {chunk.chunk_id for chunk in found.chunks if not chunk.n_missing}
+    work = {chunk_id: work for chunk_id, work in missing.items() if chunk_id in whole}
+    statuses: Counter[str] = Counter()
+    if work:
+        statuses = Import(context, plan.step, work, found.members).run()
+    return ImportReport(
+        n_files=len(files),
+        n_matched=sum(chunk.n_found for chunk in found.chunks),
+        n_unmatched=found.n_unmatched,
+        unmatched=found.unmatched,
+        n_repeated=found.n_repeated,
+        published=tuple(sorted(work)),
+        left_alone=tuple(chunk.chunk_id for chunk in found.chunks if chunk.chunk_id not in missing),
+        waiting=tuple(chunk for chunk in found.chunks if chunk.n_missing and chunk.chunk_id in missing),
+        n_absent=plan.n_chunks - len(found.chunks),
+        statuses=dict(statuses),
+    )
+
+
+def notebook_files(folder: Path) -> list[NotebookFile]:
+    """Return the npz files of a folder in numeric order: ``sift_chunk_1000_...`` before ``sift_chunk_10000_...``.
+
+    Raises:
+        DatasetError: the folder is not there or has none, or one of them holds something else.
+        CorruptFile: one of them can't be opened.
+    """
+    if not folder.is_dir():
+        raise DatasetError(f"{folder} is not a folder; name the one with the notebook's sift_chunk_*.npz")
+    paths = [path for path in folder.glob("*.npz") if not path.name.startswith(".")]
+    if not paths:
+        raise DatasetError(f"{folder} has no .npz files; name the folder with the notebook's sift_chunk_*.npz")
+    return [NotebookFile(path) for path in sorted(paths, key=lambda path: _numeric(path.name))]
+
+
+def _numeric(name: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def _refuse_other_recipe(stage: Extract) -> None:
+    if stage.extractor != "sift" or stage.sift != Sift():
+        raise ConfigError(
+            "the notebook's files hold SIFT with OpenCV's defaults, and featurestore.toml asks for other descriptors: "
+            '[extract] is not as init wrote it. Put back extractor = "sift" and the defaults of [extract.sift], or '
+            "extract the images with: featurestore run STORE extract"
+        )
+
+
+@dataclass(frozen=True)
+class Members:
+    """One file, and which images of the store its arrays are: -1 for those that are not to be taken."""
+
+    file: NotebookFile
+    image_ids: NDArray[np.int64]
+    chunk_ids: NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Match:
+    """What the filenames in the files say."""
+
+    members: tuple[Members, ...]
+    chunks: tuple[Waiting, ...]  # every chunk of which a member was found, complete ones included
+    n_unmatched: int
+    unmatched: tuple[str, ...]
+    n_repeated: int
+
+
+# What the files hold, one row per name in the order of the files. Of a name that stands in several, the first counts.
+_MATCHED = """
+SELECT n.file, i.image_id, i.chunk_id,
+       i.image_id IS NOT NULL AND row_number() OVER (PARTITION BY i.image_id ORDER BY n.file, n.position) = 1 AS first
+FROM names n LEFT JOIN images i ON i.filename = n.filename ORDER BY n.file, n.position
+"""
+_CHUNKS = f"""
+SELECT i.chunk_id, count(m.image_id) AS n_found, count(*) - count(m.image_id) AS n_missing,
+       list(i.filename ORDER BY i.image_id) FILTER (WHERE m.image_id IS NULL)[1:{EXAMPLES}] AS examples
+FROM images i LEFT JOIN (SELECT DISTINCT image_id FROM matched) m ON m.image_id = i.image_id
+GROUP BY i.chunk_id HAVING count(m.image_id) > 0 ORDER BY i.chunk_id
+"""
+
+
+def match(context: Context, files: list[NotebookFile]) -> Match:
+    """Find the images that the files' names stand for."""
+    names = [file.filenames() for file in files]
+    sizes = [len(found) for found in names]
+    flat = [name for found in names for name in found]
+    table = pa.table(
+        {
+            "file": pa.array(np.repeat(np.arange(len(files), dtype=np.int32), sizes)),
+            "position": pa.array(np.arange(len(flat))),
+            "filename": pa.array(map(posixpath.normpath, flat), pa.string()),  # as ingest wrote them
+        }
+    )
+    with context.catalog.reading() as connection:
+        raw: Any = connection.connection.dbapi_connection
+        raw.register("names", table)
+        matched = arrow(connection, _MATCHED)
+        raw.register("matched", matched)
+        chunks = arrow(connection, _CHUNKS).to_pylist()
+    known, first = matched["image_id"].is_valid().to_numpy(), matched["first"].to_numpy()
+    image_ids = np.where(first, matched["image_id"].fill_null(-1).to_numpy(), -1)
+    chunk_ids = matched["chunk_id"].fill_null(-1).to_numpy()
+    ends = np.cumsum(sizes)[:-1]
+    unmatched = [
+        f"{flat[i]} in {files[matched['file'][i].as_py()].path.name}" for i in np.flatnonzero(~known)[:EXAMPLES]
+    ]
+    return Match(
+        members=tuple(map(Members, files, np.split(image_ids, ends), np.split(chunk_ids, ends))),
+        chunks=tuple(Waiting(c["chunk_id"], c["n_found"], c["n_missing"], tuple(c["examples"] or ())) for c in chunks),
+        n_unmatched=int(np.count_nonzero(~known)),
+        unmatched=tuple(unmatched),
+        n_repeated=int(np.count_nonzero(known & ~first)),
+    )
+
+
+class Import:
+    """The reading of the files, and the partitions that come of it."""
+
+    def __init__(self, context: Context, step: Step, work: dict[int, Work], members: tuple[Members, ...]) -> None:
+        """Take the chunks that are to be made, all of whose images are among ``members``."""
+        assert isinstance(step.stage, Extract)
+        self._context, self._step, self._work, self._members = context, step, work, members
+        self._layout = step.stage.layout()
+        self._open: dict[int, Assembly] = {}
+        self._complete: dict[int, Assembly] = {}
+        self._found: dict[int, Counter[str]] = {}  # of each chunk, its images by status
+        self._statuses: Counter[str] = Counter()
+        self._counts: dict[str, Any] = {"n_chunks": 0, "n_images": 0, "n_descriptors": 0, "n_bytes": 0}
+
+    def run(self) -> Counter[str]:
+        """Publish every chunk, and return the images by status."""
+        started, summary, reporter = time.perf_counter(), None, self._context.reporter
+        reporter.begin(VERB, sum(work.n_images for work in self._work.values()))
+        try:
+            with recorded_run(self._context, self._step, workers=1, verb=VERB) as record:
+                try:
+                    pending = set(self._work)
+                    while pending:  # every pass publishes at least the first of its chunks
+                        pending -= self._pass(pending)
+                finally:
+                    record.update(self._counts)
+                    for assembly in [*self._open.values(), *self._complete.values()]:
+                        assembly.abandon()
+            seconds = time.perf_counter() - started
+            summary = StageSummary(VERB, **self._counts, statuses=self._statuses, seconds=seconds)
+        finally:
+            reporter.end(summary)
+        return self._statuses
+
+    def _pass(self, pending: Collection[int]) -> set[int]:
+        active, published = set(pending), set[int]()
+        for members in self._members:
+            if np.isin(members.chunk_ids[members.image_ids >= 0], list(active)).any():
+                self._read(members, active)
+                published |= self._publish()
+        return published
+
+    def _read(self, members: Members, active: set[int]) -> None:
+        names = members.file.filenames()
+        found = members.file.descriptors(len(names))
+        # To the very end, although the last images may not be wanted: only there is the file's checksum compared.
+        for name, image_id, chunk_id, descriptors in zip(
+            names, members.image_ids.tolist(), members.chunk_ids.tolist(), found, strict=True
+        ):
+            if image_id < 0 or chunk_id not in active:
+                continue
+            if chunk_id not in self._open and len(self._open) >= MOST_OPEN:
+                active.discard(chunk_id)  # for another pass
+                continue
+            self._take(chunk_id, _row(image_id, name, descriptors, members.file), active)
+
+    def _take(self, chunk_id: int, row: Row, active: set[int]) -> None:
+        if chunk_id not in self._open:
+            work = self._work[chunk_id]
+            manifest = partition_manifest(self._step, work, origin="npz")
+            self._open[chunk_id] = Assembly(self._context.root, work, layout=self._layout, manifest=manifest)
+            self._found[chunk_id] = Counter()
+        assembly = self._open[chunk_id]
+        assembly.add([row])
+        self._found[chunk_id][row.status] += 1
+        if assembly.complete:
+            assembly.finish()
+            self._complete[chunk_id] = self._open.pop(chunk_id)
+        elif assembly.held_bytes:
+            self._make_room(active)
+
+    def _make_room(self, active: set[int]) -> None:
+        """Put off the chunk that holds the most, never the first, as long as too much is held."""
+        held = {chunk_id: assembly.held_bytes for chunk_id, assembly in self._open.items()}
+        total, first = sum(held.values()), min(held)
+        for chunk_id in sorted(held, key=lambda c: (-held[c], -c)):
+            if total > HELD_BYTES and held[chunk_id] and chunk_id != first:
+                self._open.pop(chunk_id).abandon()
+                active.discard(chunk_id)
+                total -= held[chunk_id]
+
+    def _publish(self) -> set[int]:
+        """Publish what is complete. Called when a file was read to its end, and is known to be undamaged."""
+        done = set(self._complete)
+        for chunk_id in sorted(done):
+            values = record_file(self._context.root, self._context.catalog, self._complete[chunk_id].publish())
+            del self._complete[chunk_id]
+            self._statuses += self._found[chunk_id]
+            self._counts["n_chunks"] += 1
+            for name in ("n_images", "n_descriptors", "n_bytes"):
+                self._counts[name] += values[name]
+            self._context.reporter.advance(values["n_images"])
+        return done
+
+
+def _row(image_id: int, name: str, descriptors: NDArray[Any] | None, file: NotebookFile) -> Row:
+    filename = posixpath.normpath(name)
+    if descriptors is None:
+        return Row(image_id, filename, "unknown", UNKNOWN)
+    if not len(descriptors):
+        return Row(image_id, filename, "empty", "no keypoints found")
+    with np.errstate(invalid="ignore"):
+        whole = descriptors.astype(np.uint8)
+    if not np.array_equal(whole, descriptors):
+        worst = descriptors.flat[int(np.argmax(whole != descriptors))]
+        raise LossyDescriptors(
+            f"{file.path.name}: the descriptors of {filename} have the value {worst}, which uint8 can't hold without "
+            "loss, so they are not SIFT as OpenCV computes it; move the file to another folder, and let run extract "
+            "its images"
+        )
+    return Row(image_id, filename, "ok", None, whole)

@@ -1,0 +1,292 @@
+"""The notebook's files become partitions that equal our own but for the keypoints, and nothing is lost in silence."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from featurestore import FeatureStore, import_npz
+from featurestore.assembly import Assembly
+from featurestore.cli import cli
+from featurestore.errors import ConfigError, CorruptFile, DatasetError, LossyDescriptors, StoreBusy
+from featurestore.lock import exclusive
+from featurestore.partition import PartitionFile, Row
+from featurestore.storage import Root
+from tests.notebook import Images, write_chunk, write_chunks
+from tests.small import configure, make_small, rows_of, small_store
+
+N = 13  # images, in chunks of 5: 0-4, 5-9, 10-12
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pictures")
+    make_small(folder, n=N)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ours(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    """A store that extracted its images itself. Not to be changed."""
+    store = small_store(tmp_path_factory.mktemp("ours") / "store", pictures)
+    store.run(workers=0)
+    return store
+
+
+@pytest.fixture(scope="module")
+def images(ours: FeatureStore) -> Images:
+    """What the notebook would have kept."""
+    return [(row.filename, row.descriptors) for row in rows_of(ours, "extract")]
+
+
+@pytest.fixture(scope="module")
+def empty(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    return small_store(tmp_path_factory.mktemp("empty") / "store", pictures)
+
+
+@pytest.fixture
+def theirs(empty: FeatureStore, tmp_path: Path) -> FeatureStore:
+    """A store of the same images in which nothing was run."""
+    return FeatureStore(shutil.copytree(empty.path, tmp_path / "store"))
+
+
+def chunks_with_descriptors(store: FeatureStore) -> list[int]:
+    query = "SELECT chunk_id FROM partitions WHERE stage = 'extract' ORDER BY 1"
+    return [chunk for (chunk,) in store.sql(query).fetchall()]
+
+
+@pytest.mark.parametrize("size", [1, 5, 7])
+def test_the_borders_of_the_files_do_not_matter(
+    theirs: FeatureStore, images: Images, tmp_path: Path, size: int
+) -> None:
+    write_chunks(tmp_path / "npz", images, size=size)
+    report = theirs.import_npz(tmp_path / "npz")
+    assert report.published == (0, 1, 2)
+    assert report.statuses == {"ok": N}
+    assert (report.n_files, report.n_matched, report.n_absent) == (-(-N // size), N, 0)
+    for row, (name, descriptors) in zip(rows_of(theirs, "extract"), images, strict=True):
+        assert (row.filename, row.status, row.keypoints) == (name, "ok", None)
+        np.testing.assert_array_equal(row.descriptors, descriptors)
+        assert set(row.extra.values()) == {None}
+
+
+def test_everything_downstream_is_what_our_own_extraction_gives(
+    theirs: FeatureStore, ours: FeatureStore, images: Images, tmp_path: Path
+) -> None:
+    write_chunks(tmp_path / "npz", images, size=4)
+    theirs.import_npz(tmp_path / "npz")
+    assert [summary.stage for summary in theirs.run(workers=0)] == ["fit_pca", "project", "fit_scale", "quantize"]
+    for stage in ("project", "quantize"):
+        for one, other in zip(rows_of(theirs, stage), rows_of(ours, stage), strict=True):
+            assert one.keypoints is None
+            np.testing.assert_array_equal(one.descriptors, other.descriptors)
+    variants = "SELECT stage, variant FROM partitions GROUP BY ALL ORDER BY 1"
+    assert theirs.sql(variants).fetchall() == ours.sql(variants).fetchall()
+    assert theirs.run(workers=0) == []
+
+
+def test_it_is_recorded(theirs: FeatureStore, images: Images, tmp_path: Path) -> None:
+    write_chunks(tmp_path / "npz", images, size=4)
+    theirs.import_npz(tmp_path / "npz")
+    query = "SELECT stage, outcome, n_chunks, n_images FROM runs"
+    assert theirs.sql(query).fetchall() == [("import-npz", "done", 3, N)]
+    assert theirs.sql("SELECT DISTINCT origin FROM partitions").fetchall() == [("npz",)]
+    path = theirs.path / theirs.sql("SELECT path FROM partitions").fetchall()[0][0]
+    with PartitionFile(path) as file:
+        assert file.manifest["origin"] == "npz"
+        assert set(file.manifest["versions"]) == {"featurestore", "numpy", "pyarrow"}
+
+
+def test_an_import_does_not_make_extract_look_fast(theirs: FeatureStore, images: Images, tmp_path: Path) -> None:
+    write_chunks(tmp_path / "npz", images[:5], size=5)
+    theirs.import_npz(tmp_path / "npz")
+    extract = next(estimate for estimate in theirs.plan() if estimate.stage == "extract")
+    assert (extract.chunks, extract.seconds) == ((1, 2), None)
+
+
+def test_a_chunk_waits_for_all_of_its_members(theirs: FeatureStore, images: Images, tmp_path: Path) -> None:
+    write_chunk(tmp_path / "npz", images[:7])
+    report = theirs.import_npz(tmp_path / "npz")
+    assert (report.published, report.n_absent) == ((0,), 1)
+    assert report.waiting == (import_npz.Waiting(1, 2, 3, ("007.png", "008.png", "009.png")),)
+    assert chunks_with_descriptors(theirs) == [0]
+    write_chunk(tmp_path / "npz", images[7:], start=7)
+    again = theirs.import_npz(tmp_path / "npz")
+    assert (again.published, again.left_alone, again.waiting) == ((1, 2), (0,), ())
+
+
+def test_names_that_nobody_knows_and_names_that_come_twice(
+    theirs: FeatureStore, images: Images, tmp_path: Path
+) -> None:
+    write_chunk(tmp_path / "npz", [("other.jpg", None), *images[:5]])
+    write_chunk(tmp_path / "npz", [(name, None) for name, _ in images[3:10]], start=6)
+    report = theirs.import_npz(tmp_path / "npz")
+    assert (report.n_unmatched, report.unmatched) == (1, ("other.jpg in sift_chunk_0_to_5.npz",))
+    assert (report.n_repeated, report.published) == (2, (0, 1))
+    assert report.statuses == {"ok": 5, "unknown": 5}
+
+
+def test_files_are_taken_in_numeric_order(tmp_path: Path) -> None:
+    for start in (10000, 1000, 0):
+        write_chunk(tmp_path, [("a", None)], start=start)
+    names = [file.path.name for file in import_npz.notebook_files(tmp_path)]
+    assert names == [f"sift_chunk_{start}_to_{start}.npz" for start in (0, 1000, 10000)]
+
+
+def test_a_name_is_normalised_as_ingest_does(theirs: FeatureStore, images: Images, tmp_path: Path) -> None:
+    write_chunk(tmp_path / "npz", [(f"./{name}", descriptors) for name, descriptors in images])
+    theirs.import_npz(tmp_path / "npz")
+    assert [row.filename for row in rows_of(theirs, "extract")] == [name for name, _ in images]
+
+
+def test_what_the_notebook_kept_nothing_of_is_unknown(theirs: FeatureStore, images: Images, tmp_path: Path) -> None:
+    none = np.empty((0, 128), np.float32)
+    write_chunk(tmp_path / "npz", [(images[0][0], None), (images[1][0], none), *images[2:]])
+    assert theirs.import_npz(tmp_path / "npz").statuses == {"unknown": 1, "empty": 1, "ok": N - 2}
+    failures = theirs.sql("SELECT filename, status, error FROM failures").fetchall()
+    assert failures == [
+        ("000.png", "unknown", "the notebook kept no descriptors: missing, unreadable or without keypoints")
+    ]
+
+
+def test_unknown_images_can_be_looked_at_again(
+    theirs: FeatureStore, ours: FeatureStore, images: Images, tmp_path: Path
+) -> None:
+    write_chunk(tmp_path / "npz", [(images[0][0], None), *images[1:]])
+    theirs.import_npz(tmp_path / "npz")
+    theirs.run("extract", workers=0, retry_failed=["unknown"])
+    found = rows_of(theirs, "extract")
+    np.testing.assert_array_equal(found[0].keypoints, rows_of(ours, "extract")[0].keypoints)
+    assert [row.keypoints is None for row in found] == [False, *[True] * (N - 1)]
+    assert theirs.sql("SELECT DISTINCT origin FROM partitions").fetchall() == [("npz",)]
+
+
+def test_a_shuffled_import_needs_no_more_memory_than_it_may(
+    theirs: FeatureStore, images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(import_npz, "HELD_BYTES", 200_000)
+    held: dict[Assembly, int] = {}
+    added = Assembly.add
+
+    def add(self: Assembly, found: list[Row]) -> None:
+        added(self, found)
+        held[self] = self.held_bytes
+
+    monkeypatch.setattr(Assembly, "add", add)
+    write_chunks(tmp_path / "npz", [images[i] for i in (9, 12, 4, 8, 11, 3, 7, 2, 6, 10, 1, 5, 0)], size=4)
+    report = theirs.import_npz(tmp_path / "npz")
+    assert report.published == (0, 1, 2)
+    for row, (_, descriptors) in zip(rows_of(theirs, "extract"), images, strict=True):
+        np.testing.assert_array_equal(row.descriptors, descriptors)
+    assert len(held) > 3, "a chunk was put off and begun again"
+
+
+def test_more_chunks_than_may_be_open(
+    theirs: FeatureStore, images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(import_npz, "MOST_OPEN", 1)
+    write_chunks(tmp_path / "npz", [images[i] for i in (5, 10, 0, 6, 11, 1, 7, 12, 2, 8, 3, 9, 4)], size=6)
+    assert theirs.import_npz(tmp_path / "npz").published == (0, 1, 2)
+    assert [row.image_id for row in rows_of(theirs, "extract")] == list(range(N))
+
+
+def test_a_damaged_file_publishes_nothing_that_was_read_from_it(
+    theirs: FeatureStore, images: Images, tmp_path: Path
+) -> None:
+    write_chunk(tmp_path / "npz", images[:5])
+    bad = write_chunk(tmp_path / "npz", images[5:], start=5, compressed=False)
+    data = bytearray(bad.read_bytes())
+    last = data.rindex(np.float32(images[-1][1][-1, -1] if images[-1][1] is not None else 0).tobytes())
+    data[last + 3] ^= 0x80  # the very last value: what comes before it was read and is right
+    bad.write_bytes(data)
+    with pytest.raises((CorruptFile, LossyDescriptors), match=r"sift_chunk_5_to_12\.npz"):
+        theirs.import_npz(tmp_path / "npz")
+    assert chunks_with_descriptors(theirs) == [0]
+    assert not list(theirs.path.rglob(".tmp-*"))
+    assert theirs.sql("SELECT outcome, n_chunks FROM runs").fetchall() == [("failed", 1)]
+
+
+def test_values_that_uint8_cannot_hold(theirs: FeatureStore, images: Images, tmp_path: Path) -> None:
+    for value in (0.5, 256.0, -1.0, float("nan")):
+        lossy = np.zeros((2, 128), np.float32)
+        lossy[1, 7] = value
+        write_chunk(tmp_path / "npz", [*images[:4], (images[4][0], lossy)])
+        with pytest.raises(
+            LossyDescriptors, match=rf"^sift_chunk_0_to_4\.npz: the descriptors of 004\.png .* {value},"
+        ):
+            theirs.import_npz(tmp_path / "npz")
+    assert chunks_with_descriptors(theirs) == []
+
+
+@pytest.mark.parametrize("change", [{"extractor": "rootsift"}, {"sift": {"contrast_threshold": 0.03}}])
+def test_another_recipe_would_lie(theirs: FeatureStore, images: Images, tmp_path: Path, change: Any) -> None:
+    configure(theirs, "extract", **change)
+    write_chunk(tmp_path / "npz", images)
+    with pytest.raises(ConfigError, match=r"files hold SIFT with OpenCV's defaults, .* run STORE extract$"):
+        theirs.import_npz(tmp_path / "npz")
+
+
+def test_policies_are_no_other_recipe(theirs: FeatureStore, images: Images, tmp_path: Path) -> None:
+    configure(theirs, "extract", truncated="keep", max_pixels=1_000_000)
+    write_chunk(tmp_path / "npz", images)
+    assert theirs.import_npz(tmp_path / "npz").published == (0, 1, 2)
+
+
+def test_folders_without_files(theirs: FeatureStore, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"nowhere is not a folder; name the one with"):
+        theirs.import_npz(tmp_path / "nowhere")
+    with pytest.raises(DatasetError, match=r"has no \.npz files; name the folder with"):
+        theirs.import_npz(tmp_path)
+
+
+def test_it_waits_for_nobody(theirs: FeatureStore, images: Images, tmp_path: Path) -> None:
+    write_chunk(tmp_path / "npz", images)
+    with exclusive(Root(theirs.path), "run"), pytest.raises(StoreBusy):
+        theirs.import_npz(tmp_path / "npz")
+
+
+def test_the_command_line_says_what_happened(
+    theirs: FeatureStore, images: Images, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_chunk(tmp_path / "npz", [("other.jpg", None), *images[:7]])
+    arguments = ["import-npz", str(theirs.path), str(tmp_path / "npz")]
+    cli.main(arguments, standalone_mode=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("import-npz  5 images (5 ok), ")
+    assert lines[1:] == [
+        "1 file: 7 images of this store",
+        "published chunk 0: 5 ok",
+        "chunk 1 waits for 3 of 5 images that no file holds: 007.png, 008.png, 009.png",
+        "1 chunk without an image in these files",
+        "1 name of no image of this store: other.jpg in sift_chunk_0_to_7.npz",
+    ]
+    cli.main([*arguments, "--quiet"], standalone_mode=False)
+    assert capsys.readouterr().out == ""
+    cli.main(arguments, standalone_mode=False)
+    assert "left alone chunk 0: it has its descriptors already" in capsys.readouterr().out.splitlines()
+
+
+def test_an_interrupted_import_goes_on(
+    theirs: FeatureStore, images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_chunks(tmp_path / "npz", images, size=5)
+    added = Assembly.add
+
+    def interrupt(self: Assembly, found: list[Row]) -> None:
+        if found[0].image_id == 6:
+            raise KeyboardInterrupt
+        added(self, found)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Assembly, "add", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            theirs.import_npz(tmp_path / "npz")
+    assert chunks_with_descriptors(theirs) == [0]
+    assert not list(theirs.path.rglob(".tmp-*"))
+    assert theirs.sql("SELECT outcome FROM runs").fetchall() == [("interrupted",)]
+    report = theirs.import_npz(tmp_path / "npz")
+    assert (report.left_alone, report.published) == ((0,), (1, 2))
