@@ -7,6 +7,7 @@ dataclass and back, and knows nothing of any particular stage.
 from __future__ import annotations
 
 import dataclasses
+import math
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass
@@ -41,7 +42,7 @@ def option(default: Any, doc: str, *, policy: bool = False, low: float | None = 
 class StoreSettings:
     """The table ``[store]``: where the images are and how the dataset is read. No part of any identity."""
 
-    format: int = option(FORMAT, "the format of this store; leave it as it is")
+    format: int = option(FORMAT, "the format of this store; leave it as it is", low=1)
     images: str = option("", "the folder of images; a relative path starts at the store")
     dataset: str = option("", "the dataset CSV; empty: the folder of images is scanned")
     filename_column: str = option("filename", "the CSV's column of paths below the folder of images")
@@ -124,18 +125,19 @@ def _value(kind: Any, value: Any, field: dataclasses.Field[Any], where: str) -> 
     if kind is float and type(value) is int:
         value = float(value)
     if type(value) is not kind:
-        raise ConfigError(f"featurestore.toml: {where} is {value!r}, and should be a {_KINDS[kind]}")
+        raise ConfigError(f"featurestore.toml: {where} is {value!r}, and should be {_KINDS[kind]}")
     _check_range(value, field, where)
     return value
 
 
-_KINDS = {int: "whole number", float: "number", str: "text in quotes", bool: "true or false"}
+_KINDS = {int: "a whole number", float: "a number", str: "text in quotes", bool: "true or false"}
 
 
 def _check_range(value: Any, field: dataclasses.Field[Any], where: str) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"featurestore.toml: {where} is {value}, and should be a finite number")
     low, high = field.metadata.get("low"), field.metadata.get("high")
-    # `not (a <= b)` rather than `a > b`, so that nan is refused too
-    if (low is not None and not low <= value) or (high is not None and not value <= high):
+    if (low is not None and value < low) or (high is not None and value > high):
         bounds = " and ".join(
             t for t in (low is not None and f"at least {low}", high is not None and f"at most {high}") if t
         )
