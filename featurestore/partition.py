@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from featurestore import manifest as manifests
@@ -132,7 +131,9 @@ class PartitionWriter:
         self._digest = RowDigest(str(manifest["input_payload"]))
         self._rows: list[Row] = []
         self._pending = 0
-        self._writer = pq.ParquetWriter(path, self._schema, **_parquet_options(layout))
+        from pyarrow import parquet  # late: half as long to import as all of pyarrow, and `status` does without
+
+        self._writer = parquet.ParquetWriter(path, self._schema, **_parquet_options(layout))
         self.payload = ""
 
     def write(self, row: Row) -> None:
@@ -217,9 +218,11 @@ class PartitionFile:
             CorruptFile: it is missing, not Parquet, or has no manifest.
             FormatError: it was written by a newer version.
         """
+        from pyarrow import parquet
+
         self.path = path
         try:
-            self._file = pq.ParquetFile(path)
+            self._file = parquet.ParquetFile(path)
             metadata = {b"dim": b"", b"dtype": b"", MANIFEST_KEY.encode(): b"", **(self._file.metadata.metadata or {})}
             self.manifest: dict[str, Any] = manifests.parse(metadata[MANIFEST_KEY.encode()])
             dim, dtype = int(metadata[b"dim"]), metadata[b"dtype"].decode()

@@ -279,28 +279,6 @@ def chunk_list(chunks: Collection[int]) -> str:
     return f"chunk{'s' if len(chunks) > 1 else ''} {', '.join(parts)}{', ...' if len(spans) > 5 else ''}"
 
 
-def unseen_images(connection: sa.Connection, step: Step) -> dict[int, int]:
-    """Return, by chunk, how many usable images the current model of a fit stage has not learnt."""
-    assert isinstance(step.stage, FitStage)
-    if step.current_model is None:
-        return {}
-    subsets = connection.execute(sa.text("SELECT DISTINCT subset FROM images")).scalars().all()
-    found = arrow(
-        connection,
-        """SELECT r.chunk_id, count(*) AS n FROM results r JOIN images i USING (image_id)
-           ANTI JOIN (SELECT image_id FROM training_images WHERE model_id = $model) t ON t.image_id = r.image_id
-           WHERE r.stage = $stage AND r.variant = $variant AND r.n_descriptors > 0 AND list_contains($subsets, i.subset)
-           GROUP BY r.chunk_id""",
-        {
-            "model": step.current_model["model_id"],
-            "stage": step.stage.reads,
-            "variant": step.reads_variant,
-            "subsets": [subset for subset in subsets if step.stage.selects(subset)],
-        },
-    )
-    return dict(zip(found["chunk_id"].to_pylist(), found["n"].to_pylist(), strict=True))
-
-
 def downstream_partitions(connection: sa.Connection, step: Step) -> int:
     """Return how many partitions were made with a model, or from partitions that were."""
     assert step.current_model is not None

@@ -8,12 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import sqlalchemy as sa
 
 from featurestore.catalog import arrow
 from featurestore.context import Context
+from featurestore.learnt import learnt_images, selected_images, unseen_images
 from featurestore.lock import living_holder
-from featurestore.plan import StagePlan, Step, chunk_list, make_plan, resolve, unseen_images
+from featurestore.plan import StagePlan, Step, chunk_list, make_plan, resolve
 from featurestore.progress import counted
 from featurestore.stages import FitStage
 
@@ -95,11 +97,7 @@ def _notes(connection: sa.Connection, step: Step) -> list[str]:
 
 def _held_out(connection: sa.Connection, step: Step) -> int:
     assert isinstance(step.stage, FitStage)
-    assert step.current_model is not None
-    query = """SELECT i.subset, count(*) AS n FROM training_images t JOIN images i USING (image_id)
-               WHERE t.model_id = $model GROUP BY 1"""
-    found = arrow(connection, query, {"model": step.current_model["model_id"]}).to_pylist()
-    return sum(row["n"] for row in found if not step.stage.selects(row["subset"]))
+    return int(np.count_nonzero(learnt_images(connection, step) & ~selected_images(connection, step.stage)))
 
 
 def _stage_status(plan: StagePlan, facts: Mapping[str, Any], notes: Sequence[str]) -> StageStatus:

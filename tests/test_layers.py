@@ -21,7 +21,7 @@ LAYERS = [
     "text",
     "store",
     "reading upkeep opened",
-    "runner load lookup encode info export import_npz ingest status recover rebuild untrusted child",
+    "runner load lookup encode info export import_npz ingest status recover rebuild untrusted child verify repair sources prune merge",
     "selection query views vectors answers",
     "fits assembly estimate",
     "records plan learnt ledger",

@@ -1,0 +1,64 @@
+"""Which images a model has learnt and which it has not, against the joins that would say the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from featurestore import FeatureStore
+from featurestore.learnt import learnt_images, selected_images, unseen_images
+from featurestore.plan import resolve
+from tests.small import configure, context_of, make_small, small_store, write_dataset
+
+
+@pytest.fixture
+def growing(tmp_path: Path) -> FeatureStore:
+    """A finished store of 13 images in chunks of 5, then 9 more that were extracted and not learnt."""
+    images = tmp_path / "images"
+    lines = make_small(images).read_text(encoding="utf-8").splitlines()
+    store = small_store(tmp_path / "store", images)
+    store.run(workers=0)
+    lines += make_small(images, n=9, first=13).read_text(encoding="utf-8").splitlines()[1:]
+    (images / "014.png").unlink()  # this one has no descriptors
+    write_dataset(images, lines)
+    store.ingest()
+    store.run("extract", workers=0)
+    return store
+
+
+def test_unseen_images_are_counted_by_chunk(growing: FeatureStore) -> None:
+    context = context_of(growing)
+    with context.catalog.reading() as connection:
+        step = resolve(connection, context.flow)[1]
+        found = unseen_images(connection, step)
+    expected = growing.sql(
+        """SELECT r.chunk_id, count(*) FROM descriptor_counts r0 JOIN images r USING (image_id)
+           WHERE r0.stage = 'extract' AND r0.n_descriptors > 0 AND r.subset = 'train'
+             AND r.image_id NOT IN (SELECT image_id FROM training_images) GROUP BY 1"""
+    ).fetchall()
+    assert len(expected) == 2  # 13 images fill three chunks, the others two
+    assert found == dict(expected)
+
+
+def test_the_masks_are_over_all_images(growing: FeatureStore) -> None:
+    context = context_of(growing)
+    with context.catalog.reading() as connection:
+        step = resolve(connection, context.flow)[1]
+        learnt, selected = learnt_images(connection, step), selected_images(connection, context.flow[1])
+    train = np.array([i % 4 != 3 for i in range(22)])
+    assert selected.tolist() == train.tolist()
+    assert learnt.tolist() == (train & (np.arange(22) < 13)).tolist()
+
+
+def test_an_image_that_was_learnt_and_is_held_out_today_is_reported(growing: FeatureStore) -> None:
+    images = Path(growing.path.parent / "images")
+    lines = (images / "dataset.csv").read_text(encoding="utf-8").splitlines()
+    write_dataset(images, [line.replace("002.png,train", "002.png,test") for line in lines])
+    growing.ingest()
+    notes = {stage.stage: stage.notes for stage in growing.status().stages}
+    assert any(note.startswith("leakage: the model learnt from 1 image that") for note in notes["fit_pca"])
+    assert not any("leakage" in note for note in notes["fit_scale"])
+    configure(growing, "fit_scale", over="train")
+    assert growing.status().stages[3].model is None
