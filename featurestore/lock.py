@@ -65,7 +65,7 @@ def holder(root: Root) -> str:
 def living_holder(root: Root) -> str | None:
     """Return who holds the store, or None if nobody does. The lock itself is left alone: a run could be after it."""
     found = _read(root)
-    if found is None or (found["host"] == socket.gethostname() and not _alive(int(found["pid"]))):
+    if found is None or (found["host"] == socket.gethostname() and not _alive(found["pid"])):
         return None
     return holder(root)
 
@@ -74,7 +74,9 @@ def _read(root: Root) -> dict[str, Any] | None:
     try:
         with root.local(HOLDER).open(encoding="utf-8") as file:
             content = json.loads(file.read(LONGEST))
-        return {name: content[name] for name in ("verb", "pid", "host", "since")}
+        found = {name: content[name] for name in ("verb", "pid", "host", "since")}
+        # 0 and less would name groups of processes
+        return found if type(found["pid"]) is int and 0 < found["pid"] < 2**31 else None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
