@@ -139,7 +139,8 @@ class PartitionWriter:
     def write(self, row: Row) -> None:
         """Add the row of the next image."""
         # As it will be read back: a failed image has no values of its own for the stage's columns, but the file has.
-        row = replace(row, extra={name: row.extra.get(name) for name, _ in self._layout.extra})
+        extra = {name: row.extra.get(name) for name, _ in self._layout.extra}
+        row = replace(row, extra=extra, keypoints=row.keypoints if self._layout.keypoints else None)
         self._digest.update(row)
         self._rows.append(row)
         self._pending += 0 if row.descriptors is None else row.descriptors.nbytes

@@ -1,0 +1,260 @@
+"""A partition is read as it was written, the same rows are the same bytes, and damage is one clear error."""
+
+from __future__ import annotations
+
+import json
+import resource
+import signal
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from numpy.typing import NDArray
+
+from featurestore import partition
+from featurestore.errors import CorruptFile, FormatError, NotEnoughSpace
+from featurestore.partition import (
+    FORMAT,
+    KEYPOINT,
+    KEYPOINT_COLUMNS,
+    Layout,
+    PartitionFile,
+    PartitionWriter,
+    Row,
+    RowDigest,
+)
+from featurestore.storage import Root, file_digest
+
+PLAIN = Layout(dim=4, dtype="uint8")
+RICH = Layout(
+    dim=2, dtype="float32", extra=(("low", pa.list_(pa.float32())), ("width", pa.int32()), ("hash", pa.string()))
+)
+MANIFEST = {"format": FORMAT, "stage": "extract", "input_payload": "0" * 16}
+
+
+def keypoints(n: int, *, seed: int = 0) -> NDArray[Any]:
+    values = np.random.default_rng(seed).normal(size=(n, 6)) * 1000
+    return np.array([tuple(row) for row in values], KEYPOINT)
+
+
+def rows_of(layout: Layout, n: int = 5) -> list[Row]:
+    """``n`` images with descriptors, and one of every kind that has none."""
+    rng = np.random.default_rng(7)
+    found = []
+    for i in range(n):
+        values = rng.integers(0, 256, (i + 1, layout.dim)).astype(layout.dtype)
+        extra = {"low": values[0].astype(np.float32), "width": 640 + i, "hash": "é" * i}
+        own = {name: extra[name] for name, _ in layout.extra}
+        found.append(Row(i, f"ordner/b{i}.jpg", "ok", None, values, keypoints(i + 1, seed=i), own))
+    found.append(Row(n, "blank.jpg", "empty", "no keypoints found"))
+    found.append(Row(n + 1, "gone 'n\" 模様.jpg", "missing", "it is not there"))
+    found.append(Row(n + 2, "kept.jpg", "ok", "truncated, kept: 3 rows", *_one(layout)))
+    return found
+
+
+def _one(layout: Layout) -> tuple[NDArray[Any], NDArray[Any]]:
+    return np.full((1, layout.dim), 9, layout.dtype), keypoints(1)
+
+
+def write(path: Path, rows: list[Row], layout: Layout, manifest: dict[str, Any] | None = None) -> PartitionWriter:
+    writer = PartitionWriter(path, layout=layout, manifest={**MANIFEST, **(manifest or {})})
+    for row in rows:
+        writer.write(row)
+    writer.close()
+    return writer
+
+
+def assert_same(one: Row, other: Row, layout: Layout) -> None:
+    facts = ("image_id", "filename", "status", "error", "n_descriptors")
+    assert [getattr(one, name) for name in facts] == [getattr(other, name) for name in facts]
+    for name in ("descriptors", "keypoints"):
+        a, b = getattr(one, name), getattr(other, name)
+        assert (a is None) == (b is None), name
+        if a is not None:
+            assert (a.dtype, a.shape) == (b.dtype, b.shape)
+            assert np.array_equal(a, b)
+    for name, _ in layout.extra:
+        assert np.array_equal(np.asarray(one.extra.get(name)), np.asarray(other.extra.get(name))), name
+
+
+@pytest.mark.parametrize("layout", [PLAIN, RICH], ids=["plain", "rich"])
+def test_rows_are_read_as_they_were_written(tmp_path: Path, layout: Layout) -> None:
+    rows = rows_of(layout)
+    write(tmp_path / "p", rows, layout)
+    with PartitionFile(tmp_path / "p") as file:
+        assert file.layout == layout
+        for one, other in zip(rows, file.rows(), strict=True):
+            assert_same(one, other, layout)
+
+
+def test_the_file_is_what_the_contract_says(tmp_path: Path) -> None:
+    """Without this module's help: by Arrow and NumPy alone, as anybody may read it."""
+    rows = rows_of(PLAIN)
+    write(tmp_path / "p", rows, PLAIN, {"chunk_id": 3})
+    table = pq.read_table(tmp_path / "p")
+    assert table.column_names == [
+        *("image_id", "filename", "status", "error", "n_descriptors", "descriptors"),
+        *KEYPOINT_COLUMNS,
+    ]
+    metadata = pq.read_metadata(tmp_path / "p").metadata
+    assert (metadata[b"dim"], metadata[b"dtype"]) == (b"4", b"uint8")
+    assert json.loads(metadata[b"featurestore"])["chunk_id"] == 3
+    blob = table["descriptors"][2].as_py()
+    assert np.array_equal(np.frombuffer(blob, np.uint8).reshape(-1, 4), rows[2].descriptors)  # type: ignore[arg-type]
+    assert table["x"][2].as_py() == [float(x) for x in rows[2].keypoints["x"]]  # type: ignore[index]
+    assert table["descriptors"][5].as_py() is table["octave"][5].as_py() is None
+
+
+def test_matrices_are_not_copied(tmp_path: Path) -> None:
+    rows = [Row(i, "a", "ok", None, np.full((100_000, 4), i, np.uint8), None) for i in range(4)]
+    write(tmp_path / "p", rows, Layout(dim=4, dtype="uint8", keypoints=False))
+    with PartitionFile(tmp_path / "p") as file:
+        tracemalloc.start()
+        read = list(file.rows())
+        held, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    matrices = [row.descriptors for row in read if row.descriptors is not None]
+    assert [int(matrix[0, 0]) for matrix in matrices] == [0, 1, 2, 3]
+    assert held < 100_000  # bytes; NumPy's copies would be traced, Arrow's buffer is not
+    assert not any(matrix.flags.owndata for matrix in matrices)
+
+
+def test_the_same_rows_are_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        write(tmp_path / name, rows_of(RICH), RICH)
+    assert file_digest(tmp_path / "one") == file_digest(tmp_path / "other")
+
+
+def digest(rows: list[Row], input_payload: str = "0" * 16) -> str:
+    found = RowDigest(input_payload)
+    for row in rows:
+        found.update(row)
+    return found.hexdigest()
+
+
+@pytest.mark.parametrize(
+    "layout", [PLAIN, RICH, Layout(dim=4, dtype="uint8", keypoints=False)], ids=["plain", "rich", "no keypoints"]
+)
+def test_the_payload_is_the_digest_of_the_rows_in_the_file(tmp_path: Path, layout: Layout) -> None:
+    writer = write(tmp_path / "p", rows_of(layout), layout)
+    with PartitionFile(tmp_path / "p") as file:
+        assert file.manifest == {**MANIFEST, "payload": writer.payload}
+        assert digest(list(file.rows())) == writer.payload
+
+
+def test_every_value_of_a_row_counts() -> None:
+    base = Row(1, "a", "ok", None, np.zeros((2, 4), np.uint8), keypoints(2), {"n": 1, "low": np.zeros(2, "f4")})
+    others = [
+        Row(2, "a", "ok", None, base.descriptors, base.keypoints, base.extra),
+        Row(1, "b", "ok", None, base.descriptors, base.keypoints, base.extra),
+        Row(1, "a", "empty", None, base.descriptors, base.keypoints, base.extra),
+        Row(1, "a", "ok", "kept", base.descriptors, base.keypoints, base.extra),
+        Row(1, "a", "ok", None, np.eye(2, 4, dtype=np.uint8), base.keypoints, base.extra),
+        Row(1, "a", "ok", None, base.descriptors, keypoints(2, seed=1), base.extra),
+        Row(1, "a", "ok", None, base.descriptors, None, base.extra),
+        Row(1, "a", "ok", None, base.descriptors, base.keypoints, {**base.extra, "n": 2}),
+        Row(1, "a", "ok", None, base.descriptors, base.keypoints, {**base.extra, "low": np.ones(2, "f4")}),
+    ]
+    assert len({digest([base]), *(digest([row]) for row in others)}) == 1 + len(others)
+    assert digest([base], "1" * 16) != digest([base])
+
+
+def test_row_groups_stay_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(partition, "ROW_GROUP_BYTES", 4000)
+    monkeypatch.setattr(partition, "ROW_GROUP_ROWS", 3)
+    sizes = [1, 1, 1, 1, 999, 1, 2000, 1]  # descriptors of 4 bytes
+    rows = [Row(i, "a", "ok", None, np.zeros((n, 4), np.uint8), keypoints(n)) for i, n in enumerate(sizes)]
+    write(tmp_path / "p", rows, PLAIN)
+    with PartitionFile(tmp_path / "p") as file:
+        assert file.row_group_sizes() == [3, 2, 2, 1]
+        assert [row.image_id for row in file.rows([1])] == [3, 4]
+        assert [row.image_id for row in file.rows()] == list(range(8))
+
+
+def test_a_row_group_of_real_size_is_read_in_milliseconds() -> None:
+    assert partition.ROW_GROUP_BYTES <= 8 << 20
+    assert partition.ROW_GROUP_ROWS <= 2048
+
+
+def test_columns_can_be_left_out(tmp_path: Path) -> None:
+    write(tmp_path / "p", rows_of(RICH), RICH)
+    with PartitionFile(tmp_path / "p") as file:
+        rows = list(file.rows(without=["descriptors", *KEYPOINT_COLUMNS]))
+    assert [row.extra["width"] for row in rows][:3] == [640, 641, 642]
+    assert all(row.descriptors is None and row.keypoints is None for row in rows)
+
+
+def test_a_partition_without_rows(tmp_path: Path) -> None:
+    write(tmp_path / "p", [], PLAIN)
+    with PartitionFile(tmp_path / "p") as file:
+        assert list(file.rows()) == []
+        assert len(file.columns(["image_id"])) == 0
+
+
+def test_a_newer_format_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "p.parquet", [], PLAIN, {"format": 2})
+    with pytest.raises(
+        FormatError, match=r"^p.parquet is of partition format 2, and this version knows 1; use a newer featurestore$"
+    ):
+        PartitionFile(tmp_path / "p.parquet")
+
+
+@pytest.mark.parametrize("keep", [0, 3, 100, -1, -200])
+def test_a_file_that_ends_early_is_damaged(tmp_path: Path, keep: int) -> None:
+    path = tmp_path / "p.parquet"
+    write(path, rows_of(PLAIN), PLAIN)
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(CorruptFile, match=r"^p.parquet can't be read as a partition \(.+\)$") as caught:
+        PartitionFile(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CorruptFile, match=r"^p.parquet can't be read as a partition \(.*No such file"):
+        PartitionFile(tmp_path / "p.parquet")
+
+
+def test_somebody_elses_parquet_is_no_partition(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"a": [1]}), tmp_path / "p.parquet")
+    with pytest.raises(CorruptFile, match=r"^p.parquet can't be read as a partition \(it has no manifest\)$"):
+        PartitionFile(tmp_path / "p.parquet")
+
+
+def test_damaged_rows_are_found_when_they_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "p.parquet"
+    write(path, rows_of(PLAIN, 40), PLAIN)
+    data = bytearray(path.read_bytes())
+    data[4:600] = bytes(596)  # the first pages; the footer is whole
+    path.write_bytes(data)
+    with PartitionFile(path) as file, pytest.raises(CorruptFile, match=r"^p.parquet is damaged \(.+\)$"):
+        list(file.rows())
+
+
+def test_a_blob_that_is_no_matrix_is_refused() -> None:
+    assert PLAIN.matrix(b"").shape == (0, 4)
+    with pytest.raises(CorruptFile, match=r"^a BLOB of 5 values is not a whole number of 4-value descriptors"):
+        PLAIN.matrix(b"12345")
+
+
+@pytest.fixture
+def file_size_limit() -> Iterator[None]:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+@pytest.mark.usefixtures("file_size_limit")
+def test_a_partition_that_does_not_fit_leaves_nothing(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (50_000, 4), dtype=np.uint8)
+    rows = [Row(0, "a", "ok", None, noise, keypoints(50_000))]
+    with pytest.raises(NotEnoughSpace), Root(tmp_path).publishing("partitions/p.parquet") as temporary:
+        write(temporary, rows, PLAIN)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
