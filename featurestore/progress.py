@@ -71,7 +71,7 @@ class Terminal:
 
         # disable=None: no bar where stderr is not a terminal
         self._bar = tqdm(
-            total=n_images, desc=f"{stage:<9}", unit="image", disable=None, leave=False, dynamic_ncols=True
+            total=n_images, desc=f"{stage:<9}", unit=" images", disable=None, leave=False, dynamic_ncols=True
         )
 
     def advance(self, n_images: int) -> None:
