@@ -64,8 +64,13 @@ def record(catalog: Catalog, described: Described) -> str | None:
         return record_partition(connection, described.values, described.results)
 
 
-def describe(root: Root, name: str) -> Described:
-    """Return what the catalog keeps of a partition, by its small columns and the digest of its bytes.
+def describe(root: Root, name: str, *, checksum: str | None = None) -> Described:
+    """Return what the catalog keeps of a partition, from its small columns and the digest of its bytes.
+
+    Args:
+        root: of the store.
+        name: of the file.
+        checksum: its SHA-256, if that was just taken.
 
     Raises:
         CorruptFile: the file is not a partition, or not the one that its name promises.
@@ -81,7 +86,7 @@ def describe(root: Root, name: str) -> Described:
         **{key: manifest[key] for key in ("stage", "variant", "chunk_id", "payload", "input_payload", "origin")},
         "versions": manifest["versions"],
         "path": name,
-        "checksum": file_digest(path),
+        "checksum": checksum or file_digest(path),
         "n_bytes": path.stat().st_size,
         "n_images": len(facts),
         "n_descriptors": pc.sum(facts["n_descriptors"]).as_py() or 0,

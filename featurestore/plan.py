@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -107,7 +107,12 @@ def newest_model(connection: sa.Connection, variant: str | None) -> dict[str, An
 
 
 def make_plan(
-    connection: sa.Connection, steps: Sequence[Step], *, retry: Collection[str] = (), asked: str | None = None
+    connection: sa.Connection,
+    steps: Sequence[Step],
+    *,
+    retry: Collection[str] = (),
+    replaced: Mapping[int, frozenset[int]] | None = None,
+    asked: str | None = None,
 ) -> dict[str, StagePlan]:
     """Return what every stage has to do, by the stage's name.
 
@@ -115,6 +120,7 @@ def make_plan(
         connection: to the catalog.
         steps: from `resolve`.
         retry: statuses whose rows of extract are to be made again.
+        replaced: by chunk, the images whose file is another than the one that was extracted.
         asked: a stage that was asked for by name: its pruned partitions are wanted too.
     """
     state = chunk_states(connection, steps)
@@ -122,10 +128,13 @@ def make_plan(
     for step in steps:
         rows = [row for row in state if row["stage"] == step.stage.name]
         if isinstance(step.stage, ChunkStage):
-            redo = stale_images(connection, step, retry)
+            other = replaced or {} if step.stage.reads == "images" else {}
+            stale = stale_images(connection, step, retry)
+            redo = {chunk: stale.get(chunk, frozenset()) | other.get(chunk, frozenset()) for chunk in {*stale, *other}}
             reason = why_missing(connection, step) if any(not row["current"] for row in rows) else ""
-            todo = [_work(row, redo, reason, row["wanted"] or asked == step.stage.name) for row in rows]
-            plans[step.stage.name] = StagePlan(step, len(rows), tuple(work for work in todo if work))
+            works = [_work(row, redo, reason, row["wanted"] or asked == step.stage.name) for row in rows]
+            todo = [_said_why(work, other) for work in works if work]
+            plans[step.stage.name] = StagePlan(step, len(rows), tuple(todo))
         else:
             plans[step.stage.name] = _fit_plan(step, [row for row in state if row["stage"] == step.stage.reads])
     return plans
@@ -181,6 +190,10 @@ def _work(row: dict[str, Any], redo: dict[int, frozenset[int]], reason: str, wan
         old_path=row["path"],
         redo=images,
     )
+
+
+def _said_why(work: Work, replaced: Mapping[int, frozenset[int]]) -> Work:
+    return replace(work, why="image files were replaced") if work.redo and work.chunk_id in replaced else work
 
 
 def _fit_plan(step: Step, inputs: list[dict[str, Any]]) -> StagePlan:

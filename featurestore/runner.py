@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -37,6 +37,7 @@ class Options:
     chunks: frozenset[int] | None = None  # None: all
     workers: int = 1
     retry: tuple[str, ...] = ()  # statuses of rows that are to be made again
+    replaced: Mapping[int, frozenset[int]] = field(default_factory=dict)  # images of other files, by chunk
     partial: bool = False
     update: bool = False
     confirm: Callable[[str], bool] = field(default=lambda question: False)
@@ -46,7 +47,7 @@ def plan_of(context: Context, options: Options, *, asked: str | None = None) -> 
     """Return what every stage has to do, for the chunks that were asked for."""
     with context.catalog.reading() as connection:
         steps = resolve(connection, context.flow)
-        plans = make_plan(connection, steps, retry=options.retry, asked=asked)
+        plans = make_plan(connection, steps, retry=options.retry, replaced=options.replaced, asked=asked)
     if options.chunks is None:
         return plans
     return {name: _only(plan, options.chunks) for name, plan in plans.items()}

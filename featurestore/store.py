@@ -17,13 +17,15 @@ from featurestore.ingest import IngestReport
 from featurestore.opened import StrPath
 from featurestore.progress import Silent, StageSummary, Terminal
 from featurestore.reading import Reading
+from featurestore.sources import replaced_images
 from featurestore.stages import FLOW, ChunkStage
 from featurestore.storage import CONFIG, FOLDERS
+from featurestore.upkeep import Upkeep
 
 FAILED = ("missing", "unreadable", "truncated", "too_large", "crashed", "unknown")
 
 
-class FeatureStore(Reading):
+class FeatureStore(Reading, Upkeep):
     """A store of local image descriptors in a folder.
 
     Example::
@@ -146,6 +148,7 @@ class FeatureStore(Reading):
         chunks: Collection[int] | None = None,
         workers: int | None = None,
         retry_failed: bool | Sequence[str] = False,
+        check_images: bool = False,
         partial: bool = False,
         update: bool = False,
         yes: bool | Callable[[str], bool] = False,
@@ -158,6 +161,7 @@ class FeatureStore(Reading):
             chunks: only these chunks, for chunk stages.
             workers: processes; None is one for every core, 0 works in this process.
             retry_failed: make the rows of failed images again; a list of statuses chooses which.
+            check_images: read the image files again, and make the rows of those that were replaced again.
             partial: fit a model although not every chunk is there.
             update: let the models go on with the images that they have not seen.
             yes: agree to what an update makes stale; a function is asked.
@@ -182,6 +186,8 @@ class FeatureStore(Reading):
         )
         with self._changing("run", Silent() if quiet else Terminal()) as context:
             self._check_chunks(context, options.stages, options.chunks)
+            if check_images:
+                options = replace(options, replaced=replaced_images(context))
             plans = plan_of(context, options)
             wanted = {name: plan for name, plan in plans.items() if not options.stages or name in options.stages}
             with context.catalog.reading() as connection:
@@ -190,7 +196,11 @@ class FeatureStore(Reading):
             return run(context, options)
 
     def plan(
-        self, *stages: str, chunks: Collection[int] | None = None, retry_failed: bool | Sequence[str] = False
+        self,
+        *stages: str,
+        chunks: Collection[int] | None = None,
+        retry_failed: bool | Sequence[str] = False,
+        check_images: bool = False,
     ) -> list[Estimate]:
         """Return what `run` would do with the same arguments, and what it would cost. Nothing is changed."""
         from featurestore.runner import Options, plan_of
@@ -198,6 +208,8 @@ class FeatureStore(Reading):
         context = self._context(Silent())
         names = self._known(stages)
         options = Options(names, None if chunks is None else frozenset(chunks), retry=self._statuses(retry_failed))
+        if check_images:
+            options = replace(options, replaced=replaced_images(context))
         self._check_chunks(context, names, options.chunks)
         plans = plan_of(context, options, asked=names[0] if len(names) == 1 else None)
         with context.catalog.reading() as connection:

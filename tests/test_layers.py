@@ -21,10 +21,11 @@ LAYERS = [
     "text",
     "store",
     "reading upkeep opened",
-    "runner load lookup encode info export import_npz ingest status recover rebuild untrusted child verify repair sources prune merge",
+    "runner load lookup encode info export exporters import_npz ingest status recover "
+    "verify repair rebuild merge prune untrusted child sources",
     "selection query views vectors answers",
     "fits assembly estimate",
-    "records plan learnt ledger",
+    "records plan learnt snapshot ledger",
     "context tasks",
     "stages",
     "extractors engines catalog",

@@ -1,0 +1,98 @@
+"""The image files compared with what was extracted from them. Only ``verify`` and ``run --check-images`` look again."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import sqlalchemy as sa
+
+from featurestore.catalog import arrow
+from featurestore.context import Context
+from featurestore.partition import PartitionFile
+from featurestore.plan import resolve
+from featurestore.stages import Extract
+from featurestore.storage import file_digest
+
+
+@dataclass(frozen=True)
+class Source:
+    """What extract has recorded of one image file."""
+
+    chunk_id: int
+    image_id: int
+    filename: str
+    status: str
+    n_bytes: int | None  # None: the file was not there, or the descriptors were imported
+    digest: str | None  # SHA-256; None: it was not read
+
+
+@dataclass(frozen=True)
+class Change:
+    """An image file that is not the one that was extracted."""
+
+    source: Source
+    kind: Literal["replaced", "gone", "appeared"]
+    what: str
+
+
+def recorded_sources(context: Context) -> Iterator[Source]:
+    """Yield what the current partitions of extract say of the image files, pruned ones included."""
+    with context.catalog.reading() as connection:
+        step = next(step for step in resolve(connection, context.flow) if isinstance(step.stage, Extract))
+        query = "SELECT chunk_id, path FROM partitions WHERE stage = $stage AND variant = $variant ORDER BY chunk_id"
+        key = {"stage": step.stage.name, "variant": step.variant}
+        files = arrow(connection, query, key).to_pylist()
+    for row in files:
+        with PartitionFile(context.root.local(row["path"])) as file:
+            table = file.columns(["image_id", "filename", "status", "source_bytes", "source_hash"])
+        for values in zip(*(table[name].to_pylist() for name in table.column_names), strict=True):
+            yield Source(row["chunk_id"], *values)
+
+
+def change_of(context: Context, source: Source, *, deep: bool) -> Change | None:
+    """Return how an image file differs from what was extracted, None if it does not.
+
+    Args:
+        context: of the store.
+        source: what was recorded.
+        deep: compare the content too, where the size is the same.
+    """
+    path = context.images / source.filename
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        gone = source.n_bytes is not None
+        return Change(source, "gone", "the image file is gone; what was extracted from it is kept") if gone else None
+    if not stat.S_ISREG(found.st_mode):
+        return None
+    if source.n_bytes is None:
+        there = source.status == "missing"
+        return Change(source, "appeared", "the image file was missing, and is there now") if there else None
+    if found.st_size != source.n_bytes:
+        return Change(source, "replaced", f"the image file has {found.st_size} bytes, and had {source.n_bytes}")
+    if deep and source.digest is not None and file_digest(path) != source.digest:
+        return Change(source, "replaced", "the image file has the same size and another content")
+    return None
+
+
+def replaced_images(context: Context) -> dict[int, frozenset[int]]:
+    """Return, by chunk, the images whose file is another than the one that was extracted, or has appeared.
+
+    Every file is read. One that is gone is no reason to throw its descriptors away.
+    """
+    found: dict[int, set[int]] = {}
+    for source in recorded_sources(context):
+        change = change_of(context, source, deep=True)
+        if change is not None and change.kind != "gone":
+            found.setdefault(source.chunk_id, set()).add(source.image_id)
+    return {chunk: frozenset(images) for chunk, images in found.items()}
+
+
+def filenames(connection: sa.Connection, chunk_id: int) -> list[str]:
+    """Return the filenames of a chunk, in the order of the images."""
+    query = "SELECT filename FROM images WHERE chunk_id = $chunk ORDER BY image_id"
+    names: list[str] = arrow(connection, query, {"chunk": chunk_id})["filename"].to_pylist()
+    return names

@@ -1,0 +1,297 @@
+"""Whether the store is what it says: every file against the catalog, and the catalog against the files.
+
+A file is compared by the SHA-256 of its bytes before anything in it is believed. What is wrong is a `Problem`, with
+what to do about it; ``repair`` drops what is bad, so that a run makes just that anew.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from featurestore.catalog import REMEDY, Catalog, HeldCatalog, arrow
+from featurestore.child import run_child
+from featurestore.context import Context
+from featurestore.errors import CorruptFile, FormatError
+from featurestore.ingest import replay
+from featurestore.learnt import learnt_images, selected_images
+from featurestore.ledger import check_partition, describe, describe_model
+from featurestore.models import read_arrays
+from featurestore.partition import PartitionFile
+from featurestore.plan import resolve
+from featurestore.sources import change_of, filenames, recorded_sources
+from featurestore.stages import FLOW, FitStage
+from featurestore.storage import CATALOG, Root, file_digest
+
+RUN = "with --repair it is dropped, and featurestore run STORE makes it anew"
+COPY = "put back a copy of it"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that is not what the store says."""
+
+    kind: str  # catalog, dataset, partition, record, model, model record, state, orphan, image, leakage, variant
+    name: str  # of a file, an image or a model
+    what: str
+    remedy: str
+
+    def __str__(self) -> str:
+        """Return it in one line."""
+        return f"{self.kind}: {self.name}: {self.what}; {self.remedy}"
+
+
+@dataclass
+class VerifyReport:
+    """What was looked at, and what is wrong."""
+
+    n_files: int = 0
+    n_bytes: int = 0
+    n_images: int = 0  # image files
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    repaired: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong, or everything that was wrong is repaired."""
+        return not self.problems
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain values, for JSON."""
+        return {"ok": self.ok, **dataclasses.asdict(self)}
+
+
+def verify(context: Context, *, deep: bool) -> VerifyReport:
+    """Compare every file with the catalog and the other way round.
+
+    Args:
+        context: of the store. Nobody else may be changing it.
+        deep: decode every value too, and read the image files rather than ask for their size.
+    """
+    report = VerifyReport()
+    if isinstance(context.catalog, HeldCatalog):  # of an untrusted store, whose images are somebody else's
+        report.notes.append("the image files were not looked at: the store is untrusted")
+        _Checks(context, deep=deep, report=report).run(images=False)
+        return report
+    with HeldCatalog(context.root) as copy:
+        try:
+            _take_copy(context, copy)
+        except CorruptFile as error:
+            report.problems.append(Problem("catalog", CATALOG, str(error).removesuffix(f"; {REMEDY}"), REMEDY))
+            return report
+        _Checks(dataclasses.replace(context, catalog=copy), deep=deep, report=report).run(images=True)
+    return report
+
+
+def _take_copy(context: Context, copy: HeldCatalog) -> None:
+    """Read the catalog into memory, first in a process that may crash."""
+    if not context.catalog.path.is_file():
+        raise CorruptFile(f"{CATALOG} is missing")
+    with tempfile.TemporaryDirectory(prefix="featurestore-") as folder:
+        run_child("salvage", context.catalog.path, Path(folder, "runs.parquet"))
+    copy.take_over(context.catalog.path)
+
+
+class _Checks:
+    """The checks of one store, on a copy of its catalog in memory."""
+
+    def __init__(self, context: Context, *, deep: bool, report: VerifyReport) -> None:
+        self._context, self._root, self._deep, self._report = context, context.root, deep, report
+
+    def run(self, *, images: bool) -> None:
+        """Make all checks."""
+        for problems in (self.dataset(), self.partitions(), self.models(), self.orphans()):
+            self._report.problems.extend(problems)
+        if images:
+            self._report.problems.extend(self.images())
+
+    def _rows(self, query: str, **parameters: Any) -> list[dict[str, Any]]:
+        with self._context.catalog.reading() as connection:
+            found: list[dict[str, Any]] = arrow(connection, query, parameters).to_pylist()
+        return found
+
+    def _compare_bytes(self, row: dict[str, Any]) -> str | None:
+        """Return what is wrong with the bytes of a recorded file."""
+        path = self._root.local(row["path"])
+        if not path.is_file():
+            return "the file is missing"
+        self._report.n_files += 1
+        self._report.n_bytes += path.stat().st_size
+        if "n_bytes" in row and path.stat().st_size != row["n_bytes"]:
+            return f"the file has {path.stat().st_size} bytes, and had {row['n_bytes']}"
+        if file_digest(path) != row["checksum"]:
+            return "the file is damaged: its SHA-256 is not what was recorded"
+        return None
+
+    def dataset(self) -> Iterator[Problem]:
+        """Yield dataset files that are not what was ingested, and images or chunks that do not follow from them."""
+        bad = False
+        ingests = self._rows("SELECT path, checksum FROM ingests ORDER BY ingest_id")
+        for row in ingests:
+            wrong = self._compare_bytes(row)
+            if wrong:
+                bad = True
+                yield Problem("dataset", row["path"], wrong, COPY)
+        if not bad:
+            yield from self._replayed([row["path"] for row in ingests])
+
+    def _replayed(self, names: list[str]) -> Iterator[Problem]:
+        with HeldCatalog(self._root) as replayed:
+            replayed.migrate()
+            for name in names:
+                try:
+                    replay(self._root, replayed, name)
+                except (CorruptFile, FormatError) as error:
+                    yield Problem("dataset", name, str(error), COPY)
+                    return
+            for table in ("images", "chunks", "dataset_columns"):
+                if _fingerprint(replayed, table) != _fingerprint(self._context.catalog, table):
+                    yield Problem("catalog", table, "the table is not what the dataset files give", REMEDY)
+
+    def partitions(self) -> Iterator[Problem]:
+        """Yield partitions that are not what was recorded, down to their rows."""
+        rows = self._rows("SELECT * FROM partitions ORDER BY stage, variant, chunk_id")
+        self._context.reporter.begin("verify", sum(row["n_images"] for row in rows))
+        for row in rows:
+            wrong = self._compare_bytes(row)
+            if wrong:
+                yield Problem("partition", row["path"], wrong, RUN)
+            else:
+                yield from self._partition(row)
+            self._context.reporter.advance(row["n_images"])
+        self._context.reporter.end(None)
+
+    def _partition(self, row: dict[str, Any]) -> Iterator[Problem]:
+        name = row["path"]
+        try:
+            if self._deep:
+                described = check_partition(self._root, name)
+            else:
+                described = describe(self._root, name, checksum=row["checksum"])
+            with PartitionFile(self._root.local(name)) as file:
+                names = file.columns(["filename"])["filename"].to_pylist()
+        except (CorruptFile, FormatError) as error:
+            yield Problem("partition", name, str(error), RUN)
+            return
+        with self._context.catalog.reading() as connection:
+            expected = filenames(connection, row["chunk_id"])
+        if names != expected:
+            yield Problem("partition", name, "its rows are not the images of the chunk", RUN)
+            return
+        results = self._rows(
+            "SELECT image_id, status, error, n_descriptors, pixels FROM results "
+            "WHERE stage = $stage AND variant = $variant AND chunk_id = $chunk_id ORDER BY image_id",
+            **{key: row[key] for key in ("stage", "variant", "chunk_id")},
+        )
+        variant = self._rows("SELECT * FROM variants WHERE variant = $variant", variant=row["variant"])
+        recorded = {**row, "versions": json.loads(row["versions"])}
+        right = recorded == described.values and results == described.results.to_pylist()
+        if not right or not _is_variant(variant, described.manifest):
+            yield Problem("record", name, "the catalog says something else of it than the file", RUN)
+
+    def models(self) -> Iterator[Problem]:
+        """Yield models that are not what was recorded, or were fitted on what is there no more."""
+        for row in self._rows("SELECT * FROM models ORDER BY path"):
+            wrong = self._compare_bytes(row)
+            if wrong:
+                yield Problem("model", row["path"], wrong, RUN)
+            else:
+                yield from self._model(row)
+        for name in self._root.files("models", "state.npz"):
+            try:
+                read_arrays(self._root.local(name))
+            except (CorruptFile, FormatError) as error:
+                yield Problem("state", name, str(error), RUN)
+        yield from self._leakage()
+
+    def _model(self, row: dict[str, Any]) -> Iterator[Problem]:
+        try:
+            manifest, values, images = describe_model(self._root, row["path"])
+        except (CorruptFile, FormatError) as error:
+            yield Problem("model", row["path"], str(error), RUN)
+            return
+        learnt = self._rows(
+            "SELECT image_id FROM training_images WHERE model_id = $id ORDER BY image_id", id=row["model_id"]
+        )
+        recorded = {**row, "summary": json.loads(row["summary"])}
+        variant = self._rows("SELECT * FROM variants WHERE variant = $variant", variant=row["variant"])
+        right = recorded == values and [r["image_id"] for r in learnt] == images.tolist()
+        if not right or not _is_variant(variant, {**manifest, "model_id": None}):
+            yield Problem("model record", row["path"], "the catalog says something else of it than the file", RUN)
+        reads = self._rows("SELECT 1 FROM partitions WHERE variant = $v LIMIT 1", v=manifest["reads_variant"])
+        if not reads:
+            stage = next((stage.reads for stage in FLOW if stage.name == row["stage"]), "the stage")
+            what = (
+                f"it was fitted on variant {manifest['reads_variant']} of {stage}, of which there is nothing any more"
+            )
+            yield Problem("variant", row["path"], what, "featurestore prune STORE removes it if nothing uses it")
+
+    def _leakage(self) -> Iterator[Problem]:
+        with self._context.catalog.reading() as connection:
+            for step in resolve(connection, self._context.flow):
+                if isinstance(step.stage, FitStage) and step.current_model is not None:
+                    leaked = learnt_images(connection, step) & ~selected_images(connection, step.stage)
+                    if leaked.any():
+                        n = int(leaked.sum())
+                        what = (
+                            f"{n:,} images that it learnt from are held out today, image {int(leaked.argmax())} first"
+                        )
+                        remedy = f"another seed in [{step.stage.name}] of featurestore.toml makes a model without them"
+                        yield Problem("leakage", step.current_model["path"], what, remedy)
+
+    def orphans(self) -> Iterator[Problem]:
+        """Yield files of which the catalog knows nothing."""
+        known = {
+            row["path"] for t in ("ingests", "partitions", "models") for row in self._rows(f"SELECT path FROM {t}")
+        }
+        for name in stray_files(self._root):
+            if name not in known:
+                yield Problem(
+                    "orphan",
+                    name,
+                    "the catalog knows nothing of this file",
+                    "--repair or the next run records it if it is whole, and deletes it if not",
+                )
+
+    def images(self) -> Iterator[Problem]:
+        """Yield image files that are not those that were extracted."""
+        if not self._context.images.is_dir():
+            self._report.notes.append(f"the image files were not looked at: {self._context.images} is not there")
+            return
+        try:
+            for source in recorded_sources(self._context):
+                self._report.n_images += source.n_bytes is not None
+                change = change_of(self._context, source, deep=self._deep)
+                if change is not None:
+                    yield Problem("image", source.filename, change.what, "featurestore run STORE --check-images")
+        except CorruptFile:
+            self._report.notes.append("not every image file was looked at: a partition of extract is damaged")
+
+
+def stray_files(root: Root) -> list[str]:
+    """Return the names of all files in the store's folders but checkpoints, which no catalog lists."""
+    found = [name for folder in ("dataset", "partitions", "models") for name in root.files(folder, "")]
+    return [name for name in found if root.local(name).is_file() and PurePosixPath(name).name != "state.npz"]
+
+
+def _is_variant(rows: list[dict[str, Any]], manifest: dict[str, Any]) -> bool:
+    names = ("variant", "stage", "version", "reads_variant", "model_id")
+    return (
+        len(rows) == 1
+        and all(rows[0][name] == manifest[name] for name in names)
+        and json.loads(rows[0]["parameters"]) == manifest["parameters"]
+    )
+
+
+def _fingerprint(catalog: Catalog, table: str) -> list[dict[str, Any]]:
+    """Return a digest of a table's rows, whatever their order: DuckDB's hash of each row, summed."""
+    query = f"SELECT count(*) AS n, CAST(sum(CAST(hash(t) AS HUGEINT)) AS VARCHAR) AS digest FROM {table} t"
+    with catalog.reading() as connection:
+        found: list[dict[str, Any]] = arrow(connection, query).to_pylist()
+    return found
