@@ -176,11 +176,6 @@ def test_row_groups_stay_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert [row.image_id for row in file.rows()] == list(range(8))
 
 
-def test_a_row_group_of_real_size_is_read_in_milliseconds() -> None:
-    assert partition.ROW_GROUP_BYTES <= 8 << 20
-    assert partition.ROW_GROUP_ROWS <= 2048
-
-
 def test_columns_can_be_left_out(tmp_path: Path) -> None:
     write(tmp_path / "p", rows_of(RICH), RICH)
     with PartitionFile(tmp_path / "p") as file:
