@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import threading
-import typing
 import uuid
 import weakref
 from collections.abc import Iterator, Mapping
@@ -24,8 +23,9 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
+from featurestore.at_exit import forget_overloads
 from featurestore.errors import CorruptFile, FormatError, StoreBusy
-from featurestore.storage import CATALOG, Root, room_on_disk
+from featurestore.storage import CATALOG, FULL, Root, not_enough_space, room_on_disk
 from featurestore.tables import Base, Partition, Result, Run
 
 HEAD = "0001"  # the newest revision in migrations/versions; a test compares
@@ -33,21 +33,7 @@ LOCK_SECONDS = 120.0
 DAMAGE = (duckdb.IOException, duckdb.InternalException, duckdb.FatalException, duckdb.CatalogException)
 REMEDY = "make it anew from the store's other files: featurestore rebuild STORE"
 
-
-def _forget_overloads() -> None:
-    """Keep DuckDB quiet at exit, where it would print "nanobind: leaked 27 instances!" and a page more (duckdb 2.0.0).
-
-    DuckDB never lets go of the function with which it reads Arrow. That holds the module typing, and typing holds what
-    SQLAlchemy declared as overloads: in its registry, and where ``dataclass_transform`` marks the function that stands
-    for every overload. From there it is two steps to duckdb-engine, and one more to DuckDB's own types, which outlive
-    the interpreter. Nobody asks for overloads at exit.
-    """
-    stands_for_all = typing.overload(_forget_overloads)
-    typing.clear_overloads()
-    vars(stands_for_all).clear()
-
-
-atexit.register(_forget_overloads)
+atexit.register(forget_overloads)
 
 
 class Catalog:
@@ -245,19 +231,23 @@ def refuse_newer(found: str | None) -> None:
 
 @contextmanager
 def _noticing_damage(path: Path) -> Iterator[None]:
-    """Turn what DuckDB says of a file that it can't make sense of into one clear error."""
+    """Turn what DuckDB says of a file that it can't make sense of, or that does not fit, into one clear error."""
     try:
         yield
     except (duckdb.Error, DBAPIError) as error:
         reason = error.orig if isinstance(error, DBAPIError) else error
         # A wrong checksum has no class of its own; of what DuckDB could not write, the disk is to blame.
-        if (isinstance(reason, DAMAGE) and "write" not in str(reason)) or type(reason) is duckdb.Error:
+        damaged = (isinstance(reason, DAMAGE) and "write" not in str(reason)) or type(reason) is duckdb.Error
+        if damaged or any(text in str(reason) for text in FULL):
             raise _unopenable(path, reason) from error
         raise
 
 
 def _unopenable(path: Path, error: BaseException | None) -> Exception:
     reason = (str(error).strip().splitlines() or ["unknown error"])[0]
+    for text in FULL:
+        if text in reason:
+            return not_enough_space(path.name, text)
     if "set lock" in reason.lower():
         return StoreBusy(f"{path} is open in a program that is not featurestore ({reason}); close it there")
     return CorruptFile(f"{path} can't be read: {reason}; {REMEDY}")
@@ -298,10 +288,8 @@ def insert_arrow(connection: sa.Connection, table: str, rows: pa.Table) -> None:
     """Append an Arrow table to a table of the catalog, by column name."""
     raw: Any = connection.connection.dbapi_connection
     raw.register("arrow_rows", rows)
-    try:
-        connection.execute(sa.text(f'INSERT INTO "{table}" BY NAME SELECT * FROM arrow_rows'))
-    finally:
-        raw.unregister("arrow_rows")
+    connection.execute(sa.text(f'INSERT INTO "{table}" BY NAME SELECT * FROM arrow_rows'))
+    raw.unregister("arrow_rows")  # not after an error: DuckDB would say no more than that the transaction is over
 
 
 def upsert(connection: sa.Connection, model: type[Base], values: Mapping[str, Any]) -> None:

@@ -120,10 +120,8 @@ def _check_new(added: pa.Table, name: str, *, first_new: int, next_chunk: int) -
 def _registered(connection: sa.Connection, name: str, table: pa.Table) -> Iterator[None]:
     raw: Any = connection.connection.dbapi_connection
     raw.register(name, table)
-    try:
-        yield
-    finally:
-        raw.unregister(name)
+    yield
+    raw.unregister(name)  # not after an error: DuckDB would say no more than that the transaction is over
 
 
 def _delta(connection: sa.Connection, dataset: pa.Table, chunk_size: int) -> pa.Table:

@@ -24,6 +24,7 @@ FOLDERS = ("dataset", "partitions", "models")
 
 _TEMPORARY = re.compile(r"^\.tmp-[0-9a-f]{12}-")
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+FULL = tuple(map(os.strerror, sorted(_FULL)))  # what the operating system says then, for those who hear only the words
 
 
 class Root:
@@ -111,10 +112,15 @@ def room_on_disk(what: str) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _FULL:
             raise
-        raise NotEnoughSpace(
-            f"{os.strerror(error.errno or 0)}: {what} could not be written; nothing half-written is recorded. "
-            "Make room on the disk and run the same command again: what is done stays done"
-        ) from error
+        raise not_enough_space(what, os.strerror(error.errno or 0)) from error
+
+
+def not_enough_space(what: str, reason: str) -> NotEnoughSpace:
+    """Return the error that says that ``what`` did not fit, for ``reason``."""
+    return NotEnoughSpace(
+        f"{reason}: {what} could not be written; nothing half-written is recorded. "
+        "Make room on the disk and run the same command again: what is done stays done"
+    )
 
 
 def _flush(path: Path) -> None:

@@ -30,7 +30,7 @@ LAYERS = [
     "stages",
     "extractors engines catalog",
     "tables partition models index storage manifest lock config dataset imagefile samples progress memory npz unpickle",
-    "errors _version",
+    "errors at_exit _version",
 ]
 
 # What a stage or an extractor sees are arrays and tables, so that it runs the same in a unit test and on a cluster.

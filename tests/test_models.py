@@ -53,6 +53,7 @@ def test_the_name_is_the_content() -> None:
         {"a": base["a"], "c": base["b"]},
         {"a": base["a"]},
         {**base, "c": np.empty(0)},
+        {**base, "b": np.zeros(2, np.int32)},
     ]
     assert model_id("v", reordered) == model_id("v", base) == model_id("v", dict(base))
     found = {model_id("v", base), model_id("w", base), *(model_id("v", other) for other in others)}

@@ -1,0 +1,315 @@
+"""The catalog: its schema is its models', a transaction is all or nothing, and whoever can't have it is told why."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pytest
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy.pool import NullPool
+
+from featurestore import catalog as module
+from featurestore.catalog import (
+    HEAD,
+    Catalog,
+    arrow,
+    insert_arrow,
+    migrations_folder,
+    record_partition,
+    revision,
+    upgrade,
+    upsert,
+)
+from featurestore.errors import CorruptFile, NotEnoughSpace, StoreBusy
+from featurestore.storage import CATALOG, Root
+from featurestore.tables import Base, Chunk, Model, Partition
+
+HOLD = """
+import sys
+from pathlib import Path
+import sqlalchemy as sa
+from featurestore.catalog import Catalog
+from featurestore.storage import Root
+with Catalog(Root(Path(sys.argv[1]))).transaction() as connection:
+    print("held", flush=True)
+    sys.stdin.read()
+    connection.execute(sa.text("INSERT INTO chunks VALUES (7, 0, 1, 'late')"))
+"""
+FOREIGN = """
+import sys, duckdb
+with duckdb.connect(sys.argv[1]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+SCHEMA = {
+    "columns": """SELECT table_name, column_name, data_type, is_nullable, column_default FROM duckdb_columns()
+                  WHERE NOT internal AND table_name <> 'alembic_version' ORDER BY ALL""",
+    "constraints": """SELECT table_name, constraint_type, constraint_column_names, expression FROM duckdb_constraints()
+                      WHERE table_name <> 'alembic_version' ORDER BY ALL""",
+    "indexes": "SELECT table_name, index_name, sql FROM duckdb_indexes() ORDER BY ALL",
+}
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> Catalog:
+    made = Catalog(Root(tmp_path))
+    made.migrate()
+    return made
+
+
+@contextmanager
+def another_process(code: str, path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that does ``code`` to ``path`` until its stdin is closed."""
+    checkout, arguments = Path(__file__).parent.parent, [sys.executable, "-c", code, str(path)]
+    with subprocess.Popen(arguments, cwd=checkout, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process
+
+
+def chunk(chunk_id: int, **values: Any) -> dict[str, Any]:
+    return {"chunk_id": chunk_id, "first_image_id": 0, "n_images": 1, "digest": "d", **values}
+
+
+def chunks(catalog: Catalog) -> list[int]:
+    with catalog.reading() as connection:
+        return [int(n) for n in connection.execute(sa.select(Chunk.chunk_id).order_by(Chunk.chunk_id)).scalars().all()]
+
+
+def schema(path: Path) -> dict[str, list[tuple[Any, ...]]]:
+    with duckdb.connect(path, read_only=True) as connection:
+        return {what: connection.sql(query).fetchall() for what, query in SCHEMA.items()}
+
+
+def declared(path: Path) -> dict[str, list[tuple[Any, ...]]]:
+    """The schema that the models declare."""
+    engine = sa.create_engine(f"duckdb:///{path}", poolclass=NullPool)
+    with engine.begin() as connection:
+        Base.metadata.create_all(connection)
+    return schema(path)
+
+
+def alembic(connection: sa.Connection) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(migrations_folder()))
+    config.attributes["connection"] = connection
+    return config
+
+
+def test_the_migrations_make_what_the_models_declare(catalog: Catalog, tmp_path: Path) -> None:
+    made, wanted = schema(catalog.path), declared(tmp_path / "declared.duckdb")
+    assert len(wanted["columns"]) > 60
+    for what in SCHEMA:
+        assert made[what] == wanted[what], what
+    with duckdb.connect(catalog.path) as connection:  # and the comparison sees a difference
+        connection.execute("ALTER TABLE chunks ALTER digest DROP NOT NULL")
+    assert schema(catalog.path)["columns"] != wanted["columns"]
+
+
+def test_down_and_up_again(catalog: Catalog) -> None:
+    before = schema(catalog.path)
+    with catalog.transaction() as connection:
+        command.downgrade(alembic(connection), "base")
+    assert schema(catalog.path) == {"columns": [], "constraints": [], "indexes": []}
+    with catalog.transaction() as connection:
+        assert arrow(connection, "SELECT * FROM alembic_version").num_rows == 0
+        upgrade(connection)
+    assert schema(catalog.path) == before
+
+
+def test_every_migration_alone_goes_down_and_up(catalog: Catalog) -> None:
+    script = ScriptDirectory(str(migrations_folder()))
+    for step in script.walk_revisions():
+        after = schema(catalog.path)
+        with catalog.transaction() as connection:
+            command.downgrade(alembic(connection), "-1")
+            upgrade(connection, step.revision)
+        assert schema(catalog.path) == after
+        with catalog.transaction() as connection:
+            command.downgrade(alembic(connection), "-1")
+
+
+def test_the_newest_migration_is_the_one_we_know(catalog: Catalog) -> None:
+    assert ScriptDirectory(str(migrations_folder())).get_heads() == [HEAD]
+    with catalog.reading() as connection:
+        assert revision(connection) == HEAD
+
+
+def test_what_is_up_to_date_is_not_migrated(catalog: Catalog) -> None:
+    code = f"""
+import sys
+from pathlib import Path
+from featurestore.catalog import Catalog
+from featurestore.storage import Root
+Catalog(Root(Path({str(catalog.path.parent)!r}))).migrate()
+print('alembic' in sys.modules)
+"""
+    checkout = Path(__file__).parent.parent
+    done = subprocess.run([sys.executable, "-c", code], cwd=checkout, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+def test_a_transaction_is_all_or_nothing(catalog: Catalog) -> None:
+    with pytest.raises(KeyError):
+        _fail_after(catalog)
+    assert chunks(catalog) == []
+    with catalog.transaction() as connection:
+        upsert(connection, Chunk, chunk(3))
+    assert chunks(catalog) == [3]
+
+
+def _fail_after(catalog: Catalog) -> None:
+    with catalog.transaction() as connection:
+        upsert(connection, Chunk, chunk(1))
+        insert_arrow(connection, "chunks", pa.Table.from_pylist([chunk(2)]))
+        assert len(arrow(connection, "SELECT * FROM chunks")) == 2
+        raise KeyError
+
+
+def test_an_upsert_said_twice_is_said_once(catalog: Catalog) -> None:
+    values: dict[str, Any] = {"stage": "fit_pca", "variant": "v", "parent_id": None, "generation": 0, "partial": False}
+    values |= {
+        "model_id": "m",
+        "path": "p",
+        "checksum": "c",
+        "n_bytes": 2**40,
+        "n_images": 1,
+        "summary": {"ä": [1, {"b": None}]},
+    }
+    for changed in ({}, {}, {"n_images": 5, "summary": {}}):
+        with catalog.transaction() as connection:
+            upsert(connection, Model, {**values, **changed})
+            found = connection.execute(sa.select(Model.__table__)).mappings().all()
+        assert [dict(row) for row in found] == [{**values, **changed}]
+
+
+PARTITION: dict[str, Any] = {
+    **{"stage": "extract", "variant": "v", "chunk_id": 0, "payload": "a", "input_payload": "i", "path": "old"},
+    **{"checksum": "c", "n_bytes": 1, "n_images": 2, "n_descriptors": 3, "dim": 128, "n_clipped": None},
+    **{"pruned": False, "origin": "run", "versions": {}},
+}
+
+
+def results(*statuses: str) -> pa.Table:
+    rows = [{"image_id": i, "status": s, "error": None, "n_descriptors": i} for i, s in enumerate(statuses)]
+    return pa.Table.from_pylist(rows).append_column("pixels", pa.nulls(len(rows), pa.int64()))
+
+
+def test_recording_a_partition_replaces_the_one_before(catalog: Catalog) -> None:
+    for path, statuses, replaced in (
+        ("old", ("missing", "ok"), None),
+        ("old", ("missing", "ok"), None),  # a killed transaction that was committed unheard
+        ("new", ("ok", "ok"), "old"),
+    ):
+        with catalog.transaction() as connection:
+            assert record_partition(connection, {**PARTITION, "path": path}, results(*statuses)) == replaced
+            record_partition(connection, {**PARTITION, "chunk_id": 1, "path": "other"}, results("empty"))
+        with catalog.reading() as connection:
+            assert connection.execute(sa.select(Partition.path).order_by(Partition.chunk_id)).scalars().all() == [
+                path,
+                "other",
+            ]
+            found = arrow(connection, "SELECT chunk_id, image_id, status FROM results ORDER BY ALL").to_pylist()
+        assert [tuple(row.values()) for row in found] == [
+            *((0, i, status) for i, status in enumerate(statuses)),
+            (1, 0, "empty"),
+        ]
+
+
+def test_readers_wait_for_a_writer(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[int] = []
+    with another_process(HOLD, catalog.path.parent) as process:
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "LOCK_SECONDS", 0.2)
+            with pytest.raises(StoreBusy) as caught:
+                chunks(catalog)
+        reader = threading.Thread(target=lambda: found.extend(chunks(catalog)))
+        reader.start()
+        process.communicate()  # closes its stdin: it commits and ends
+        reader.join()
+    assert found == [7]  # it has waited for the commit
+    assert str(caught.value) == (
+        f"the catalog of {catalog.path.parent} was in use by other processes for 0 seconds; "
+        "wait for them to end, then run the same command again"
+    )
+
+
+def test_a_foreign_program_is_named(catalog: Catalog) -> None:
+    with another_process(FOREIGN, catalog.path) as process:
+        with pytest.raises(StoreBusy) as caught:
+            chunks(catalog)
+        with pytest.raises(StoreBusy, match="is open in a program that is not featurestore"):
+            catalog.migrate()
+        process.communicate()
+    said = str(caught.value)
+    assert said.startswith(f"{catalog.path} is open in a program that is not featurestore (")
+    assert f"PID {process.pid}" in said
+    assert said.endswith("; close it there")
+    assert "\n" not in said
+    assert chunks(catalog) == []
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"not a database", bytes(20_000), None], ids=["empty", "text", "zeros", "cut"]
+)
+def test_a_damaged_file_is_one_line(catalog: Catalog, content: bytes | None) -> None:
+    data = catalog.path.read_bytes()
+    catalog.path.write_bytes(data[: len(data) // 2] if content is None else content)
+    with pytest.raises(CorruptFile) as caught:
+        chunks(catalog)
+    said = str(caught.value)
+    assert said.startswith(f"{catalog.path} ")
+    assert said.endswith("make it anew from the store's other files: featurestore rebuild STORE")
+    assert "\n" not in said
+
+
+def test_a_store_that_cannot_be_written_is_read_without_a_lock(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with catalog.transaction() as connection:
+        upsert(connection, Chunk, chunk(1))
+    catalog.path.with_name("catalog.lock").unlink()
+    before = sorted(path.name for path in catalog.path.parent.iterdir())
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # whoever runs as root may write everywhere
+    assert chunks(catalog) == [1]
+    assert sorted(path.name for path in catalog.path.parent.iterdir()) == before
+
+
+@pytest.fixture
+def no_room(catalog: Catalog) -> Iterator[None]:
+    """No file can grow beyond what the catalog has now: what a full disk does, for this process alone."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (catalog.path.stat().st_size, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+# The first does not fit into the log when it is committed, the second not even into the database before.
+@pytest.mark.parametrize("n", [100_000, 1_000_000])
+def test_a_full_disk_is_said_and_nothing_has_happened(catalog: Catalog, no_room: None, n: int) -> None:
+    ids = pa.array(range(n), pa.int32())
+    digests = pa.array([f"{i * 2654435761 % 2**32:08x}" for i in range(n)])
+    rows = pa.table({"chunk_id": ids, "first_image_id": ids.cast(pa.int64()), "n_images": ids, "digest": digests})
+    with pytest.raises(NotEnoughSpace) as caught, catalog.transaction() as connection:
+        insert_arrow(connection, "chunks", rows)
+    assert str(caught.value).startswith(
+        f"{os.strerror(errno.EFBIG)}: {CATALOG} could not be written; nothing half-written is recorded. "
+    )
+    assert chunks(catalog) == []
