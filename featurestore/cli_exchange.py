@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -32,5 +33,45 @@ def import_npz(store: Path, folder: Path, quiet: bool) -> None:
         click.echo(import_text(report))
 
 
-VERBS = (import_npz,)
+# Those of `featurestore.exporters`, which takes long to import; a test compares.
+FORMATS = ("npz", "npy", "parquet", "parquet-flat", "arrow", "fvecs", "bvecs", "model", "joblib")
+
+
+EXPORT_HELP = """Write descriptors or models to OUT in a format that others read.
+
+\b
+npz           the notebook's final file: descriptors_list and filenames
+npy           a folder of codes.npy, offsets.npy and images.parquet, to be mapped into memory
+parquet       one row per image, or with --flat one row per descriptor
+arrow         one row per image in an Arrow IPC file, to be mapped into memory
+fvecs, bvecs  vectors as the nearest-neighbour benchmarks read them, in float32 or bytes
+model         an npz of mean, components, low and high
+joblib        the fitted IncrementalPCA as a pickle, like the notebook's
+
+OUT appears when it is complete, and takes little memory to write."""
+
+
+@click.command(help=EXPORT_HELP)
+@STORE
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--format", "format_", type=click.Choice(FORMATS), required=True, help="What is written.")
+@click.option("--stage", help="extract, project or quantize.  [default: quantize]")
+@click.option("--where", metavar="SQL", help="Only these images: SQL over the columns of the view images.")
+@click.option("--variant", help="Another variant than the current recipe's; the beginning of its name is enough.")
+@click.option("--allow-missing", is_flag=True, help="Write what is there, although chosen images lack the stage.")
+@click.option("--flat", is_flag=True, help="With parquet: one row per descriptor.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Replace OUT if it is there, and write an npz that this machine has no memory to read.",
+)
+@click.option("--quiet", is_flag=True, help="Show no bar and no summary.")
+def export(store: Path, out: Path, format_: str, flat: bool, **options: Any) -> None:
+    """Write descriptors or models to OUT."""
+    if flat and format_ not in ("parquet", "parquet-flat"):
+        raise click.UsageError("--flat goes with --format parquet")
+    open_store(store).export(out, "parquet-flat" if flat else format_, **options)
+
+
+VERBS = (import_npz, export)
 """Added to the command line by `featurestore.cli`."""

@@ -18,6 +18,7 @@
     ├── Incompatible             stores that can't be merged, because they are not of one dataset and recipe
     ├── LossyDescriptors         descriptors that can't be stored as uint8 without loss
     ├── QueryError               a query that DuckDB refused
+    ├── OutputError              what was to be written can't go where it was said
     ├── EngineLost               the worker processes are gone and can't be had back
     └── MissingDependency        an optional package is not installed
 
@@ -91,6 +92,10 @@ class LossyDescriptors(FeatureStoreError):
 
 class QueryError(FeatureStoreError):
     """DuckDB refused the query."""
+
+
+class OutputError(FeatureStoreError):
+    """A file or folder to be written is there already, or can't be written there."""
 
 
 class EngineLost(FeatureStoreError):

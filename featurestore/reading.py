@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from featurestore.errors import QueryError, StoreBusy
 from featurestore.opened import OpenStore, StrPath
 from featurestore.partition import KEYPOINT, KEYPOINT_COLUMNS, Layout, Row
-from featurestore.progress import Silent
+from featurestore.progress import Silent, StageSummary, Terminal
 from featurestore.query import QueryResult
 from featurestore.status import Status
 
@@ -215,6 +216,45 @@ class Reading(OpenStore):
         from featurestore.encode import to_floats
 
         return to_floats(codes, *self._looking_up().bounds(variant))
+
+    def export(
+        self,
+        out: StrPath,
+        format: str = "npy",  # noqa: A002 - what the command line calls it
+        *,
+        stage: str | None = None,
+        where: str | None = None,
+        variant: str | None = None,
+        allow_missing: bool = False,
+        force: bool = False,
+        quiet: bool = True,
+    ) -> StageSummary:
+        """Write descriptors or models in a format that others read; ``docs/export.md`` describes each.
+
+        What is written appears at ``out`` when it is complete, and takes little memory to write.
+
+        Args:
+            out: the file; of ``npy`` the folder.
+            format: ``npz``, ``npy``, ``parquet``, ``parquet-flat``, ``arrow``, ``fvecs``, ``bvecs``, ``model`` or
+                ``joblib``.
+            stage: ``extract``, ``project`` or ``quantize``; None is ``quantize``.
+            where: SQL over the columns of the view ``images``.
+            variant: another variant than the current recipe's; for models, of quantize.
+            allow_missing: let images through on which the stage has not been run.
+            force: replace ``out``, and write an npz that this machine has no memory to read.
+            quiet: show nothing.
+
+        Raises:
+            OutputError: ``out`` is there already, or can't be written.
+            QueryError: the choice can't be evaluated, has no image, or does not fit the format.
+            NotReady: chosen images lack the stage, or a model has not been fitted yet.
+            NotEnoughSpace: the disk is full, or an npz could not be read here.
+        """
+        from featurestore.export import Choice, export, find_format
+
+        context = self._context(Silent() if quiet else Terminal())
+        choice = Choice(stage, where, variant, allow_missing)
+        return export(context, Path(out).expanduser().resolve(), find_format(format), choice, force=force)
 
     def _row(self, filename: str, stage: str, variant: str | None, columns: Sequence[str]) -> tuple[Row, Layout]:
         try:

@@ -1,0 +1,203 @@
+"""Descriptors or models in the formats that others read: written beside their place, and moved there at the end."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from featurestore.catalog import arrow
+from featurestore.context import Context
+from featurestore.errors import NotReady, OutputError, QueryError
+from featurestore.exporters import FORMATS, Exporter, ImageExporter, Job, ModelExporter
+from featurestore.load import descriptor_counts
+from featurestore.models import IMAGES, Arrays, from_bitmap, read_arrays
+from featurestore.plan import resolve
+from featurestore.progress import StageSummary
+from featurestore.query import sql
+from featurestore.selection import older, select
+from featurestore.storage import room_on_disk
+
+VERB = "export"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is to be written: images of one variant of a stage, or the models of one variant of quantize."""
+
+    stage: str | None = None  # None: quantize, or for models nothing
+    where: str | None = None
+    variant: str | None = None
+    allow_missing: bool = False
+
+
+def export(context: Context, out: Path, exporter: Exporter, choice: Choice, *, force: bool) -> StageSummary:
+    """Write ``out``, and return what was written.
+
+    Args:
+        context: of the store.
+        out: the file or folder.
+        exporter: from `find_format`.
+        choice: of images.
+        force: replace ``out``, and write what this machine could not read.
+
+    Raises:
+        OutputError: ``out`` is there already, or can't be written.
+        QueryError: the choice can't be evaluated, has no image, or does not fit the format.
+        NotReady: chosen images lack the stage, or a model has not been fitted yet.
+        NotEnoughSpace: the disk is full, or what is written could not be read here.
+    """
+    _refuse(context, out, exporter, force=force)
+    started, summary, reporter = time.perf_counter(), None, context.reporter
+    write, n_images, n_descriptors = _prepare(context, exporter, choice, force=force)
+    reporter.begin(VERB, n_images)
+    try:
+        with _publishing(out, exporter) as temporary:
+            write(temporary)
+        summary = StageSummary(
+            VERB,
+            n_images=n_images,
+            n_descriptors=n_descriptors,
+            n_bytes=_size(out),
+            seconds=time.perf_counter() - started,
+            note=f"as {exporter.name} in {out}",
+        )
+    finally:
+        reporter.end(summary)
+    return summary
+
+
+def find_format(name: str) -> Exporter:
+    """Return the format called ``name``.
+
+    Raises:
+        QueryError: there is none.
+    """
+    for exporter in FORMATS:
+        if exporter.name == name:
+            return exporter
+    raise QueryError(f"there is no format {name!r}; the formats are {', '.join(e.name for e in FORMATS)}")
+
+
+def _prepare(
+    context: Context, exporter: Exporter, choice: Choice, *, force: bool
+) -> tuple[Callable[[Path], None], int, int]:
+    """Return what writes the file, and of how many images and descriptors it is: those held, or those learnt from."""
+    if isinstance(exporter, ImageExporter):
+        job = _job(context, exporter, choice, force=force)
+        return partial(exporter.write, job), len(job.counts), job.n_descriptors
+    assert isinstance(exporter, ModelExporter)
+    pca, scale = _models(context, exporter, choice)
+    return partial(exporter.write_models, pca, scale), len(from_bitmap(pca[IMAGES])), int(pca["n_samples_seen_"])
+
+
+def _job(context: Context, exporter: ImageExporter, choice: Choice, *, force: bool) -> Job:
+    columns = ["subset"]
+    if exporter.dataset_columns:
+        known = sql(context, "SELECT * FROM images LIMIT 0").columns
+        columns += [name for name in known if name not in ("image_id", "chunk_id", "filename", "subset")]
+    selection = select(
+        context,
+        stage=choice.stage or "quantize",
+        where=choice.where,
+        variant=choice.variant,
+        allow_missing=choice.allow_missing,
+        columns=columns,
+    )
+    if not len(selection.images):
+        what = f"where {choice.where!r} chooses no image" if choice.where else "the store has no images"
+        raise QueryError(f"{what}, so there is nothing to export; look at them with: SELECT * FROM images")
+    job = Job(selection, descriptor_counts(context, selection), context.reporter.advance)
+    exporter.check(job, force=force)
+    return job
+
+
+def _models(context: Context, exporter: Exporter, choice: Choice) -> tuple[Arrays, Arrays]:
+    if choice.where is not None or choice.stage is not None:
+        raise QueryError(f"{exporter.name} holds what was learnt, and no images; leave out where and stage")
+    with context.catalog.reading() as connection:
+        if choice.variant is None:
+            steps = resolve(connection, context.flow)
+        else:
+            steps = older(connection, context, "quantize", choice.variant)
+        used = {step.stage.name: step.model_id for step in steps}
+        known = arrow(connection, "SELECT model_id, path FROM models").to_pylist()
+    paths = {row["model_id"]: row["path"] for row in known}
+    for stage, model in (("project", "fit_pca"), ("quantize", "fit_scale")):
+        if used.get(stage) not in paths:
+            raise NotReady(f"the model of {model} has not been fitted yet; run: featurestore run {context.root.path}")
+    pca, scale = (read_arrays(context.root.local(paths[used[stage]]))[0] for stage in ("project", "quantize"))
+    return pca, scale
+
+
+def _refuse(context: Context, out: Path, exporter: Exporter, *, force: bool) -> None:
+    if out.is_relative_to(context.root.path):
+        raise OutputError(f"{out} lies in the store, which takes care of its files itself; choose another place")
+    if not out.parent.is_dir():
+        raise OutputError(f"{out} can't be written: {out.parent} is not a folder; make it, or choose another place")
+    if not os.path.lexists(out):
+        return
+    if not force:
+        raise OutputError(f"{out} is there already; choose another name, or replace it with --force (force=True)")
+    if out.is_dir() != bool(exporter.members):
+        kind, other = ("file", "folder") if out.is_dir() else ("folder", "file")
+        raise OutputError(f"{exporter.name} is a {kind}, and {out} is a {other}; choose another name, or remove it")
+    strange = sorted({path.name for path in out.iterdir()} - set(exporter.members)) if out.is_dir() else []
+    if strange:
+        raise OutputError(
+            f"{out} holds {strange[0]}, which no export wrote, so it is not replaced; choose another name, or remove it"
+        )
+
+
+@contextmanager
+def _publishing(out: Path, exporter: Exporter) -> Iterator[Path]:
+    """Yield a temporary place beside ``out``; on success it becomes ``out``, else it is removed."""
+    temporary = out.with_name(f".tmp-{uuid.uuid4().hex[:12]}-{out.name}")
+    try:
+        with room_on_disk(str(out)):
+            if exporter.members:
+                temporary.mkdir()
+            yield temporary
+            for path in [*temporary.iterdir(), temporary] if exporter.members else [temporary]:
+                _flush(path)
+            _move(temporary, out)
+    except PermissionError as error:
+        raise OutputError(f"{out} can't be written: {error.strerror}; choose another place") from error
+    finally:
+        _remove(temporary)
+
+
+def _move(temporary: Path, out: Path) -> None:
+    if not out.is_dir():
+        temporary.replace(out)
+        return
+    # A folder that holds something can't be replaced in one step: for a moment there is none.
+    old = out.with_name(f".tmp-{uuid.uuid4().hex[:12]}-{out.name}")
+    out.replace(old)
+    temporary.replace(out)
+    shutil.rmtree(old)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _size(out: Path) -> int:
+    return sum(path.stat().st_size for path in (out.iterdir() if out.is_dir() else [out]))

@@ -1,0 +1,101 @@
+"""What a format of `export` is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from featurestore.load import blob_bytes
+from featurestore.selection import Selection, iter_tables
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Job:
+    """The images to be written, and who is told how far it is."""
+
+    selection: Selection
+    counts: NDArray[np.int64]  # descriptors of each image
+    advance: Callable[[int], None]
+
+    @property
+    def dim(self) -> int:
+        """The number of values in a descriptor."""
+        return self.selection.layout.dim
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of the values, little-endian."""
+        return np.dtype(self.selection.layout.dtype).newbyteorder("<")
+
+    @property
+    def n_descriptors(self) -> int:
+        """The number of descriptors of all images."""
+        return int(self.counts.sum())
+
+    @property
+    def n_bytes(self) -> int:
+        """The bytes of all descriptors."""
+        return self.n_descriptors * self.dim * self.dtype.itemsize
+
+    def tables(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """Yield the images' rows in ``image_id`` order, about 4 MB of descriptors at a time."""
+        for table in iter_tables(self.selection, columns):
+            yield table
+            self.advance(len(table))
+
+    def matrices(self) -> Iterator[NDArray[Any]]:
+        """Yield the descriptors of all images in their order, ``(n, dim)``, about 4 MB at a time."""
+        for table in self.tables(["descriptors"]):
+            for blobs in table["descriptors"].chunks:
+                yield blob_bytes(blobs)[1].view(self.dtype).reshape(-1, self.dim)
+
+
+@dataclass(frozen=True)
+class Exporter:
+    """A format."""
+
+    name: ClassVar[str]
+    about: ClassVar[str]  # one line
+    members: ClassVar[tuple[str, ...]] = ()  # the files of a format that is a folder
+
+
+@dataclass(frozen=True)
+class ImageExporter(Exporter):
+    """A format that holds descriptors of images."""
+
+    dataset_columns: ClassVar[bool] = False  # whether it holds the columns of the dataset CSV
+
+    def check(self, job: Job, *, force: bool) -> None:
+        """Make sure that the format can hold what was chosen.
+
+        Raises:
+            QueryError: it can't.
+            NotEnoughSpace: whoever reads it would need more memory than there is, and ``force`` was not given.
+        """
+
+    def write(self, job: Job, path: Path) -> None:
+        """Write the file, or the members of the folder, at ``path``."""
+        raise NotImplementedError(f"{type(self).__name__}.write")
+
+
+@dataclass(frozen=True)
+class ModelExporter(Exporter):
+    """A format that holds what was learnt."""
+
+    def write_models(self, pca: Arrays, scale: Arrays, path: Path) -> None:
+        """Write the file at ``path``.
+
+        Args:
+            pca: the arrays of a model of fit_pca.
+            scale: the arrays of the model of fit_scale that was made with it.
+            path: of the file.
+        """
+        raise NotImplementedError(f"{type(self).__name__}.write_models")
