@@ -1,0 +1,100 @@
+"""What every engine keeps to."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+
+import pytest
+
+from featurestore.engines import Engine, InlineEngine, LocalEngine, Task, dispatch, open_engine
+from featurestore.errors import LossyDescriptors
+from featurestore.partition import Row
+
+
+@dataclass(frozen=True)
+class Squares:
+    """Rows whose message is the square of the image's number; a number below 0 raises."""
+
+    numbers: tuple[int, ...]
+    chunk_id: int = 0
+
+    def run(self) -> list[Row]:
+        if min(self.numbers) < 0:
+            raise LossyDescriptors(f"{min(self.numbers)} has no square here; use another number")
+        return [Row(number, str(os.getpid()), "ok", str(number**2)) for number in self.numbers]
+
+    def split(self) -> list[Task]:
+        return [replace(self, numbers=(number,)) for number in self.numbers]
+
+    def crashed(self, reason: str) -> list[Row]:
+        return [Row(number, "", "crashed", reason) for number in self.numbers]
+
+
+@pytest.fixture(
+    params=[InlineEngine, lambda: LocalEngine(1), lambda: LocalEngine(2)], ids=["inline", "local1", "local2"]
+)
+def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    engine: Engine = request.param()
+    yield engine
+    engine.close()
+
+
+def results(rows: list[Row]) -> list[tuple[int, str | None]]:
+    return [(row.image_id, row.error) for row in rows]
+
+
+def test_a_task_becomes_its_rows_in_order(engine: Engine) -> None:
+    future = engine.submit(Squares((3, 1, 2)))
+    assert isinstance(future, Future)
+    assert results(future.result()) == [(3, "9"), (1, "1"), (2, "4")]
+
+
+def test_every_task_comes_back_once(engine: Engine) -> None:
+    tasks = [Squares((i, i + 100), chunk_id=i) for i in range(25)]
+    found = list(dispatch(engine, tasks))
+    assert sorted(task.chunk_id for task, _ in found) == list(range(25))
+    assert all(
+        results(rows) == [(t.chunk_id, str(t.chunk_id**2)), (t.chunk_id + 100, str((t.chunk_id + 100) ** 2))]
+        for t, rows in found
+    )
+
+
+def test_an_error_of_the_store_comes_back_as_it_is(engine: Engine) -> None:
+    with pytest.raises(LossyDescriptors, match=r"^-3 has no square here; use another number$"):
+        list(dispatch(engine, [Squares((1,)), Squares((-3,)), Squares((2,))]))
+
+
+def test_after_an_error_the_engine_works_on(engine: Engine) -> None:
+    with pytest.raises(LossyDescriptors):
+        list(dispatch(engine, [Squares((-1,))]))
+    assert [results(rows) for _, rows in dispatch(engine, [Squares((4,))])] == [[(4, "16")]]
+
+
+def test_it_can_be_restarted_and_closed_at_any_time(engine: Engine) -> None:
+    engine.restart()
+    assert results(engine.submit(Squares((2,))).result()) == [(2, "4")]
+    engine.restart()
+    assert results(engine.submit(Squares((3,))).result()) == [(3, "9")]
+    engine.close()
+    engine.close()
+
+
+def test_nothing_is_begun_before_the_first_task(engine: Engine) -> None:
+    engine.close()
+    assert list(dispatch(engine, [])) == []
+
+
+def test_work_is_done_where_the_engine_says(engine: Engine) -> None:
+    pids = {int(rows[0].filename) for _, rows in dispatch(engine, [Squares((i,)) for i in range(8)])}
+    assert (os.getpid() in pids) == (engine.workers == 0)
+    assert 1 <= len(pids) <= max(engine.workers, 1)
+
+
+def test_the_number_of_workers_chooses_the_engine() -> None:
+    assert isinstance(open_engine(0), InlineEngine)
+    engine = open_engine(3)
+    assert isinstance(engine, LocalEngine)
+    assert engine.workers == 3

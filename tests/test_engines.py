@@ -1,0 +1,225 @@
+"""How work is handed out, and that it makes no difference to a single byte who does it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from featurestore import FeatureStore
+from featurestore.engines import InlineEngine, Task, dispatch
+from featurestore.engines.dispatch import LOOKAHEAD, WINDOW
+from featurestore.errors import LossyDescriptors
+from featurestore.partition import Row
+from featurestore.progress import Silent
+from featurestore.runner import Options, run
+from tests.broken_images import NOT_IMAGES, bomb_png, cuttable, encoded, picture, unusual
+from tests.small import SMALL, configure, context_of, digests, rows_of, small_store, write_dataset
+
+
+@dataclass(frozen=True)
+class Numbered:
+    """A task with a number."""
+
+    chunk_id: int
+
+    def run(self) -> list[Row]:
+        return [Row(self.chunk_id, "", "ok")]
+
+    def split(self) -> list[Task]:
+        return [self]
+
+    def crashed(self, reason: str) -> list[Row]:
+        return [Row(self.chunk_id, "", "crashed", reason)]
+
+
+@dataclass
+class ByHand:
+    """An engine whose tasks are done when the test says so: at each wait, the newest that is in flight."""
+
+    workers: int = 2
+    slow: frozenset[int] = frozenset()  # tasks that are done only when nothing else is left
+    flying: dict[int, Future[list[Row]]] = field(default_factory=dict)
+    peak: int = 0
+    handed: list[int] = field(default_factory=list)
+
+    def submit(self, task: Task) -> Future[list[Row]]:
+        future: Future[list[Row]] = Future()
+        self.flying[task.chunk_id] = future
+        self.handed.append(task.chunk_id)
+        self.peak = max(self.peak, len(self.flying))
+        if self.full():
+            self.finish_one()
+        return future
+
+    def full(self) -> bool:
+        return len(self.flying) == WINDOW * self.workers
+
+    def finish_one(self) -> None:
+        quick = [number for number in self.flying if number not in self.slow]
+        number = max(quick or self.flying)
+        self.flying.pop(number).set_result([Row(number, "", "ok")])
+
+    def restart(self) -> None:
+        raise AssertionError("nothing has died")
+
+    def close(self) -> None:
+        self.flying.clear()
+
+
+def tasks(n: int, engine: ByHand) -> Iterator[Task]:
+    yield from map(Numbered, range(n))
+    while engine.flying:  # there will be no more submissions to finish them at
+        engine.finish_one()
+
+
+def test_tasks_are_yielded_as_they_finish_and_every_one_once() -> None:
+    engine = ByHand(workers=2)
+    found = [task.chunk_id for task, rows in dispatch(engine, tasks(30, engine)) if rows]
+    assert found != sorted(found)
+    assert sorted(found) == list(range(30))
+    assert engine.handed == list(range(30)), "in order"
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_two_tasks_a_worker_are_in_flight_and_never_more(workers: int) -> None:
+    engine = ByHand(workers=workers)
+    list(dispatch(engine, tasks(40, engine)))
+    assert engine.peak == WINDOW * workers == 2 * workers
+
+
+def test_a_slow_task_is_not_run_away_from() -> None:
+    engine = ByHand(workers=2, slow=frozenset({0}))
+    limit = LOOKAHEAD + engine.workers
+
+    def drawing() -> Iterator[Task]:
+        for number in range(2 * limit):
+            while number == limit and len(engine.flying) > 1:  # drawn, and to wait for the slow one
+                engine.finish_one()
+            yield Numbered(number)
+        while engine.flying:
+            engine.finish_one()
+
+    found = []
+    for task, _ in dispatch(engine, drawing()):
+        found.append(task.chunk_id)
+        if len(found) == limit - 1:
+            assert list(engine.flying) == [0]
+            assert engine.handed == list(range(limit)), "nothing beyond was begun"
+            engine.finish_one()
+    assert found[limit - 1] == 0
+    assert sorted(found) == list(range(2 * limit))
+
+
+def test_tasks_are_drawn_when_there_is_room_for_them() -> None:
+    engine, drawn = ByHand(workers=1), []
+
+    def drawing() -> Iterator[Task]:
+        for number in range(10):
+            drawn.append(number)
+            yield Numbered(number)
+        while engine.flying:
+            engine.finish_one()
+
+    first = next(iter(dispatch(engine, drawing())))
+    assert first[0].chunk_id in (0, 1)
+    assert len(drawn) <= WINDOW + 1, "the list of tasks may be longer than memory"
+
+
+# Cut files are kept, so that their rows tell what the decoders had to say.
+KEEPING = {**SMALL, "extract": {"truncated": "keep"}}
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Good, odd, broken, cut and missing files, and their dataset."""
+    folder = tmp_path_factory.mktemp("mixed")
+    files = {f"good-{i}.png": encoded(".png", picture(seed=i)) for i in range(6)}
+    files |= NOT_IMAGES | {f"cut-{name}": data[: len(data) // 2] for name, data in cuttable().items()}
+    files |= {f"odd-{name}": data for name, data in unusual().items()}
+    files |= {"bomb.png": bomb_png(30_000, 30_000)}
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    names = [*sorted(files), "missing.jpg"]
+    lines = [f"{name},{'test' if number % 5 == 0 else 'train'}" for number, name in enumerate(names)]
+    write_dataset(folder, ["filename,subset", *lines])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def alone(mixed: Path, tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    """The store that this process makes of them."""
+    store = small_store(tmp_path_factory.mktemp("alone") / "store", mixed, chunk_size=20, recipe=KEEPING)
+    store.run(workers=0)
+    return store
+
+
+def test_the_folder_has_every_kind_of_row_in_it(alone: FeatureStore) -> None:
+    statuses = {row.status for row in rows_of(alone, "quantize")}
+    assert statuses == {"ok", "empty", "missing", "unreadable", "truncated", "too_large"}
+    assert any(row.status == "ok" and row.error for row in rows_of(alone, "extract")), (
+        "decoders that had to say something"
+    )
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_make_no_difference_to_any_byte(mixed: Path, alone: FeatureStore, tmp_path: Path, workers: int) -> None:
+    store = small_store(tmp_path / "store", mixed, chunk_size=20, recipe=KEEPING)
+    store.run(workers=workers)
+    expected = digests(alone)
+    assert len(expected) == 3 * alone.status().n_chunks + 2
+    assert digests(store) == expected
+
+
+def test_the_place_of_the_store_and_of_the_images_makes_no_difference(
+    mixed: Path, alone: FeatureStore, tmp_path: Path
+) -> None:
+    (tmp_path / "elsewhere").symlink_to(mixed)
+    place = tmp_path / "deep" / "down" / "store"
+    store = small_store(place, tmp_path / "elsewhere", chunk_size=20, recipe=KEEPING)
+    configure(store, "store", images="../../../elsewhere")
+    store.run(workers=0)
+    assert digests(store) == digests(alone)
+
+
+class StopAfterImages(Silent):
+    """Ends a run in the middle of a chunk."""
+
+    def __init__(self, n_images: int) -> None:
+        self.left = n_images
+
+    def advance(self, n_images: int) -> None:
+        self.left -= n_images
+        if self.left < 0:
+            raise KeyboardInterrupt
+
+
+def test_a_run_that_was_ended_in_the_middle_of_a_chunk_makes_the_same_bytes(
+    mixed: Path, alone: FeatureStore, tmp_path: Path
+) -> None:
+    store = small_store(tmp_path / "store", mixed, chunk_size=20, recipe=KEEPING)
+    for n_images in (25, 5):
+        with pytest.raises(KeyboardInterrupt):
+            run(context_of(store, StopAfterImages(n_images)), Options(workers=0))
+    store.run(workers=0)
+    assert digests(store) == digests(alone)
+
+
+@dataclass(frozen=True)
+class Raising(Numbered):
+    """A task that can't be done."""
+
+    def run(self) -> list[Row]:
+        raise LossyDescriptors("what SIFT gave can't be stored")
+
+
+def test_an_error_of_the_store_ends_the_run_with_it() -> None:
+    done: list[int] = []
+    with pytest.raises(LossyDescriptors, match="what SIFT gave can't be stored"):
+        done.extend(
+            task.chunk_id for task, _ in dispatch(InlineEngine(), [Numbered(0), Numbered(1), Raising(2), Numbered(3)])
+        )
+    assert 3 not in done
