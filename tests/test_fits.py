@@ -201,7 +201,7 @@ def test_test_images_are_excluded_by_their_full_path(images: Path, tmp_path: Pat
 def test_the_explained_variance_is_recorded(store: FeatureStore) -> None:
     (summary,) = store.run("fit_pca", workers=0)
     model = current_model(store, "fit_pca")
-    assert set(model["summary"]) == {"n_components", "n_descriptors", "explained_variance_ratio"}
+    assert model["summary"]["n_components"] == 16
     sampled = sum(min(row.n_descriptors, 300) for row in rows_of(store, "extract") if row.image_id % 4 != 3)
     assert model["summary"]["n_descriptors"] == summary.n_descriptors == sampled
     descriptors = np.vstack([np.asarray(row.descriptors, float) for row in rows_of(store, "extract")])
