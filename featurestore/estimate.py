@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -34,9 +33,14 @@ class Estimate:
 
 def estimate(connection: sa.Connection, plans: Mapping[str, StagePlan]) -> list[Estimate]:
     """Return what every stage that has something to do will cost."""
-    past = {row["stage"]: row for row in arrow(connection, _PAST).to_pylist()}
+    past = paces(connection)
     sizes = {row["stage"]: row["size"] for row in arrow(connection, _SIZES).to_pylist()}
     return [_of(name, plan, past.get(name), sizes) for name, plan in plans.items() if plan.todo]
+
+
+def paces(connection: sa.Connection) -> dict[str, float]:
+    """Return the seconds that each stage has taken for an image, by the name of the stage."""
+    return {row["stage"]: row["pace"] for row in arrow(connection, _PAST).to_pylist()}
 
 
 _PAST = """SELECT stage, sum(seconds) / sum(n_images) AS pace FROM runs
@@ -44,7 +48,7 @@ _PAST = """SELECT stage, sum(seconds) / sum(n_images) AS pace FROM runs
 _SIZES = "SELECT stage, sum(n_bytes) / sum(n_images) AS size FROM partitions WHERE NOT pruned GROUP BY stage"
 
 
-def _of(name: str, plan: StagePlan, past: dict[str, Any] | None, sizes: Mapping[str, float]) -> Estimate:
+def _of(name: str, plan: StagePlan, pace: float | None, sizes: Mapping[str, float]) -> Estimate:
     n_images = sum(work.n_images if work.redo is None else len(work.redo) for work in plan.todo)
     # A chunk of which some images are made again is written anew as a whole.
     written = 0 if isinstance(plan.step.stage, FitStage) else sum(work.n_images for work in plan.todo)
@@ -56,7 +60,7 @@ def _of(name: str, plan: StagePlan, past: dict[str, Any] | None, sizes: Mapping[
         chunks=tuple(work.chunk_id for work in plan.todo),
         n_images=n_images,
         n_bytes=round(written * size),
-        seconds=past["pace"] * n_images if past else None,
+        seconds=None if pace is None else pace * n_images,
         why=why,
     )
 

@@ -86,6 +86,13 @@ class Root:
         found = (path for path in self.local(folder).rglob(f"*{suffix}") if not _TEMPORARY.match(path.name))
         return sorted(path.relative_to(self.path).as_posix() for path in found)
 
+    def remove_empty_folders(self) -> None:
+        """Delete what is empty below the store's folders. Only for whoever holds the store's run lock."""
+        for folder in FOLDERS:
+            for path in sorted(self.local(folder).rglob("*"), reverse=True):
+                if path.is_dir() and not any(path.iterdir()):
+                    path.rmdir()
+
     def sweep(self) -> list[str]:
         """Delete what interrupted writers left behind. Only for whoever holds the store's run lock."""
         left = [path for folder in ("", *FOLDERS) for path in self._walk(folder) if _TEMPORARY.match(path.name)]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from featurestore.errors import Incompatible
 from featurestore.lock import exclusive
-from featurestore.opened import OpenStore
+from featurestore.opened import OpenStore, StrPath
 from featurestore.progress import Silent, Terminal
 
 if TYPE_CHECKING:
+    from featurestore.merge import MergeReport
+    from featurestore.prune import PruneReport
     from featurestore.rebuild import RebuildReport
     from featurestore.verify import VerifyReport
 
@@ -62,3 +66,48 @@ class Upkeep(OpenStore):
         context = self._context(Silent())
         with exclusive(context.root, "rebuild"):
             return rebuild(context)
+
+    def merge(self, *others: StrPath) -> list[MergeReport]:
+        """Take over the partitions and models of stores of the same dataset and recipe, made on other machines.
+
+        Every file is checked before anything is taken from its store; what is here already is left as it is.
+
+        Raises:
+            Incompatible: another dataset, another recipe, or a model that was fitted on its own; the message says how.
+            CorruptFile: a file of the other store is not what it promises.
+            StoreBusy: one of the stores is being changed.
+            NotEnoughSpace: the disk has no room for the copies.
+        """
+        from featurestore.merge import merge
+
+        opened = [OpenStore(other) for other in others]
+        for other in opened:
+            if other.path == self.path:
+                raise Incompatible(f"{other.path} is the very store to merge into; name another one")
+        with self._changing("merge", Silent()) as context:
+            return [merge(context, other._context(Silent())) for other in opened]
+
+    def prune(self, keep: str | Sequence[str] = (), *, dry_run: bool = False) -> PruneReport:
+        """Delete old variants, files without a record and, on request, what the partitions to keep were made from.
+
+        An old variant goes chunk by chunk, where the current recipe has made something in its place. What is upstream
+        of ``keep`` leaves its rows without descriptors and keypoints, so that the chunks stay done.
+
+        Args:
+            keep: stages whose partitions are enough, like ``"quantize"``; none prunes nothing of the current recipe.
+            dry_run: change nothing, and say what would be freed and what it would cost to have it back.
+
+        Raises:
+            ConfigError: ``keep`` names something that has no partitions.
+            StoreBusy: another process is changing the store.
+        """
+        from featurestore.prune import prune
+
+        names = [keep] if isinstance(keep, str) else list(keep)
+        context = self._context(Silent())
+        if dry_run:
+            return prune(context, keep=names, dry_run=True)
+        self._refuse_untrusted("prune")
+        with exclusive(context.root, "prune"):
+            context.catalog.migrate()
+            return prune(context, keep=names, dry_run=False)

@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).parent.parent / "featurestore"
 LAYERS = [
     "__main__ cli demo __init__",
     "cli_ask cli_exchange cli_upkeep cli_shared interrupt",
-    "text",
+    "text text_upkeep",
     "store",
     "reading upkeep opened",
     "runner load lookup encode info export exporters import_npz ingest status recover "

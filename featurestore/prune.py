@@ -1,0 +1,240 @@
+"""Giving back room: old variants, files without a record and, on request, the blobs upstream of what is kept.
+
+A pruned partition leaves an index, its rows without descriptors and keypoints, so that its chunk stays done and the
+catalog can still be rebuilt.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import sqlalchemy as sa
+
+from featurestore.catalog import Catalog, arrow
+from featurestore.context import Context
+from featurestore.errors import ConfigError
+from featurestore.estimate import paces
+from featurestore.index import index_name, write_index
+from featurestore.ledger import describe, record
+from featurestore.plan import Step, chunk_list, chunk_states, resolve
+from featurestore.recover import recover
+from featurestore.stages import FLOW, ChunkStage
+from featurestore.storage import Root, file_digest
+from featurestore.tables import Model, Partition, Result, TrainingImage, Variant
+from featurestore.verify import stray_files
+
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class PruneItem:
+    """What is pruned together: an old variant, the blobs of a stage, models, or files without a record."""
+
+    what: str
+    n_files: int
+    n_bytes: int  # that are freed
+    seconds: float | None  # to have it back; None: there was no run to go by
+
+
+@dataclass
+class PruneReport:
+    """What was pruned, or would be."""
+
+    items: list[PruneItem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # what was kept, and why
+
+    @property
+    def n_bytes(self) -> int:
+        """The bytes that are freed."""
+        return sum(item.n_bytes for item in self.items)
+
+
+@dataclass
+class _Plan:
+    """What is to go."""
+
+    old: Rows = field(default_factory=list)  # partitions, without a trace
+    blobs: Rows = field(default_factory=list)  # partitions, leaving an index
+    models: Rows = field(default_factory=list)
+    checkpoints: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def prune(context: Context, *, keep: Collection[str], dry_run: bool) -> PruneReport:
+    """Prune a store, or say what would be pruned.
+
+    Args:
+        context: of the store. Only under the run lock, but for a dry run.
+        keep: stages whose partitions are enough: where they are all current, what they were made from is pruned.
+            Empty: only old variants and files without a record.
+        dry_run: change nothing.
+
+    Raises:
+        ConfigError: ``keep`` names something that has no partitions.
+        CorruptFile: a file that is to leave an index can't be read.
+    """
+    _refuse_unknown(keep)
+    report = PruneReport()
+    strays = [(name, context.root.local(name).stat().st_size) for name in _unrecorded(context)]
+    if not dry_run:
+        recover(context)
+        strays = [(name, size) for name, size in strays if not context.root.local(name).is_file()]
+    with context.catalog.reading() as connection:
+        plan = _plan(context, connection, keep)
+        report.items = _items(context.root, plan, paces(connection))
+    report.notes = plan.notes
+    if strays:
+        said = "files without a record" + (", those that are not whole" if dry_run else "")
+        report.items.append(PruneItem(said, len(strays), sum(size for _, size in strays), 0.0))
+    if not dry_run:
+        _carry_out(context, plan)
+    return report
+
+
+def _refuse_unknown(keep: Collection[str]) -> None:
+    known = [stage.name for stage in FLOW if issubclass(stage, ChunkStage)]
+    for name in keep:
+        if name not in known:
+            raise ConfigError(f"{name!r} is no stage with partitions to keep; those are {' '.join(known)}")
+
+
+def _unrecorded(context: Context) -> list[str]:
+    with context.catalog.reading() as connection:
+        query = "SELECT path FROM ingests UNION SELECT path FROM partitions UNION SELECT path FROM models"
+        known = set(connection.execute(sa.text(query)).scalars().all())
+    return [name for name in stray_files(context.root) if name not in known]
+
+
+def _plan(context: Context, connection: sa.Connection, keep: Collection[str]) -> _Plan:
+    steps = resolve(connection, context.flow)
+    states = {(row["stage"], row["chunk_id"]): row for row in chunk_states(connection, steps)}
+    plan = _Plan()
+    rows = arrow(connection, "SELECT * FROM partitions ORDER BY stage, variant, chunk_id").to_pylist()
+    current = {(step.stage.name, step.variant) for step in steps}
+    waiting: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for row in rows:
+        state = states.get((row["stage"], row["chunk_id"]))
+        if (row["stage"], row["variant"]) in current:
+            continue
+        if state is not None and state["current"]:
+            plan.old.append(row)
+        else:
+            waiting[row["stage"], row["variant"]].append(row["chunk_id"])
+    for (stage, variant), chunks in waiting.items():
+        where = f"{stage} {variant}, {chunk_list(chunks)}"
+        plan.notes.append(f"kept: {where}: the current recipe has made nothing in its place yet")
+    if keep:
+        _plan_blobs(context, steps, states, {(r["stage"], r["variant"], r["chunk_id"]): r for r in rows}, keep, plan)
+    _plan_models(context.root, connection, steps, rows, plan)
+    return plan
+
+
+def _plan_blobs(
+    context: Context,
+    steps: Sequence[Step],
+    states: dict[tuple[str, int], dict[str, Any]],
+    rows: dict[tuple[str, str, int], dict[str, Any]],
+    keep: Collection[str],
+    plan: _Plan,
+) -> None:
+    """Find the partitions upstream of those that are kept, for every chunk where what is kept is there and whole."""
+    order = [step for step in steps if isinstance(step.stage, ChunkStage)]
+    last = max(place for place, step in enumerate(order) if step.stage.name in keep)
+    upstream = [step for step in order[:last] if step.stage.name not in keep]
+    for chunk in sorted({chunk for _, chunk in states}):
+        kept = [states[name, chunk] for name in keep]
+        if not all(row["current"] and row["upstream_current"] and not row["pruned"] for row in kept):
+            plan.notes.append(f"kept: upstream of chunk {chunk}: {' and '.join(keep)} is not up to date for it")
+            continue
+        files = [rows[row["stage"], row["variant"], chunk] for row in kept]
+        damaged = [row["path"] for row in files if not _is_whole(context.root, row)]
+        if damaged:
+            plan.notes.append(f"kept: upstream of {damaged[0]}, which is damaged: featurestore verify STORE --repair")
+            continue
+        for step in upstream:
+            state = states[step.stage.name, chunk]
+            if state["current"] and not state["pruned"] and not state["fit_wants"]:
+                plan.blobs.append(rows[step.stage.name, str(step.variant), chunk])
+
+
+def _is_whole(root: Root, row: dict[str, Any]) -> bool:
+    path = root.local(row["path"])
+    return path.is_file() and file_digest(path) == row["checksum"]
+
+
+def _plan_models(root: Root, connection: sa.Connection, steps: Sequence[Step], rows: Rows, plan: _Plan) -> None:
+    """Find the models that neither the recipe nor a partition that stays depends on, and that something replaces."""
+    models = {row["model_id"]: row for row in arrow(connection, "SELECT * FROM models ORDER BY path").to_pylist()}
+    gone = {(row["variant"], row["chunk_id"]) for row in plan.old}
+    staying = {row["variant"] for row in rows if (row["variant"], row["chunk_id"]) not in gone}
+    used_by = arrow(connection, "SELECT variant, model_id FROM variants WHERE model_id IS NOT NULL").to_pylist()
+    needed = [row["model_id"] for row in used_by if row["variant"] in staying]
+    needed += [step.current_model["model_id"] for step in steps if step.current_model is not None]
+    kept: set[str] = set()
+    while needed:  # with the parents, from which an update has gone on
+        model = models.get(needed.pop())
+        if model is not None and model["model_id"] not in kept:
+            kept.add(model["model_id"])
+            needed += [model["parent_id"]] if model["parent_id"] else []
+    fitted = {step.stage.name for step in steps if step.current_model is not None}
+    plan.models = [row for row in models.values() if row["model_id"] not in kept and row["stage"] in fitted]
+    variants = {step.variant for step in steps}
+    plan.checkpoints = [
+        name
+        for name in root.files("models", "state.npz")
+        if name.split("/")[1] in fitted and name.split("/")[2] not in variants
+    ]
+
+
+def _items(root: Root, plan: _Plan, pace: dict[str, float]) -> list[PruneItem]:
+    groups: dict[str, Rows] = defaultdict(list)
+    for row in plan.old:
+        groups[f"{row['stage']} {row['variant']}, an old variant"].append(row)
+    for row in plan.blobs:
+        groups[f"descriptors of {row['stage']} {row['variant']}"].append(row)
+    items = []
+    for what, rows in groups.items():
+        seconds = pace.get(rows[0]["stage"])
+        cost = None if seconds is None else seconds * sum(row["n_images"] for row in rows)
+        items.append(PruneItem(what, len(rows), sum(row["n_bytes"] for row in rows), cost))
+    for row in plan.models:
+        seconds = pace.get(row["stage"])
+        cost = None if seconds is None else seconds * row["n_images"]
+        items.append(PruneItem(f"model {row['model_id']} of {row['stage']}", 1, row["n_bytes"], cost))
+    for name in plan.checkpoints:
+        items.append(PruneItem(f"{name}, of an old variant", 1, root.local(name).stat().st_size, None))
+    return items
+
+
+def _carry_out(context: Context, plan: _Plan) -> None:
+    root, catalog = context.root, context.catalog
+    for row in plan.blobs:
+        name = index_name(row["stage"], row["variant"], row["chunk_id"])
+        with root.publishing(name) as temporary:
+            write_index(root.local(row["path"]), temporary)
+        replaced = record(catalog, describe(root, name))
+        if replaced:
+            root.remove(replaced)
+    _forget(catalog, plan)
+    for row in (*plan.old, *plan.models):
+        root.remove(row["path"])
+    for name in plan.checkpoints:
+        root.remove(name)
+    root.remove_empty_folders()
+
+
+def _forget(catalog: Catalog, plan: _Plan) -> None:
+    """Delete the records of what goes, and of variants of which nothing is left. The files follow: see `recover`."""
+    with catalog.transaction() as connection:
+        for row in plan.old:
+            key = {name: row[name] for name in ("stage", "variant", "chunk_id")}
+            connection.execute(sa.delete(Partition).filter_by(**key))
+            connection.execute(sa.delete(Result).filter_by(**key))
+        for row in plan.models:
+            connection.execute(sa.delete(Model).filter_by(model_id=row["model_id"]))
+            connection.execute(sa.delete(TrainingImage).filter_by(model_id=row["model_id"]))
+        left = sa.union(sa.select(Partition.variant), sa.select(Model.variant))
+        connection.execute(sa.delete(Variant).where(Variant.variant.not_in(left)))

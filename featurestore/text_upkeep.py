@@ -1,0 +1,65 @@
+"""What the verbs that look after a store print."""
+
+from __future__ import annotations
+
+from tabulate import tabulate
+
+from featurestore.merge import MergeReport
+from featurestore.progress import human_bytes, human_seconds
+from featurestore.prune import PruneReport
+from featurestore.rebuild import RebuildReport
+from featurestore.verify import VerifyReport
+
+
+def verify_text(report: VerifyReport) -> str:
+    """Return what was looked at, and a line for everything that is wrong."""
+    looked = f"{_count(report.n_files, 'file')} ({human_bytes(report.n_bytes)})"
+    images = f" and {_count(report.n_images, 'image')}" if report.n_images else ""
+    lines = [*report.notes, *(f"repaired: {line}" for line in report.repaired), *map(str, report.problems)]
+    n = len(report.problems)
+    verdict = "nothing is wrong" if not n else f"{_count(n, 'problem')}{' left' if report.repaired else ''}"
+    if not n and report.repaired:
+        verdict = "nothing is wrong any more; featurestore run STORE makes anew what was dropped"
+    return "\n".join([*lines, f"{looked}{images} looked at: {verdict}"])
+
+
+def rebuild_text(report: RebuildReport) -> str:
+    """Return what the new catalog knows, and what was left out."""
+    counts = [
+        _count(report.n_images, "image"),
+        _count(report.n_partitions, "partition"),
+        _count(report.n_models, "model"),
+        _count(report.n_runs, "run"),
+    ]
+    return "\n".join([*report.notes, f"the catalog is made anew: {', '.join(counts)}"])
+
+
+def merge_text(report: MergeReport) -> str:
+    """Return what was taken over from one store."""
+    taken = f"{_count(report.n_partitions, 'partition')} and {_count(report.n_models, 'model')} taken over"
+    size = f" ({human_bytes(report.n_bytes)})" if report.n_bytes else ""
+    lines = [f"{report.store}: {note}" for note in report.notes]
+    return "\n".join([*lines, f"{report.store}: {taken}{size}, {_count(report.n_here, 'partition')} here already"])
+
+
+def prune_text(report: PruneReport, *, dry_run: bool) -> str:
+    """Return what was pruned or would be, and what it would cost to have it back."""
+    if not report.items:
+        return "\n".join([*report.notes, "there is nothing to prune"])
+    rows = [[item.what, f"{item.n_files:,}", human_bytes(item.n_bytes), _cost(item.seconds)] for item in report.items]
+    header = ["what", "files", "frees", "to have it back"]
+    table = tabulate(
+        rows, header, tablefmt="simple", colalign=("left", "right", "right", "right"), disable_numparse=True
+    )
+    verb = "would be freed" if dry_run else "freed"
+    return "\n".join([table, "", *report.notes, f"about {human_bytes(report.n_bytes)} {verb}"])
+
+
+def _cost(seconds: float | None) -> str:
+    if seconds is None:
+        return "unknown"
+    return human_seconds(seconds) if seconds else ""
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
