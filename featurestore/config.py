@@ -22,17 +22,27 @@ T = TypeVar("T")
 Tables = Mapping[str, Mapping[str, Any]]
 
 
-def option(default: Any, doc: str, *, policy: bool = False, low: float | None = None, high: float | None = None) -> Any:
+def option(
+    default: Any,
+    doc: str,
+    *,
+    policy: bool = False,
+    late: bool = False,
+    low: float | None = None,
+    high: float | None = None,
+) -> Any:
     """Declare one parameter.
 
     Args:
         default: its value where the recipe does not name it.
         doc: one line, which becomes the comment in ``featurestore.toml``.
         policy: it decides which images are accepted, and is no part of the identity.
+        late: it came when stores had been made without it, and its default is what was done then. At its default it is
+            no part of the identity, so that those stores stay what they are.
         low: the least allowed value.
         high: the greatest allowed value.
     """
-    metadata = {"doc": doc, "policy": policy, "low": low, "high": high}
+    metadata = {"doc": doc, "policy": policy, "late": late, "low": low, "high": high}
     if isinstance(default, type):
         return dataclasses.field(default_factory=default, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -176,12 +186,13 @@ def _table(values: Any) -> Any:
 
 
 def identity(values: Any) -> dict[str, Any]:
-    """Return the parameters of a dataclass that are part of its identity: all but the policies."""
+    """Return the parameters that are a dataclass's identity: all but the policies, and late ones if changed."""
     found: dict[str, Any] = {}
     for field in dataclasses.fields(values):
         value = getattr(values, field.name)
         if field.default is MISSING and field.default_factory is MISSING:
             raise TypeError(f"{type(values).__name__}.{field.name} has no default")
-        if not field.metadata.get("policy"):
+        silent = field.metadata.get("late") and value == field.default
+        if not field.metadata.get("policy") and not silent:
             found[field.name] = identity(value) if dataclasses.is_dataclass(value) else value
     return found

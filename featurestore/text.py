@@ -67,7 +67,9 @@ def _stage_notes(stage: StageStatus) -> list[str]:
 
 def _learnt(model: Any) -> str:
     ratio = model["summary"].get("explained_variance_ratio")
-    explained = f" explains {ratio:.1%} of the variance" if ratio is not None else ""
+    solver = model["summary"].get("solver", "incremental")
+    by = f" by {solver}" if solver != "incremental" else ""
+    explained = f"{by} explains {ratio:.1%} of the variance" if ratio is not None else ""
     generation = f", generation {model['generation']}" if model["generation"] else ""
     partial = ", fitted before every chunk was there" if model["partial"] else ""
     return f"{explained}{generation}{partial}"

@@ -162,7 +162,8 @@ def test_policies_are_no_part_of_the_identity() -> None:
 def test_every_parameter_but_the_policies_changes_the_variant(stage: type[Any]) -> None:
     policies = {"max_pixels", "truncated"}
     changed = {"int": 7, "float": 0.5, "bool": False}
-    others = {"extractor": "rootsift", "over": "train", "truncated": "keep", "sift": {"nfeatures": 7}}
+    others: dict[str, Any] = {"extractor": "rootsift", "over": "train", "truncated": "keep", "solver": "covariance"}
+    others["sift"] = {"nfeatures": 7}
     before = stage().variant(reads="", model_id=None)
     for field in fields(stage):
         name, value = field.name, others.get(field.name, changed.get(str(field.type)))

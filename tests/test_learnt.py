@@ -10,6 +10,7 @@ import pytest
 from featurestore import FeatureStore
 from featurestore.learnt import learnt_images, selected_images, unseen_images
 from featurestore.plan import resolve
+from featurestore.stages import FitStage
 from tests.small import configure, context_of, make_small, small_store, write_dataset
 
 
@@ -46,7 +47,8 @@ def test_the_masks_are_over_all_images(growing: FeatureStore) -> None:
     context = context_of(growing)
     with context.catalog.reading() as connection:
         step = resolve(connection, context.flow)[1]
-        learnt, selected = learnt_images(connection, step), selected_images(connection, context.flow[1])
+        assert isinstance(step.stage, FitStage)
+        learnt, selected = learnt_images(connection, step), selected_images(connection, step.stage)
     train = np.array([i % 4 != 3 for i in range(22)])
     assert selected.tolist() == train.tolist()
     assert learnt.tolist() == (train & (np.arange(22) < 13)).tolist()

@@ -1,9 +1,9 @@
-"""fit_pca: IncrementalPCA over the train images, in batches that cross image and chunk boundaries."""
+"""fit_pca: a PCA of the train images; incremental, in batches that cross image and chunk boundaries, or exact."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from featurestore.config import option
 from featurestore.errors import ConfigError, NothingUsable
 from featurestore.partition import Row
-from featurestore.stages.stage import Arrays, FitStage
+from featurestore.stages.covariance import CovarianceLearner
+from featurestore.stages.stage import Arrays, FitStage, Learner
 
 # What scikit-learn's estimator needs to go on exactly where it was.
 ESTIMATOR = ("components_", "singular_values_", "mean_", "var_", "n_samples_seen_", "n_components_")
@@ -30,18 +31,50 @@ class FitPca(FitStage):
     batch_size: int = option(2000, "rows in a batch, at least", low=1)
     seed: int = option(0, "of the drawing, which is seeded by (seed, image_id)", low=0)
 
+    solver: Literal["incremental", "covariance"] = option(
+        "incremental",
+        "incremental, as in the notebook, or covariance: exact, faster, the same in every order; batch_size unused",
+        late=True,
+    )
+
     def selects(self, subset: str) -> bool:
         """Return whether images of this subset are learnt: only ``train``."""
         return subset == "train"
 
-    def learner(self, arrays: Arrays | None) -> PcaLearner:
+    def learner(self, arrays: Arrays | None) -> Learner:
         """Return a new learner, or one that goes on from a state or a parent's model."""
-        return PcaLearner(self, arrays)
+        return (CovarianceLearner if self.solver == "covariance" else PcaLearner)(self, arrays)
+
+    def draw(self, row: Row) -> NDArray[Any]:
+        """Return the descriptors of an image that are learnt: at most ``samples_per_image``, the same for every solver.
+
+        Raises:
+            ConfigError: a descriptor has fewer values than there are components to learn.
+        """
+        assert row.descriptors is not None
+        n, dim = row.descriptors.shape
+        if self.n_components > dim:
+            raise ConfigError(
+                f"featurestore.toml: [fit_pca] n_components is {self.n_components}, and a descriptor has only "
+                f"{dim} values; lower it"
+            )
+        if n <= self.samples_per_image:
+            return row.descriptors
+        rng = np.random.default_rng([self.seed, row.image_id])
+        return row.descriptors[rng.choice(n, self.samples_per_image, replace=False)]
+
+    def too_few(self, n: int) -> str:
+        """Return what is wrong when ``n`` descriptors are too few to learn from."""
+        return (
+            f"fit_pca has {n} descriptors of train images to learn {self.n_components} components from; "
+            "it needs at least as many. Check the split and the failures, or lower n_components in [fit_pca]"
+        )
 
     def summary(self, arrays: Arrays) -> dict[str, Any]:
-        """Return the number of descriptors learnt and the share of the variance that is kept."""
+        """Return the solver, the number of descriptors learnt and the share of the variance that is kept."""
         total = float(arrays["var_"].sum()) * int(arrays["n_samples_seen_"])
         return {
+            "solver": self.solver,
             "n_components": int(arrays["n_components_"]),
             "n_descriptors": int(arrays["n_samples_seen_"]),
             "explained_variance_ratio": float((arrays["singular_values_"] ** 2).sum() / total) if total else 1.0,
@@ -80,23 +113,10 @@ class PcaLearner:
         Raises:
             ConfigError: a descriptor has fewer values than there are components to learn.
         """
-        assert row.descriptors is not None
-        if self._stage.n_components > row.descriptors.shape[1]:
-            raise ConfigError(
-                f"featurestore.toml: [fit_pca] n_components is {self._stage.n_components}, and a descriptor has only "
-                f"{row.descriptors.shape[1]} values; lower it"
-            )
-        self._pending.append(self._sample(row.image_id, row.descriptors))
+        self._pending.append(self._stage.draw(row))
         least = self._stage.batch_size if self._fitted else max(self._stage.batch_size, self._stage.n_components)
         if sum(map(len, self._pending)) >= least:
             self._learn_pending()
-
-    def _sample(self, image_id: int, descriptors: NDArray[Any]) -> NDArray[Any]:
-        take = self._stage.samples_per_image
-        if len(descriptors) <= take:
-            return descriptors
-        rng = np.random.default_rng([self._stage.seed, image_id])
-        return descriptors[rng.choice(len(descriptors), take, replace=False)]
 
     def _learn_pending(self) -> None:
         with self._blas.limit(limits=1):
@@ -118,10 +138,7 @@ class PcaLearner:
         """
         rows = sum(map(len, self._pending))
         if not self._fitted and rows < self._stage.n_components:
-            raise NothingUsable(
-                f"fit_pca has {rows} descriptors of train images to learn {self._stage.n_components} components from; "
-                "it needs at least as many. Check the split and the failures, or lower n_components in [fit_pca]"
-            )
+            raise NothingUsable(self._stage.too_few(rows))
         if rows:
             self._learn_pending()
         return self._arrays()

@@ -1,0 +1,86 @@
+"""PCA by its definition: the eigenvectors of the covariance matrix, from a count, a sum and a scatter matrix.
+
+Of uint8 descriptors all three are whole numbers far below 2^53 (of a billion descriptors the largest is 6.5e13), so
+float64 holds them exactly and the order in which images come changes nothing. Nothing is forgotten on the way, which
+IncrementalPCA does: it keeps ``n_components`` directions of what it has seen and drops the rest.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurestore.errors import NothingUsable
+from featurestore.partition import Row
+from featurestore.stages.stage import Arrays
+
+if TYPE_CHECKING:
+    from featurestore.stages.fit_pca import FitPca
+
+
+class CovarianceLearner:
+    """The count of descriptors, their sum ``(dim,)`` and their scatter ``(dim, dim)`` about the origin, float64."""
+
+    def __init__(self, stage: FitPca, arrays: Arrays | None) -> None:
+        """Begin anew, or go on from ``arrays``."""
+        import threadpoolctl
+
+        self._stage = stage
+        # With several threads the last bits of the eigenvectors differ, and so would the model's id.
+        self._blas = threadpoolctl.ThreadpoolController()
+        arrays = {} if arrays is None else arrays
+        self._n = int(arrays.get("n_samples_seen_", 0))
+        self._sum: NDArray[np.float64] | None = arrays.get("sum")
+        self._scatter: NDArray[np.float64] | None = arrays.get("scatter")
+
+    def learn(self, row: Row) -> None:
+        """Add what is drawn from one image's descriptors.
+
+        Raises:
+            ConfigError: a descriptor has fewer values than there are components to learn.
+        """
+        drawn = self._stage.draw(row).astype(np.float64)
+        with self._blas.limit(limits=1):
+            scatter = drawn.T @ drawn
+        total = drawn.sum(axis=0)
+        self._n += len(drawn)
+        # new arrays, since a state that was handed out is not to change
+        self._sum = total if self._sum is None else self._sum + total
+        self._scatter = scatter if self._scatter is None else self._scatter + scatter
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return the sums so far."""
+        if self._sum is None or self._scatter is None:
+            return {}
+        return {"n_samples_seen_": np.array(self._n), "sum": self._sum, "scatter": self._scatter}
+
+    def finish(self) -> dict[str, NDArray[Any]]:
+        """Return the model: scikit-learn's names for it, and the sums, from which a child goes on.
+
+        Raises:
+            NothingUsable: there are fewer descriptors than components, or no images to learn from.
+        """
+        if self._sum is None or self._scatter is None or self._n < self._stage.n_components:
+            raise NothingUsable(self._stage.too_few(self._n))
+        mean = self._sum / self._n
+        centred = self._scatter - np.outer(self._sum, mean)
+        with self._blas.limit(limits=1):
+            values, vectors = np.linalg.eigh(centred)
+        largest = slice(None, -self._stage.n_components - 1, -1)  # eigh has them ascending
+        return {
+            **self.state(),
+            "components_": _with_signs(vectors.T[largest]),
+            # of the centred descriptors; rounding can make a vanishing one negative
+            "singular_values_": np.sqrt(np.maximum(values[largest], 0)),
+            "mean_": mean,
+            "var_": np.diag(centred) / self._n,
+            "n_components_": np.array(self._stage.n_components),
+        }
+
+
+def _with_signs(components: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Let the largest value of each component be positive, as scikit-learn's ``svd_flip`` does."""
+    largest = np.take_along_axis(components, np.abs(components).argmax(axis=1)[:, None], axis=1)
+    return np.ascontiguousarray(components * np.sign(largest))
