@@ -131,27 +131,33 @@ def _delta(connection: sa.Connection, dataset: pa.Table, chunk_size: int) -> pa.
     differs = ["t.subset IS DISTINCT FROM i.subset"]
     differs += [
         f"CAST(t.{_quote(n)} AS VARCHAR) IS DISTINCT FROM "
-        + (f"CAST(d.{_quote(n)} AS VARCHAR)" if n.lower() in known else "NULL")
+        + (f"CAST(d.{_quote(n)} AS VARCHAR)" if _folded(n) in known else "NULL")
         for n in extra
     ]
     columns = "".join(f", t.{_quote(n)}" for n in extra)
     stored = f"LEFT JOIN {DATASET_COLUMNS} d ON d.image_id = i.image_id" if known else ""
+    position = "position"
+    while position in map(_folded, dataset.column_names):
+        position += "_"
     positions = pa.array(range(len(dataset)), pa.int64())
-    with _registered(connection, "incoming", dataset.append_column("csv position", positions)):
+    with _registered(connection, "incoming", dataset.append_column(position, positions)):
+        # `numbered` has columns of ours only: the CSV's can have any name.
         return arrow(
             connection,
             f"""
             WITH numbered AS (
-                SELECT t.*, i.image_id AS known_id, i.chunk_id AS known_chunk, i.subset AS known_subset,
+                SELECT t.{position} AS position, i.image_id AS known_id, i.chunk_id AS known_chunk,
                        {" OR ".join(differs)} AS differs,
-                       row_number() OVER (PARTITION BY i.image_id IS NULL ORDER BY t."csv position") - 1 AS n
+                       row_number() OVER (PARTITION BY i.image_id IS NULL ORDER BY t.{position}) - 1 AS n
                 FROM incoming t LEFT JOIN images i ON i.filename = t.filename {stored}
             )
-            SELECT coalesce(known_id, (SELECT coalesce(max(image_id) + 1, 0) FROM images) + n) AS image_id,
-                   CAST(coalesce(known_chunk, (SELECT coalesce(max(chunk_id) + 1, 0) FROM chunks) + n // {chunk_size})
+            SELECT coalesce(k.known_id, (SELECT coalesce(max(image_id) + 1, 0) FROM images) + k.n) AS image_id,
+                   CAST(coalesce(k.known_chunk,
+                                 (SELECT coalesce(max(chunk_id) + 1, 0) FROM chunks) + k.n // {chunk_size})
                         AS INTEGER) AS chunk_id,
                    t.filename, t.subset {columns}
-            FROM numbered t WHERE known_id IS NULL OR differs ORDER BY 1
+            FROM numbered k JOIN incoming t ON t.{position} = k.position
+            WHERE k.known_id IS NULL OR k.differs ORDER BY 1
             """,
         )
 
@@ -161,7 +167,12 @@ def _types(connection: sa.Connection) -> dict[str, str]:
         sa.text("SELECT column_name, data_type FROM duckdb_columns() WHERE table_name = :table"),
         {"table": DATASET_COLUMNS},
     ).all()
-    return {name.lower(): kind for name, kind in found}
+    return {_folded(name): kind for name, kind in found}
+
+
+def _folded(name: str) -> str:
+    """Return the name of a column as DuckDB compares it: only the letters of ASCII are the same in any case."""
+    return "".join(letter.lower() if letter.isascii() else letter for letter in name)
 
 
 def _chunks_of(added: pa.Table) -> pa.Table:
@@ -196,7 +207,7 @@ def _store_columns(connection: sa.Connection, added: pa.Table, changed: pa.Table
     names = [name for name in added.column_names if name not in KEYS]
     with _registered(connection, "added_rows", added), _registered(connection, "changed_rows", changed):
         for name in names:
-            _fit_column(connection, name, known.get(name.lower()))
+            _fit_column(connection, name, known.get(_folded(name)))
         for column in map(_quote, names):
             run(
                 f"UPDATE {DATASET_COLUMNS} SET {column} = c.{column} FROM changed_rows c "

@@ -1,0 +1,320 @@
+"""Ingest: ids and chunks never change, columns are kept, and the catalog follows from the dataset files."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from featurestore import FeatureStore
+from featurestore.catalog import Catalog
+from featurestore.dataset import read_csv
+from featurestore.errors import CorruptFile, FormatError
+from featurestore.ingest import IngestReport, ingest, replay
+from featurestore.storage import CATALOG, Root
+from tests.catalogs import rows, tables
+
+Values = list[tuple[Any, ...]]
+
+
+class Dataset:
+    """A catalog without images, and a CSV that changes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.root = Root(path)
+        self.catalog = Catalog(self.root)
+
+    def ingest(self, text: str, *, chunk_size: int = 2) -> IngestReport:
+        csv = self.path.parent / "dataset.csv"
+        csv.write_text(text, encoding="utf-8")
+        return ingest(self.root, self.catalog, read_csv(csv), chunk_size=chunk_size)
+
+    def query(self, query: str) -> Values:
+        return rows(self.path, query)
+
+    @property
+    def images(self) -> Values:
+        return self.query("SELECT image_id, chunk_id, filename, subset FROM images ORDER BY ALL")
+
+    @property
+    def chunks(self) -> Values:
+        return self.query("SELECT chunk_id, first_image_id, n_images FROM chunks ORDER BY ALL")
+
+    def column(self, name: str) -> list[Any]:
+        quoted = name.replace('"', '""')
+        return [value for (value,) in self.query(f'SELECT "{quoted}" FROM dataset_columns ORDER BY image_id')]
+
+    def types(self) -> dict[str, str]:
+        query = "SELECT column_name, data_type FROM duckdb_columns() WHERE table_name = 'dataset_columns'"
+        return dict(self.query(query))
+
+    @property
+    def files(self) -> list[str]:
+        return self.root.files("dataset", ".parquet")
+
+
+@pytest.fixture(scope="session")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A catalog without images. Not to be changed."""
+    root = Root(tmp_path_factory.mktemp("empty"))
+    Catalog(root).migrate()
+    return root.path
+
+
+@pytest.fixture
+def dataset(empty: Path, tmp_path: Path) -> Dataset:
+    return Dataset(shutil.copytree(empty, tmp_path / "store"))
+
+
+@pytest.fixture
+def again(empty: Path, tmp_path: Path) -> Dataset:
+    return Dataset(shutil.copytree(empty, tmp_path / "again"))
+
+
+def csv_of(names: str, *, header: str = "filename,subset", value: str = "train") -> str:
+    return "\n".join([header, *(f"{name}.jpg,{value}" for name in names)]) + "\n"
+
+
+def test_ids_and_chunks_follow_the_csv(dataset: Dataset) -> None:
+    report = dataset.ingest(csv_of("cabde"))
+    assert (report.ingest_id, report.n_new, report.n_changed, report.n_gone) == (1, 5, 0, 0)
+    assert (report.n_images, report.n_chunks, report.subsets) == (5, 3, {"train": 5})
+    assert [(i, chunk, name) for i, chunk, name, _ in dataset.images] == [
+        *((0, 0, "c.jpg"), (1, 0, "a.jpg"), (2, 1, "b.jpg"), (3, 1, "d.jpg"), (4, 2, "e.jpg"))
+    ]
+    assert dataset.chunks == [(0, 0, 2), (1, 2, 2), (2, 4, 1)]
+
+
+def test_new_rows_are_new_chunks_wherever_they_stand(dataset: Dataset) -> None:
+    dataset.ingest(csv_of("abc"))
+    before = dataset.images
+    report = dataset.ingest(csv_of("xaybcz"), chunk_size=3)
+    assert (report.ingest_id, report.n_new, report.n_changed, report.n_images) == (2, 3, 0, 6)
+    assert dataset.images[:3] == before
+    assert [(i, chunk, name) for i, chunk, name, _ in dataset.images[3:]] == [
+        *((3, 2, "x.jpg"), (4, 2, "y.jpg"), (5, 2, "z.jpg"))
+    ]
+    assert dataset.chunks == [(0, 0, 2), (1, 2, 1), (2, 3, 3)]  # the last chunk of the first ingest stays closed
+
+
+def test_what_is_gone_is_kept_and_reported(dataset: Dataset) -> None:
+    dataset.ingest(csv_of("abc"))
+    before = tables(dataset.path, without=("runs",))
+    report = dataset.ingest(csv_of("ca"))
+    assert (report.ingest_id, report.n_new, report.n_gone, report.n_images) == (None, 0, 1, 3)
+    assert tables(dataset.path, without=("runs",)) == before
+    report = dataset.ingest(csv_of("cab"))  # and is itself again when it comes back
+    assert (report.n_new, report.n_gone) == (0, 0)
+
+
+def test_nothing_new_writes_nothing(dataset: Dataset) -> None:
+    text = "filename,subset,artist,year,ratio,born\na,train,,1,0.5,1990-01-02\nb,test,Gris,,1.25,\n"
+    dataset.ingest(text)
+    before = dataset.files
+    report = dataset.ingest(text)
+    assert (report.ingest_id, report.n_new, report.n_changed) == (None, 0, 0)
+    assert dataset.files == before == ["dataset/000001.parquet"]
+
+
+def test_known_images_get_their_new_values(dataset: Dataset) -> None:
+    dataset.ingest("filename,subset,artist\na,train,Gris\nb,train,Goya\nc,test,Dix\n")
+    ids = [(i, chunk, name) for i, chunk, name, _ in dataset.images]
+    report = dataset.ingest("filename,subset,artist,year\nb,train,Goya,1799\nc,train,Dix,\na,test,,\n")
+    assert (report.n_new, report.n_changed, report.subsets) == (0, 3, {"test": 1, "train": 2})
+    assert [(i, chunk, name) for i, chunk, name, _ in dataset.images] == ids
+    assert [subset for *_, subset in dataset.images] == ["test", "train", "train"]
+    assert dataset.column("artist") == [None, "Goya", "Dix"]
+    assert dataset.column("year") == [None, 1799, None]
+    assert pq.read_table(dataset.path / "dataset/000002.parquet")["image_id"].to_pylist() == [0, 1, 2]
+
+
+def test_only_what_changed_is_written(dataset: Dataset) -> None:
+    dataset.ingest("filename,subset,artist\na,train,Gris\nb,train,Goya\nc,test,Dix\n")
+    assert dataset.ingest("filename,subset,artist\na,train,Gris\nb,train,\nd,test,Dix\n").n_changed == 1
+    assert pq.read_table(dataset.path / "dataset/000002.parquet")["filename"].to_pylist() == ["b", "d"]
+
+
+def test_a_column_that_is_gone_keeps_its_values(dataset: Dataset) -> None:
+    dataset.ingest("filename,subset,artist\na,train,Gris\n")
+    dataset.ingest("filename,subset,year\na,train,1913\nb,train,1914\n")
+    assert dataset.column("artist") == ["Gris", None]
+    assert dataset.column("year") == [1913, 1914]
+
+
+# What a column holds in two ingests, its type in the end, and its values in the end.
+WIDENED: list[tuple[str, str, str, list[Any]]] = [
+    ("1", "x", "VARCHAR", ["1", "x"]),
+    ("x", "1", "VARCHAR", ["x", "1"]),
+    ("1", "2", "BIGINT", [1, 2]),
+    ("1", "2.5", "VARCHAR", ["1.0", "2.5"]),
+    ("2020-01-02", "3", "VARCHAR", ["2020-01-02", "3"]),
+    ("true", "0.5", "VARCHAR", ["true", "0.5"]),
+    ("1", "", "BIGINT", [1, None]),
+    ("", "1", "VARCHAR", [None, "1"]),
+    ("", "", "VARCHAR", [None, None]),
+]
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["new row", "known row"])
+def test_types_that_differ_widen(dataset: Dataset, known: bool) -> None:
+    names = ",".join(f"v{i}" for i in range(len(WIDENED)))
+    first, second = (",".join(str(column[place]) for column in WIDENED) for place in (0, 1))
+    head = f"filename,subset,{names}\na,train,{first}\n"
+    dataset.ingest(head + (f"b,train,{first}\n" if known else ""))
+    dataset.ingest(head + f"b,train,{second}\n")
+    kinds = dataset.types()
+    for i, (_, _, kind, values) in enumerate(WIDENED):
+        assert (kinds[f"v{i}"], dataset.column(f"v{i}")) == (kind, values), WIDENED[i]
+    files = dataset.files
+    dataset.ingest(head + f"b,train,{second}\n")
+    assert dataset.files == files  # the widened values do not count as changed for ever
+
+
+NAMES = [
+    *(
+        "n",
+        "differs",
+        "known_id",
+        "known_chunk",
+        "known_subset",
+        "position",
+        "Position_",
+        "csv position",
+        "t",
+        "i",
+        "d",
+    ),
+    *('say "when"', "it's", "a:b", ":name", "100%", "%s", "a%(b)s", "$1", "?", "Größe", "画家", "select", "a.b", "a;b"),
+    *("filename_", "artist name", "\\", "{x}", "1", "k", "numbered", "incoming"),
+]
+
+
+def test_columns_can_have_any_name(dataset: Dataset) -> None:
+    header = ",".join(["filename", "subset", *('"' + name.replace('"', '""') + '"' for name in NAMES)]) + "\n"
+    values = {first: ",".join(str(first + i) for i in range(len(NAMES))) for first in (0, 100, 200)}
+    dataset.ingest(f"{header}a,train,{values[0]}\n")
+    report = dataset.ingest(f"{header}a,test,{values[100]}\nb,train,{values[200]}\n")
+    assert (report.n_new, report.n_changed) == (1, 1)
+    for i, name in enumerate(NAMES):
+        assert dataset.column(name) == [100 + i, 200 + i], name
+    assert dataset.ingest(f"{header}a,test,{values[100]}\nb,train,{values[200]}\n").ingest_id is None
+
+
+@pytest.mark.parametrize("name", NAMES[:6])
+def test_a_column_named_like_one_of_the_query_decides_nothing(dataset: Dataset, name: str) -> None:
+    text = f"filename,subset,{name}\na,train,7\nb,train,0\n"
+    dataset.ingest(text)
+    assert [(i, chunk) for i, chunk, *_ in dataset.images] == [(0, 0), (1, 0)]
+    assert dataset.ingest(text).ingest_id is None
+
+
+@pytest.mark.parametrize(("before", "after"), [("Artist", "artist"), ("ÉCOLE", "École"), ("É", "é")])
+def test_a_column_whose_name_changes_its_case(dataset: Dataset, before: str, after: str) -> None:
+    dataset.ingest(f"filename,subset,{before}\na,train,1\n")
+    dataset.ingest(f"filename,subset,{after}\na,train,2\n")
+    assert dataset.column(after) == [2]
+    assert dataset.ingest(f"filename,subset,{after}\na,train,2\n").ingest_id is None
+
+
+def test_columns_named_like_ours_are_kept(dataset: Dataset) -> None:
+    dataset.ingest("filename,subset,image_id,status,Chunk_ID\na,train,7,ok,9\n")
+    assert [dataset.column(name) for name in ("csv_image_id", "csv_status", "csv_Chunk_ID")] == [[7], ["ok"], [9]]
+    assert dataset.images == [(0, 0, "a", "train")]
+
+
+def test_chunks_are_named_by_their_images(dataset: Dataset) -> None:
+    dataset.ingest(csv_of("abc"))
+    digests = [digest for (digest,) in dataset.query("SELECT digest FROM chunks ORDER BY chunk_id")]
+    assert digests == [
+        hashlib.sha256(text.encode()).hexdigest()[:16] for text in ("0\ta.jpg\n1\tb.jpg\n", "2\tc.jpg\n")
+    ]
+    dataset.ingest(csv_of("abc", value="test"))  # the subset is no part of it
+    assert [digest for (digest,) in dataset.query("SELECT digest FROM chunks ORDER BY chunk_id")] == digests
+
+
+def test_the_catalog_follows_from_the_files(dataset: Dataset, again: Dataset) -> None:
+    dataset.ingest("filename,subset,artist\na,train,Gris\nb,train,\nc,test,3\n")
+    dataset.ingest("filename,subset,year\na,test,1\nd,train,x\n")
+    dataset.ingest("filename,subset,year,artist\na,test,2,Juan\n")
+    shutil.copytree(dataset.path / "dataset", again.path / "dataset")
+    for name in dataset.files:
+        replay(again.root, again.catalog, name)
+    assert tables(again.path) == tables(dataset.path)
+    assert len(dataset.files) == 3
+
+
+def test_a_file_that_nobody_recorded_is_taken_over(fresh: FeatureStore, tmp_path: Path) -> None:
+    """Killed between the file and the catalog: the next one to change the store records it."""
+    images = fresh.sql("SELECT filename, subset FROM images").fetchall()
+    lines = ["filename,subset", *(f"{name},{subset}" for name, subset in images), "late.jpg,train"]
+    (tmp_path / "new.csv").write_text("\n".join(lines), encoding="utf-8")
+    before, catalog = tables(fresh.path), (fresh.path / CATALOG).read_bytes()
+    fresh.ingest(tmp_path / "new.csv")
+    after = tables(fresh.path)
+    (fresh.path / CATALOG).write_bytes(catalog)  # as if it had never heard of it
+    assert tables(fresh.path) == before != after
+    report = fresh.ingest(tmp_path / "new.csv")
+    assert (report.ingest_id, report.n_new, report.n_images) == (None, 0, 27)
+    assert tables(fresh.path) == after
+
+
+def test_a_damaged_dataset_file_is_one_line(dataset: Dataset) -> None:
+    dataset.ingest(csv_of("ab"))
+    path = dataset.root.local("dataset/000001.parquet")
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(CorruptFile, match=r"^dataset/000001.parquet can't be read \(.+\); put back a copy of it$"):
+        replay(dataset.root, dataset.catalog, "dataset/000001.parquet")
+
+
+def test_a_dataset_file_of_the_future_is_refused(dataset: Dataset) -> None:
+    metadata = {"featurestore": '{"format": 2}'}
+    path = dataset.root.local("000001.parquet")
+    pq.write_table(pa.table({"a": [1]}).replace_schema_metadata(metadata), path)
+    with pytest.raises(FormatError, match=r"^000001.parquet is of format 2, and this version knows 1; use a newer"):
+        replay(dataset.root, dataset.catalog, "000001.parquet")
+
+
+def test_a_dataset_file_without_a_column_is_refused(dataset: Dataset) -> None:
+    dataset.ingest(csv_of("ab"))
+    path = dataset.root.local("dataset/000001.parquet")
+    table = pq.read_table(path)
+    for column in ("image_id", "chunk_id", "filename", "subset"):
+        pq.write_table(table.drop_columns([column]), path)
+        with pytest.raises(CorruptFile, match=rf"has no column {column} of \w+ in every row; put back a copy of it$"):
+            replay(dataset.root, dataset.catalog, "dataset/000001.parquet")
+
+
+def test_dataset_files_come_in_order(dataset: Dataset, again: Dataset) -> None:
+    dataset.ingest(csv_of("abc"))
+    dataset.ingest(csv_of("abcde"))
+    with pytest.raises(CorruptFile, match=r"does not go on where the dataset files before it end; put back copies"):
+        replay(Root(dataset.path), again.catalog, "dataset/000002.parquet")
+    assert again.images == []
+
+
+def test_a_hundred_thousand_rows(dataset: Dataset) -> None:
+    lines = [f"{i:06d}.jpg,{'test' if i % 10 == 0 else 'train'},painter {i % 999},{i}" for i in range(100_000)]
+    report = dataset.ingest("\n".join(["filename,subset,artist,year", *lines]), chunk_size=1000)
+    assert (report.n_new, report.n_chunks, report.subsets) == (100_000, 100, {"test": 10_000, "train": 90_000})
+    lines[500:600] = [line.replace("painter", "master") for line in lines[500:600]]
+    report = dataset.ingest("\n".join(["filename,subset,artist,year", *lines, "new.jpg,train,,"]), chunk_size=1000)
+    assert (report.n_new, report.n_changed, report.n_chunks) == (1, 100, 101)
+    assert dataset.images[-1] == (100_000, 100, "new.jpg", "train")
+
+
+def test_a_trained_image_that_is_held_out_later_is_said_to_leak(store: FeatureStore, tmp_path: Path) -> None:
+    images = store.sql("SELECT filename, subset FROM images ORDER BY image_id").fetchall()
+    moved = [(name, "test" if i in (0, 1) else subset) for i, (name, subset) in enumerate(images)]
+    (tmp_path / "new.csv").write_text(
+        "filename,subset\n" + "".join(f"{name},{subset}\n" for name, subset in moved), encoding="utf-8"
+    )
+    assert [stage.notes for stage in store.status().stages[1:2]] == [()]
+    assert store.ingest(tmp_path / "new.csv").n_changed == 2
+    assert store.status().stages[1].notes == ("leakage: the model learnt from 2 images that the split holds out today",)
+    assert store.plan() == []  # the split is no part of a variant
