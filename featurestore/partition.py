@@ -183,10 +183,8 @@ def to_table(rows: Sequence[Row], layout: Layout) -> pa.Table:
         "status": [row.status for row in rows],
         "error": [row.error for row in rows],
         "n_descriptors": [row.n_descriptors for row in rows],
-        "descriptors": [
-            None if row.descriptors is None else np.ascontiguousarray(row.descriptors, dtype=dtype).data.cast("B")
-            for row in rows
-        ],
+        # Copies: Arrow never lets go of a memoryview, and a run would end with everything it wrote in memory.
+        "descriptors": [None if r.descriptors is None else np.asarray(r.descriptors, dtype).tobytes() for r in rows],
     }
     if layout.keypoints:
         for name in KEYPOINT_COLUMNS:

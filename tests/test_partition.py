@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import resource
 import signal
 import tracemalloc
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -253,3 +255,14 @@ def test_a_partition_that_does_not_fit_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(NotEnoughSpace), Root(tmp_path).publishing("partitions/p.parquet") as temporary:
         write(temporary, rows, PLAIN)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_what_was_written_is_let_go(tmp_path: Path) -> None:
+    rows = rows_of(PLAIN)
+    held = [weakref.ref(row.descriptors) for row in rows if row.descriptors is not None]
+    writer = PartitionWriter(tmp_path / "p.parquet", layout=PLAIN, manifest=MANIFEST)
+    while rows:
+        writer.write(rows.pop())
+    writer.close()
+    gc.collect()
+    assert [one() for one in held] == [None] * len(held), "the writer's memory grows with everything it has written"
