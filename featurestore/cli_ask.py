@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
-from featurestore.cli_shared import STORE, as_json, open_store
+from featurestore.cli_shared import STORE, UNTRUSTED, as_json, open_store
+
+SHOWN = 1000  # rows of a table on the screen
+ENDINGS = (".csv", ".json", ".parquet", ".arrow")
+
+
+class _Output(click.Path):
+    """A file whose ending says what to write."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if Path(value).suffix.lower() not in ENDINGS:
+            self.fail(f"{str(value)!r} ends in none of {', '.join(ENDINGS)}, which say what to write", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 @click.command()
@@ -15,20 +27,60 @@ from featurestore.cli_shared import STORE, as_json, open_store
 @click.argument("query")
 @click.option("--csv", "form", flag_value="csv", help="As CSV.")
 @click.option("--json", "form", flag_value="json", help="As JSON: a list of objects.")
-def sql(store: Path, query: str, form: str | None) -> None:
-    """Answer a question in SQL over the views images, descriptor_counts, failures, partitions, and others."""
-    result = open_store(store).sql(query)
-    if form == "csv":
-        import csv
+@click.option("--output", type=_Output(path_type=Path), help=f"Into a file that ends in {', '.join(ENDINGS)}.")
+@UNTRUSTED
+def sql(store: Path, query: str, form: str | None, output: Path | None, untrusted: bool) -> None:
+    """Answer a question in SQL over the views images, descriptor_counts, failures, partitions, and others.
 
-        writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerows([result.columns, *result.fetchall()])
-    elif form == "json":
-        click.echo(as_json(result.arrow().to_pylist()))
+    SHOW TABLES lists the views and their columns. Nothing can be changed, and a run need not be waited for.
+    """
+    from featurestore import answers
+
+    if form and output:
+        raise click.UsageError(f"--{form} is for the screen, and --output takes the form from the file's ending")
+    with open_store(store, untrusted=untrusted).answer(query) as answer:
+        if output is not None:
+            n = answers.write(answer, output)
+            click.echo(f"{output}: {n:,} row{'' if n == 1 else 's'}")
+        elif form is not None:
+            with click.open_file("-", "wb") as stdout:
+                answers.FORMATS[f".{form}"](answer, stdout)
+        else:
+            _show(answer)
+
+
+def _show(answer: Any) -> None:
+    from featurestore.text import explain_text, table_text
+
+    rows: list[tuple[Any, ...]] = []
+    n = 0
+    for batch in answer.batches:
+        n += len(batch)
+        some = batch.slice(0, max(SHOWN - len(rows), 0))
+        rows += zip(*(column.to_pylist() for column in some.columns), strict=True)
+    names = answer.schema.names
+    if names == ["explain_key", "explain_value"]:
+        click.echo(explain_text(rows))
+        return
+    click.echo(table_text(names, rows, n_rows=n))
+    if n > len(rows):
+        click.echo(f"only the first {SHOWN:,} rows are shown; --csv, --json and --output give all", err=True)
+
+
+@click.command()
+@STORE
+@click.argument("filename")
+@click.option("--json", "json_wanted", is_flag=True, help="As JSON.")
+@UNTRUSTED
+def info(store: Path, filename: str, json_wanted: bool, untrusted: bool) -> None:
+    """Show everything about one image: its row of the CSV, what each stage made of it, the models it trained."""
+    found = open_store(store, untrusted=untrusted).info(filename)
+    if json_wanted:
+        click.echo(as_json(found.as_dict()))
     else:
-        from featurestore.text import table_text
+        from featurestore.text import info_text
 
-        click.echo(table_text(result.columns, result.fetchall()))
+        click.echo(info_text(found))
 
 
-VERBS = (sql,)
+VERBS = (sql, info)

@@ -29,6 +29,11 @@ class ImageStage:
     model_id: str | None  # the model that was used
     partition: str | None  # its file, below the store; None for one that was pruned or is not there
 
+    @property
+    def pruned(self) -> bool:
+        """Whether the stage was run, and its file is gone on purpose."""
+        return self.partition is None and self.status != PENDING
+
 
 @dataclass(frozen=True)
 class ImageInfo:

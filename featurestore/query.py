@@ -1,68 +1,41 @@
-"""SQL over the store: views on a copy in memory, so that no question can hold up a run or change anything."""
+"""SQL over the store: questions to a copy in memory, so that none of them can hold up a run or change anything."""
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Callable, Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import duckdb
-import numpy as np
 import pyarrow as pa
-import sqlalchemy as sa
 
-from featurestore.catalog import arrow
 from featurestore.context import Context
 from featurestore.errors import MissingDependency, QueryError
-from featurestore.partition import Layout
-from featurestore.plan import Step, make_plan, resolve
-from featurestore.stages import ChunkStage, FitStage
+from featurestore.memory import free_memory
+from featurestore.progress import human_bytes
+from featurestore.storage import CATALOG
+from featurestore.views import EVERY_VIEW, make_views
 
 if TYPE_CHECKING:
     import pandas as pd
 
-# Views by name: the tables of the catalog that each needs, and its SQL. `_flow` is the current recipe.
-VIEWS: dict[str, tuple[tuple[str, ...], str]] = {
-    "images": (
-        ("images", "dataset_columns"),
-        "SELECT i.image_id, i.filename, i.subset, i.chunk_id, d.* EXCLUDE (image_id) "
-        "FROM _images i LEFT JOIN _dataset_columns d ON d.image_id = i.image_id",
-    ),
-    "descriptor_counts": (
-        ("images", "results"),
-        "SELECT i.image_id, i.filename, i.subset, r.stage, r.status, r.n_descriptors "
-        "FROM _results r SEMI JOIN _flow f ON f.stage = r.stage AND f.variant = r.variant "
-        "JOIN _images i ON i.image_id = r.image_id",
-    ),
-    "failures": (
-        ("images", "results"),
-        "SELECT i.image_id, i.filename, i.subset, r.stage, r.status, r.error "
-        "FROM _results r JOIN _flow f ON f.stage = r.stage AND f.variant = r.variant "
-        "JOIN _images i ON i.image_id = r.image_id WHERE r.status NOT IN ('ok', 'empty') "
-        "QUALIFY row_number() OVER (PARTITION BY r.image_id ORDER BY f.position) = 1",
-    ),
-    "runs": (("runs",), "SELECT * FROM _runs"),
-    "partitions": (
-        ("partitions",),
-        "SELECT p.*, EXISTS (SELECT 1 FROM _flow f WHERE f.stage = p.stage AND f.variant = p.variant) AS current "
-        "FROM _partitions p",
-    ),
-    "models": (
-        ("models",),
-        "SELECT m.*, EXISTS (SELECT 1 FROM _flow f WHERE f.model_id = m.model_id) AS current FROM _models m",
-    ),
-    "training_images": (
-        ("images", "training_images"),
-        "SELECT t.model_id, t.image_id, i.filename, i.subset "
-        "FROM _training_images t JOIN _images i ON i.image_id = t.image_id",
-    ),
-    "chunks": (("chunks",), "SELECT * FROM _chunks"),
-    "variants": (("variants",), "SELECT * FROM _variants"),
-}
-PARTITION_VIEWS = {"extracted": "extract", "projected": "project", "quantized": "quantize"}
-MISSING = "missing"  # what `run` would do: stage, chunk_id, n_images, why
+T = TypeVar("T")
+
+ROWS = 100_000  # in a batch of an answer
+WIDE_ROWS = 256  # if a row may hold a whole image
+HUGEINT = pa.decimal128(38, 0)  # what the sum of whole numbers is in DuckDB, and nobody can calculate with
+QUESTIONS = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN, duckdb.StatementType.MULTI)  # MULTI: PIVOT
+LIST_VIEWS = re.compile(r"\s*(show\s+(all\s+)?(tables|views)|describe)\s*;?\s*", re.IGNORECASE)
+VIEW_LIST = """
+    SELECT table_name AS name, string_agg(column_name, ', ' ORDER BY column_index) AS columns
+    FROM duckdb_columns() WHERE database_name = 'temp' AND NOT internal AND NOT starts_with(table_name, '_')
+    GROUP BY ALL ORDER BY ALL"""
 
 
 @dataclass(frozen=True)
@@ -103,35 +76,125 @@ class QueryResult:
         return list(zip(*columns, strict=True))
 
 
+@dataclass(frozen=True)
+class Answer:
+    """The answer to a query while it is being computed, for those that are larger than memory."""
+
+    schema: pa.Schema
+    batches: Iterator[pa.RecordBatch]
+
+
 def sql(context: Context, query: str) -> QueryResult:
     """Answer a question about the store.
+
+    Raises:
+        QueryError: it is not a question, DuckDB refused it, or the answer does not fit into memory.
+    """
+    free, n_bytes, batches = free_memory(), 0, []
+    with answering(context, query) as answer:
+        for batch in answer.batches:
+            batches.append(batch)
+            n_bytes += batch.nbytes
+            if free is not None and n_bytes > free * 3 // 4:
+                raise QueryError(
+                    f"the answer is larger than the memory that is free ({human_bytes(free)}); ask for less of it, "
+                    "or write it to a file: featurestore sql STORE QUERY --output FILE.parquet"
+                )
+        return QueryResult(pa.Table.from_batches(batches, answer.schema))
+
+
+@contextmanager
+def answering(context: Context, query: str) -> Iterator[Answer]:
+    """Begin to answer a question; the batches can be had as long as the context is open.
 
     Raises:
         QueryError: it is not a question, or DuckDB refused it.
     """
     _refuse_statements(query)
-    with asking(context, query) as connection:
-        try:
-            return QueryResult(connection.sql(query).to_arrow_table())
-        except duckdb.Error as error:
-            raise QueryError(explain(error, [*VIEWS, *PARTITION_VIEWS, MISSING])) from error
+    if LIST_VIEWS.fullmatch(query):
+        query = VIEW_LIST
+    with asking(context, query) as connection, ThreadPoolExecutor(1) as thread:
+
+        def run(work: Callable[[], T]) -> T:
+            return _interruptible(connection, thread, work)
+
+        reader = run(lambda: _reader(connection, query))
+        schema = tidy_schema(reader.schema)
+        yield Answer(schema, _batches(reader, schema, run))
 
 
 @contextmanager
 def asking(context: Context, text: str) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open a connection of its own, in memory and locked down, with those views that ``text`` names."""
-    with duckdb.connect() as connection:
-        _make_views(context, connection, set(re.findall(r"\w+", text.lower())))
+    with tempfile.TemporaryDirectory(prefix="featurestore-") as folder, duckdb.connect() as connection:
+        # its own choice would be a folder in the working directory
+        connection.execute("SET temp_directory = $folder", {"folder": folder})
+        connection.execute("SET arrow_large_buffer_size = true")  # a batch of BLOBs may be over 2 GiB
+        try:
+            make_views(context, connection, text, Path(folder, CATALOG))
+        except duckdb.Error as error:
+            raise QueryError(explain(error)) from error
         yield connection
 
 
-def explain(error: duckdb.Error, views: Sequence[str] = ()) -> str:
-    """Return what DuckDB says in one line."""
+def _interruptible(connection: duckdb.DuckDBPyConnection, thread: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+    # While DuckDB works in the main thread, Python does not notice Ctrl-C.
+    future = thread.submit(work)
+    try:
+        return future.result()
+    except KeyboardInterrupt:
+        connection.interrupt()
+        raise
+    except (duckdb.Error, pa.ArrowException, OSError) as error:  # the last two: in the middle of an answer, by Arrow
+        raise QueryError(explain(error)) from error
+
+
+def _reader(connection: duckdb.DuckDBPyConnection, query: str) -> pa.RecordBatchReader:
+    relation = connection.sql(query)
+    wide = any(kind.id in ("blob", "list", "array", "struct", "map", "union") for kind in relation.types)
+    return relation.to_arrow_reader(WIDE_ROWS if wide else ROWS)
+
+
+def _batches(
+    reader: pa.RecordBatchReader, schema: pa.Schema, run: Callable[[Callable[[], Any]], Any]
+) -> Iterator[pa.RecordBatch]:
+    while (batch := run(lambda: next(reader, None))) is not None:
+        try:
+            arrays = [column.cast(field.type) for column, field in zip(batch.columns, schema, strict=True)]
+        except pa.ArrowInvalid as error:
+            raise QueryError(
+                f"a whole number of the answer is too large for 64 bits ({error}); CAST it to DOUBLE or VARCHAR"
+            ) from error
+        yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def tidy_schema(schema: pa.Schema) -> pa.Schema:
+    """Return plain types, and names of which none comes twice."""
+    plain = {HUGEINT: pa.int64(), pa.large_string(): pa.string()}
+    names: list[str] = []
+    for name in schema.names:
+        free, n = name, 0
+        while free in names or (n and free in schema.names):
+            n += 1
+            free = f"{name}_{n}"
+        names.append(free)
+    return pa.schema([(name, plain.get(field.type, field.type)) for name, field in zip(names, schema, strict=True)])
+
+
+def explain(error: Exception) -> str:
+    """Return what DuckDB says in one line, and what to do where that is known."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     about = lines[0] if lines else type(error).__name__
+    if unknown := re.match(r"Catalog Error: Table with name (.+) does not exist", about):
+        near = difflib.get_close_matches(unknown[1].lower(), EVERY_VIEW, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        return f"there is no view {unknown[1]}; {hint}the views are {', '.join(EVERY_VIEW)}"
+    if about.startswith("IO Error") or "No magic bytes" in about:
+        about += ". If a run has just made the chunk anew, ask again; else the file is damaged"
+    about = about.replace("Python exception occurred while executing the UDF: ValueError: ", "")
+    about = re.sub(r", or SET error_on_division_by_zero=.*", "", about)
     hint = next((line for line in lines[1:] if line.startswith(("Candidate", "Did you mean"))), "")
-    end = f"; the views are {', '.join(views)}" if views and about.startswith("Catalog Error: Table") else ""
-    return f"{about}{'. ' + hint if hint else ''}{end}"
+    return f"{about}{'. ' + hint if hint else ''}"
 
 
 def _refuse_statements(query: str) -> None:
@@ -139,94 +202,13 @@ def _refuse_statements(query: str) -> None:
         statements = duckdb.extract_statements(query)
     except duckdb.Error as error:
         raise QueryError(explain(error)) from error
-    if len(statements) != 1:
+    if not statements:
+        raise QueryError('there is no question in this; ask one like "SELECT count(*) FROM images"')
+    if len(statements) > 1:
         raise QueryError(f"sql takes one query, and this is {len(statements)}; ask them one after the other")
     kind = statements[0].type
-    if kind not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN):
-        raise QueryError(f"sql only answers questions, and this is {kind.name}; begin with SELECT")
-
-
-def _make_views(context: Context, connection: duckdb.DuckDBPyConnection, names: set[str]) -> None:
-    views = {view: definition for view, definition in VIEWS.items() if view in names}
-    tables = {table for needed, _ in views.values() for table in needed}
-    stages = {view: stage for view, stage in PARTITION_VIEWS.items() if view in names}
-    with context.catalog.reading() as catalog:
-        steps = resolve(catalog, context.flow)
-        copies = {f"_{table}": arrow(catalog, f"SELECT * FROM {table}") for table in sorted(tables)}
-        copies["_flow"] = _flow_table(steps)
-        if MISSING in names:
-            copies[MISSING] = _missing_table(catalog, steps)
-        files = {view: _files(context, catalog, _step(steps, stage)) for view, stage in stages.items()}
-    for name, table in copies.items():
-        connection.register(name, table)
-    for view, (_, select) in views.items():
-        connection.execute(f"CREATE TEMP VIEW {view} AS {select}")
-    for view, stage in stages.items():
-        make_partition_view(connection, view, files[view], _step(steps, stage))
-    lock_down(connection, [path for paths in files.values() for path in paths])
-
-
-def lock_down(connection: duckdb.DuckDBPyConnection, files: Sequence[str]) -> None:
-    """Let a query read these files and nothing else."""
-    connection.execute("SET parquet_metadata_cache = true")
-    connection.execute(f"SET allowed_paths = [{', '.join(map(quoted, files))}]")
-    connection.execute("SET enable_external_access = false")
-    connection.execute("SET lock_configuration = true")
-
-
-def make_partition_view(connection: duckdb.DuckDBPyConnection, view: str, files: Sequence[str], step: Step) -> None:
-    """Make a view over committed partitions: a list of files and never a glob, which one broken file would fail."""
-    if files:
-        listed = ", ".join(map(quoted, files))
-        connection.execute(f"CREATE TEMP VIEW {view} AS SELECT * FROM read_parquet([{listed}])")
-        return
-    assert isinstance(step.stage, ChunkStage)
-    layout = step.stage.layout(Layout(dim=1, dtype="uint8"), {"components_": np.empty((1, 1))})
-    connection.register(view, layout.schema().empty_table())
-
-
-def quoted(text: str) -> str:
-    """Return a SQL string literal."""
-    return "'" + text.replace("'", "''") + "'"
-
-
-def identifier(name: str) -> str:
-    """Return a SQL name, quoted."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _files(context: Context, catalog: sa.Connection, step: Step) -> list[str]:
-    found = arrow(
-        catalog,
-        "SELECT path FROM partitions WHERE stage = $stage AND variant = $variant AND NOT pruned ORDER BY chunk_id",
-        {"stage": step.stage.name, "variant": step.variant},
-    )
-    return [str(context.root.local(name)) for name in found["path"].to_pylist()]
-
-
-def _step(steps: Sequence[Step], stage: str) -> Step:
-    return next(step for step in steps if step.stage.name == stage)
-
-
-def _flow_table(steps: Sequence[Step]) -> pa.Table:
-    columns: dict[str, tuple[pa.DataType, Callable[[Step], Any]]] = {
-        "stage": (pa.string(), lambda step: step.stage.name),
-        "variant": (pa.string(), lambda step: step.variant),
-        "model_id": (pa.string(), lambda step: (step.current_model or {}).get("model_id")),
-    }
-    table = {name: pa.array([get(step) for step in steps], kind) for name, (kind, get) in columns.items()}
-    return pa.table({"position": pa.array(range(len(steps)), pa.int32()), **table})
-
-
-def _missing_table(catalog: sa.Connection, steps: Sequence[Step]) -> pa.Table:
-    plans = make_plan(catalog, steps)
-    rows = [
-        {"stage": name, "chunk_id": work.chunk_id, "n_images": work.n_images, "why": work.why}
-        for name, plan in plans.items()
-        for work in plan.todo
-        if not isinstance(plan.step.stage, FitStage)
-    ]
-    schema = pa.schema(
-        [("stage", pa.string()), ("chunk_id", pa.int32()), ("n_images", pa.int32()), ("why", pa.string())]
-    )
-    return pa.Table.from_pylist(rows, schema=schema)
+    if kind not in QUESTIONS:
+        raise QueryError(
+            f"sql only answers questions, and this is {kind.name}; begin with SELECT, FROM, WITH, DESCRIBE, "
+            "SUMMARIZE, SHOW or EXPLAIN"
+        )

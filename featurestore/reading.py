@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from featurestore.errors import QueryError, StoreBusy
 from featurestore.opened import OpenStore, StrPath
 from featurestore.partition import KEYPOINT, KEYPOINT_COLUMNS, Layout, Row
 from featurestore.progress import Silent, StageSummary, Terminal
-from featurestore.query import QueryResult
+from featurestore.query import Answer, QueryResult
 from featurestore.status import Status
 
 if TYPE_CHECKING:
@@ -36,14 +37,32 @@ class Reading(OpenStore):
         return status(self._context(Silent()))
 
     def sql(self, query: str) -> QueryResult:
-        """Answer a question about the store; the README lists the views.
+        """Answer a question about the store; ``docs/views.md`` lists the views.
 
         Raises:
-            QueryError: it is not a question, or DuckDB refused it.
+            QueryError: it is not a question, DuckDB refused it, or the answer does not fit into memory.
         """
         from featurestore.query import sql
 
         return sql(self._context(Silent()), query)
+
+    @contextmanager
+    def answer(self, query: str) -> Iterator[Answer]:
+        """Answer a question batch by batch, for answers that are larger than memory.
+
+        Example::
+
+            with store.answer("FROM quantized_descriptors") as answer:
+                for batch in answer.batches:  # pyarrow.RecordBatch, of answer.schema
+                    ...
+
+        Raises:
+            QueryError: it is not a question, or DuckDB refused it.
+        """
+        from featurestore.query import answering
+
+        with answering(self._context(Silent()), query) as answer:
+            yield answer
 
     def load(
         self,

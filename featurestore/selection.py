@@ -26,8 +26,9 @@ from featurestore.context import Context
 from featurestore.errors import CorruptFile, NotReady, QueryError, StoreBusy
 from featurestore.partition import Layout, PartitionFile, Row
 from featurestore.plan import Step, chunk_list, chunk_states, resolve, why_missing
-from featurestore.query import asking, explain, identifier
+from featurestore.query import asking, explain, tidy_schema
 from featurestore.stages import ChunkStage
+from featurestore.views import identifier
 
 PENDING = "pending"  # the status of an image on which the stage has not been run, or not with what is there today
 PRUNED = "pruned"
@@ -139,7 +140,7 @@ def _choose(context: Context, where: str | None, columns: Sequence[str]) -> tupl
             table = chosen.project(", ".join(map(identifier, wanted))).order("image_id").to_arrow_table()
         except duckdb.Error as error:
             raise QueryError(f"where {where!r} can't be evaluated: {explain(error)}") from error
-        return table.rename_columns(wanted).combine_chunks(), view.columns
+        return table.rename_columns(wanted).cast(tidy_schema(table.schema)).combine_chunks(), view.columns
 
 
 def _check_columns(columns: Sequence[str], images: pa.Table, layout: Layout, known: Sequence[str]) -> None:

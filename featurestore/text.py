@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
 
@@ -13,6 +13,9 @@ from featurestore.ingest import IngestReport
 from featurestore.plan import chunk_list
 from featurestore.progress import counted, human_bytes, human_seconds
 from featurestore.status import StageStatus, Status
+
+if TYPE_CHECKING:
+    from featurestore.info import ImageInfo, ImageStage
 
 NUMBERS = "right"
 MOST_WAITING = 5  # chunks that are named with what they wait for
@@ -135,11 +138,12 @@ def import_text(report: ImportReport) -> str:
     return "\n".join(lines)
 
 
-def table_text(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """Return the answer to a query as a table."""
+def table_text(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, n_rows: int | None = None) -> str:
+    """Return the answer to a query as a table; ``n_rows`` is how many there are, if these are not all."""
     text = [["NULL" if value is None else _cell(value) for value in row] for row in rows]
     table = tabulate(text, columns, tablefmt="simple", disable_numparse=True, colalign=_alignment(rows, len(columns)))
-    return f"{table}\n({counted(len(rows), 'row')})"
+    shown = f"{len(rows):,} of " if n_rows is not None and n_rows > len(rows) else ""
+    return f"{table}\n({shown}{counted(len(rows) if n_rows is None else n_rows, 'row')})"
 
 
 def _alignment(rows: Sequence[Sequence[Any]], n_columns: int) -> tuple[str, ...] | None:
@@ -155,7 +159,34 @@ def _cell(value: Any) -> str:
     if isinstance(value, bytes):
         return f"<{len(value):,} bytes>"
     if isinstance(value, float):
-        return f"{value:.6g}"
+        return f"{value:.10g}"
     if isinstance(value, list) and len(value) > 6:
         return f"[{', '.join(map(_cell, value[:6]))}, ... {len(value):,} in all]"
-    return str(value)
+    # a line feed or an escape sequence in a CSV must not redraw somebody's terminal
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(value))
+
+
+def explain_text(rows: Sequence[Sequence[Any]]) -> str:
+    """Return the answer to EXPLAIN as DuckDB draws it."""
+    return "\n".join(str(plan).rstrip() for _, plan in rows)
+
+
+def info_text(info: ImageInfo) -> str:
+    """Return everything about one image."""
+    facts = {"image_id": info.image_id, "chunk": info.chunk_id, "subset": info.subset, **info.dataset}
+    width = max(map(len, facts))
+    lines = [info.filename, *(f"  {name:<{width}}  {'' if v is None else _cell(v)}" for name, v in facts.items()), ""]
+    header = ["stage", "status", "descriptors", "variant", "model", "partition"]
+    rows = [_info_row(stage) for stage in info.stages]
+    align = ("left", "left", NUMBERS, "left", "left", "left")
+    lines.append(tabulate(rows, header, tablefmt="simple", colalign=align, disable_numparse=True))
+    errors = dict.fromkeys(f"{s.stage}: {s.error}" for s in info.stages if s.error)
+    learnt = [f"{stage}: model {model_id} learnt from it" for stage, model_id in info.trained]
+    return "\n".join([*lines, *([""] if errors or learnt else []), *errors, *learnt])
+
+
+def _info_row(stage: ImageStage) -> list[str]:
+    descriptors = f"{stage.n_descriptors:,}" if stage.n_descriptors else ""
+    place = "pruned" if stage.pruned else stage.partition or ""
+    older = "" if stage.current else " (older)"
+    return [f"{stage.stage}{older}", stage.status, descriptors, stage.variant or "", stage.model_id or "", place]

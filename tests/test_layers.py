@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parent.parent / "featurestore"
 # A package stands for everything in it: "stages" is also stages.extract. "__init__" is `from featurestore import ...`.
 LAYERS = [
     "__main__ cli demo __init__",
-    "cli_ask cli_exchange cli_upkeep cli_shared interrupt",
+    "cli_ask cli_exchange cli_upkeep cli_shared",
     "text text_upkeep",
     "store",
     "reading upkeep opened",
@@ -30,7 +30,7 @@ LAYERS = [
     "stages",
     "extractors engines catalog",
     "tables partition models index storage manifest lock config dataset imagefile samples progress memory npz unpickle",
-    "errors at_exit _version",
+    "errors at_exit interrupt _version",
 ]
 
 # What a stage or an extractor sees are arrays and tables, so that it runs the same in a unit test and on a cluster.

@@ -54,6 +54,8 @@ def execute(store: FeatureStore, statement: str) -> None:
 def test_a_table_has_one_row_per_image(finished: FeatureStore) -> None:
     table = finished.load()
     assert table.column_names == ["image_id", "filename", "subset", "status", "n_descriptors", "descriptors"]
+    text = pa.string()
+    assert table.schema.types == [pa.int64(), text, text, text, pa.int32(), pa.binary()]
     rows = stored(finished, "quantize")
     assert table["image_id"].to_pylist() == sorted(rows)
     for row in table.to_pylist():

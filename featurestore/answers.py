@@ -1,0 +1,157 @@
+"""Answers as files and as text: CSV, JSON, Parquet and Arrow, a batch at a time.
+
+What CSV and JSON have no word for: a BLOB is base64; in CSV, lists and structs are JSON; NULL is nothing in CSV and
+null in JSON, as are NaN and infinity; times and intervals are ISO 8601, UTC where they have no zone.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import datetime
+import decimal
+import io
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+
+from featurestore.errors import OutputError, QueryError
+from featurestore.query import Answer
+from featurestore.storage import Root
+
+
+def write_csv(answer: Answer, file: IO[bytes]) -> None:
+    """Write an answer as CSV with a header: UTF-8, text quoted, lines that end in a line feed."""
+    from pyarrow.csv import CSVWriter, WriteOptions
+
+    header = io.StringIO()
+    csv.writer(header, lineterminator="\n").writerow(answer.schema.names)
+    file.write(header.getvalue().encode())
+    schema = pa.schema([(field.name, _csv_type(field.type)) for field in answer.schema])
+    options = WriteOptions(include_header=False, quoting_style="needed")
+    with CSVWriter(file, schema, write_options=options) as writer:
+        for batch in answer.batches:
+            arrays = [_csv_array(column, field.type) for column, field in zip(batch.columns, schema, strict=True)]
+            writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema))
+
+
+def _csv_type(kind: pa.DataType) -> pa.DataType:
+    text = pa.types.is_nested(kind) or pa.types.is_decimal(kind) or pa.types.is_interval(kind)
+    return pa.string() if text or _is_binary(kind) or pa.types.is_dictionary(kind) else kind
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
+
+
+def _csv_array(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    if column.type == kind:
+        return column
+    values = column.to_pylist(maps_as_pydicts="lossy")
+    return pa.array([None if value is None else _as_text(value) for value in values], pa.string())
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, decimal.Decimal):
+        return str(value)
+    plain = as_json_value(value)
+    return plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
+
+
+def write_json(answer: Answer, file: IO[bytes]) -> None:
+    """Write an answer as one JSON list of objects, an object to a line."""
+    before = b"[\n"
+    for batch in answer.batches:
+        for row in batch.to_pylist(maps_as_pydicts="lossy"):
+            text = json.dumps({name: as_json_value(value) for name, value in row.items()}, ensure_ascii=False)
+            file.write(before + text.encode("utf-8", errors="surrogatepass"))
+            before = b",\n"
+    file.write(b"[]\n" if before == b"[\n" else b"\n]\n")
+
+
+def as_json_value(value: Any) -> Any:
+    """Return a value of an answer as JSON knows it."""
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode("ascii")
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, decimal.Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    if isinstance(value, dict):
+        return {str(name): as_json_value(item) for name, item in value.items()}
+    if isinstance(value, pa.MonthDayNano):
+        return f"P{value.months}M{value.days}DT{value.nanoseconds / 1e9:g}S"
+    if isinstance(value, (list, tuple)):
+        return [as_json_value(item) for item in value]
+    if isinstance(value, (datetime.date, datetime.time)):  # a datetime is a date
+        return value.isoformat()
+    return value if value is None or isinstance(value, (bool, int, str)) else str(value)
+
+
+def write_parquet(answer: Answer, file: IO[bytes]) -> None:
+    """Write an answer as Parquet."""
+    from pyarrow import parquet
+
+    with parquet.ParquetWriter(file, answer.schema, compression="zstd") as writer:
+        for batch in answer.batches:
+            writer.write_batch(batch)
+
+
+def write_arrow(answer: Answer, file: IO[bytes]) -> None:
+    """Write an answer as an Arrow IPC file, which can be mapped into memory."""
+    with pa.ipc.new_file(file, answer.schema) as writer:
+        for batch in answer.batches:
+            writer.write_batch(batch)
+
+
+FORMATS: dict[str, Callable[[Answer, IO[bytes]], None]] = {
+    ".csv": write_csv,
+    ".json": write_json,
+    ".parquet": write_parquet,
+    ".arrow": write_arrow,
+}
+
+
+def write(answer: Answer, path: Path) -> int:
+    """Write an answer to a file, which appears when it is complete; return the number of rows.
+
+    Raises:
+        OutputError: the name ends in none of `FORMATS`, or the folder is not there or can't be written.
+        QueryError: the format has no word for a type.
+        NotEnoughSpace: the disk is full.
+    """
+    if path.suffix.lower() not in FORMATS:
+        raise OutputError(f"{path.name} ends in none of {', '.join(FORMATS)}, which say what to write; name it so")
+    if not path.parent.is_dir():
+        raise OutputError(f"{path} can't be written: there is no folder {path.parent}; make it first")
+    counted, counts = _counting(answer)
+    with _explaining(path), Root(path.parent).publishing(path.name) as temporary, temporary.open("wb") as file:
+        FORMATS[path.suffix.lower()](counted, file)
+    return sum(counts)
+
+
+def _counting(answer: Answer) -> tuple[Answer, list[int]]:
+    counts: list[int] = []
+
+    def batches() -> Iterable[pa.RecordBatch]:
+        for batch in answer.batches:
+            counts.append(len(batch))
+            yield batch
+
+    return Answer(answer.schema, iter(batches())), counts
+
+
+@contextmanager
+def _explaining(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except PermissionError as error:
+        raise OutputError(f"{path} can't be written: {error.strerror}; choose another place") from error
+    except (pa.ArrowNotImplementedError, pa.ArrowTypeError, pa.ArrowInvalid) as error:
+        reason = " ".join(str(error).split())
+        raise QueryError(f"{path.suffix} can't hold a column of the answer ({reason}); CAST it to VARCHAR") from error

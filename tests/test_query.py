@@ -1,0 +1,339 @@
+"""Questions in SQL: the views, what is refused, and that nothing can be changed or held up."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from featurestore import FeatureStore, query
+from featurestore.errors import MissingDependency, QueryError
+from featurestore.lock import exclusive
+from featurestore.partition import Layout
+from featurestore.storage import Root
+from featurestore.vectors import vectors
+from featurestore.views import DESCRIPTOR_VIEWS, EVERY_VIEW, PARTITION_VIEWS
+
+ROOT = Path(__file__).parent.parent
+COUNTS = "SELECT stage, count(*), sum(n_descriptors) FROM descriptor_counts GROUP BY stage ORDER BY stage"
+
+
+def columns_of(store: FeatureStore, view: str) -> list[str]:
+    return [str(row[0]) for row in store.sql(f"DESCRIBE {view}").fetchall()]
+
+
+def documented() -> Iterator[tuple[str, list[str]]]:
+    """Every view of docs/views.md with the columns that it names."""
+    text = (ROOT / "docs" / "views.md").read_text(encoding="utf-8")
+    for section in text.split("\n## ")[1:]:
+        title, _, body = section.partition("\n")
+        cells = re.findall(r"^\| (`.+?) \|", body, re.MULTILINE)
+        for view in title.split(", "):
+            yield view, [name for cell in cells for name in re.findall(r"`(\w+)`", cell)]
+
+
+def test_the_documentation_names_every_view() -> None:
+    assert {view for view, _ in documented()} - {"Forms of an answer"} == set(EVERY_VIEW)
+
+
+@pytest.mark.parametrize("view", EVERY_VIEW)
+def test_the_documentation_names_every_column(finished: FeatureStore, view: str) -> None:
+    described, found = dict(documented())[view], columns_of(finished, view)
+    if view == "images":
+        assert found == [*described, "photo", "crop", "rotation"]
+    elif view in PARTITION_VIEWS:  # which share one table in the document, with the columns that only one has
+        assert sorted({name for v in PARTITION_VIEWS for name in columns_of(finished, v)}) == sorted(described)
+    else:
+        assert found == described
+
+
+@pytest.mark.parametrize("listing", ["SHOW TABLES", "show all tables;", "DESCRIBE", " Show  views "])
+def test_the_views_can_be_listed(finished: FeatureStore, listing: str) -> None:
+    found = dict(finished.sql(listing).fetchall())
+    assert set(found) == set(EVERY_VIEW)
+    assert found["failures"] == "image_id, filename, subset, stage, status, error"
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "SELECT count(*) FROM images",
+        "FROM images SELECT count(*);",
+        "-- how many?\nWITH i AS (FROM images) SELECT count(*) FROM i",
+        "SELECT count(*) FROM Images",
+        "SELECT count(*) FROM information_schema.tables WHERE table_name = 'images' HAVING count(*) > 0 "
+        "UNION ALL SELECT 25 ORDER BY 1 DESC LIMIT 1 OFFSET 0",
+    ],
+)
+def test_questions_of_many_kinds(finished: FeatureStore, question: str) -> None:
+    assert finished.sql(question).fetchall()[0][0] in (26, 25)
+
+
+def test_more_kinds_of_questions(finished: FeatureStore) -> None:
+    assert finished.sql("PIVOT (SELECT subset FROM images) ON subset USING count(*)").columns == ["test", "train"]
+    assert finished.sql("SUMMARIZE images").fetchall()[0][0] == "image_id"
+    assert finished.sql("VALUES (1, 'a')").fetchall() == [(1, "a")]
+    assert "photo" in finished.sql("EXPLAIN SELECT photo FROM images").fetchall()[0][1]
+
+
+def test_an_answer_in_every_form(finished: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = finished.sql("SELECT subset, count(*) AS n, sum(image_id) AS s FROM images GROUP BY 1 ORDER BY 1")
+    assert answer.columns == ["subset", "n", "s"]
+    assert answer.arrow().schema.types == [pa.string(), pa.int64(), pa.int64()]
+    assert answer.fetchall() == [("test", 5, 70), ("train", 21, 255)]
+    frame = answer.df()
+    assert frame["s"].sum() == 325
+    assert isinstance(frame, pd.DataFrame)
+    monkeypatch.setitem(sys.modules, "polars", None)
+    with pytest.raises(MissingDependency, match=r"polars is not installed; pip install 'featurestore\[polars\]'"):
+        answer.pl()
+
+
+def test_polars(finished: FeatureStore) -> None:
+    pytest.importorskip("polars", reason="polars is an optional dependency")
+    assert finished.sql("SELECT 1 AS n").pl()["n"].to_list() == [1]
+
+
+def test_columns_that_are_named_alike(finished: FeatureStore) -> None:
+    answer = finished.sql("SELECT 1 AS a, 2 AS a, 3 AS a_1, 4 AS a")
+    assert answer.columns == ["a", "a_2", "a_1", "a_3"]
+    assert answer.fetchall() == [(1, 2, 3, 4)]
+
+
+@pytest.mark.parametrize(
+    ("question", "says"),
+    [
+        ("", 'there is no question in this; ask one like "SELECT count(*) FROM images"'),
+        (" ; ", "there is no question in this"),
+        ("SELECT 1; SELECT 2", "sql takes one query, and this is 2; ask them one after the other"),
+        ("SELCT 1", 'Parser Error: syntax error at or near "SELCT"'),
+        ("SELECT * FROM image", "there is no view image; did you mean images? the views are images, descriptor_counts"),
+        ("SELECT * FROM nowhere", "there is no view nowhere; the views are images"),
+        ("SELECT artist FROM images", 'Binder Error: Referenced column "artist" not found in FROM clause!. Candidate'),
+        ("SELECT 1 // 0", "Division by zero in expression (1 // 0). Use TRY(...) to return NULL for this expression"),
+        ("SELECT CAST('a' AS INT)", "Conversion Error: Could not convert string 'a' to INT32"),
+        ("SELECT sum(x) FROM (SELECT 9223372036854775807 AS x FROM range(2))", "is too large for 64 bits"),
+        ("SELECT quantized_vectors('abc'::BLOB)", "a BLOB that is not a whole number of 64 uint8 values each"),
+        ("SELECT * FROM store", "there is no view store"),
+        ("SELECT * FROM context", "there is no view context"),
+        ("SELECT * FROM read_text('/etc/hostname')", "file system operations are disabled"),
+        ("SELECT * FROM glob('/*')", "file system operations are disabled"),
+        ("SELECT * FROM '/etc/hostname'", "there is no view"),
+        ("WITH n AS (INSERT INTO images VALUES (1)) SELECT 1", "Error"),
+    ],
+)
+def test_what_is_refused_in_one_line(finished: FeatureStore, question: str, says: str) -> None:
+    with pytest.raises(QueryError) as caught:
+        finished.sql(question)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM images",
+        "DROP VIEW images",
+        "CREATE TABLE t (a INT)",
+        "UPDATE images SET subset = 'train'",
+        "INSERT INTO images VALUES (1)",
+        "COPY (SELECT 1) TO '/tmp/x.csv'",
+        "ATTACH 'catalog.duckdb'",
+        "SET threads = 1",
+        "PRAGMA version",
+        "INSTALL httpfs",
+        "EXPORT DATABASE '/tmp/x'",
+        "CALL range(3)",
+    ],
+)
+def test_only_questions_are_answered(finished: FeatureStore, statement: str) -> None:
+    with pytest.raises(QueryError, match=r"sql only answers questions, and this is \w+; begin with SELECT, FROM, WITH"):
+        finished.sql(statement)
+
+
+def test_nothing_of_the_store_is_changed(finished: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither by what is asked, nor by the asking: no lock is taken where the store can't be written."""
+
+    def state() -> dict[str, tuple[int, int]]:
+        paths = [path for path in finished.path.rglob("*") if path.is_file()]
+        return {str(path): (path.stat().st_mtime_ns, path.stat().st_size) for path in paths}
+
+    monkeypatch.setattr(Root, "writable", property(lambda self: False))
+    (finished.path / "catalog.lock").unlink(missing_ok=True)
+    before = state()
+    assert len(finished.sql("SELECT count(*), max(x[1]) FROM images JOIN quantized USING (image_id)").fetchall()) == 1
+    finished.descriptors("china/whole-000.jpg")
+    assert len(finished.matrix().image_ids) == 26
+    assert state() == before
+
+
+def test_counts_read_no_descriptors(store: FeatureStore) -> None:
+    expected = store.sql(COUNTS).fetchall()
+    plan = store.sql("EXPLAIN SELECT count(*), sum(n_descriptors) FROM quantized WHERE status = 'ok'").fetchall()[0][1]
+    assert "descriptors" not in re.sub(r"n_\s*descriptors", "", plan)
+    assert "n_descriptors" in plan
+    for path in store.path.glob("partitions/**/*.parquet"):
+        path.unlink()
+    assert store.sql(COUNTS).fetchall() == expected
+    with pytest.raises(QueryError, match=r"If a run has just made the chunk anew, ask again; else the file is damaged"):
+        store.sql("SELECT count(*) FROM quantized")
+
+
+def test_while_a_run_holds_the_store(store: FeatureStore) -> None:
+    with exclusive(Root(store.path), "run"):
+        assert store.sql("SELECT count(*) FROM images").fetchall() == [(26,)]
+        assert len(store.load(columns=["image_id"])) == 26
+
+
+def test_views_are_of_the_current_recipe(store: FeatureStore) -> None:
+    before = dict(store.sql("SELECT stage, count(*) FROM descriptor_counts GROUP BY 1").fetchall())
+    assert before == {"extract": 26, "project": 26, "quantize": 26}
+    path = store.path / "featurestore.toml"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace("top = 1800", "top = 100"), encoding="utf-8")
+    assert dict(store.sql("SELECT stage, count(*) FROM descriptor_counts GROUP BY 1").fetchall()) == {"extract": 26}
+    assert store.sql("SELECT count(*) FROM quantized").fetchall() == [(0,)]
+    assert store.sql("SELECT DISTINCT stage FROM partitions WHERE NOT current ORDER BY 1").fetchall() == [
+        ("project",),
+        ("quantize",),
+    ]
+    assert store.sql("SELECT DISTINCT stage, why FROM missing ORDER BY ALL").fetchall()[0] == (
+        "project",
+        "parameters changed (top: 1800 -> 100)",
+    )
+
+
+def test_before_anything_was_run(fresh: FeatureStore) -> None:
+    for view in EVERY_VIEW:
+        n = fresh.sql(f"SELECT count(*) FROM {view}").fetchall()[0][0]
+        assert n == {"images": 26, "chunks": 4, "missing": 12}.get(view, 0)
+    kinds = dict(fresh.sql("SELECT column_name, column_type FROM (DESCRIBE quantized_descriptors)").fetchall())
+    assert kinds["descriptor"] == "FLOAT[64]"
+
+
+def test_a_dataset_without_other_columns(samples: Any, tmp_path: Path) -> None:
+    (tmp_path / "d.csv").write_text("filename,subset\nblank.jpg,train\n", encoding="utf-8")
+    store = FeatureStore.create(tmp_path / "s", images=samples.images, dataset=tmp_path / "d.csv")
+    assert store.sql("FROM images").fetchall() == [(0, "blank.jpg", "train", 0)]
+
+
+@pytest.mark.parametrize("view", PARTITION_VIEWS)
+def test_descriptors_are_arrays(finished: FeatureStore, view: str) -> None:
+    stage = PARTITION_VIEWS[view]
+    rows = finished.sql(f"SELECT filename, {view}_vectors(descriptors) AS v FROM {view} ORDER BY image_id").fetchall()
+    assert len(rows) == 26
+    for filename, found in rows:
+        if filename == "broken.jpg":
+            assert found is None
+        elif found is None:
+            assert filename == "blank.jpg"
+        else:
+            stored = finished.descriptors(filename, stage)
+            assert np.array_equal(np.array(found, stored.dtype), stored)
+
+
+@pytest.mark.parametrize("view", DESCRIPTOR_VIEWS)
+def test_one_row_per_descriptor(finished: FeatureStore, view: str) -> None:
+    name, stage = "flower/left-090.jpg", PARTITION_VIEWS[DESCRIPTOR_VIEWS[view]]
+    frame = finished.sql(f"SELECT * FROM {view} WHERE filename = '{name}' ORDER BY position").df()
+    assert frame["position"].tolist() == list(range(len(frame)))
+    assert np.array_equal(np.stack(frame["descriptor"].tolist()), finished.descriptors(name, stage).astype(np.float32))
+    keypoints = finished.keypoints(name, stage)
+    for column in ("x", "y", "size", "angle", "response", "octave"):
+        assert np.array_equal(frame[column].to_numpy(), keypoints[column])
+
+
+def test_distances_between_descriptors(finished: FeatureStore) -> None:
+    name = "china/left-000.jpg"
+    nearest = finished.sql(
+        f"""SELECT d.filename, min(array_distance(d.descriptor, q.descriptor)) AS distance
+            FROM quantized_descriptors d,
+                 (SELECT descriptor FROM quantized_descriptors WHERE filename = '{name}' AND position = 0) q
+            GROUP BY d.filename ORDER BY distance"""
+    ).df()
+    query = finished.descriptors(name)[0].astype(float)
+    for row in nearest.itertuples():
+        distances = np.linalg.norm(finished.descriptors(str(row.filename)).astype(float) - query, axis=1)
+        assert row.distance == pytest.approx(distances.min(), abs=1e-3)
+    assert nearest["filename"][0] == name
+
+
+def test_one_image_reads_one_row_group(finished: FeatureStore) -> None:
+    plan = finished.sql("EXPLAIN ANALYZE SELECT descriptor FROM quantized_descriptors WHERE image_id = 3").fetchall()
+    assert re.search(r"Row Groups Scanned: 1 / \d", plan[0][1])
+
+
+def test_without_keypoints(store: FeatureStore) -> None:
+    path = store.path / "featurestore.toml"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace("keypoints = true", "keypoints = false"), encoding="utf-8")
+    store.run(workers=0)
+    assert "x" not in columns_of(store, "quantized")
+    assert columns_of(store, "quantized_descriptors") == columns_of(store, "projected_descriptors")
+    found = store.sql("SELECT count(*), count(x), count(octave) FROM quantized_descriptors").fetchall()
+    assert found == [(len(store.matrix().codes), 0, 0)]
+
+
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary()])
+def test_blobs_as_lists_of_arrays(kind: pa.DataType) -> None:
+    layout = Layout(dim=2, dtype="float32")
+    values = np.arange(8, dtype="<f4")
+    blobs = pa.array([values[:2].tobytes(), b"", values[2:6].tobytes(), values[6:].tobytes()], kind)
+    assert vectors(blobs, layout).to_pylist() == [[[0, 1]], [], [[2, 3], [4, 5]], [[6, 7]]]
+    chunked = pa.chunked_array([blobs.slice(2, 1), blobs.slice(3)])
+    assert vectors(chunked, layout).to_pylist() == [[[2, 3], [4, 5]], [[6, 7]]]
+    assert vectors(blobs.slice(0, 0), layout).to_pylist() == []
+    with pytest.raises(ValueError, match="not a whole number of 2 float32 values"):
+        vectors(pa.array([b"1234"], kind), layout)
+
+
+def test_an_answer_that_is_larger_than_memory(finished: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(query, "free_memory", lambda: 1_000_000)
+    with pytest.raises(QueryError) as caught:
+        finished.sql("FROM range(10000000)")
+    assert str(caught.value) == (
+        "the answer is larger than the memory that is free (1.0 MB); ask for less of it, or write it to a file: "
+        "featurestore sql STORE QUERY --output FILE.parquet"
+    )
+    with finished.answer("FROM range(10000000)") as answer:
+        assert sum(len(batch) for batch in answer.batches) == 10_000_000
+
+
+def test_descriptors_come_in_small_batches(finished: FeatureStore) -> None:
+    with finished.answer("SELECT descriptor FROM extracted_descriptors LIMIT 1000") as answer:
+        assert max(len(batch) for batch in answer.batches) <= query.WIDE_ROWS
+
+
+def test_an_endless_question_can_be_interrupted(finished: FeatureStore) -> None:
+    endless = "SELECT count(*) FROM range(1000000000) a, range(1000000000) b WHERE hash(a.range + b.range) % 7 = 1"
+    code = (
+        f"import sys; from featurestore import FeatureStore; store = FeatureStore({str(finished.path)!r})\n"
+        f"from featurestore import query\n"
+        f"begin = query._reader\n"
+        f"query._reader = lambda *a: (print('begun', flush=True), begin(*a))[1]\n"
+        f"store.sql({endless!r})"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    guard = threading.Timer(60, process.kill)  # instead of hanging, the test fails
+    guard.start()
+    try:
+        assert process.stdout.readline() == "begun\n"
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate()
+    finally:
+        guard.cancel()
+        process.kill()
+    assert said.rstrip().endswith("KeyboardInterrupt")
