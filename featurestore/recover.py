@@ -11,6 +11,7 @@ from featurestore.context import Context
 from featurestore.errors import CorruptFile, FormatError
 from featurestore.ingest import replay
 from featurestore.ledger import check_partition, record_file, record_model
+from featurestore.models import read_arrays
 from featurestore.partition import PartitionFile
 from featurestore.tables import Run, now
 
@@ -35,6 +36,8 @@ def recover(context: Context) -> None:
     for name in context.root.files("models", ".npz"):
         if name not in known["models"] and PurePosixPath(name).name != "state.npz":
             _adopt_model(context, name)
+    for name in context.root.files("models", "state.npz"):
+        _end_finished_fit(context, name)
     for name in context.root.files("partitions", ".parquet"):
         if name not in known["partitions"]:
             _adopt_partition(context, name)
@@ -68,4 +71,18 @@ def _adopt_model(context: Context, name: str) -> None:
     try:
         record_model(context.root, context.catalog, name)
     except (CorruptFile, FormatError, KeyError):
+        context.root.remove(name)
+
+
+def _end_finished_fit(context: Context, name: str) -> None:
+    """Remove the checkpoint of a fit whose model is recorded: the crash came between the one and the other."""
+    try:
+        manifest = read_arrays(context.root.local(name))[1]
+        key = {"variant": manifest["variant"], "parent": manifest["parent_id"]}
+    except (CorruptFile, FormatError, KeyError):
+        return  # the fit that goes on from it says so
+    with context.catalog.reading() as connection:
+        query = "SELECT 1 FROM models WHERE variant = $variant AND parent_id IS NOT DISTINCT FROM $parent"
+        finished = len(arrow(connection, query, key))
+    if finished:
         context.root.remove(name)

@@ -1,0 +1,49 @@
+"""Small images, and two stores of them: one that is only begun, and one in which nothing ever went wrong."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from featurestore import FeatureStore
+from tests.conftest import Samples
+from tests.crash.harness import photograph, shrink
+
+CHUNK_SIZE = 9  # three chunks, the last of them not full
+
+
+@dataclass(frozen=True)
+class Ground:
+    """Where the crashes take place."""
+
+    images: Path
+    dataset: Path
+    begun: Path  # a store in which nothing was run yet
+    expected: dict[str, Any]  # what a run to the end makes of it
+
+    def store(self, path: Path) -> Path:
+        """Return a copy of the store in which nothing was run yet."""
+        return Path(shutil.copytree(self.begun, path))
+
+
+@pytest.fixture(scope="session")
+def ground(samples: Samples, tmp_path_factory: pytest.TempPathFactory) -> Ground:
+    """The small images and their stores. Not to be changed."""
+    folder = tmp_path_factory.mktemp("crash")
+    images = shrink(samples.images, folder / "images")
+    begun = folder / "begun"
+    FeatureStore.create(begun, images=images, dataset=samples.dataset, chunk_size=CHUNK_SIZE)
+    whole = shutil.copytree(begun, folder / "whole")
+    FeatureStore(whole).run(workers=0)
+    return Ground(images, samples.dataset, begun, photograph(whole))
+
+
+@pytest.fixture(scope="session")
+def kills() -> int:
+    """How many kills are wanted at least: a dozen, or what ``make crash`` asks for."""
+    return int(os.environ.get("FEATURESTORE_KILLS", "12"))

@@ -1,0 +1,176 @@
+"""Running the command line in processes of its own, killing them, and looking at what is left."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+
+from featurestore.catalog import Catalog, arrow
+from featurestore.storage import Root, file_digest
+
+ROOT = Path(__file__).parent.parent.parent
+SIGKILLED = -9
+PATIENCE = 120.0  # seconds after which a process that should have ended is taken to hang
+MARK = "FEATURESTORE_TEST_MARK"  # workers inherit it, and can be told from everybody else's
+TABLES = ("images", "chunks", "ingests", "dataset_columns", "variants", "partitions", "results", "models")
+LONG_SIDE = 160  # pixels: an image takes milliseconds
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a process ended."""
+
+    code: int
+    out: str
+    err: str
+    points: tuple[str, ...] = ()  # that it passed, the fatal one last
+
+    @property
+    def killed(self) -> bool:
+        """Whether SIGKILL ended it."""
+        return self.code == SIGKILLED
+
+
+def shrink(samples: Path, folder: Path) -> Path:
+    """Copy the samples with a longer side of `LONG_SIDE` pixels; the broken one stays as it is."""
+    for path in sorted(samples.rglob("*")):
+        if path.is_file():
+            target = folder / path.relative_to(samples)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with Image.open(path) as image:
+                    image.thumbnail((LONG_SIDE, LONG_SIDE))
+                    image.save(target, "JPEG", quality=90)
+            except (UnidentifiedImageError, OSError):
+                target.write_bytes(path.read_bytes())
+    return folder
+
+
+def start(*arguments: str | Path, module: str = "featurestore", mark: str = "", **environment: str) -> Any:
+    """Start the command line in a process of its own, at the head of a process group of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, MARK: mark, **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(process: Any, *, points: Sequence[str] = (), patience: float = PATIENCE) -> Ended:
+    """Wait for a process to end by itself.
+
+    Whoever still holds its pipes is not waited for: a worker lives a little longer than a coordinator that was killed.
+    """
+    out, err = process.communicate(timeout=patience)
+    return Ended(process.returncode, out, err, tuple(points))
+
+
+def run(*arguments: str | Path, mark: str = "", **environment: str) -> Ended:
+    """Run the command line to its end."""
+    return finish(start(*arguments, mark=mark, **environment))
+
+
+def sabotage(log: Path, points: Collection[str], *arguments: str | Path, mark: str = "", **plan: Any) -> Ended:
+    """Run the command line until it reaches one of ``points``, where it kills itself, or to its end.
+
+    Args:
+        log: a file for the points that were passed.
+        points: where to die; see `tests.crash.sabotage`.
+        arguments: of the command line.
+        mark: see `left_alive`.
+        plan: more of what `tests.crash.sabotage` understands.
+    """
+    log.unlink(missing_ok=True)
+    text = json.dumps({"log": str(log), "points": sorted(points), **plan})
+    ended = finish(start(text, *arguments, module="tests.crash.sabotage", mark=mark))
+    passed = tuple(log.read_text().splitlines()) if log.is_file() else ()
+    return Ended(ended.code, ended.out, without_leaks(ended.err), passed)
+
+
+def without_leaks(err: str) -> str:
+    """Leave out what DuckDB's binding says at exit: functions that were put in place of others hold its objects."""
+    noise = ("nanobind: ", " - leaked ", " - ... skipped", "See https://nanobind")
+    return "".join(line for line in err.splitlines(keepends=True) if not line.startswith(noise))
+
+
+def kill_now_and_then(rng: random.Random, times: int, *arguments: str | Path, mark: str, longest: float) -> int:
+    """Run the command line to its end, with SIGKILL at random moments on the way; return how often it was killed.
+
+    Args:
+        rng: chooses the moments.
+        times: after so many kills it is left in peace.
+        arguments: of the command line.
+        mark: see `left_alive`.
+        longest: seconds that it lives at most until it is killed.
+    """
+    for kills in range(times):
+        process = start(*arguments, mark=mark)
+        try:
+            ended = finish(process, patience=rng.uniform(0.1, longest))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            ended = finish(process)
+        if not ended.killed:
+            assert (ended.code, ended.err) == (0, "")
+            return kills
+    ended = run(*arguments, mark=mark)
+    assert (ended.code, ended.err) == (0, "")
+    return times
+
+
+def left_alive(mark: str) -> list[str]:
+    """Return the processes that still run with this mark, once they had the time that a watchdog needs."""
+    deadline = time.monotonic() + 20
+    while (found := list(_marked(mark))) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return found
+
+
+def _marked(mark: str) -> Iterator[str]:
+    wanted = f"{MARK}={mark}".encode()
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if wanted in (folder / "environ").read_bytes().split(b"\0"):
+                yield (folder / "cmdline").read_text().replace("\0", " ")
+        except OSError:  # it has just ended, or belongs to somebody else
+            continue
+
+
+def photograph(store: Path) -> dict[str, Any]:
+    """Return all that must be the same, whatever happened on the way: every file, and every row but those of runs."""
+    files = {
+        path.relative_to(store).as_posix(): file_digest(path)
+        for folder in ("dataset", "partitions", "models")
+        for path in sorted((store / folder).rglob("*"))
+        if path.is_file()
+    }
+    # The catalog's bytes differ from run to run, its rows do not.
+    names = {path.name for path in store.iterdir()} - {"catalog.duckdb.wal"}
+    return {"files": files, "names": names, **tables(store)}
+
+
+def tables(store: Path) -> dict[str, Any]:
+    """Return the catalog's tables, each sorted by all of its columns; duplicates stay."""
+    with Catalog(Root(store)).reading() as connection:
+        queries = {name: f"SELECT * FROM {name} ORDER BY ALL" for name in (*TABLES, "training_images")}
+        return {name: arrow(connection, query).to_pylist() for name, query in queries.items()}
+
+
+def runs(store: Path) -> list[dict[str, Any]]:
+    """Return the records of runs, oldest first."""
+    with Catalog(Root(store)).reading() as connection:
+        return list(arrow(connection, "SELECT * FROM runs ORDER BY started, ended").to_pylist())

@@ -1,0 +1,86 @@
+"""SIGKILL, at any moment and at the worst ones: nothing is lost, nothing is there twice, nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+import random
+import uuid
+from pathlib import Path
+
+import pytest
+
+from tests.crash.conftest import Ground
+from tests.crash.harness import kill_now_and_then, left_alive, photograph, run, runs, sabotage
+
+STAGES = ("extract", "fit_pca", "project", "fit_scale", "quantize")
+LONG = 60  # from this many kills on, every point and every stage is visited
+# The worst moments: each in between two steps that belong together.
+WORST = {
+    "renamed partitions/extract",  # the file is there, and the catalog does not know
+    "uncommitted partitions/extract",
+    "committed partitions/extract",
+    "renamed models/fit_pca/state.npz",
+    "published models/fit_pca",
+    "removing models/fit_pca/state.npz",  # the model is recorded, and the fit still looks unfinished
+    "uncommitted models/fit_scale",
+    "published partitions/quantize",
+    "committed run of quantize",
+}
+
+
+def seed(test: str) -> str:
+    """The same moments every time in ``make test``, others every time in ``make crash``."""
+    chosen = os.environ.get("FEATURESTORE_KILL_SEED", "0")
+    print(f"{test}: FEATURESTORE_KILL_SEED={chosen}")
+    return f"{test} {chosen}"
+
+
+def assert_nothing_is_lost(store: Path, ground: Ground) -> None:
+    found = photograph(store)
+    for what, expected in ground.expected.items():
+        assert found[what] == expected, what
+    assert {record["outcome"] for record in runs(store)} <= {"done", "killed"}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_killed_at_random_moments(ground: Ground, tmp_path: Path, kills: int, workers: int) -> None:
+    rng, mark, killed = random.Random(seed("random")), uuid.uuid4().hex, 0
+    while killed < kills / 6:
+        store = ground.store(tmp_path / f"store-{killed}")
+        verb = ("run", store, "--workers", str(workers), "--quiet")
+        killed += kill_now_and_then(rng, max(2, kills // 20), *verb, mark=mark, longest=4)
+        assert left_alive(mark) == []
+        assert_nothing_is_lost(store, ground)
+    print(f"killed {killed} times at random moments, {workers} workers")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_killed_in_every_stage(ground: Ground, tmp_path: Path, kills: int, stage: str) -> None:
+    if kills < LONG:
+        pytest.skip("in the long form only: make crash")
+    rng, store, log, mark = random.Random(seed(stage)), ground.store(tmp_path / "store"), tmp_path / "log", "stage"
+    struck = 0
+    for _ in range(max(3, kills // 20)):
+        verb = ("run", store, "--workers", "2", "--quiet")
+        struck += sabotage(log, (), *verb, stage=stage, seconds=rng.uniform(0, 0.4)).killed
+    assert struck
+    assert run("run", store, "--quiet", mark=mark).code == 0
+    assert_nothing_is_lost(store, ground)
+    print(f"killed {struck} times in {stage}")
+
+
+def test_killed_at_the_worst_moments(ground: Ground, tmp_path: Path, kills: int) -> None:
+    log, struck, pending = tmp_path / "log", list[str](), set(WORST)
+    if kills >= LONG:
+        whole = sabotage(log, (), "run", ground.store(tmp_path / "whole"), "--workers", "0", "--quiet")
+        pending |= set(whole.points)
+    n_points = len(pending)
+    while pending:
+        store, before = ground.store(tmp_path / f"store-{len(struck)}"), len(struck)
+        while (ended := sabotage(log, pending, "run", store, "--workers", "0", "--quiet")).killed:
+            struck.append(ended.points[-1])
+            pending.remove(ended.points[-1])
+        assert (ended.code, ended.err) == (0, "")
+        assert_nothing_is_lost(store, ground)
+        assert len(struck) > before, f"never reached: {sorted(pending)}"
+    print(f"killed at each of {n_points} points")
