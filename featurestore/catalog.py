@@ -25,6 +25,7 @@ from sqlalchemy.pool import NullPool
 
 from featurestore.at_exit import forget_overloads
 from featurestore.errors import CorruptFile, FormatError, StoreBusy
+from featurestore.interrupt import held_back
 from featurestore.storage import CATALOG, FULL, Root, not_enough_space, room_on_disk
 from featurestore.tables import Base, Partition, Result, Run
 
@@ -92,12 +93,13 @@ class Catalog:
     def _connect(self, *, read_only: bool) -> Iterator[sa.Connection]:
         options = {"config": {"threads": 1}, "read_only": read_only} if not read_only else {"read_only": True}
         engine = self._make_engine(str(self.path), options)
-        try:
-            connection = engine.connect()
-        except DBAPIError as error:
-            raise _unopenable(self.path, error.orig) from error
-        with connection:
-            yield connection
+        with held_back(), _noticing_interrupts():
+            try:
+                connection = engine.connect()
+            except DBAPIError as error:
+                raise _unopenable(self.path, error.orig) from error
+            with connection:
+                yield connection
 
     @staticmethod
     def _make_engine(database: str, options: dict[str, Any]) -> sa.Engine:
@@ -241,6 +243,17 @@ def _noticing_damage(path: Path) -> Iterator[None]:
         if damaged or any(text in str(reason) for text in FULL):
             raise _unopenable(path, reason) from error
         raise
+
+
+@contextmanager
+def _noticing_interrupts() -> Iterator[None]:
+    """DuckDB notices Ctrl-C in the middle of a query, and loses what kind of exception it was."""
+    try:
+        yield
+    except RuntimeError as error:
+        if str(error) != "Query interrupted":
+            raise
+        raise KeyboardInterrupt from error
 
 
 def _unopenable(path: Path, error: BaseException | None) -> Exception:

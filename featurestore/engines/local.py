@@ -6,14 +6,19 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from featurestore.engines.engine import Task, run_task
+from featurestore.errors import EngineLost
 from featurestore.partition import Row
 
 # Threads would compete with the workers beside them, and BLAS with several threads differs in the last bits.
 SINGLE_THREADED = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
+ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
 class LocalEngine:
@@ -23,12 +28,25 @@ class LocalEngine:
         """Take the number of processes; none is started yet."""
         self.workers = workers
         self._executor: Any = None
+        self._begun = False
 
     def submit(self, task: Task) -> Future[list[Row]]:
-        """Begin a task in a worker."""
+        """Begin a task in a worker.
+
+        Raises:
+            EngineLost: the system has no memory or no processes left for workers.
+        """
         if self._executor is None:
             self._executor = self._open()
-        future: Future[list[Row]] = self._executor.submit(run_task, task)
+        try:
+            with nullcontext() if self._begun else _deaf_offspring():  # the first task starts the workers
+                future: Future[list[Row]] = self._executor.submit(run_task, task)
+        except OSError as error:
+            raise EngineLost(
+                f"{self.workers} worker processes could not be started ({error.strerror}). Whatever was finished is "
+                "kept; run the same command again with fewer --workers, or with --workers 0"
+            ) from error
+        self._begun = True
         return future
 
     def restart(self) -> None:
@@ -39,7 +57,7 @@ class LocalEngine:
         """Kill all workers at once."""
         if self._executor is not None:
             self._executor.shutdown(wait=True, kill_workers=True)
-            self._executor = None
+            self._executor, self._begun = None, False
 
     def _open(self) -> Any:
         from joblib.externals.loky import ProcessPoolExecutor
@@ -47,6 +65,24 @@ class LocalEngine:
         return ProcessPoolExecutor(
             max_workers=self.workers, initializer=begin_worker, initargs=(os.getpid(),), env=SINGLE_THREADED
         )
+
+
+@contextmanager
+def _deaf_offspring() -> Iterator[None]:
+    """Let the processes that are started here ignore Ctrl-C and SIGTERM from their first moment: they inherit that.
+
+    A signal to the whole process group, as a terminal sends it, is for the coordinator, which ends its workers in
+    order. A worker that died of it would print a traceback, and be taken for the victim of its image.
+    """
+    if threading.current_thread() is not threading.main_thread():  # Python has no say in signals there
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in ENDING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def begin_worker(parent: int) -> None:
@@ -58,7 +94,8 @@ def begin_worker(parent: int) -> None:
     import cv2
     import threadpoolctl
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the coordinator gets it too, and ends its workers in order
+    for number in ENDING:
+        signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(1)
     threadpoolctl.threadpool_limits(1)
     threading.Thread(target=_watch, args=(parent,), daemon=True).start()
