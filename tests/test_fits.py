@@ -15,7 +15,7 @@ import pytest
 
 from featurestore import FeatureStore
 from featurestore.errors import ConfirmationNeeded, NothingUsable, NotReady
-from featurestore.models import from_bitmap, read_arrays
+from featurestore.models import from_bitmap, read_arrays, write_arrays
 from featurestore.progress import Silent
 from featurestore.runner import Options, run
 from tests.small import configure, context_of, current_model, digests, make_small, rows_of, small_store, write_dataset
@@ -312,6 +312,36 @@ def test_an_update_that_was_killed_goes_on_from_its_parent_and_its_state(growing
     (rest,) = growing.run("fit_pca", update=True, yes=True, workers=0)
     assert rest.n_chunks == 1
     assert digests(growing, "models/fit_pca/**/*") == digests(straight, "models/fit_pca/**/*")
+
+
+def test_a_state_of_another_fit_is_not_gone_on_from(growing: FeatureStore) -> None:
+    grow(growing)
+    growing.run("extract", workers=0)
+    straight = copy(growing, growing.path.parent / "straight")
+    straight.run("fit_pca", update=True, yes=True, workers=0)
+    # What a crash leaves between recording the first model and removing its state
+    model = read_arrays(growing.path / current_model(growing, "fit_pca")["path"])
+    state = (growing.path / current_model(growing, "fit_pca")["path"]).with_name("state.npz")
+    write_arrays(state, model[0], {**model[1], "chunks": [0, 1, 2, 3]})
+    growing.run("fit_pca", update=True, yes=True, workers=0)
+    assert digests(growing, "models/fit_pca/**/*") == digests(straight, "models/fit_pca/**/*")
+
+
+def test_an_update_learns_of_a_chunk_only_the_image_that_failed_before(images: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(images, tmp_path / "images"))
+    (folder / "004.png").rename(folder / "away")
+    store = small_store(tmp_path / "store", folder)
+    store.run("extract", workers=0)
+    store.run("fit_pca", workers=0)
+    parent = current_model(store, "fit_pca")
+    assert learnt(store, parent["model_id"]) == [i for i in range(13) if i % 4 != 3 and i != 4]
+    (folder / "away").rename(folder / "004.png")
+    store.run("extract", retry_failed=True, workers=0)
+    (summary,) = store.run("fit_pca", update=True, yes=True, workers=0)
+    child = current_model(store, "fit_pca")
+    assert (summary.n_chunks, summary.n_images) == (1, 1)
+    assert child["summary"]["n_descriptors"] == parent["summary"]["n_descriptors"] + 300
+    assert learnt(store, child["model_id"]) == train_images(store)
 
 
 def test_there_is_nothing_to_update_where_every_image_was_learnt(growing: FeatureStore) -> None:
