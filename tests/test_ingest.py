@@ -176,6 +176,12 @@ def test_types_that_differ_widen(dataset: Dataset, known: bool) -> None:
     assert dataset.files == files  # the widened values do not count as changed for ever
 
 
+def test_an_empty_column_widens_nothing(dataset: Dataset) -> None:
+    dataset.ingest("filename,subset,year\na,train,1913\n")
+    dataset.ingest("filename,subset,year\na,train,\nb,train,\n")
+    assert (dataset.types()["year"], dataset.column("year")) == ("BIGINT", [None, None])
+
+
 NAMES = [
     *(
         "n",
@@ -210,7 +216,7 @@ def test_columns_can_have_any_name(dataset: Dataset) -> None:
 def test_a_column_named_like_one_of_the_query_decides_nothing(dataset: Dataset, name: str) -> None:
     text = f"filename,subset,{name}\na,train,7\nb,train,0\n"
     dataset.ingest(text)
-    assert [(i, chunk) for i, chunk, *_ in dataset.images] == [(0, 0), (1, 0)]
+    assert dataset.images == [(0, 0, "a", "train"), (1, 0, "b", "train")]
     assert dataset.ingest(text).ingest_id is None
 
 
