@@ -5,10 +5,10 @@ DEMO ?= demo
 PY := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint bench clean
+.PHONY: help venv demo test lint bench bench-quick clean
 
 help:  ## show this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 19
 
 # .venv/ready says for which folder and which pyproject.toml the environment was made, and is written last. If it says what
 # it should and the environment's Python runs, nothing is installed and the network is not needed. Anything else
@@ -43,8 +43,11 @@ lint: venv  ## ruff and mypy --strict
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
 
-bench: venv  ## run the benchmarks
-	@if [ -f benchmarks/run.py ]; then $(PY) benchmarks/run.py $(ARGS); else echo "there are no benchmarks yet: benchmarks/run.py is absent"; fi
+bench: venv  ## measure, and write docs/benchmarks.md (ARGS="pca start" to choose)
+	@$(PY) -m benchmarks.run $(ARGS)
+
+bench-quick: venv  ## see that the benchmarks run, in a minute
+	@$(PY) -m benchmarks.run --quick $(ARGS)
 
 clean:  ## remove what was made: .venv, the demo, caches, builds
 	rm -rf .venv demo build dist *.egg-info .coverage .coverage.* htmlcov .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,72 @@
+"""Everything after extract, up to one matrix of codes in memory, against the notebook's way."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import data, notebook
+from benchmarks.measure import CORES, Bench, Finding, alternate, at_least, clock, ratios, spread
+from benchmarks.settings import set_option
+from featurestore import FeatureStore
+
+AIM = 10
+
+
+def run(bench: Bench) -> list[Finding]:
+    """Measure one process and all cores, with both solvers."""
+    source = data.extracted(bench.scratch, 6 if bench.quick else 192)
+    chunks, held_out = npz_chunks(bench.scratch, source)
+    arms = {
+        "notebook": lambda: by_notebook(bench.scratch, chunks, held_out),
+        "one": lambda: by_store(bench.scratch, source, workers=0),
+        "all": lambda: by_store(bench.scratch, source, workers=CORES),
+        "one, covariance": lambda: by_store(bench.scratch, source, workers=0, solver="covariance"),
+        "all, covariance": lambda: by_store(bench.scratch, source, workers=CORES, solver="covariance"),
+    }
+    found = alternate(arms, bench.repetitions)
+    n = sum(source.status().subsets.values())
+    findings = [Finding(f"the notebook's way, {n} images", spread(found["notebook"], " s"))]
+    for name, text in (("one", "one process"), ("all", f"{CORES} workers")):
+        for solver, suffix in (("incremental", ""), ("covariance", ", covariance")):
+            ratio = ratios(found["notebook"], found[name + suffix])
+            findings.append(at_least(f"times as fast, {text}, {solver} solver", ratio, AIM))
+    return findings
+
+
+def npz_chunks(scratch: Path, store: FeatureStore) -> tuple[list[Path], set[str]]:
+    """Write the notebook's chunks of SIFT descriptors (float32), and return them with the names held out."""
+    folder = scratch / f"{store.path.name}-npz"
+    names = store.sql("SELECT filename FROM images WHERE subset = 'test'").fetchall()
+    if not folder.is_dir():
+        draft = scratch / f".{folder.name}"
+        draft.mkdir()
+        for number, path in enumerate(data.partitions(store, "extract")):
+            rows = data.chunk_rows(path)
+            matrices = [None if r.descriptors is None else r.descriptors.astype(np.float32) for r in rows]
+            notebook.save(draft / f"sift_chunk_{number:03d}.npz", matrices, [r.filename for r in rows])
+        draft.rename(folder)
+    return sorted(folder.glob("*.npz")), {name for (name,) in names}
+
+
+def by_notebook(scratch: Path, chunks: list[Path], held_out: set[str]) -> float:
+    """Return the seconds of the notebook's way."""
+    folder = scratch / "after-notebook"
+    shutil.rmtree(folder, ignore_errors=True)
+    return clock(lambda: notebook.everything_after_extract(chunks, held_out, folder))
+
+
+def by_store(scratch: Path, source: FeatureStore, *, workers: int, solver: str = "incremental") -> float:
+    """Return the seconds of the store."""
+    path = scratch / "after-store"
+    shutil.rmtree(path, ignore_errors=True)
+    store = FeatureStore(shutil.copytree(source.path, path))
+    set_option(store, "fit_pca", "solver", solver)
+
+    def work() -> None:
+        store.run(workers=workers)
+        store.matrix()
+
+    return clock(work)

@@ -1,0 +1,144 @@
+"""Measuring: alternating repetitions, ratios with their spread, memory of processes, and what it was measured on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from featurestore.records import versions
+
+ROOT = Path(__file__).parent.parent
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class Bench:
+    """How to measure."""
+
+    scratch: Path  # for all data that is made
+    quick: bool  # only check that the benchmark runs
+    repetitions: int
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of a table."""
+
+    what: str
+    measured: str
+    aim: str = ""
+    met: bool | None = None
+
+
+def clock(work: Callable[[], object]) -> float:
+    """Return the seconds that ``work`` takes."""
+    begun = time.perf_counter()
+    work()
+    return time.perf_counter() - begun
+
+
+def alternate(arms: Mapping[str, Callable[[], float]], repetitions: int) -> dict[str, list[float]]:
+    """Measure each arm once a repetition, in turns, so that whatever else the machine does falls on all of them."""
+    found: dict[str, list[float]] = {name: [] for name in arms}
+    for number in range(repetitions):
+        for name in list(arms)[:: 1 if number % 2 == 0 else -1]:
+            found[name].append(arms[name]())
+    return found
+
+
+def ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:
+    """Return the ratio of every repetition."""
+    return [a / b for a, b in zip(above, below, strict=True)]
+
+
+def spread(values: Sequence[float], unit: str = "") -> str:
+    """Return median, least and greatest: ``12.3 (11.9 to 12.8)``."""
+    middle, least, greatest = (f"{v:.3g}" for v in (statistics.median(values), min(values), max(values)))
+    return f"{middle}{unit} ({least} to {greatest})"
+
+
+def at_least(what: str, values: Sequence[float], aim: float, unit: str = "x") -> Finding:
+    """Return the finding that the median of ``values`` should reach ``aim``."""
+    return Finding(what, spread(values, unit), f">= {aim:g}{unit}", statistics.median(values) >= aim)
+
+
+def at_most(what: str, values: Sequence[float], aim: float, unit: str = "x") -> Finding:
+    """Return the finding that the median of ``values`` should stay below ``aim``."""
+    return Finding(what, spread(values, unit), f"<= {aim:g}{unit}", statistics.median(values) <= aim)
+
+
+def python(*arguments: str) -> str:
+    """Run Python in a process of its own, in the checkout, and return what it prints."""
+    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"python {' '.join(arguments)} failed:\n{done.stderr}")
+    return done.stdout
+
+
+def peak_bytes() -> int:
+    """Return the most memory that this process has had, in bytes (Linux: VmHWM)."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+
+
+class Watch(threading.Thread):
+    """Looks at this process's children ten times a second, and knows the most memory that one of them has had.
+
+    What the system says of children that ended (``ru_maxrss``) counts in what their parent had when it forked them.
+    """
+
+    def __init__(self) -> None:
+        """Begin to look."""
+        super().__init__(daemon=True)
+        self.peak, self._over = 0, threading.Event()
+        self.start()
+
+    def run(self) -> None:
+        """Look until the end."""
+        while not self._over.wait(0.1):
+            for task in Path("/proc/self/task").iterdir():
+                for child in _read(task / "children").split():
+                    found = re.search(r"VmHWM:\s+(\d+) kB", _read(Path("/proc", child, "status")))
+                    self.peak = max(self.peak, int(found[1]) * 1024 if found else 0)
+
+    def end(self) -> int:
+        """Stop looking; return the peak in bytes."""
+        self._over.set()
+        self.join()
+        return self.peak
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii", errors="replace")
+    except OSError:  # it has just ended
+        return ""
+
+
+def machine() -> str:
+    """Return what it was measured on: processor, cores, Python and libraries."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        names = [line.partition(":")[2] for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        model = names[0].strip() if names else model
+    libraries = ", ".join(f"{name} {version}" for name, version in versions().items())
+    return f"{model}, {CORES} cores, {platform.system()}, Python {platform.python_version()}; {libraries}"
+
+
+@contextmanager
+def load_average() -> Iterator[list[float]]:
+    """Yield a list that holds the load average before, and at the end also the one after."""
+    loads = [os.getloadavg()[0]]
+    yield loads
+    loads.append(os.getloadavg()[0])

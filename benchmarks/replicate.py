@@ -1,0 +1,98 @@
+"""A large store without the work: the codes of a few pictures, repeated under other names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from benchmarks import data
+from featurestore import FeatureStore
+from featurestore.assembly import Assembly, partition_manifest
+from featurestore.catalog import arrow, record_partition
+from featurestore.context import Context
+from featurestore.ledger import record_file, record_model, record_variant
+from featurestore.partition import Layout, PartitionFile, Row
+from featurestore.plan import Step, Work, resolve
+from featurestore.progress import Silent
+
+
+def replicate(source: FeatureStore, path: Path, n: int) -> None:
+    """Make a store of ``n`` images: quantize is there, and what it was made from counts as pruned."""
+    path.mkdir(parents=True)
+    rows = [row for chunk in data.partitions(source, "quantize") for row in data.chunk_rows(chunk)]
+    with PartitionFile(data.partitions(source, "quantize")[0]) as file:
+        layout = file.layout
+    names = [f"copy-{i // len(rows):04d}/{rows[i % len(rows)].filename}" for i in range(n)]
+    dataset = data.write_dataset(path.parent / f"{path.name}.csv", names)
+    store = FeatureStore.create(path, images=source.path, dataset=dataset, chunk_size=1000)
+    context = store._context(Silent())
+    for model in sorted(source.path.glob("models/*/*/*.npz")):
+        name = model.relative_to(source.path).as_posix()
+        context.root.local(name).parent.mkdir(parents=True)
+        context.root.local(name).write_bytes(model.read_bytes())
+        record_model(context.root, context.catalog, name)
+    with context.catalog.reading() as connection:
+        extract, _, project, _, quantize = resolve(connection, context.flow)
+        chunks = arrow(connection, "SELECT * FROM chunks ORDER BY chunk_id").to_pylist()
+    images = _images(rows, names)
+    for chunk in chunks:
+        members = list(islice(images, chunk["n_images"]))
+        payload = _pruned(context, extract, chunk, chunk["digest"], members)
+        payload = _pruned(context, project, chunk, payload, members)
+        _written(context, quantize, chunk, payload, members, layout)
+
+
+def _images(rows: list[Row], names: list[str]) -> Iterator[Row]:
+    for image_id, (row, name) in enumerate(zip(cycle(rows), names)):
+        yield replace(row, image_id=image_id, filename=name)
+
+
+def _pruned(context: Context, step: Step, chunk: dict[str, Any], input_payload: str, members: list[Row]) -> str:
+    """Record a partition that was made and pruned; return its payload."""
+    payload = f"{chunk['chunk_id']:016x}"
+    work = _work(chunk, input_payload)
+    values = {
+        **{"stage": step.stage.name, "variant": step.variant, "chunk_id": chunk["chunk_id"], "payload": payload},
+        **{"input_payload": input_payload, "path": f"{step.stage.name}/{payload}", "checksum": "", "n_bytes": 0},
+        **{"n_images": len(members), "n_descriptors": sum(row.n_descriptors for row in members), "dim": 1},
+        **{"n_clipped": None, "pruned": True, "origin": "run", "versions": {}},
+    }
+    results = pa.table(
+        {
+            "image_id": pa.array([row.image_id for row in members], pa.int64()),
+            "status": [row.status for row in members],
+            "error": pa.array([row.error for row in members], pa.string()),
+            "n_descriptors": pa.array([row.n_descriptors for row in members], pa.int32()),
+            "pixels": pa.nulls(len(members), pa.int64()),
+        }
+    )
+    with context.catalog.transaction() as connection:
+        record_variant(connection, partition_manifest(step, work, origin="run"))
+        record_partition(connection, values, results)
+    return payload
+
+
+def _written(
+    context: Context, step: Step, chunk: dict[str, Any], input_payload: str, members: list[Row], layout: Layout
+) -> None:
+    work = _work(chunk, input_payload)
+    assembly = Assembly(context.root, work, layout=layout, manifest=partition_manifest(step, work, origin="run"))
+    assembly.add(members)
+    record_file(context.root, context.catalog, assembly.publish())
+
+
+def _work(chunk: dict[str, Any], input_payload: str) -> Work:
+    return Work(
+        chunk_id=chunk["chunk_id"],
+        first_image_id=chunk["first_image_id"],
+        n_images=chunk["n_images"],
+        why="never run",
+        input_payload=input_payload,
+        input_path=None,
+        input_ready=True,
+    )
