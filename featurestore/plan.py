@@ -16,8 +16,8 @@ from featurestore.stages import ChunkStage, FitStage, Stage
 # whether somebody needs its file. `flow` is a table of the chunk stages in order, with their current variants.
 #
 #   current   a committed partition of this variant was made from what is there to make it from today
-#   wanted    the first stage after it that is not simply there (current, and not pruned) is missing: then this file
-#             is needed, even if nothing but its file is gone
+#   wanted    of the stages after it, pruned ones passed over, the first is missing: then this file is needed, even
+#             if nothing but its file is gone
 STATE = """
 WITH joined AS (
     SELECT f.pos, f.stage, f.variant, c.chunk_id, c.first_image_id, c.n_images, f.fit_wants,
@@ -33,7 +33,7 @@ WITH joined AS (
 )
 SELECT *,
        coalesce((SELECT arg_min(NOT d.current, d.pos) FROM joined d
-                 WHERE d.chunk_id = j.chunk_id AND d.pos > j.pos AND (d.pruned OR NOT d.current)), false)
+                 WHERE d.chunk_id = j.chunk_id AND d.pos > j.pos AND NOT (d.pruned AND d.current)), false)
            OR fit_wants AS wanted,
        coalesce((SELECT bool_and(d.current) FROM joined d
                  WHERE d.chunk_id = j.chunk_id AND d.pos < j.pos), true) AS upstream_current
