@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from featurestore._version import __version__
 from featurestore.cli_ask import VERBS as ASK
 from featurestore.cli_exchange import VERBS as EXCHANGE
-from featurestore.cli_shared import STORE, as_json, open_store
+from featurestore.cli_shared import STORE, UNTRUSTED, as_json, open_store, stoppable
+from featurestore.cli_upkeep import VERBS as UPKEEP
 from featurestore.errors import FeatureStoreError
+from featurestore.interrupt import Interrupt, interruptible
+
+if TYPE_CHECKING:
+    from featurestore.store import FeatureStore
 
 STAGES = "extract fit_pca project fit_scale quantize"
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM: ends a run in order, as Ctrl-C does."""
 
 
 class _Chunks(click.ParamType[frozenset[int]]):
@@ -61,7 +61,8 @@ def init(store: Path, **options: Any) -> None:
     """Make the store STORE, a new folder, and read the dataset."""
     from featurestore.store import FeatureStore
 
-    made = FeatureStore.create(store, **options)
+    with stoppable("nothing was made"):
+        made = FeatureStore.create(store, **options)
     _warn(made.ingested.warnings if made.ingested else [])
     click.echo(f"{made.path}: {_ingest_text(made.ingested)}")
     click.echo(f"next: featurestore run {store}")
@@ -72,7 +73,8 @@ def init(store: Path, **options: Any) -> None:
 @click.option("--dataset", type=click.Path(path_type=Path), help="Another CSV than the one in featurestore.toml.")
 def ingest(store: Path, dataset: Path | None) -> None:
     """Read the dataset again: new rows become new chunks, known ones get their new columns."""
-    report = open_store(store).ingest(dataset)
+    with stoppable(f"if the dataset was not taken over, it will be: featurestore ingest {store}"):
+        report = open_store(store).ingest(dataset)
     _warn(report.warnings)
     click.echo(_ingest_text(report))
 
@@ -89,39 +91,45 @@ def ingest(store: Path, dataset: Path | None) -> None:
 @click.option(
     "--status", "statuses", metavar="STATUSES", help="With --retry-failed: only these, like missing,unreadable."
 )
+@click.option("--check-images", is_flag=True, help="Read the image files again; redo those that were replaced.")
 @click.option("--partial", is_flag=True, help="Fit a model although not every chunk is there.")
 @click.option("--update", is_flag=True, help="Let the models go on with the images that they have not seen.")
 @click.option("--yes", is_flag=True, help="Agree to what an update makes stale.")
 @click.option("--quiet", is_flag=True, help="Show no bars and no summaries.")
 def run(store: Path, stages: tuple[str, ...], dry_run: bool, statuses: str | None, **options: Any) -> None:
     """Make what is missing."""
-    from featurestore.text import plan_text
-
-    opened = open_store(store)
     if statuses is not None:
         if not options["retry_failed"]:
             raise click.UsageError("--status goes with --retry-failed")
         options["retry_failed"] = [status.strip() for status in statuses.split(",")]
-    if dry_run:
-        click.echo(plan_text(opened.plan(*stages, chunks=options["chunks"], retry_failed=options["retry_failed"])))
-        return
+    with stoppable(f"whatever was finished is kept. To go on: featurestore run {store}"):
+        if dry_run:
+            _say_what_would_be_done(open_store(store), stages, options)
+        else:
+            _run(open_store(store), stages, options)
+
+
+def _say_what_would_be_done(store: FeatureStore, stages: tuple[str, ...], options: dict[str, Any]) -> None:
+    from featurestore.text import plan_text
+
+    asked = {name: options[name] for name in ("chunks", "retry_failed", "check_images")}
+    click.echo(plan_text(store.plan(*stages, **asked)))
+
+
+def _run(store: FeatureStore, stages: tuple[str, ...], options: dict[str, Any]) -> None:
     options["yes"] = options["yes"] or (_ask if sys.stdin.isatty() else False)
-    _catch_terminate()
-    try:
-        done = opened.run(*stages, **options)
-    except KeyboardInterrupt:
-        click.echo(f"stopped; whatever was finished is kept. To go on: featurestore run {store}", err=True)
-        raise
+    done = store.run(*stages, **options)
     if not options["quiet"]:
-        click.echo(_last_word(opened, stages) if done else "everything is up to date; there is nothing to do")
+        click.echo(_last_word(store, stages) if done else "everything is up to date; there is nothing to do")
 
 
 @cli.command()
 @STORE
 @click.option("--json", "json_wanted", is_flag=True, help="As JSON.")
-def status(store: Path, json_wanted: bool) -> None:
+@UNTRUSTED
+def status(store: Path, json_wanted: bool, untrusted: bool) -> None:
     """Show each stage: chunks done, images by status, and what is missing and why."""
-    found = open_store(store).status()
+    found = open_store(store, untrusted=untrusted).status()
     if json_wanted:
         click.echo(as_json(found.as_dict()))
     else:
@@ -139,39 +147,38 @@ def demo(folder: Path) -> None:
     run_demo(folder)
 
 
-for verb in (*ASK, *EXCHANGE):
+for verb in (*ASK, *EXCHANGE, *UPKEEP):
     cli.add_command(verb)
 
 
 def main() -> NoReturn:
     """Run the command line; a `FeatureStoreError` is one line and no traceback."""
+    with interruptible() as interrupt:
+        sys.exit(_exit_code(interrupt))
+
+
+def _exit_code(interrupt: Interrupt) -> int:
     try:
-        code = cli.main(standalone_mode=False)
+        return int(cli.main(standalone_mode=False) or 0)
     except click.ClickException as error:
         error.show()
-        code = error.exit_code
+        return error.exit_code
     except FeatureStoreError as error:
         click.echo(f"error: {' '.join(str(error).split())}", err=True)
-        code = error.exit_code
-    except Terminated:
-        code = 143
+        return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        code = 130
+        return interrupt.exit_code
+    except RuntimeError:  # what DuckDB makes of an interrupt in the middle of a query
+        if interrupt.signal is None:
+            raise
+        return interrupt.exit_code
     except BrokenPipeError:  # the reader of the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that flushing it at exit can't fail
-        code = 0
-    sys.exit(code or 0)
+        return 0
 
 
 def _ask(question: str) -> bool:
     return click.confirm(f"{question}. Go on?", err=True)
-
-
-def _catch_terminate() -> None:
-    def terminate(*_: object) -> None:
-        raise Terminated
-
-    signal.signal(signal.SIGTERM, terminate)
 
 
 def _ingest_text(report: Any) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from featurestore.cli_shared import STORE, open_store
+from featurestore.cli_shared import STORE, UNTRUSTED, open_store
 
 
 @click.command("import-npz")
@@ -66,11 +66,12 @@ OUT appears when it is complete, and takes little memory to write."""
     help="Replace OUT if it is there, and write an npz that this machine has no memory to read.",
 )
 @click.option("--quiet", is_flag=True, help="Show no bar and no summary.")
-def export(store: Path, out: Path, format_: str, flat: bool, **options: Any) -> None:
+@UNTRUSTED
+def export(store: Path, out: Path, format_: str, flat: bool, untrusted: bool, **options: Any) -> None:
     """Write descriptors or models to OUT."""
     if flat and format_ not in ("parquet", "parquet-flat"):
         raise click.UsageError("--flat goes with --format parquet")
-    open_store(store).export(out, "parquet-flat" if flat else format_, **options)
+    open_store(store, untrusted=untrusted).export(out, "parquet-flat" if flat else format_, **options)
 
 
 VERBS = (import_npz, export)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +13,29 @@ if TYPE_CHECKING:
     from featurestore.store import FeatureStore
 
 STORE = click.argument("store", type=click.Path(path_type=Path))
+UNTRUSTED = click.option(
+    "--untrusted", is_flag=True, help="Somebody else made it: believe no file that is not what it promises."
+)
 
 
-def open_store(path: Path) -> FeatureStore:
+@contextmanager
+def stoppable(what_next: str) -> Iterator[None]:
+    """Say what is next where Ctrl-C or SIGTERM ends a verb."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo(f"stopped; {what_next}", err=True)
+        raise
+
+
+def open_store(path: Path, *, untrusted: bool = False) -> FeatureStore:
     """Open the store that a verb was given; imported late, so that ``--help`` is quick."""
     from featurestore.store import FeatureStore
 
-    return FeatureStore(path)
+    store = FeatureStore(path, untrusted=untrusted)
+    for line in store.left_out:
+        click.echo(f"warning: {line}", err=True)
+    return store
 
 
 def as_json(value: Any) -> str:

@@ -133,7 +133,7 @@ def _value(kind: Any, value: Any, field: dataclasses.Field[Any], where: str) -> 
             raise ConfigError(f"featurestore.toml: {where} is {value!r}, and can be {' or '.join(get_args(kind))}")
         return value
     if kind is float and type(value) is int:
-        value = float(value)
+        value = float(value) if abs(value) < 2**63 else value  # beyond, some have no float
     if type(value) is not kind:
         raise ConfigError(f"featurestore.toml: {where} is {value!r}, and should be {_KINDS[kind]}")
     _check_range(value, field, where)
