@@ -12,9 +12,11 @@ from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from dataclasses import dataclass, field
 
 from featurestore.engines.engine import Engine, Task
+from featurestore.errors import EngineLost
 from featurestore.partition import Row
 
 WINDOW = 2  # tasks in flight for every worker: one at work, one waiting
+DEATHS = (BrokenExecutor, MemoryError)  # a worker that is told that memory is out lives on, but did not do its work
 LOOKAHEAD = 64  # tasks that may be finished out of order, waiting for a slow one before them
 
 
@@ -32,6 +34,7 @@ def dispatch(engine: Engine, tasks: Iterable[Task]) -> Iterator[tuple[Task, list
     """Yield every task with its rows, in the order they finish.
 
     Raises:
+        EngineLost: workers die without any work, or can't be started.
         FeatureStoreError: a task raised one; tasks in flight are left to `Engine.close`.
     """
     waiting = enumerate(tasks)
@@ -42,7 +45,10 @@ def dispatch(engine: Engine, tasks: Iterable[Task]) -> Iterator[tuple[Task, list
             try:
                 flight.futures[engine.submit(following[1])] = following
             except BrokenExecutor:  # a worker died while idle or on a task whose future is about to say so
+                idle = not flight.futures
                 yield from _run_suspects(engine, flight)
+                if idle:
+                    _refuse_dead_engine(engine)
                 continue
             following = next(waiting, None)
         if flight.futures:
@@ -60,7 +66,7 @@ def _has_room(engine: Engine, flight: _Flight, number: int) -> bool:
 def _collect(engine: Engine, flight: _Flight) -> Iterator[tuple[Task, list[Row]]]:
     done, _ = wait(flight.futures, return_when=FIRST_COMPLETED)
     for future in done:
-        if isinstance(future.exception(), BrokenExecutor):
+        if isinstance(future.exception(), DEATHS):
             yield from _run_suspects(engine, flight)
             return
         _, task = flight.futures.pop(future)
@@ -79,15 +85,50 @@ def _run_suspects(engine: Engine, flight: _Flight) -> Iterator[tuple[Task, list[
 def _run_alone(engine: Engine, task: Task) -> list[Row]:
     try:
         return engine.submit(task).result()
-    except BrokenExecutor as error:
+    except DEATHS as error:
         engine.restart()
         parts = task.split()
-        if len(parts) == 1:
-            return task.crashed(_cause(error))
-        return [row for part in parts for row in _run_alone(engine, part)]
+        if len(parts) > 1:
+            return [row for part in parts for row in _run_alone(engine, part)]
+        _refuse_dead_engine(engine)
+        return task.crashed(_cause(error))
 
 
-def _cause(error: BrokenExecutor) -> str:
+@dataclass(frozen=True)
+class _Nothing:
+    """A task without work: whoever dies of it would die of anything."""
+
+    chunk_id: int = -1
+
+    def run(self) -> list[Row]:
+        return []
+
+    def split(self) -> list[Task]:
+        return []
+
+    def crashed(self, reason: str) -> list[Row]:
+        return []
+
+
+def _refuse_dead_engine(engine: Engine) -> None:
+    """Make sure that an image is to blame, and not the engine: its workers live when there is nothing to do.
+
+    Raises:
+        EngineLost: they don't.
+    """
+    try:
+        engine.submit(_Nothing()).result()
+    except BrokenExecutor as error:
+        raise EngineLost(
+            f"the worker processes die before they get to work ({_cause(error)}), so no image is to blame. Whatever "
+            "was finished is kept; when the machine has memory and processes to spare, run the same command again, "
+            "with fewer --workers or with --workers 0, which shows the error"
+        ) from error
+
+
+def _cause(error: BrokenExecutor | MemoryError) -> str:
+    if isinstance(error, MemoryError):
+        return "out of memory"
     # the same image must give the same message in every run, so only the signal is taken from the error's text
     signal = re.search(r"SIG[A-Z]+", str(error))
     causes = {"SIGSEGV": "segmentation fault", "SIGKILL": "killed, most likely out of memory"}

@@ -20,6 +20,9 @@ SINGLE_THREADED = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL
 
 ENDING = (signal.SIGINT, signal.SIGTERM)
 
+# What killed a worker stands in the row of its image; loky would print a page about it. An empty value says no.
+SILENT = {"PYTHONFAULTHANDLER": os.environ.get("PYTHONFAULTHANDLER", "")}
+
 
 class LocalEngine:
     """``workers`` processes, started on the first task."""
@@ -63,7 +66,10 @@ class LocalEngine:
         from joblib.externals.loky import ProcessPoolExecutor
 
         return ProcessPoolExecutor(
-            max_workers=self.workers, initializer=begin_worker, initargs=(os.getpid(),), env=SINGLE_THREADED
+            max_workers=self.workers,
+            initializer=begin_worker,
+            initargs=(os.getpid(),),
+            env={**SINGLE_THREADED, **SILENT},
         )
 
 

@@ -8,7 +8,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,14 @@ def run(*arguments: str | Path, mark: str = "", **environment: str) -> Ended:
     return finish(start(*arguments, mark=mark, **environment))
 
 
-def sabotage(log: Path, points: Collection[str], *arguments: str | Path, mark: str = "", **plan: Any) -> Ended:
+def sabotage(
+    log: Path,
+    points: Collection[str],
+    *arguments: str | Path,
+    mark: str = "",
+    environment: Mapping[str, str] | None = None,
+    **plan: Any,
+) -> Ended:
     """Run the command line until it reaches one of ``points``, where it kills itself, or to its end.
 
     Args:
@@ -92,11 +99,12 @@ def sabotage(log: Path, points: Collection[str], *arguments: str | Path, mark: s
         points: where to die; see `tests.crash.sabotage`.
         arguments: of the command line.
         mark: see `left_alive`.
+        environment: more variables of it.
         plan: more of what `tests.crash.sabotage` understands.
     """
     log.unlink(missing_ok=True)
     text = json.dumps({"log": str(log), "points": sorted(points), **plan})
-    ended = finish(start(text, *arguments, module="tests.crash.sabotage", mark=mark))
+    ended = finish(start(text, *arguments, module="tests.crash.sabotage", mark=mark, **(environment or {})))
     passed = tuple(log.read_text().splitlines()) if log.is_file() else ()
     return Ended(ended.code, ended.out, without_leaks(ended.err), passed)
 

@@ -1,0 +1,54 @@
+"""Poison for worker processes. Python imports this module at its start, where ``PYTHONPATH`` names this folder.
+
+``FEATURESTORE_TEST_POISON`` is JSON: by the end of an image's path, how a worker that is given it dies. The key
+``start`` lets every worker die before it gets any work.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import resource
+import signal
+import sys
+from typing import Any
+
+POISON: dict[str, str] = json.loads(os.environ.get("FEATURESTORE_TEST_POISON", "{}"))
+
+
+def die(how: str) -> None:
+    """Die, or (``memory``) find that there is no memory."""
+    if how == "segfault":
+        ctypes.string_at(0)
+    elif how == "kill":  # as the system does when memory runs out
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif how == "exit":
+        os._exit(7)
+    elif how == "memory":
+        limits = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (1 << 35, limits[1]))
+        try:
+            bytearray(1 << 36)
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, limits)
+
+
+def put_poison() -> None:
+    """Replace the method that a worker calls for an image."""
+    from featurestore.stages import Extract
+
+    original = Extract.extract
+
+    def extract(stage: Extract, image_id: int, filename: str, path: str) -> Any:
+        if filename in POISON:
+            die(POISON[filename])
+        return original(stage, image_id, filename, path)
+
+    Extract.extract = extract  # type: ignore[method-assign, assignment]
+
+
+if POISON and any("popen_loky" in argument for argument in sys.orig_argv):
+    if "start" in POISON:
+        die(POISON["start"])
+    put_poison()

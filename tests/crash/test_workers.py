@@ -1,0 +1,160 @@
+"""A worker that dies costs the image that killed it, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import uuid
+from concurrent.futures import BrokenExecutor, Future
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from featurestore import FeatureStore
+from featurestore.engines import LocalEngine, Task, dispatch
+from featurestore.errors import EngineLost
+from featurestore.partition import Row
+from tests.crash.conftest import Ground
+from tests.crash.harness import ROOT, left_alive, photograph, run, sabotage
+
+SITE = Path(__file__).parent / "site"
+# Of 26 images in chunks of 9: the first and the last of all, and two neighbours within a chunk.
+POISON = {
+    "china/whole-000.jpg": "segfault",
+    "flower/left-000.jpg": "kill",
+    "china/left-090.jpg": "memory",
+    "broken.jpg": "exit",
+}
+DIED = "the worker process died on this image"
+MESSAGES = {
+    "china/whole-000.jpg": f"{DIED} (SIGSEGV: segmentation fault)",
+    "flower/left-000.jpg": f"{DIED} (SIGKILL: killed, most likely out of memory)",
+    "china/left-090.jpg": f"{DIED} (out of memory)",
+    "broken.jpg": f"{DIED} (it ended without a word)",
+}
+FAILED = "SELECT filename, error FROM failures WHERE status = 'crashed' ORDER BY image_id"
+COUNTS = "SELECT filename, status, error, n_descriptors, hash(descriptors) FROM extracted ORDER BY image_id"
+
+
+def poisoned(poison: dict[str, str]) -> dict[str, str]:
+    return {"PYTHONPATH": f"{SITE}:{ROOT}", "FEATURESTORE_TEST_POISON": json.dumps(poison)}
+
+
+def test_only_the_images_that_kill_are_lost(ground: Ground, tmp_path: Path) -> None:
+    path, mark, environment = ground.store(tmp_path / "store"), uuid.uuid4().hex, poisoned(POISON)
+    verb = ("run", path, "extract", "--workers", "2")
+    # Even where the whole run is killed before the chunk is recorded: the next one comes through.
+    assert sabotage(tmp_path / "log", ["written partitions/extract"], *verb, environment=environment).killed
+    ended = run(*verb, mark=mark, **environment)
+    assert (ended.code, ended.err) == (0, "")
+    assert "4 crashed" in ended.out
+    store = FeatureStore(path)
+    assert dict(store.sql(FAILED).fetchall()) == MESSAGES
+    # Not one other image has suffered.
+    whole = {row[0]: row for row in whole_store(ground).sql(COUNTS).fetchall()}
+    assert [row for row in store.sql(COUNTS).fetchall() if row[0] not in POISON] == [
+        row for name, row in whole.items() if name not in POISON
+    ]
+    assert "everything is up to date" in run(*verb, **environment).out  # and does not fall into the same hole
+    assert run(*verb, "--retry-failed", "--status", "crashed").code == 0
+    assert store.sql(COUNTS).fetchall() == list(whole.values())
+    assert left_alive(mark) == []
+    assert run("run", path).code == 0
+    assert photograph(path) == ground.expected
+
+
+def whole_store(ground: Ground) -> FeatureStore:
+    return FeatureStore(ground.begun.with_name("whole"))
+
+
+def test_workers_that_die_at_their_start_are_no_images_fault(ground: Ground, tmp_path: Path) -> None:
+    path = ground.store(tmp_path / "store")
+    ended = run("run", path, "extract", "--workers", "2", **poisoned({"start": "exit"}))
+    assert ended.code == 1
+    assert ended.err == (
+        "error: the worker processes die before they get to work (it ended without a word), so no image is to blame. "
+        "Whatever was finished is kept; when the machine has memory and processes to spare, run the same command "
+        "again, with fewer --workers or with --workers 0, which shows the error\n"
+    )
+    assert FeatureStore(path).sql("SELECT * FROM extracted").fetchall() == []
+    assert run("run", path).code == 0
+    assert photograph(path) == ground.expected
+
+
+@dataclass(frozen=True)
+class Work:
+    """Says which process did it."""
+
+    chunk_id: int
+
+    def run(self) -> list[Row]:
+        return [Row(self.chunk_id, str(os.getpid()), "ok")]
+
+    def split(self) -> list[Task]:
+        return [replace(self)]
+
+    def crashed(self, reason: str) -> list[Row]:
+        return [Row(self.chunk_id, "", "crashed", reason)]
+
+
+def test_a_worker_that_dies_while_idle_costs_nothing() -> None:
+    engine = LocalEngine(2)
+    try:
+        rows = [rows[0] for _, rows in dispatch(engine, map(Work, range(4)))]
+        for pid in {int(row.filename) for row in rows}:
+            os.kill(pid, signal.SIGKILL)
+        again = [rows[0] for _, rows in dispatch(engine, map(Work, range(6)))]
+    finally:
+        engine.close()
+    assert sorted((row.image_id, row.status) for row in again) == [(i, "ok") for i in range(6)]
+
+
+class DeadEngine:
+    """Nobody ever works here."""
+
+    workers = 2
+
+    def __init__(self, *, says_so_at_once: bool) -> None:
+        self.says_so_at_once, self.restarts = says_so_at_once, 0
+
+    def submit(self, task: Task) -> Future[list[Row]]:
+        if self.says_so_at_once:
+            raise BrokenExecutor("A worker process managed by the executor was unexpectedly terminated. SIGTERM(-15)")
+        future: Future[list[Row]] = Future()
+        future.set_exception(BrokenExecutor("gone"))
+        return future
+
+    def restart(self) -> None:
+        self.restarts += 1
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_an_engine_without_life_ends_the_run(at_once: bool) -> None:
+    engine = DeadEngine(says_so_at_once=at_once)
+    with pytest.raises(EngineLost, match="die before they get to work"):
+        list(dispatch(engine, map(Work, range(100))))
+    assert engine.restarts < 5
+
+
+class Unstartable:
+    """An executor on a machine that is full."""
+
+    def submit(self, *_: Any) -> Any:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+
+def test_no_room_for_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = LocalEngine(3)
+    monkeypatch.setattr(engine, "_open", Unstartable)
+    with pytest.raises(EngineLost) as caught:
+        engine.submit(Work(0))
+    assert str(caught.value) == (
+        "3 worker processes could not be started (Resource temporarily unavailable). Whatever was finished is kept; "
+        "run the same command again with fewer --workers, or with --workers 0"
+    )
