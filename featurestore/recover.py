@@ -12,7 +12,6 @@ from featurestore.errors import CorruptFile, FormatError
 from featurestore.ingest import replay
 from featurestore.ledger import check_partition, record_file, record_model
 from featurestore.models import read_arrays
-from featurestore.partition import PartitionFile
 from featurestore.tables import Run, now
 
 
@@ -51,26 +50,29 @@ def _end_dead_runs(context: Context) -> None:
 def _adopt_partition(context: Context, name: str) -> None:
     """Record a partition whose rename was the last thing that a run did; delete one that is damaged or replaced."""
     try:
-        check_partition(context.root, name)
-        with PartitionFile(context.root.local(name)) as file:
-            manifest = file.manifest
-    except (CorruptFile, FormatError, KeyError):
+        manifest = check_partition(context.root, name).manifest
+    except FormatError:
+        return  # not ours to delete: a newer version has made it
+    except CorruptFile:
         context.root.remove(name)
         return
     key = {column: manifest[column] for column in ("stage", "variant", "chunk_id")}
     with context.catalog.reading() as connection:
         query = "SELECT 1 FROM partitions WHERE stage = $stage AND variant = $variant AND chunk_id = $chunk_id"
         recorded = len(arrow(connection, query, key))
+        known = len(arrow(connection, "SELECT 1 FROM chunks WHERE chunk_id = $chunk", {"chunk": key["chunk_id"]}))
     if recorded:
         context.root.remove(name)
-    else:
+    elif known:  # else it is of images that the dataset does not have, and nobody can ask for it
         record_file(context.root, context.catalog, name)
 
 
 def _adopt_model(context: Context, name: str) -> None:
     try:
         record_model(context.root, context.catalog, name)
-    except (CorruptFile, FormatError, KeyError):
+    except FormatError:
+        return
+    except CorruptFile:
         context.root.remove(name)
 
 

@@ -356,8 +356,7 @@ def test_other_partitions_upstream_are_named(hand: Hand) -> None:
 
 
 def test_the_variant_that_is_compared_is_the_one_of_most_partitions(hand: Hand) -> None:
-    few = hand.with_recipe(quantize={"keypoints": False})
-    few.make("quantize", [0])
+    hand.with_recipe(project={"top": 7}).make("project", [0])
     assert hand.with_recipe(project={"top": 3}).why("project") == "parameters changed (top: 1800 -> 3)"
     hand.drop("quantize", [1])
     assert hand.why("quantize") == "never run"  # some of its chunks are there, so nothing has changed
@@ -415,6 +414,16 @@ def test_a_pruned_chunk_is_made_whole_for_one_image(hand: Hand) -> None:
     hand.change("extract", [0], pruned=True)
     work = hand.plan(retry=("missing",))["extract"].todo[0]
     assert (work.chunk_id, work.why, work.redo) == (0, P, None)
+
+
+def test_beyond_extract_a_crash_makes_the_whole_chunk_again(hand: Hand) -> None:
+    row = {"stage": "project", "variant": hand.steps["project"].variant, "chunk_id": 1, "image_id": 2}
+    row |= {"error": None, "n_descriptors": 0, "pixels": None}
+    for status in ("crashed", "missing"):  # what is missing was handed down from extract
+        hand.connection.execute(sa.insert(Result).values(**row, status=status))
+    assert hand.missing(retry=("missing",)) == {}
+    work = hand.plan(retry=("crashed",))["project"].todo[0]
+    assert (work.chunk_id, work.redo) == (1, None)
 
 
 def test_replaced_files_are_said(hand: Hand) -> None:
