@@ -6,7 +6,7 @@ import difflib
 import re
 import tempfile
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,10 +113,10 @@ def answering(context: Context, query: str) -> Iterator[Answer]:
     _refuse_statements(query)
     if LIST_VIEWS.fullmatch(query):
         query = VIEW_LIST
-    with asking(context, query) as connection, ThreadPoolExecutor(1) as thread:
+    with asking(context, query) as connection, _thread_for(connection) as thread:
 
         def run(work: Callable[[], T]) -> T:
-            return _interruptible(connection, thread, work)
+            return _result(thread.submit(work))
 
         reader = run(lambda: _reader(connection, query))
         schema = tidy_schema(reader.schema)
@@ -137,14 +137,25 @@ def asking(context: Context, text: str) -> Iterator[duckdb.DuckDBPyConnection]:
         yield connection
 
 
-def _interruptible(connection: duckdb.DuckDBPyConnection, thread: ThreadPoolExecutor, work: Callable[[], T]) -> T:
-    # While DuckDB works in the main thread, Python does not notice Ctrl-C.
-    future = thread.submit(work)
+@contextmanager
+def _thread_for(connection: duckdb.DuckDBPyConnection) -> Iterator[ThreadPoolExecutor]:
+    """Yield a thread to query in: while DuckDB works in the main thread, Python does not notice Ctrl-C.
+
+    A query that is at work in the end, because of Ctrl-C or since nobody wants the rest of the answer, is stopped.
+    """
+    thread = ThreadPoolExecutor(1)
+    try:
+        yield thread
+    finally:
+        last = thread.submit(int)  # comes after what is still at work
+        while not wait([last], timeout=0.05).done:
+            connection.interrupt()  # again and again: one that comes before DuckDB has begun is lost
+        thread.shutdown()
+
+
+def _result(future: Future[T]) -> T:
     try:
         return future.result()
-    except KeyboardInterrupt:
-        connection.interrupt()
-        raise
     except (duckdb.Error, pa.ArrowException, OSError) as error:  # the last two: in the middle of an answer, by Arrow
         raise QueryError(explain(error)) from error
 

@@ -314,6 +314,14 @@ def test_descriptors_come_in_small_batches(finished: FeatureStore) -> None:
         assert max(len(batch) for batch in answer.batches) <= query.WIDE_ROWS
 
 
+def test_nobody_wants_the_rest_of_an_answer(finished: FeatureStore) -> None:
+    endless = "SELECT a.range FROM range(1000000000) a, range(1000000000) b WHERE hash(a.range + b.range) % 7 = 1"
+    with finished.answer(endless) as answer:
+        assert len(next(answer.batches)) > 0
+    threads = [thread.name for thread in threading.enumerate()]
+    assert not [name for name in threads if name.startswith("ThreadPoolExecutor")]
+
+
 def test_an_endless_question_can_be_interrupted(finished: FeatureStore) -> None:
     endless = "SELECT count(*) FROM range(1000000000) a, range(1000000000) b WHERE hash(a.range + b.range) % 7 = 1"
     code = (
