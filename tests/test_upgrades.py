@@ -12,6 +12,8 @@ from featurestore import FeatureStore, catalog
 from featurestore.catalog import HEAD, migrations_folder
 from featurestore.errors import CorruptFile, FormatError
 from featurestore.storage import CATALOG, CONFIG, file_digest
+from tests.catalogs import tables
+from tests.fixtures.format_1 import make_store
 
 NEXT = '''"""A column more."""
 
@@ -100,3 +102,44 @@ def test_a_damaged_catalog_is_one_line(store: FeatureStore) -> None:
         store.status()
     with pytest.raises(CorruptFile, match=r"catalog.duckdb can't be read: "):
         store.run(workers=0)
+
+
+@pytest.fixture(scope="session")
+def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of the first format, half done. Not to be changed."""
+    return make_store(tmp_path_factory.mktemp("format-1"))
+
+
+def test_a_store_of_the_first_format_opens_and_resumes(old: Path, tmp_path: Path) -> None:
+    shutil.copytree(old.parent, tmp_path / "old")
+    store = FeatureStore(tmp_path / "old" / "store")
+    assert store.status().stages[0].n_done == 1
+    assert store.verify(deep=True).problems == []
+    extracted = next((store.path / "partitions" / "extract").rglob("chunk-000000-*"))
+    before = extracted.read_bytes()
+    done = {summary.stage: summary.n_chunks for summary in store.run(workers=0)}
+    assert done == {"extract": 1, "fit_pca": 2, "project": 2, "fit_scale": 2, "quantize": 2}
+    assert extracted.read_bytes() == before
+    assert store.load(columns=["filename", "painter"]).num_rows == 4
+    assert store.verify(deep=True).problems == []
+    assert revision_of(store.path / CATALOG) == HEAD
+
+
+def test_what_is_extracted_today_is_what_the_first_format_holds(old: Path, tmp_path: Path) -> None:
+    """The same payload: old partitions are as good as new ones, and are found by the same name."""
+    again = FeatureStore.create(tmp_path / "again", images=old.parent / "images", chunk_size=2)
+    again.run("extract", workers=0)
+    name = next((old / "partitions").rglob("*.parquet")).relative_to(old)
+    assert (again.path / name).is_file()
+
+
+def test_a_store_of_the_first_format_is_rebuilt_and_read_untrusted(old: Path, tmp_path: Path) -> None:
+    shutil.copytree(old.parent, tmp_path / "old")
+    store = FeatureStore(tmp_path / "old" / "store")
+    before = tables(store.path)
+    (store.path / CATALOG).write_bytes(b"")
+    opened = FeatureStore(store.path, untrusted=True)
+    assert opened.left_out == ()
+    assert opened.status().stages[0].n_done == 1
+    store.rebuild()
+    assert tables(store.path, without=("runs",)) == {name: rows for name, rows in before.items() if name != "runs"}
