@@ -237,3 +237,22 @@ def test_a_full_disk_is_foreseen(part: Part, monkeypatch: pytest.MonkeyPatch) ->
         NotEnoughSpace, match=r"are to be copied from \S+, and \S+ has 1.0 kB free; make room, then merge"
     ):
         here.merge(there.path)
+
+
+def test_a_file_that_is_not_the_one_that_was_recorded_is_not_taken(part: Part) -> None:
+    here, there = part("here", [0]), part("there", [1])
+    change(there.path, "UPDATE partitions SET checksum = 'x'")
+    with pytest.raises(
+        CorruptFile, match=r"chunk-000001-\w+.parquet is not the file that was recorded; nothing was taken"
+    ):
+        here.merge(there.path)
+
+
+def test_a_file_that_changes_while_it_is_copied_is_not_taken(part: Part, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, there = part("here", [0]), part("there", [1])
+    monkeypatch.setattr(shutil, "copyfile", lambda source, target: Path(target).write_bytes(b"half of it"))
+    with pytest.raises(
+        CorruptFile, match=r"chunk-000001-\w+.parquet changed while it was copied from \S+; merge again$"
+    ):
+        here.merge(there.path)
+    assert len(contents(here.path)) == 1

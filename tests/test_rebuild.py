@@ -6,11 +6,13 @@ import os
 import shutil
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from featurestore import FeatureStore
-from featurestore.errors import CorruptFile, StoreBusy
+from featurestore.catalog import HeldCatalog
+from featurestore.errors import CorruptFile, FormatError, StoreBusy
 from featurestore.lock import exclusive
 from featurestore.storage import CATALOG, CONFIG, Root
 from tests.catalogs import rows, tables
@@ -160,3 +162,38 @@ def test_a_partition_of_a_chunk_that_nobody_knows_is_left_out(store: FeatureStor
     shutil.copytree(store.path / "partitions" / "extract", other.path / "partitions" / "extract")
     notes = other.rebuild().notes
     assert sum("is of a chunk that is not in the dataset" in note for note in notes) == 3
+
+
+@pytest.mark.parametrize(
+    ("metadata", "drop", "text"),
+    [
+        (
+            {"featurestore": '{"format": 2}'},
+            [],
+            "^dataset/000001.parquet is of format 2, and this version knows 1; use a",
+        ),
+        (
+            {"featurestore": '{"format": 1}'},
+            ["subset"],
+            "^dataset/000001.parquet has no column subset of string in every",
+        ),
+        ({}, [], r"^dataset/000001.parquet can't be read \(it has no manifest\); put back a copy of it$"),
+    ],
+)
+def test_a_dataset_file_of_another_kind_is_refused(
+    store: FeatureStore, metadata: dict[str, str], drop: list[str], text: str
+) -> None:
+    path = store.path / "dataset" / "000001.parquet"
+    table = pq.read_table(path).drop_columns(drop)
+    pq.write_table(table.replace_schema_metadata(metadata), path)
+    with pytest.raises((CorruptFile, FormatError), match=text):
+        store.rebuild()
+
+
+def test_a_catalog_that_is_none_is_not_taken_over(tmp_path: Path) -> None:
+    (tmp_path / "other.duckdb").write_bytes(b"nonsense" * 5000)
+    with (
+        HeldCatalog(Root(tmp_path)) as catalog,
+        pytest.raises(CorruptFile, match=r"other.duckdb can't be read: .*; make it anew"),
+    ):
+        catalog.take_over(tmp_path / "other.duckdb")

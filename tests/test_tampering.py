@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 
 from featurestore import FeatureStore
 from featurestore.errors import CorruptFile, FormatError
-from featurestore.ledger import check_partition, describe, describe_model
-from featurestore.manifest import parse
-from featurestore.models import read_arrays, write_arrays
+from featurestore.ledger import check_partition, describe, describe_model, model_name
+from featurestore.manifest import parse, variant_of
+from featurestore.models import model_id, read_arrays, write_arrays
 from featurestore.partition import PartitionFile
 from featurestore.storage import Root
 from tests.tampering import as_npy, npy, our_metadata, partition_manifest, rewrite_partition, write_npz
@@ -246,3 +246,36 @@ def test_a_model_of_other_arrays_is_refused(finished: FeatureStore, model: Path,
     write_arrays(path, {**arrays, "mean_": arrays["mean_"] + 1}, manifest)
     with pytest.raises(CorruptFile, match="does not hold the arrays that its name promises"):
         describe_model(root, name)
+
+
+def test_a_model_that_does_not_say_what_it_learnt_is_refused(tmp_path: Path) -> None:
+    arrays = {"low": np.zeros(3), "images": np.zeros((2, 2))}
+    variant = variant_of("fit_scale", 1, {}, reads="")
+    manifest = {
+        **{"stage": "fit_scale", "version": 1, "parameters": {}, "variant": variant, "reads_variant": ""},
+        **{"versions": {}, "parent_id": None, "generation": 0, "partial": False, "summary": {}},
+    }
+    name = model_name("fit_scale", variant, model_id(variant, arrays))
+    (tmp_path / name).parent.mkdir(parents=True)
+    write_arrays(tmp_path / name, arrays, manifest)
+    with pytest.raises(CorruptFile, match="does not say which images it learnt from"):
+        describe_model(Root(tmp_path), name)
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "text"),
+    [
+        ("status", pa.nulls(8, pa.string()), "has rows without status"),
+        ("n_descriptors", pa.nulls(8, pa.int32()), "has rows without n_descriptors"),
+        ("n_descriptors", pa.array([-1] * 8, pa.int32()), "has rows with fewer than no descriptors"),
+    ],
+)
+def test_rows_that_can_not_be_are_refused(
+    finished: FeatureStore, quantized: Path, tmp_path: Path, column: str, values: pa.Array, text: str
+) -> None:
+    root, name, path = placed(quantized, finished.path, tmp_path)
+    table, metadata = pq.read_table(path), our_metadata(path)
+    table = table.set_column(table.column_names.index(column), column, values)
+    pq.write_table(table.replace_schema_metadata(metadata), path)
+    with pytest.raises(CorruptFile, match=text):
+        describe(root, name)
