@@ -50,7 +50,7 @@ def cli() -> None:
     """
 
 
-@cli.command()
+@cli.command(short_help="Make a store and read its dataset.")
 @STORE
 @click.option("--images", required=True, type=click.Path(path_type=Path), help="The folder of images.")
 @click.option("--dataset", type=click.Path(path_type=Path), help="The dataset CSV; without it the folder is scanned.")
@@ -68,7 +68,7 @@ def init(store: Path, **options: Any) -> None:
     click.echo(f"next: featurestore run {store}")
 
 
-@cli.command()
+@cli.command(short_help="Read the dataset again.")
 @STORE
 @click.option("--dataset", type=click.Path(path_type=Path), help="Another CSV than the one in featurestore.toml.")
 def ingest(store: Path, dataset: Path | None) -> None:
@@ -123,7 +123,7 @@ def _run(store: FeatureStore, stages: tuple[str, ...], options: dict[str, Any]) 
         click.echo(_last_word(store, stages) if done else "everything is up to date; there is nothing to do")
 
 
-@cli.command()
+@cli.command(short_help="Show what is done and what is missing.")
 @STORE
 @click.option("--json", "json_wanted", is_flag=True, help="As JSON.")
 @UNTRUSTED
@@ -138,7 +138,7 @@ def status(store: Path, json_wanted: bool, untrusted: bool) -> None:
         click.echo(status_text(found))
 
 
-@cli.command()
+@cli.command(short_help="Run the whole job on sample images.")
 @click.argument("folder", default="featurestore-demo", type=click.Path(path_type=Path), metavar="[DIR]")
 def demo(folder: Path) -> None:
     """Run the whole job on sample images, in DIR (default: featurestore-demo)."""

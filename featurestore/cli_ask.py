@@ -22,7 +22,7 @@ class _Output(click.Path):
         return super().convert(value, param, ctx)
 
 
-@click.command()
+@click.command(short_help="Answer a question in SQL.")
 @STORE
 @click.argument("query")
 @click.option("--csv", "form", flag_value="csv", help="As CSV.")
@@ -67,7 +67,7 @@ def _show(answer: Any) -> None:
         click.echo(f"only the first {SHOWN:,} rows are shown; --csv, --json and --output give all", err=True)
 
 
-@click.command()
+@click.command(short_help="Show everything about one image.")
 @STORE
 @click.argument("filename")
 @click.option("--json", "json_wanted", is_flag=True, help="As JSON.")

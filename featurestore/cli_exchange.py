@@ -10,7 +10,7 @@ import click
 from featurestore.cli_shared import STORE, UNTRUSTED, open_store
 
 
-@click.command("import-npz")
+@click.command("import-npz", short_help="Take over the notebook's chunk files.")
 @STORE
 @click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
 @click.option("--quiet", is_flag=True, help="Show no bar and no summary.")
@@ -51,7 +51,7 @@ joblib        the fitted IncrementalPCA as a pickle, like the notebook's
 OUT appears when it is complete, and takes little memory to write."""
 
 
-@click.command(help=EXPORT_HELP)
+@click.command(help=EXPORT_HELP, short_help="Write descriptors or models for others.")
 @STORE
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--format", "format_", type=click.Choice(FORMATS), required=True, help="What is written.")

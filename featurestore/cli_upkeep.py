@@ -9,7 +9,7 @@ import click
 from featurestore.cli_shared import STORE, UNTRUSTED, as_json, open_store, stoppable
 
 
-@click.command()
+@click.command(short_help="Compare files, catalog and images.")
 @STORE
 @click.option("--deep", is_flag=True, help="Decode every value, and read the image files too.")
 @click.option("--repair", is_flag=True, help="Drop what is bad, so that a run makes just that anew.")
@@ -27,7 +27,7 @@ def verify(store: Path, deep: bool, repair: bool, json_wanted: bool, untrusted: 
         click.get_current_context().exit(1)
 
 
-@click.command()
+@click.command(short_help="Make a lost catalog anew.")
 @STORE
 def rebuild(store: Path) -> None:
     """Make a lost or damaged catalog anew from the store's other files."""
@@ -38,7 +38,7 @@ def rebuild(store: Path) -> None:
     click.echo(rebuild_text(report))
 
 
-@click.command()
+@click.command(short_help="Take over other machines' work.")
 @STORE
 @click.argument("others", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="OTHER...")
 def merge(store: Path, others: tuple[Path, ...]) -> None:
@@ -51,7 +51,7 @@ def merge(store: Path, others: tuple[Path, ...]) -> None:
         click.echo(merge_text(report))
 
 
-@click.command()
+@click.command(short_help="Delete what is not needed any more.")
 @STORE
 @click.option("--keep", multiple=True, metavar="STAGE", help="Prune what the partitions of STAGE were made from.")
 @click.option("--dry-run", is_flag=True, help="Only say what would go, and what it would cost to have it back.")
