@@ -24,6 +24,9 @@ from featurestore.errors import OutputError, QueryError
 from featurestore.query import Answer
 from featurestore.storage import Root
 
+GROUP_BYTES = 64 << 20  # in a row group of a Parquet file
+GROUP_ROWS = 1_000_000
+
 
 def write_csv(answer: Answer, file: IO[bytes]) -> None:
     """Write an answer as CSV with a header: UTF-8, text quoted, lines that end in a line feed."""
@@ -98,15 +101,27 @@ def write_parquet(answer: Answer, file: IO[bytes]) -> None:
     from pyarrow import parquet
 
     with parquet.ParquetWriter(file, answer.schema, compression="zstd") as writer:
-        for batch in answer.batches:
-            writer.write_batch(batch)
+        for table in _gathered(answer):
+            writer.write_table(table)
 
 
 def write_arrow(answer: Answer, file: IO[bytes]) -> None:
     """Write an answer as an Arrow IPC file, which can be mapped into memory."""
     with pa.ipc.new_file(file, answer.schema) as writer:
-        for batch in answer.batches:
-            writer.write_batch(batch)
+        for table in _gathered(answer):
+            writer.write_table(table)
+
+
+def _gathered(answer: Answer) -> Iterator[pa.Table]:
+    """Yield the batches in tables of a size that a row group should have: batches of BLOBs have few rows."""
+    held: list[pa.RecordBatch] = []
+    for batch in answer.batches:
+        held.append(batch)
+        if sum(b.nbytes for b in held) >= GROUP_BYTES or sum(map(len, held)) >= GROUP_ROWS:
+            yield pa.Table.from_batches(held, answer.schema)
+            held = []
+    if held:
+        yield pa.Table.from_batches(held, answer.schema)
 
 
 FORMATS: dict[str, Callable[[Answer, IO[bytes]], None]] = {

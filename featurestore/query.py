@@ -162,7 +162,7 @@ def _result(future: Future[T]) -> T:
 
 def _reader(connection: duckdb.DuckDBPyConnection, query: str) -> pa.RecordBatchReader:
     relation = connection.sql(query)
-    wide = any(kind.id in ("blob", "list", "array", "struct", "map", "union") for kind in relation.types)
+    wide = any(kind.id in ("blob", "list", "struct", "map", "union") for kind in relation.types)
     return relation.to_arrow_reader(WIDE_ROWS if wide else ROWS)
 
 

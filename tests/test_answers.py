@@ -110,6 +110,14 @@ def test_duckdb_reads_what_was_written(finished: FeatureStore, tmp_path: Path) -
     assert found == [("BIGINT", True)]
 
 
+def test_row_groups_are_not_as_small_as_batches(finished: FeatureStore, tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    assert ask(finished, "SELECT image_id, x[1:2] AS x FROM quantized, range(100)", path) == 2600
+    assert pq.ParquetFile(path).num_row_groups == 1
+    assert ask(finished, "SELECT range AS n FROM range(2500000)", path) == 2500000
+    assert pq.ParquetFile(path).num_row_groups == 3
+
+
 def test_a_type_that_the_format_has_no_word_for(finished: FeatureStore, tmp_path: Path) -> None:
     with pytest.raises(QueryError, match=r"\.parquet can't hold a column of the answer \(.*\); CAST it to VARCHAR"):
         ask(finished, "SELECT INTERVAL 3 DAY AS i", tmp_path / "a.parquet")

@@ -126,6 +126,13 @@ def test_nobody_gets_a_part_without_knowing(store: FeatureStore) -> None:
     assert np.array_equal(codes[: offsets[8]], store.matrix(where="image_id < 8").codes)
 
 
+def test_what_was_made_from_other_input_is_left_out(store: FeatureStore) -> None:
+    execute(store, "UPDATE partitions SET payload = 'new' WHERE stage = 'project' AND chunk_id = 1")
+    codes, offsets, _ = store.matrix(allow_missing=True)
+    assert set(np.diff(offsets)[8:16].tolist()) == {0}
+    assert len(codes) == offsets[-1] > offsets[16] == offsets[8] > 0
+
+
 @pytest.mark.parametrize("rows", [1, 5, 8, 26, 1000])
 def test_batches_are_the_table_in_parts(finished: FeatureStore, rows: int) -> None:
     batches = list(finished.iter_batches(rows, stage="project", where="subset = 'train'", keypoints=True))

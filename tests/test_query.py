@@ -310,8 +310,10 @@ def test_an_answer_that_is_larger_than_memory(finished: FeatureStore, monkeypatc
 
 
 def test_descriptors_come_in_small_batches(finished: FeatureStore) -> None:
-    with finished.answer("SELECT descriptor FROM extracted_descriptors LIMIT 1000") as answer:
+    with finished.answer("SELECT x[1:2] FROM extracted, range(100)") as answer:
         assert max(len(batch) for batch in answer.batches) <= query.WIDE_ROWS
+    with finished.answer("SELECT n_descriptors FROM extracted, range(100)") as answer:
+        assert max(len(batch) for batch in answer.batches) == 2600
 
 
 def test_nobody_wants_the_rest_of_an_answer(finished: FeatureStore) -> None:
