@@ -36,7 +36,7 @@ demo: venv  ## run the main job on images that come with the dependencies
 	@$(PY) -m featurestore demo "$(DEMO)"
 
 test: venv  ## run the tests (ARGS="-k name" to choose)
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest -n auto $(ARGS)
 
 lint: venv  ## ruff and mypy --strict
 	@$(PY) -m ruff check .
