@@ -11,6 +11,7 @@ import math
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -111,7 +112,7 @@ def build(cls: type[T], table: Mapping[str, Any], *, where: str) -> T:
     Raises:
         ConfigError: an unknown key, a value of the wrong type, or one out of range.
     """
-    types = get_type_hints(cls)
+    types = _types(cls)  # type: ignore[arg-type]
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for key in table:
         if key not in fields:
@@ -121,6 +122,11 @@ def build(cls: type[T], table: Mapping[str, Any], *, where: str) -> T:
         return cls(**values)
     except ValueError as error:
         raise ConfigError(f"featurestore.toml: [{where}] {error}") from error
+
+
+@cache  # the annotations are strings, and reading them takes longer than all else in opening a store
+def _types(cls: type[Any]) -> dict[str, Any]:
+    return get_type_hints(cls)
 
 
 def _value(kind: Any, value: Any, field: dataclasses.Field[Any], where: str) -> Any:

@@ -14,7 +14,6 @@ from featurestore.errors import QueryError, StoreBusy
 from featurestore.opened import OpenStore, StrPath
 from featurestore.partition import KEYPOINT, KEYPOINT_COLUMNS, Layout, Row
 from featurestore.progress import Silent, StageSummary, Terminal
-from featurestore.query import Answer, QueryResult
 from featurestore.status import Status
 
 if TYPE_CHECKING:
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from featurestore.info import ImageInfo
     from featurestore.load import Matrix
     from featurestore.lookup import Lookup
+    from featurestore.query import Answer, QueryResult
 
 
 class Reading(OpenStore):

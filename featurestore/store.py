@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import shutil
-import uuid
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from featurestore.config import StoreSettings, build, render
 from featurestore.context import Context
 from featurestore.errors import ConfigError, DatasetError, FeatureStoreError, StoreExists
-from featurestore.estimate import Estimate, estimate, refuse_if_too_large
-from featurestore.import_npz import ImportReport, import_npz
-from featurestore.ingest import IngestReport
+from featurestore.lock import draft_folder
 from featurestore.opened import StrPath
 from featurestore.progress import Silent, StageSummary, Terminal
 from featurestore.reading import Reading
-from featurestore.sources import replaced_images
 from featurestore.stages import FLOW, ChunkStage
-from featurestore.storage import CONFIG, FOLDERS
+from featurestore.storage import CONFIG, FOLDERS, room_on_disk
 from featurestore.upkeep import Upkeep
+
+if TYPE_CHECKING:
+    from featurestore.estimate import Estimate
+    from featurestore.import_npz import ImportReport
+    from featurestore.ingest import IngestReport
 
 FAILED = ("missing", "unreadable", "truncated", "too_large", "crashed", "unknown")
 
@@ -81,10 +83,12 @@ class FeatureStore(Reading, Upkeep):
             "chunk_size": chunk_size,
         }
         build(StoreSettings, settings, where="store")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        draft = target.with_name(f".tmp-{uuid.uuid4().hex[:12]}-{target.name}")
+        with room_on_disk(str(target)):
+            target.parent.mkdir(parents=True, exist_ok=True)
+        draft = draft_folder(target)
         try:
-            _lay_out(draft, StoreSettings(**settings))  # type: ignore[arg-type]
+            with room_on_disk(str(target)):
+                _lay_out(draft, StoreSettings(**settings))  # type: ignore[arg-type]
             made = cls(draft)
             made.ingest()
             draft.replace(target)
@@ -139,6 +143,8 @@ class FeatureStore(Reading, Upkeep):
             LossyDescriptors: a value is not a whole number from 0 to 255.
             StoreBusy: another process is changing the store.
         """
+        from featurestore.import_npz import import_npz
+
         with self._changing("import-npz", Silent() if quiet else Terminal()) as context:
             return import_npz(context, Path(folder).expanduser().resolve())
 
@@ -173,7 +179,9 @@ class FeatureStore(Reading, Upkeep):
             NotEnoughSpace: the disk has less room than the run will need.
             NothingUsable: every image failed, or there is nothing to learn from.
         """
+        from featurestore.estimate import estimate, refuse_if_too_large
         from featurestore.runner import Options, plan_of, run
+        from featurestore.sources import replaced_images
 
         options = Options(
             stages=self._known(stages),
@@ -203,7 +211,9 @@ class FeatureStore(Reading, Upkeep):
         check_images: bool = False,
     ) -> list[Estimate]:
         """Return what `run` would do with the same arguments, and what it would cost. Nothing is changed."""
+        from featurestore.estimate import estimate
         from featurestore.runner import Options, plan_of
+        from featurestore.sources import replaced_images
 
         context = self._context(Silent())
         names = self._known(stages)

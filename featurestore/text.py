@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
 
-from featurestore.estimate import Estimate
-from featurestore.import_npz import ImportReport
-from featurestore.ingest import IngestReport
 from featurestore.plan import chunk_list
 from featurestore.progress import counted, human_bytes, human_seconds
-from featurestore.status import StageStatus, Status
 
 if TYPE_CHECKING:
+    from featurestore.estimate import Estimate
+    from featurestore.import_npz import ImportReport
     from featurestore.info import ImageInfo, ImageStage
+    from featurestore.ingest import IngestReport
+    from featurestore.status import StageStatus, Status
 
 NUMBERS = "right"
 MOST_WAITING = 5  # chunks that are named with what they wait for
