@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib import metadata
 from typing import Any
 
@@ -16,6 +17,7 @@ import sqlalchemy as sa
 from featurestore._version import __version__
 from featurestore.catalog import update_run
 from featurestore.context import Context
+from featurestore.errors import NotEnoughSpace
 from featurestore.plan import Step
 from featurestore.tables import Run, now
 
@@ -26,6 +28,7 @@ LIBRARIES = (
 )
 
 
+@cache  # reading the metadata of packages takes milliseconds each time
 def versions() -> dict[str, str]:
     """Return the versions of this package and of the libraries that a result can depend on."""
     found = {"featurestore": __version__}
@@ -78,5 +81,11 @@ def recorded_run(context: Context, step: Step, *, workers: int, verb: str | None
         raise
     finally:
         end = {"ended": now(), "outcome": outcome, "message": message, "seconds": time.perf_counter() - started}
-        with context.catalog.transaction() as connection:
-            update_run(connection, run_id, **counts, **end)
+        try:
+            with context.catalog.transaction() as connection:
+                update_run(connection, run_id, **counts, **end)
+        except NotEnoughSpace:
+            # Where the stage has failed for the same reason, that is what people are to hear of. The next run ends
+            # the record.
+            if outcome == "done":
+                raise

@@ -17,7 +17,7 @@ from featurestore.engines import Engine, Task, dispatch, open_engine
 from featurestore.errors import NothingUsable, NotReady
 from featurestore.fits import run_fit
 from featurestore.ledger import record_file
-from featurestore.models import read_arrays
+from featurestore.models import IMAGES, read_arrays
 from featurestore.partition import PartitionFile, Row
 from featurestore.plan import StagePlan, Work, chunk_list, make_plan, resolve
 from featurestore.progress import StageSummary
@@ -27,6 +27,7 @@ from featurestore.tasks import ImageBlock, RowBlock
 
 TASK_SECONDS = 0.5  # a task of about this length costs little to hand out, and little to lose
 MAX_BLOCK = 64  # images in a task
+NAMES = 10_000  # file names that are read at once: opening the catalog takes longer than reading them
 
 
 @dataclass(frozen=True)
@@ -173,19 +174,32 @@ class ChunkRun:
         with self._context.catalog.reading() as connection:
             query = "SELECT path FROM models WHERE model_id = $id"
             path = arrow(connection, query, {"id": self._plan.step.model_id})["path"][0].as_py()
-        return read_arrays(self._context.root.local(path))[0]
+        arrays, _ = read_arrays(self._context.root.local(path))
+        # It goes to the workers with every task, and which images it learnt from is not their concern.
+        return {name: array for name, array in arrays.items() if name != IMAGES}
 
     def _tasks(self) -> Iterator[Task]:
-        for work in self._plan.todo:
-            yield from self._image_blocks(work) if isinstance(self._stage, Extract) else self._row_blocks(work)
+        if not isinstance(self._stage, Extract):
+            for work in self._plan.todo:
+                yield from self._row_blocks(work)
+            return
+        todo = list(self._plan.todo)
+        while todo:
+            several = _take_images(todo)
+            names = self._filenames(several)
+            for work in several:
+                yield from self._image_blocks(work, names)
 
-    def _image_blocks(self, work: Work) -> Iterator[Task]:
-        assert isinstance(self._stage, Extract)
-        query = "SELECT image_id, filename FROM images WHERE chunk_id = $chunk ORDER BY image_id"
+    def _filenames(self, several: list[Work]) -> dict[int, str]:
+        query = "SELECT image_id, filename FROM images WHERE list_contains($chunks, chunk_id)"
         with self._context.catalog.reading() as connection:
-            found = arrow(connection, query, {"chunk": work.chunk_id})
-        images = list(zip(found["image_id"].to_pylist(), found["filename"].to_pylist(), strict=True))
-        wanted = [image for image in images if work.redo is None or image[0] in work.redo]
+            found = arrow(connection, query, {"chunks": [work.chunk_id for work in several]})
+        return dict(zip(found["image_id"].to_pylist(), found["filename"].to_pylist(), strict=True))
+
+    def _image_blocks(self, work: Work, names: dict[int, str]) -> Iterator[Task]:
+        assert isinstance(self._stage, Extract)
+        members = range(work.first_image_id, work.first_image_id + work.n_images)
+        wanted = [(i, names[i]) for i in members if work.redo is None or i in work.redo]
         while wanted:
             size = self._block_size()
             block, wanted = wanted[:size], wanted[size:]
@@ -232,6 +246,14 @@ class ChunkRun:
                 origin = old.manifest["origin"]
         manifest = partition_manifest(self._plan.step, work, origin=origin)
         return Assembly(self._context.root, work, layout=self._stage.layout(reads, self._model), manifest=manifest)
+
+
+def _take_images(todo: list[Work]) -> list[Work]:
+    """Take the next chunks from the list: one, or as many as have no more than `NAMES` images."""
+    taken = [todo.pop(0)]
+    while todo and sum(work.n_images for work in taken) + todo[0].n_images <= NAMES:
+        taken.append(todo.pop(0))
+    return taken
 
 
 def _n_images(work: Work) -> int:
