@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import filelock
@@ -65,7 +68,7 @@ def holder(root: Root) -> str:
 def living_holder(root: Root) -> str | None:
     """Return who holds the store, or None if nobody does. The lock itself is left alone: a run could be after it."""
     found = _read(root)
-    if found is None or (found["host"] == socket.gethostname() and not _alive(found["pid"])):
+    if found is None or (found["host"] == socket.gethostname() and not is_alive(found["pid"])):
         return None
     return holder(root)
 
@@ -81,7 +84,8 @@ def _read(root: Root) -> dict[str, Any] | None:
         return None
 
 
-def _alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Return whether a process of this host is running."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -89,3 +93,16 @@ def _alive(pid: int) -> bool:
     except PermissionError:
         return True  # somebody else's process
     return True
+
+
+def draft_folder(target: Path) -> Path:
+    """Return the name under which this process makes the folder ``target``; what dead processes left is removed.
+
+    The name tells whose it is: it ends when the process does, in order or not.
+    """
+    name = re.compile(rf"\.tmp-([0-9a-f]{{12}})-{re.escape(target.name)}")
+    for path in list(target.parent.iterdir()):
+        found = name.fullmatch(path.name)
+        if found and (int(found[1], 16) == os.getpid() or not is_alive(int(found[1], 16))):
+            shutil.rmtree(path)
+    return target.with_name(f".tmp-{os.getpid():012x}-{target.name}")

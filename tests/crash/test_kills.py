@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import uuid
 from pathlib import Path
 
 import pytest
 
+from featurestore import FeatureStore
 from tests.crash.conftest import Ground
 from tests.crash.harness import kill_now_and_then, left_alive, photograph, run, runs, sabotage
 
@@ -84,3 +86,42 @@ def test_killed_at_the_worst_moments(ground: Ground, tmp_path: Path, kills: int)
         assert_nothing_is_lost(store, ground)
         assert len(struck) > before, f"never reached: {sorted(pending)}"
     print(f"killed at each of {n_points} points")
+
+
+def test_an_init_that_is_killed_is_made_good_by_the_next(ground: Ground, tmp_path: Path, kills: int) -> None:
+    log, folder = tmp_path / "log", tmp_path / "stores"
+    verb = ("init", folder / "store", "--images", ground.images, "--dataset", ground.dataset, "--chunk-size", "9")
+    points = {"written dataset", "renamed dataset", "uncommitted dataset", "renaming a store", "renamed a store"}
+    if kills >= LONG:
+        points |= set(sabotage(log, (), *verb).points)
+        shutil.rmtree(folder)
+    for point in sorted(points):
+        assert sabotage(log, [point], *verb).killed
+        whole = point == "renamed a store"  # then there is nothing to make good
+        ended = run(*verb)
+        assert ended.code == (1 if whole else 0), ended
+        assert [path.name for path in folder.iterdir()] == ["store"]
+        assert run("status", folder / "store").code == 0
+        shutil.rmtree(folder)
+    print(f"killed {len(points)} times in init")
+
+
+def test_a_retry_that_is_killed_keeps_the_old_rows_or_the_new(ground: Ground, tmp_path: Path) -> None:
+    """Between the row of a partition made anew and the removal of the file that it replaces, and before."""
+    images = shutil.copytree(ground.images, tmp_path / "images")
+    store = FeatureStore.create(tmp_path / "store", images=images, dataset=ground.dataset, chunk_size=9)
+    store.run("extract", workers=0)
+    shutil.copy(images / "china/left-000.jpg", images / "broken.jpg")
+    verb = ("run", store.path, "extract", "--workers", "0", "--retry-failed")
+    for point, status in (
+        ("published partitions/extract", "truncated"),
+        ("uncommitted partitions/extract", "truncated"),
+        ("committed partitions/extract", "ok"),
+    ):
+        assert sabotage(tmp_path / "log", [point], *verb).killed, point
+        found = store.sql("SELECT status FROM extracted WHERE filename = 'broken.jpg'").fetchall()
+        assert found == [(status,)], point
+    store.run("extract", workers=0)
+    files = {path.relative_to(store.path).as_posix() for path in store.path.rglob("*.parquet")}
+    recorded = {path for (path,) in store.sql("SELECT path FROM partitions").fetchall()}
+    assert files == {*recorded, "dataset/000001.parquet"}
