@@ -1,0 +1,129 @@
+"""A disk without room: a clear error, nothing half-written on record, and the next run goes on."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from featurestore import FeatureStore
+from featurestore.storage import CATALOG
+from tests.crash.conftest import Ground, ground
+from tests.crash.harness import ROOT, Ended, photograph, run
+
+__all__ = ["ground"]
+# The command line, in which no file may grow beyond so many bytes: of all, or from the first file of a kind on.
+LIMITED = """
+import json, resource, sys
+from pathlib import Path
+from featurestore.cli import main
+from featurestore.storage import Root
+
+limit, kind = json.loads(sys.argv[1])
+set_limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+original = Root.temporary
+
+def temporary(root, name):
+    if kind in name:
+        set_limit()
+    return original(root, name)
+
+Root.temporary = temporary
+if not kind:
+    set_limit()
+sys.argv = ["featurestore", *sys.argv[2:]]
+main()
+"""
+MESSAGE = re.compile(
+    r"error: (File too large|No space left on device): .+ could not be written; nothing half-written is recorded\. "
+    r"Make room on the disk and run the same command again: what is done stays done\n"
+)
+
+
+def run_limited(limit: int, kind: str, *arguments: str | Path) -> Ended:
+    command = [sys.executable, "-c", LIMITED, json.dumps([limit, kind]), *map(str, arguments)]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return Ended(ended.returncode, ended.stdout, ended.stderr)
+
+
+def assert_told_and_clean(ended: Ended, store: Path) -> None:
+    assert ended.code == 1, ended
+    assert MESSAGE.fullmatch(ended.err), ended.err
+    assert not list(store.rglob(".tmp-*"))
+    recorded = {store / path for (path,) in FeatureStore(store).sql("SELECT path FROM partitions").fetchall()}
+    assert recorded <= set((store / "partitions").rglob("*.parquet"))
+
+
+KINDS = [
+    "partitions/extract",
+    "models/fit_pca",
+    "partitions/project",
+    "models/fit_scale",
+    "partitions/quantize",
+]
+
+
+def test_no_room_in_any_stage(ground: Ground, tmp_path: Path) -> None:
+    store = ground.store(tmp_path / "store")
+    for kind in KINDS:
+        ended = run_limited(700, kind, "run", store, "--workers", "0")
+        assert_told_and_clean(ended, store)
+        assert kind in ended.err or "state.npz" in ended.err
+    assert run("run", store, "--workers", "0").code == 0
+    assert photograph(store) == ground.expected
+
+
+def test_no_room_for_the_catalog(ground: Ground, tmp_path: Path) -> None:
+    store = ground.store(tmp_path / "store")
+    size = (store / CATALOG).stat().st_size
+    ended = run_limited(size // 2, "", "run", store, "--workers", "0")
+    assert_told_and_clean(ended, store)
+    assert CATALOG in ended.err
+    assert run("run", store, "--workers", "0").code == 0
+    assert photograph(store) == ground.expected
+
+
+@pytest.mark.parametrize("limit", [200, 3000])
+def test_no_room_for_a_new_store(ground: Ground, tmp_path: Path, limit: int) -> None:
+    verb = ("init", tmp_path / "store", "--images", ground.images, "--dataset", ground.dataset, "--chunk-size", "9")
+    ended = run_limited(limit, "", *verb)
+    assert ended.code == 1, ended
+    assert MESSAGE.fullmatch(ended.err), ended.err
+    assert not list(tmp_path.iterdir())
+    assert run(*verb).code == 0
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 16 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = shutil.which("mount")
+    command = [str(mount), "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(folder)]
+    if mount is None or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("this user may not mount a small tmpfs; the tests with a limit on file sizes stand in for it")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk(ground: Ground, small_disk: Path) -> None:
+    store, ballast = ground.store(small_disk / "store"), small_disk / "ballast"
+    # As much as is left but for some kB, again and again, so that the disk is full at one place after the other.
+    for room in (0, 4, 40, 200, 400, 800, 1200):
+        ballast.unlink(missing_ok=True)
+        free = shutil.disk_usage(small_disk).free
+        ballast.write_bytes(bytes(max(0, free - room * 1024)))
+        ended = run("run", store, "--workers", "0")
+        if ended.code:
+            assert "Traceback" not in ended.err
+            assert re.match(r"error: (No space left on device|this run will write about)", ended.err), ended.err
+    ballast.unlink()
+    store = Path(shutil.copytree(store, small_disk.parent / "copy"))
+    assert run("run", store, "--workers", "0").code == 0
+    assert photograph(store) == ground.expected
