@@ -5,7 +5,7 @@ DEMO ?= demo
 PY := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint bench bench-quick clean
+.PHONY: help venv demo test crash lint bench bench-quick clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 19
@@ -37,6 +37,10 @@ demo: venv  ## run the main job on images that come with the dependencies
 
 test: venv  ## run the tests (ARGS="-k name" to choose)
 	@$(PY) -m pytest -n auto $(ARGS)
+
+crash: venv  ## kill more than a hundred runs, at other moments each time (FEATURESTORE_KILLS=500 for more)
+	@export FEATURESTORE_KILLS="$${FEATURESTORE_KILLS:-100}" FEATURESTORE_KILL_SEED="$${FEATURESTORE_KILL_SEED:-$$(date +%s)}"; \
+	$(PY) -m pytest --no-cov -s tests/crash $(ARGS)
 
 lint: venv  ## ruff and mypy --strict
 	@$(PY) -m ruff check .
