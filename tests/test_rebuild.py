@@ -116,6 +116,25 @@ def test_of_several_partitions_the_one_made_from_what_is_there_is_current(store:
     assert image not in [row[0] for row in store.sql("SELECT filename FROM failures").fetchall()]
 
 
+def test_what_is_upstream_decides_where_all_else_is_equal(
+    store: FeatureStore, samples: Samples, tmp_path: Path
+) -> None:
+    """An image was replaced: both project partitions have as many usable images, and the old one has the later time."""
+    images = shutil.copytree(samples.images, tmp_path / "images")
+    recipe = store.path / CONFIG
+    recipe.write_text(recipe.read_text(encoding="utf-8").replace(str(samples.images), str(images)), encoding="utf-8")
+    old = {path: path.read_bytes() for path in (store.path / "partitions").rglob("chunk-000000-*.parquet")}
+    shutil.copy(images / "china" / "left-090.jpg", images / "china" / "whole-000.jpg")
+    assert len(store.run(check_images=True, workers=0)) == 3
+    before = tables(store.path, without=("runs",))
+    for path, data in old.items():
+        path.write_bytes(data)
+        os.utime(path, (1e9, 1e9) if path.parts[-3] == "extract" else (2e9, 2e9))
+    (store.path / CATALOG).unlink()
+    assert sum(note.startswith("chosen: ") for note in store.rebuild().notes) == 3
+    assert tables(store.path, without=("runs",)) == before
+
+
 def test_a_missing_dataset_file_is_asked_for(grown: FeatureStore) -> None:
     (grown.path / "dataset" / "000001.parquet").unlink()
     text = "^dataset/000001.parquet is missing, and dataset/000002.parquet builds on it; put back a copy of it$"
