@@ -139,6 +139,12 @@ def test_what_is_refused_in_one_line(finished: FeatureStore, question: str, says
     assert "\n" not in str(caught.value)
 
 
+def test_variables_of_python_are_no_tables(finished: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(query, "secret", pa.table({"a": [1]}), raising=False)
+    with pytest.raises(QueryError, match="there is no view secret"):
+        finished.sql("SELECT * FROM secret")
+
+
 @pytest.mark.parametrize(
     "statement",
     [
@@ -290,6 +296,7 @@ def test_blobs_as_lists_of_arrays(kind: pa.DataType) -> None:
     values = np.arange(8, dtype="<f4")
     blobs = pa.array([values[:2].tobytes(), b"", values[2:6].tobytes(), values[6:].tobytes()], kind)
     assert vectors(blobs, layout).to_pylist() == [[[0, 1]], [], [[2, 3], [4, 5]], [[6, 7]]]
+    assert vectors(blobs.slice(2), layout).to_pylist() == [[[2, 3], [4, 5]], [[6, 7]]]
     chunked = pa.chunked_array([blobs.slice(2, 1), blobs.slice(3)])
     assert vectors(chunked, layout).to_pylist() == [[[2, 3], [4, 5]], [[6, 7]]]
     assert vectors(blobs.slice(0, 0), layout).to_pylist() == []
@@ -312,6 +319,8 @@ def test_an_answer_that_is_larger_than_memory(finished: FeatureStore, monkeypatc
 def test_descriptors_come_in_small_batches(finished: FeatureStore) -> None:
     with finished.answer("SELECT x[1:2] FROM extracted, range(100)") as answer:
         assert max(len(batch) for batch in answer.batches) <= query.WIDE_ROWS
+    with finished.answer("SELECT descriptors FROM extracted") as answer:
+        assert answer.schema.types == [pa.large_binary()]  # 256 images can have more than 2 GiB of descriptors
     with finished.answer("SELECT n_descriptors FROM extracted, range(100)") as answer:
         assert max(len(batch) for batch in answer.batches) == 2600
 
