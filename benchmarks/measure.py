@@ -63,6 +63,8 @@ def ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:
 
 def spread(values: Sequence[float], unit: str = "") -> str:
     """Return median, least and greatest: ``12.3 (11.9 to 12.8)``."""
+    if len(values) == 1:
+        return f"{values[0]:.3g}{unit}"
     middle, least, greatest = (f"{v:.3g}" for v in (statistics.median(values), min(values), max(values)))
     return f"{middle}{unit} ({least} to {greatest})"
 

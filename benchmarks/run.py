@@ -65,7 +65,7 @@ def measured(name: str, bench: Any) -> str:
     lines = [f"| {f.what} | {f.measured} | {f.aim} | {met[f.met]} |" for f in findings]
     table = "\n".join(["| | measured | aim | met |", "|---|---|---|---|", *lines])
     load = f"load average {loads[0]:.1f} before and {loads[1]:.1f} after"
-    about = f"Repetitions: {bench.repetitions}; {load}. {machine()}."
+    about = f"Times: {bench.repetitions} repetitions; {load}. {machine()}."
     return f"## {SECTIONS[name]}\n\n{table}\n\n{about}\n"
 
 
