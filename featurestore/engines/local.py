@@ -39,11 +39,11 @@ class LocalEngine:
         Raises:
             EngineLost: the system has no memory or no processes left for workers.
         """
-        if self._executor is None:
-            self._executor = self._open()
         try:
-            with nullcontext() if self._begun else _deaf_offspring():  # the first task starts the workers
-                future: Future[list[Row]] = self._executor.submit(run_task, task)
+            with nullcontext() if self._begun else _starting():
+                if self._executor is None:
+                    self._executor = self._open()
+                future: Future[list[Row]] = self._executor.submit(run_task, task)  # the first one starts the workers
         except OSError as error:
             raise EngineLost(
                 f"{self.workers} worker processes could not be started ({error.strerror}). Whatever was finished is "
@@ -71,6 +71,26 @@ class LocalEngine:
             initargs=(os.getpid(),),
             env={**SINGLE_THREADED, **SILENT},
         )
+
+
+@contextmanager
+def _starting() -> Iterator[None]:
+    with _deaf_offspring(), _silent_tracker():
+        yield
+
+
+@contextmanager
+def _silent_tracker() -> Iterator[None]:
+    """Keep loky's resource tracker, which outlives a run that is killed, from warning of what it then tidies up."""
+    before = os.environ.get("PYTHONWARNINGS")
+    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [before, "ignore:resource_tracker"]))
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONWARNINGS"]
+        else:
+            os.environ["PYTHONWARNINGS"] = before
 
 
 @contextmanager
