@@ -59,10 +59,10 @@ def test_only_the_images_that_kill_are_lost(ground: Ground, tmp_path: Path) -> N
         row for name, row in whole.items() if name not in POISON
     ]
     assert "everything is up to date" in run(*verb, **environment).out  # and does not fall into the same hole
-    assert run(*verb, "--retry-failed", "--status", "crashed").code == 0
-    assert store.sql(COUNTS).fetchall() == list(whole.values())
     assert left_alive(mark) == []
-    assert run("run", path).code == 0
+    store.run("extract", workers=0, retry_failed=["crashed"])
+    assert store.sql(COUNTS).fetchall() == list(whole.values())
+    store.run(workers=0)
     assert photograph(path) == ground.expected
 
 
@@ -80,7 +80,7 @@ def test_workers_that_die_at_their_start_are_no_images_fault(ground: Ground, tmp
         "again, with fewer --workers or with --workers 0, which shows the error\n"
     )
     assert FeatureStore(path).sql("SELECT * FROM extracted").fetchall() == []
-    assert run("run", path).code == 0
+    FeatureStore(path).run(workers=0)
     assert photograph(path) == ground.expected
 
 
