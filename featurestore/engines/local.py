@@ -95,20 +95,17 @@ def _silent_tracker() -> Iterator[None]:
 
 @contextmanager
 def _deaf_offspring() -> Iterator[None]:
-    """Let the processes that are started here ignore Ctrl-C and SIGTERM from their first moment: they inherit that.
+    """Let the processes that are started here be deaf to Ctrl-C and SIGTERM from their first moment: they inherit that.
 
     A signal to the whole process group, as a terminal sends it, is for the coordinator, which ends its workers in
     order. A worker that died of it would print a traceback, and be taken for the victim of its image.
     """
-    if threading.current_thread() is not threading.main_thread():  # Python has no say in signals there
-        yield
-        return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in ENDING}
+    # Held back and not ignored: what arrives meanwhile reaches the coordinator a moment later.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def begin_worker(parent: int) -> None:
