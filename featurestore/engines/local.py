@@ -75,7 +75,7 @@ class LocalEngine:
 
 @contextmanager
 def _starting() -> Iterator[None]:
-    with _deaf_offspring(), _silent_tracker():
+    with _silent_tracker(), _deaf_offspring():
         yield
 
 
@@ -100,6 +100,9 @@ def _deaf_offspring() -> Iterator[None]:
     A signal to the whole process group, as a terminal sends it, is for the coordinator, which ends its workers in
     order. A worker that died of it would print a traceback, and be taken for the victim of its image.
     """
+    from multiprocessing import resource_tracker
+
+    resource_tracker.ensure_running()  # which lets the signals through again, so not later
     # Held back and not ignored: what arrives meanwhile reaches the coordinator a moment later.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
     try:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import uuid
 from concurrent.futures import BrokenExecutor, Future
 from dataclasses import dataclass, replace
@@ -15,6 +17,7 @@ import pytest
 
 from featurestore import FeatureStore
 from featurestore.engines import LocalEngine, Task, dispatch
+from featurestore.engines.local import ENDING
 from featurestore.errors import EngineLost
 from featurestore.partition import Row
 from tests.crash.conftest import Ground
@@ -110,6 +113,29 @@ def test_a_worker_that_dies_while_idle_costs_nothing() -> None:
     finally:
         engine.close()
     assert sorted((row.image_id, row.status) for row in again) == [(i, "ok") for i in range(6)]
+
+
+class Listening(Work):
+    """A task that says which signals its worker has been started without."""
+
+    def run(self) -> list[Row]:
+        return [Row(self.chunk_id, "", "ok", str(sorted(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ())))))]
+
+
+# In a process of its own: only the first worker of a process is started after the trackers of its resources.
+FIRST = """
+from featurestore.engines import LocalEngine
+from tests.crash.test_workers import Listening
+
+engine = LocalEngine(1)
+print(engine.submit(Listening(0)).result()[0].error)
+engine.close()
+"""
+
+
+def test_workers_are_deaf_from_their_first_moment() -> None:
+    done = subprocess.run([sys.executable, "-c", FIRST], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(sorted(map(int, ENDING)))
 
 
 class DeadEngine:
