@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 from pathlib import Path
 
@@ -340,6 +341,12 @@ def test_a_header_without_rows(tmp_path: Path, content: str) -> None:
     assert "dataset.csv has a header but no rows" in refused(write(tmp_path, content))
 
 
+def test_a_header_that_has_no_end(tmp_path: Path) -> None:
+    message = refused(write(tmp_path, f"filename,{'x' * csv.field_size_limit()}y\na.jpg,1\n"))
+    assert message.startswith("Can't read the header of dataset.csv: field larger than field limit")
+    assert message.endswith(". Is it a CSV, and readable?")
+
+
 def test_no_such_filename_column(tmp_path: Path) -> None:
     message = refused(write(tmp_path, 'path;"sub\nset"\na.jpg;train\n'))
     assert "dataset.csv has no column 'filename'. Its columns are: path, sub set. Name the one" in message
@@ -453,6 +460,15 @@ def test_a_folder_that_can_not_be_scanned(tmp_path: Path) -> None:
         scan_folder(tmp_path / "file.jpg")
     with pytest.raises(DatasetError, match=r"empty holds no image: no file ends in one of \.jpg "):
         scan_folder(tmp_path / "empty")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_folder_that_may_not_be_listed(tmp_path: Path) -> None:
+    touch(tmp_path, "closed/a.jpg")
+    (tmp_path / "closed").chmod(0)
+    with pytest.raises(DatasetError, match=r"^Can't list .*/closed: Permission denied\. Make it readable"):
+        scan_folder(tmp_path)
+    (tmp_path / "closed").chmod(0o700)
 
 
 def test_a_file_name_that_is_not_utf_8(tmp_path: Path) -> None:

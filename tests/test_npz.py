@@ -232,7 +232,7 @@ LONG_BYTES = [b"\x80\x04B" + (4 << 28).to_bytes(4, "little"), b"\x80\x04\x8e" + 
     ("descriptors", "reason"),
     [
         (header("<f4", (1, HUGE, 128)), "claims an item of"),
-        (header("|O", (1, HUGE, 128)) + pickle.dumps(np.array([[[1.0]]], dtype=object)), "its header"),
+        (header("|O", (1, HUGE, 128)) + pickle.dumps(np.array([[[1.0]]], dtype=object)), "its header claims"),
         (header("|O", (HUGE,)), "there are 1 filenames"),
         *((header("|O", (1,)) + data, "claims an item of") for data in LONG_BYTES),
         (header("|O", (1,)) + b"\x80\x04(" + b"N" * 3_000_000, "piles up more"),
@@ -249,6 +249,23 @@ def test_a_lie_about_size_fills_no_memory(tmp_path: Path, descriptors: bytes, re
     with memory() as peak, pytest.raises(CorruptFile, match=reason):
         list(file.descriptors(1))
     assert peak() < 20_000_000
+
+
+@pytest.mark.parametrize(
+    ("descriptors", "reason"),
+    [
+        (header("<f4", (1, 1, 128)) + b"\0" * 500, "it ends early: 500 of 512 bytes are there"),
+        (b"\x93NUMPY\x01\x00\x0c\x00{1:2, 'a':3}\n", "its header makes no sense"),
+        (header("|O", (1,)) + pickle.dumps(as_objects([None, None])), "goes on after the last image"),
+        (header("|O", (1,)) + b"\x80\x04\x85.", "its pickle makes no sense"),
+        (header("|O", (1,)) + pickle.dumps(as_objects([[1.0]])), "it holds lists"),
+        (header("|O", (1,)) + b"\x80\x04NNa.", "it holds lists"),
+    ],
+)
+def test_what_makes_no_sense_is_named(tmp_path: Path, descriptors: bytes, reason: str) -> None:
+    file = with_members(tmp_path / "f.npz", descriptors_list=descriptors, filenames=GOOD)
+    with pytest.raises(CorruptFile, match=reason):
+        list(file.descriptors(1))
 
 
 def test_a_bomb_of_filenames_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -174,9 +174,19 @@ def test_a_partition_without_a_column_is_refused(finished: FeatureStore, quantiz
         PartitionFile(path)
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, '["\\ud800"]', '{"a": "\\ud800"}', "3", "\xff"])
-def test_json_that_is_no_manifest_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"."):
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "it has no manifest"),
+        ("[" * 100_000, "the manifest is nested too deeply"),
+        ('["\\ud800"]', "surrogates not allowed"),
+        ('{"a": "\\ud800"}', "surrogates not allowed"),
+        ("3", "the manifest is not a JSON object"),
+        ("\xff", "Expecting value"),
+    ],
+)
+def test_json_that_is_no_manifest_is_refused(text: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
         parse(text)
 
 
