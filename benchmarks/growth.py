@@ -15,8 +15,9 @@ import sqlalchemy as sa
 
 from benchmarks.measure import Bench, Finding, at_most, clock, peak_bytes, python
 from featurestore import FeatureStore
-from featurestore.catalog import insert_arrow, record_partition
+from featurestore.catalog import insert_arrow
 from featurestore.context import Context
+from featurestore.ledger import record_partition
 from featurestore.plan import make_plan, resolve
 from featurestore.progress import Silent
 from featurestore.storage import CONFIG

@@ -1,4 +1,4 @@
-"""The catalog: opening it for one short transaction at a time, its schema, and what is recorded in it.
+"""The catalog: opening it for one short transaction at a time, its schema, and asking it.
 
 DuckDB lets one process in at a time, so every transaction opens the file, commits and closes it, queued by an
 exclusive lock on a file beside it. That is how ``status`` and ``sql`` work while a ten-hour run goes on.
@@ -20,7 +20,6 @@ import filelock
 import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.dialects import registry
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
@@ -28,7 +27,6 @@ from featurestore.at_exit import forget_overloads
 from featurestore.errors import CorruptFile, FormatError, StoreBusy
 from featurestore.interrupt import held_back
 from featurestore.storage import CATALOG, FULL, Root, not_enough_space, room_on_disk
-from featurestore.tables import Base, Partition, Result, Run
 
 HEAD = "0001"  # the newest revision in migrations/versions; a test compares
 LOCK_SECONDS = 120.0
@@ -307,38 +305,3 @@ def insert_arrow(connection: sa.Connection, table: str, rows: pa.Table) -> None:
     raw.register("arrow_rows", rows)
     connection.execute(sa.text(f'INSERT INTO "{table}" BY NAME SELECT * FROM arrow_rows'))
     raw.unregister("arrow_rows")  # not after an error: DuckDB would say no more than that the transaction is over
-
-
-def upsert(connection: sa.Connection, model: type[Base], values: Mapping[str, Any]) -> None:
-    """Insert a row, or update the one of the same key: a killed transaction may have been committed unheard."""
-    statement = insert(model).values(**values)
-    keys = [column.name for column in sa.inspect(model).primary_key]
-    rest = {name: value for name, value in values.items() if name not in keys}
-    connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=rest))
-
-
-def record_partition(connection: sa.Connection, values: Mapping[str, Any], results: pa.Table) -> str | None:
-    """Record a committed file and what it says of each image; return the path of the file it replaces, if any.
-
-    Args:
-        connection: of a transaction.
-        values: a row of `tables.Partition`.
-        results: ``chunk_id, image_id, status, error, n_descriptors, pixels`` of each image.
-    """
-    key = {name: values[name] for name in ("stage", "variant", "chunk_id")}
-    old = connection.execute(sa.select(Partition.path).filter_by(**key)).scalars().all()
-    if old:
-        connection.execute(sa.delete(Result).filter_by(**key))
-    upsert(connection, Partition, values)
-    constant = {name: pa.array([value] * len(results)) for name, value in key.items()}
-    insert_arrow(
-        connection,
-        Result.__tablename__,
-        pa.table({**dict(zip(results.column_names, results.columns, strict=True)), **constant}),
-    )
-    return str(old[0]) if old and old[0] != values["path"] else None
-
-
-def update_run(connection: sa.Connection, run_id: str, **values: Any) -> None:
-    """Change the record of a run."""
-    connection.execute(sa.update(Run).where(Run.run_id == run_id).values(**values))

@@ -20,8 +20,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import sqlalchemy as sa
 
-from featurestore.catalog import Catalog, arrow, insert_arrow, upsert
+from featurestore.catalog import Catalog, arrow, insert_arrow
 from featurestore.errors import CorruptFile, FormatError
+from featurestore.ledger import upsert
 from featurestore.manifest import parse
 from featurestore.storage import Root, file_digest
 from featurestore.tables import DATASET_COLUMNS, Ingest

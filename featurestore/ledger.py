@@ -12,15 +12,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import sqlalchemy as sa
 from numpy.typing import NDArray
+from sqlalchemy.dialects.postgresql import insert
 
-from featurestore.catalog import Catalog, insert_arrow, record_partition, upsert
+from featurestore.catalog import Catalog, insert_arrow
 from featurestore.errors import CorruptFile
 from featurestore.index import check_index, index_name, is_index
 from featurestore.manifest import MODEL, PARTITION, check
 from featurestore.models import IMAGES, from_bitmap, model_id, read_arrays
 from featurestore.partition import PartitionFile, RowDigest
 from featurestore.storage import Root, file_digest
-from featurestore.tables import Model, TrainingImage, Variant
+from featurestore.tables import Base, Model, Partition, Result, TrainingImage, Variant
 
 FACTS = ("image_id", "status", "error", "n_descriptors", "width", "height", "n_clipped")
 
@@ -62,6 +63,36 @@ def record(catalog: Catalog, described: Described) -> str | None:
     with catalog.transaction() as connection:
         record_variant(connection, described.manifest)
         return record_partition(connection, described.values, described.results)
+
+
+def record_partition(connection: sa.Connection, values: Mapping[str, Any], results: pa.Table) -> str | None:
+    """Record a committed file and what it says of each image; return the path of the file it replaces, if any.
+
+    Args:
+        connection: of a transaction.
+        values: a row of `tables.Partition`.
+        results: ``chunk_id, image_id, status, error, n_descriptors, pixels`` of each image.
+    """
+    key = {name: values[name] for name in ("stage", "variant", "chunk_id")}
+    old = connection.execute(sa.select(Partition.path).filter_by(**key)).scalars().all()
+    if old:
+        connection.execute(sa.delete(Result).filter_by(**key))
+    upsert(connection, Partition, values)
+    constant = {name: pa.array([value] * len(results)) for name, value in key.items()}
+    insert_arrow(
+        connection,
+        Result.__tablename__,
+        pa.table({**dict(zip(results.column_names, results.columns, strict=True)), **constant}),
+    )
+    return str(old[0]) if old and old[0] != values["path"] else None
+
+
+def upsert(connection: sa.Connection, model: type[Base], values: Mapping[str, Any]) -> None:
+    """Insert a row, or update the one of the same key: a killed transaction may have been committed unheard."""
+    statement = insert(model).values(**values)
+    keys = [column.name for column in sa.inspect(model).primary_key]
+    rest = {name: value for name, value in values.items() if name not in keys}
+    connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=rest))
 
 
 def describe(root: Root, name: str, *, checksum: str | None = None) -> Described:

@@ -15,7 +15,6 @@ from typing import Any
 import sqlalchemy as sa
 
 from featurestore._version import __version__
-from featurestore.catalog import update_run
 from featurestore.context import Context
 from featurestore.errors import NotEnoughSpace
 from featurestore.plan import Step
@@ -89,3 +88,8 @@ def recorded_run(context: Context, step: Step, *, workers: int, verb: str | None
             # the record.
             if outcome == "done":
                 raise
+
+
+def update_run(connection: sa.Connection, run_id: str, **values: Any) -> None:
+    """Change the record of a run."""
+    connection.execute(sa.update(Run).where(Run.run_id == run_id).values(**values))

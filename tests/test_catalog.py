@@ -30,12 +30,11 @@ from featurestore.catalog import (
     arrow,
     insert_arrow,
     migrations_folder,
-    record_partition,
     revision,
     upgrade,
-    upsert,
 )
 from featurestore.errors import CorruptFile, NotEnoughSpace, StoreBusy
+from featurestore.ledger import record_partition, upsert
 from featurestore.storage import CATALOG, Root
 from featurestore.tables import Base, Chunk, Model, Partition
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from featurestore.catalog import HeldCatalog, upsert
+from featurestore.catalog import HeldCatalog
+from featurestore.ledger import upsert
 from featurestore.plan import (
     StagePlan,
     Step,
