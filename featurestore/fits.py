@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from featurestore.catalog import arrow
 from featurestore.context import Context
 from featurestore.errors import ConfirmationNeeded, NothingUsable, NotReady
-from featurestore.learnt import unseen_images
+from featurestore.learnt import Learning
 from featurestore.ledger import model_name, record_model
 from featurestore.models import IMAGES, from_bitmap, model_id, read_arrays, to_bitmap, write_arrays
 from featurestore.partition import PartitionFile, Row
@@ -79,13 +79,13 @@ def run_fit(context: Context, plan: StagePlan, *, partial: bool, update: bool, c
 
 def _to_update(context: Context, plan: StagePlan) -> tuple[Work, ...]:
     with context.catalog.reading() as connection:
-        unseen = unseen_images(connection, plan.step)
+        unseen = Learning(connection, plan.step).unseen()
     return tuple(w for w in plan.inputs if w.chunk_id in unseen or not (w.input_ready or w.why == "pruned"))
 
 
 def _ask(context: Context, step: Step, confirm: Confirm) -> None:
     with context.catalog.reading() as connection:
-        unseen = sum(unseen_images(connection, step).values())
+        unseen = sum(Learning(connection, step).unseen().values())
         stale = downstream_partitions(connection, step)
     question = (
         f"{step.stage.name} will go on with {unseen:,} images that its model has not seen. A new model is a new "

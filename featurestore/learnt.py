@@ -7,6 +7,7 @@ tenth of a second, where DuckDB's hash join takes three.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,44 +18,56 @@ from featurestore.catalog import arrow
 from featurestore.plan import Step
 from featurestore.stages import FitStage
 
-
-def unseen_images(connection: sa.Connection, step: Step) -> dict[int, int]:
-    """Return, by chunk, how many usable images the current model of a fit stage has not learnt."""
-    assert isinstance(step.stage, FitStage)
-    if step.current_model is None:
-        return {}
-    usable = image_mask(
-        connection,
-        "SELECT image_id FROM results WHERE stage = $stage AND variant = $variant AND n_descriptors > 0",
-        {"stage": step.stage.reads, "variant": step.reads_variant},
-    )
-    unseen = usable & selected_images(connection, step.stage) & ~learnt_images(connection, step)
-    chunks = arrow(connection, "SELECT chunk_id, first_image_id, n_images FROM chunks ORDER BY chunk_id").to_pydict()
-    before = np.concatenate([[0], np.cumsum(unseen)])
-    first = np.array(chunks["first_image_id"], np.int64)
-    counts = before[first + np.array(chunks["n_images"], np.int64)] - before[first]
-    return {chunk: int(n) for chunk, n in zip(chunks["chunk_id"], counts, strict=True) if n}
+Mask = NDArray[np.bool_]  # over all images, by ``image_id``
 
 
-def learnt_images(connection: sa.Connection, step: Step) -> NDArray[np.bool_]:
-    """Return, by ``image_id``, whether the current model of a fit stage has learnt an image."""
-    assert step.current_model is not None
-    query = "SELECT image_id FROM training_images WHERE model_id = $model"
-    return image_mask(connection, query, {"model": step.current_model["model_id"]})
+class Learning:
+    """What the current model of a fit stage has learnt of the images as they are today; without a model, nothing."""
 
+    def __init__(self, connection: sa.Connection, step: Step) -> None:
+        """Ask through ``connection``, as long as that is open; each mask is read when it is first wanted."""
+        assert isinstance(step.stage, FitStage)
+        self._connection, self._step, self._stage = connection, step, step.stage
+        self._chunks = arrow(connection, "SELECT * FROM chunks ORDER BY chunk_id").to_pydict()
+        self._n_images = sum(self._chunks["n_images"])
 
-def selected_images(connection: sa.Connection, stage: FitStage) -> NDArray[np.bool_]:
-    """Return, by ``image_id``, whether a fit stage learns images of its subset."""
-    subsets = connection.execute(sa.text("SELECT DISTINCT subset FROM images")).scalars().all()
-    query = "SELECT image_id FROM images WHERE list_contains($subsets, subset)"
-    return image_mask(connection, query, {"subsets": [subset for subset in subsets if stage.selects(subset)]})
+    @cached_property
+    def learnt(self) -> Mask:
+        """The images that it has learnt from."""
+        if self._step.current_model is None:
+            return np.zeros(self._n_images, dtype=bool)
+        query = "SELECT image_id FROM training_images WHERE model_id = $model"
+        return self._mask(query, {"model": self._step.current_model["model_id"]})
 
+    @cached_property
+    def selected(self) -> Mask:
+        """The images that the stage learns from, usable or not: those of its subset."""
+        subsets = self._connection.execute(sa.text("SELECT DISTINCT subset FROM images")).scalars().all()
+        query = "SELECT image_id FROM images WHERE list_contains($subsets, subset)"
+        return self._mask(query, {"subsets": [subset for subset in subsets if self._stage.selects(subset)]})
 
-def image_mask(connection: sa.Connection, query: str, parameters: Mapping[str, Any]) -> NDArray[np.bool_]:
-    """Return a query's ``image_id``s as a mask over all images."""
-    n_images = connection.execute(sa.text("SELECT count(*) FROM images")).scalar_one()
-    mask = np.zeros(n_images, dtype=bool)
-    for chunk in arrow(connection, query, parameters)["image_id"].chunks:
-        ids = np.from_dlpack(chunk)  # pyarrow's own to_numpy imports pandas, which takes longer than all of `status`
-        mask[ids[ids < n_images]] = True
-    return mask
+    @property
+    def leaked(self) -> Mask:
+        """The images that it has learnt from and that are held out today."""
+        return self.learnt & ~self.selected
+
+    def unseen(self) -> dict[int, int]:
+        """Return, by chunk, how many usable images the model has not learnt; nothing where there is no model."""
+        if self._step.current_model is None:
+            return {}
+        usable = self._mask(
+            "SELECT image_id FROM results WHERE stage = $stage AND variant = $variant AND n_descriptors > 0",
+            {"stage": self._stage.reads, "variant": self._step.reads_variant},
+        )
+        unseen = usable & self.selected & ~self.learnt
+        before = np.concatenate([[0], np.cumsum(unseen)])
+        first = np.array(self._chunks["first_image_id"], np.int64)
+        counts = before[first + np.array(self._chunks["n_images"], np.int64)] - before[first]
+        return {chunk: int(n) for chunk, n in zip(self._chunks["chunk_id"], counts, strict=True) if n}
+
+    def _mask(self, query: str, parameters: Mapping[str, Any]) -> Mask:
+        mask = np.zeros(self._n_images, dtype=bool)
+        for chunk in arrow(self._connection, query, parameters)["image_id"].chunks:
+            ids = np.from_dlpack(chunk)  # pyarrow's own to_numpy imports pandas, which takes longer than `status`
+            mask[ids[ids < self._n_images]] = True
+        return mask

@@ -219,14 +219,17 @@ def stale_images(connection: sa.Connection, step: Step, retry: Collection[str] =
     These are rows that today's policies decide otherwise, and those of a status in ``retry``.
     """
     assert isinstance(step.stage, ChunkStage)
-    stale = step.stage.stale_rows() or "false"
+    stale = step.stage.stale_rows()
     if step.stage.reads != "images":  # other failures are handed down from extract, and change when they do there
         retry = [status for status in retry if status == "crashed"]
+    if stale is None and not retry:
+        return {}
+    policies = stale or "false"
     statuses = ", ".join(f"'{status}'" for status in retry) or "NULL"
     found = arrow(
         connection,
         "SELECT chunk_id, list(image_id) AS images FROM results "
-        f"WHERE stage = $stage AND variant = $variant AND (({stale}) OR status IN ({statuses})) GROUP BY chunk_id",
+        f"WHERE stage = $stage AND variant = $variant AND (({policies}) OR status IN ({statuses})) GROUP BY chunk_id",
         {"stage": step.stage.name, "variant": step.variant},
     ).to_pylist()
     return {row["chunk_id"]: frozenset(row["images"]) for row in found}

@@ -19,7 +19,7 @@ from featurestore.child import run_child
 from featurestore.context import Context
 from featurestore.errors import CorruptFile, FormatError
 from featurestore.ingest import replay
-from featurestore.learnt import learnt_images, selected_images
+from featurestore.learnt import Learning
 from featurestore.ledger import check_partition, describe, describe_model
 from featurestore.models import read_arrays
 from featurestore.partition import PartitionFile
@@ -236,7 +236,7 @@ class _Checks:
         with self._context.catalog.reading() as connection:
             for step in resolve(connection, self._context.flow):
                 if isinstance(step.stage, FitStage) and step.current_model is not None:
-                    leaked = learnt_images(connection, step) & ~selected_images(connection, step.stage)
+                    leaked = Learning(connection, step).leaked
                     if leaked.any():
                         n = int(leaked.sum())
                         what = (
