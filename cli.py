@@ -1,8 +1,6 @@
 """Run the command line from a checkout: ``python cli.py run ...``. The verbs live in ``featurestore/cli.py``."""
 
-import sys
-
-from featurestore.cli import main
+from featurestore.cli import program
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

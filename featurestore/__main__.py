@@ -1,8 +1,6 @@
 """Run the command line as a module: ``python -m featurestore run ...``."""
 
-import sys
-
-from featurestore.cli import main
+from featurestore.cli import program
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

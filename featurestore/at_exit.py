@@ -2,7 +2,25 @@
 
 from __future__ import annotations
 
+import atexit
+import os
+import sys
 import typing
+from typing import NoReturn
+
+
+def leave(code: int) -> NoReturn:
+    """End the process, with all that was registered for its end, but without taking the interpreter apart.
+
+    That would take a tenth of a second, more than all queries of ``status`` together. Mypy ends in the same way.
+    """
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:  # nobody reads it any more, or the disk is full
+            code = code or 1
+    os._exit(code)
 
 
 def forget_overloads() -> None:
