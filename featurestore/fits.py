@@ -7,24 +7,25 @@ images were learnt, so that a killed fit goes on where it was and no chunk is le
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featurestore.catalog import arrow
 from featurestore.context import Context
+from featurestore.engines import Engine, dispatch
 from featurestore.errors import ConfirmationNeeded, NothingUsable, NotReady
 from featurestore.learnt import Learning
 from featurestore.ledger import model_name, record_model
 from featurestore.models import IMAGES, from_bitmap, model_id, read_arrays, to_bitmap, write_arrays
-from featurestore.partition import PartitionFile, Row
 from featurestore.plan import StagePlan, Step, Work, chunk_list, downstream_partitions
 from featurestore.progress import StageSummary, counted
 from featurestore.records import recorded_run, versions
-from featurestore.stages import FitStage, Learner
+from featurestore.stages import FitStage, JoinableLearner, Learner
+from featurestore.tasks import FitChunk, Learnt
 
 Confirm = Callable[[str], bool]
 
@@ -49,7 +50,9 @@ class _Fold:
         return to_bitmap(np.flatnonzero(self.images))
 
 
-def run_fit(context: Context, plan: StagePlan, *, partial: bool, update: bool, confirm: Confirm) -> StageSummary | None:
+def run_fit(
+    context: Context, engine: Engine, plan: StagePlan, *, partial: bool, update: bool, confirm: Confirm
+) -> StageSummary | None:
     """Fit a model where there is none, or with ``update`` a child of the current one; return None if nothing is to do.
 
     Raises:
@@ -74,7 +77,7 @@ def run_fit(context: Context, plan: StagePlan, *, partial: bool, update: bool, c
             context.reporter.say(f"{stage.name}: the model has seen every image; there is nothing to update")
             return None
         _ask(context, plan.step, confirm)
-    return FitRun(context, plan.step, ready, partial=bool(missing)).run()
+    return FitRun(context, engine, plan.step, ready, partial=bool(missing)).run()
 
 
 def _to_update(context: Context, plan: StagePlan) -> tuple[Work, ...]:
@@ -98,13 +101,15 @@ def _ask(context: Context, step: Step, confirm: Confirm) -> None:
 class FitRun:
     """A run of one fit stage."""
 
-    def __init__(self, context: Context, step: Step, todo: list[Work], *, partial: bool) -> None:
+    def __init__(self, context: Context, engine: Engine, step: Step, todo: list[Work], *, partial: bool) -> None:
         """Take what is to be learnt from; nothing is begun yet."""
         assert isinstance(step.stage, FitStage)
         assert step.variant is not None
-        self._context, self._step, self._todo, self._partial = context, step, todo, partial
+        self._context, self._engine, self._step, self._todo, self._partial = context, engine, step, todo, partial
         self._stage, self._variant, self._parent = step.stage, step.variant, step.current_model
         self._state = f"models/{self._stage.name}/{self._variant}/state.npz"
+        with context.catalog.reading() as connection:
+            self._selected = Learning(connection, step).selected
 
     def run(self) -> StageSummary:
         """Learn every chunk that was not learnt yet, and publish the model.
@@ -115,11 +120,12 @@ class FitRun:
         started, summary, reporter = time.perf_counter(), None, self._context.reporter
         fold = self._resume()
         todo = [work for work in self._todo if work.chunk_id not in fold.chunks]
+        workers = self._engine.workers if self._stage.joins() else 1
         reporter.begin(self._stage.name, sum(work.n_images for work in todo))
         try:
-            with recorded_run(self._context, self._step, workers=1) as counts:
-                for work in todo:
-                    counts["n_images"] += self._learn(fold, work)
+            with recorded_run(self._context, self._step, workers=workers) as counts:
+                for n_images in self._learn(fold, todo):
+                    counts["n_images"] += n_images
                     counts["n_chunks"] += 1
                 model = self._publish(fold)
             counts["n_descriptors"] = model["summary"].get("n_descriptors", 0)
@@ -146,27 +152,42 @@ class FitRun:
         fold.add(from_bitmap(arrays[IMAGES]).tolist())
         return fold
 
-    def _learn(self, fold: _Fold, work: Work) -> int:
-        learnt = []
-        for row in self._rows(fold, work):
-            fold.learner.learn(row)
-            learnt.append(row.image_id)
-        fold.add(learnt)
-        fold.chunks.add(work.chunk_id)
-        self._checkpoint(fold)
-        self._context.reporter.advance(work.n_images)
-        return len(learnt)
+    def _learn(self, fold: _Fold, todo: Iterable[Work]) -> Iterator[int]:
+        """Learn from chunk after chunk, with a checkpoint after each; yield how many images each had."""
+        for work, image_ids in (self._side_by_side if self._stage.joins() else self._in_turn)(fold, todo):
+            fold.add(image_ids)
+            fold.chunks.add(work.chunk_id)
+            self._checkpoint(fold)
+            self._context.reporter.advance(work.n_images)
+            yield len(image_ids)
 
-    def _rows(self, fold: _Fold, work: Work) -> Iterator[Row]:
+    def _in_turn(self, fold: _Fold, todo: Iterable[Work]) -> Iterator[tuple[Work, list[int]]]:
+        for work in todo:
+            learnt = []
+            for row in self._task(fold, work).rows():
+                fold.learner.learn(row)
+                learnt.append(row.image_id)
+            yield work, learnt
+
+    def _side_by_side(self, fold: _Fold, todo: Iterable[Work]) -> Iterator[tuple[Work, list[int]]]:
+        """Let workers learn from chunks of their own, and join what they have learnt in the order of the chunks.
+
+        Sums of whole numbers are the same in any order; those of RootSIFT's fractions are not.
+        """
+        works = deque(todo)
+        parts: dict[int, Learnt] = {}
+        for task, found in dispatch(self._engine, [self._task(fold, work) for work in works]):
+            parts[task.chunk_id] = found[0]
+            while works and works[0].chunk_id in parts:
+                part = parts.pop(works[0].chunk_id)
+                cast(JoinableLearner, fold.learner).join(part.state)
+                yield works.popleft(), list(part.image_ids)
+
+    def _task(self, fold: _Fold, work: Work) -> FitChunk:
         assert work.input_path is not None
-        with self._context.catalog.reading() as connection:
-            query = "SELECT image_id, subset FROM images WHERE chunk_id = $chunk"
-            found = arrow(connection, query, {"chunk": work.chunk_id}).to_pylist()
-        selected = {row["image_id"] for row in found if self._stage.selects(row["subset"])}
-        with PartitionFile(self._context.root.local(work.input_path)) as file:
-            for row in file.rows(without=self._stage.without):
-                if row.status == "ok" and row.image_id in selected and not fold.has(row.image_id):
-                    yield row
+        members = range(work.first_image_id, work.first_image_id + work.n_images)
+        wanted = frozenset(i for i in members if self._selected[i] and not fold.has(i))
+        return FitChunk(self._stage, work.chunk_id, self._context.root.local(work.input_path), wanted)
 
     def _checkpoint(self, fold: _Fold) -> None:
         manifest = {**self._manifest(), "chunks": sorted(fold.chunks)}

@@ -86,7 +86,7 @@ def run_stage(context: Context, engine: Engine, options: Options, name: str) -> 
         if options.chunks is not None and unready:  # it learns from every chunk, and only some were asked for
             context.reporter.say(f"{name} waits for {plan.step.stage.reads} of {chunk_list(unready)}")
             return None
-        return run_fit(context, plan, partial=options.partial, update=options.update, confirm=options.confirm)
+        return run_fit(context, engine, plan, partial=options.partial, update=options.update, confirm=options.confirm)
     waits = options.chunks is not None and not alone and plan.step.variant is None
     if waits or not plan.todo:
         return None
@@ -178,7 +178,7 @@ class ChunkRun:
         # It goes to the workers with every task, and which images it learnt from is not their concern.
         return {name: array for name, array in arrays.items() if name != IMAGES}
 
-    def _tasks(self) -> Iterator[Task]:
+    def _tasks(self) -> Iterator[Task[Row]]:
         if not isinstance(self._stage, Extract):
             for work in self._plan.todo:
                 yield from self._row_blocks(work)
@@ -196,7 +196,7 @@ class ChunkRun:
             found = arrow(connection, query, {"chunks": [work.chunk_id for work in several]})
         return dict(zip(found["image_id"].to_pylist(), found["filename"].to_pylist(), strict=True))
 
-    def _image_blocks(self, work: Work, names: dict[int, str]) -> Iterator[Task]:
+    def _image_blocks(self, work: Work, names: dict[int, str]) -> Iterator[Task[Row]]:
         assert isinstance(self._stage, Extract)
         members = range(work.first_image_id, work.first_image_id + work.n_images)
         wanted = [(i, names[i]) for i in members if work.redo is None or i in work.redo]
@@ -210,7 +210,7 @@ class ChunkRun:
         spent = (time.perf_counter() - self._started) * max(self._workers, 1)
         return max(1, min(MAX_BLOCK, int(TASK_SECONDS * done / spent))) if done else 1
 
-    def _row_blocks(self, work: Work) -> Iterator[Task]:
+    def _row_blocks(self, work: Work) -> Iterator[Task[Row]]:
         assert isinstance(self._stage, TransformStage)
         assert self._model is not None
         assert work.input_path is not None
@@ -220,7 +220,7 @@ class ChunkRun:
         for group, size in enumerate(sizes):
             yield RowBlock(self._stage, work.chunk_id, self._model, path, group, 0, size)
 
-    def _take(self, task: Task, rows: list[Row]) -> None:
+    def _take(self, task: Task[Row], rows: list[Row]) -> None:
         work = self._work[task.chunk_id]
         if work.chunk_id not in self._open:
             self._open[work.chunk_id] = self._begin(work)

@@ -1,17 +1,19 @@
-"""The unit of work: a block of images that a worker turns into rows.
+"""The units of work: a block of images that a worker turns into rows, and a chunk that a fit learns from.
 
 Tasks are frozen and picklable, and carry all they need: workers open neither the catalog nor the recipe.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
 from featurestore.engines.engine import Task
+from featurestore.errors import EngineLost
 from featurestore.partition import PartitionFile, Row
-from featurestore.stages import Arrays, Extract, TransformStage
+from featurestore.stages import Arrays, Extract, FitStage, TransformStage
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class ImageBlock:
         """Return the rows of the block's images, in order."""
         return [self.stage.extract(i, name, str(Path(self.folder, name))) for i, name in self.images]
 
-    def split(self) -> list[Task]:
+    def split(self) -> list[Task[Row]]:
         """Return one task an image."""
         return [replace(self, images=(image,)) for image in self.images]
 
@@ -54,7 +56,7 @@ class RowBlock:
             rows = islice(file.rows([self.row_group]), self.start, self.stop)
             return [self.stage.transform(row, self.model) for row in rows]
 
-    def split(self) -> list[Task]:
+    def split(self) -> list[Task[Row]]:
         """Return one task a row."""
         return [replace(self, start=i, stop=i + 1) for i in range(self.start, self.stop)]
 
@@ -63,6 +65,54 @@ class RowBlock:
         with PartitionFile(self.path) as file:
             rows = islice(file.rows([self.row_group], without=["descriptors"]), self.start, self.stop)
             return [_crashed(row.image_id, row.filename, reason) for row in rows]
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """What was learnt from one chunk: the state of a learner that began anew, and which images it has seen."""
+
+    state: Arrays
+    image_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class FitChunk:
+    """A chunk that a fit stage learns from; ``image_ids`` are those that it is to learn, where they are usable."""
+
+    stage: FitStage
+    chunk_id: int
+    path: Path
+    image_ids: frozenset[int]
+
+    def rows(self) -> Iterator[Row]:
+        """Yield the rows to learn from, in order."""
+        with PartitionFile(self.path) as file:
+            for row in file.rows(without=self.stage.without):
+                if row.status == "ok" and row.image_id in self.image_ids:
+                    yield row
+
+    def run(self) -> list[Learnt]:
+        """Return what is learnt from the chunk alone."""
+        learner, learnt = self.stage.learner(None), []
+        for row in self.rows():
+            learner.learn(row)
+            learnt.append(row.image_id)
+        return [Learnt(learner.state(), tuple(learnt))]
+
+    def split(self) -> list[Task[Learnt]]:
+        """Return the task itself: no image can be left out of what is learnt."""
+        return [self]
+
+    def crashed(self, reason: str) -> list[Learnt]:
+        """Refuse to go on without the chunk.
+
+        Raises:
+            EngineLost: always.
+        """
+        raise EngineLost(
+            f"{self.stage.name} needs chunk {self.chunk_id}, and the worker process died on it ({reason}). What was "
+            "learnt is kept; run the same command again with fewer --workers, or with --workers 0"
+        )
 
 
 def _crashed(image_id: int, filename: str, reason: str) -> Row:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,7 @@ class Numbered:
     def run(self) -> list[Row]:
         return [Row(self.chunk_id, "", "ok")]
 
-    def split(self) -> list[Task]:
+    def split(self) -> list[Task[Row]]:
         return [self]
 
     def crashed(self, reason: str) -> list[Row]:
@@ -42,12 +43,12 @@ class ByHand:
 
     workers: int = 2
     slow: frozenset[int] = frozenset()  # tasks that are done only when nothing else is left
-    flying: dict[int, Future[list[Row]]] = field(default_factory=dict)
+    flying: dict[int, Future[list[Any]]] = field(default_factory=dict)
     peak: int = 0
     handed: list[int] = field(default_factory=list)
 
-    def submit(self, task: Task) -> Future[list[Row]]:
-        future: Future[list[Row]] = Future()
+    def submit(self, task: Task[Any]) -> Future[list[Any]]:
+        future: Future[list[Any]] = Future()
         self.flying[task.chunk_id] = future
         self.handed.append(task.chunk_id)
         self.peak = max(self.peak, len(self.flying))
@@ -70,7 +71,7 @@ class ByHand:
         self.flying.clear()
 
 
-def tasks(n: int, engine: ByHand) -> Iterator[Task]:
+def tasks(n: int, engine: ByHand) -> Iterator[Task[Row]]:
     yield from map(Numbered, range(n))
     while engine.flying:  # there will be no more submissions to finish them at
         engine.finish_one()
@@ -95,7 +96,7 @@ def test_a_slow_task_is_not_run_away_from() -> None:
     engine = ByHand(workers=2, slow=frozenset({0}))
     limit = LOOKAHEAD + engine.workers
 
-    def drawing() -> Iterator[Task]:
+    def drawing() -> Iterator[Task[Row]]:
         for number in range(2 * limit):
             while number == limit and len(engine.flying) > 2:  # drawn, and to wait for the slow one
                 engine.finish_one()
@@ -119,7 +120,7 @@ def test_a_slow_task_is_not_run_away_from() -> None:
 def test_tasks_are_drawn_when_there_is_room_for_them() -> None:
     engine, drawn = ByHand(workers=1), []
 
-    def drawing() -> Iterator[Task]:
+    def drawing() -> Iterator[Task[Row]]:
         for number in range(10):
             drawn.append(number)
             yield Numbered(number)

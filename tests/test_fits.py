@@ -18,21 +18,19 @@ from featurestore.errors import ConfirmationNeeded, NothingUsable, NotReady
 from featurestore.models import from_bitmap, read_arrays, write_arrays
 from featurestore.progress import Silent
 from featurestore.runner import Options, run
-from tests.small import configure, context_of, current_model, digests, make_small, rows_of, small_store, write_dataset
+from tests.small import (
+    StopAfter,
+    configure,
+    context_of,
+    current_model,
+    digests,
+    make_small,
+    rows_of,
+    small_store,
+    write_dataset,
+)
 
 ROOT = Path(__file__).parent.parent
-
-
-class StopAfter(Silent):
-    """Ends a run as a kill does, after so many chunks of a fit."""
-
-    def __init__(self, n_chunks: int) -> None:
-        self.left = n_chunks
-
-    def advance(self, n_images: int) -> None:
-        self.left -= 1
-        if not self.left:
-            raise KeyboardInterrupt
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from dataclasses import dataclass, field
+from typing import Any, Generic
 
-from featurestore.engines.engine import Engine, Task
+from featurestore.engines.engine import Engine, T, Task
 from featurestore.errors import EngineLost
-from featurestore.partition import Row
 
 WINDOW = 2  # tasks in flight for every worker: one at work, one waiting
 DEATHS = (BrokenExecutor, MemoryError)  # a worker that is told that memory is out lives on, but did not do its work
@@ -21,24 +21,24 @@ LOOKAHEAD = 64  # tasks that may be finished out of order, waiting for a slow on
 
 
 @dataclass
-class _Flight:
+class _Flight(Generic[T]):
     """The tasks in flight, in the order they were submitted."""
 
-    futures: dict[Future[list[Row]], tuple[int, Task]] = field(default_factory=dict)
+    futures: dict[Future[list[T]], tuple[int, Task[T]]] = field(default_factory=dict)
 
     def oldest(self) -> int:
         return min(number for number, _ in self.futures.values())
 
 
-def dispatch(engine: Engine, tasks: Iterable[Task]) -> Iterator[tuple[Task, list[Row]]]:
-    """Yield every task with its rows, in the order they finish.
+def dispatch(engine: Engine, tasks: Iterable[Task[T]]) -> Iterator[tuple[Task[T], list[T]]]:
+    """Yield every task with its results, in the order they finish.
 
     Raises:
         EngineLost: workers die without any work, or can't be started.
         FeatureStoreError: a task raised one; tasks in flight are left to `Engine.close`.
     """
     waiting = enumerate(tasks)
-    flight = _Flight()
+    flight = _Flight[T]()
     following = next(waiting, None)
     while following is not None or flight.futures:
         while following is not None and _has_room(engine, flight, following[0]):
@@ -55,7 +55,7 @@ def dispatch(engine: Engine, tasks: Iterable[Task]) -> Iterator[tuple[Task, list
             yield from _collect(engine, flight)
 
 
-def _has_room(engine: Engine, flight: _Flight, number: int) -> bool:
+def _has_room(engine: Engine, flight: _Flight[Any], number: int) -> bool:
     if not flight.futures:
         return True
     return (
@@ -63,7 +63,7 @@ def _has_room(engine: Engine, flight: _Flight, number: int) -> bool:
     )
 
 
-def _collect(engine: Engine, flight: _Flight) -> Iterator[tuple[Task, list[Row]]]:
+def _collect(engine: Engine, flight: _Flight[T]) -> Iterator[tuple[Task[T], list[T]]]:
     done, _ = wait(flight.futures, return_when=FIRST_COMPLETED)
     for future in done:
         if isinstance(future.exception(), DEATHS):
@@ -73,7 +73,7 @@ def _collect(engine: Engine, flight: _Flight) -> Iterator[tuple[Task, list[Row]]
         yield task, future.result()
 
 
-def _run_suspects(engine: Engine, flight: _Flight) -> Iterator[tuple[Task, list[Row]]]:
+def _run_suspects(engine: Engine, flight: _Flight[T]) -> Iterator[tuple[Task[T], list[T]]]:
     suspects = sorted(flight.futures.items(), key=lambda item: item[1][0])
     flight.futures.clear()
     engine.restart()
@@ -82,14 +82,14 @@ def _run_suspects(engine: Engine, flight: _Flight) -> Iterator[tuple[Task, list[
         yield task, future.result() if finished else _run_alone(engine, task)
 
 
-def _run_alone(engine: Engine, task: Task) -> list[Row]:
+def _run_alone(engine: Engine, task: Task[T]) -> list[T]:
     try:
         return engine.submit(task).result()
     except DEATHS as error:
         engine.restart()
         parts = task.split()
         if len(parts) > 1:
-            return [row for part in parts for row in _run_alone(engine, part)]
+            return [result for part in parts for result in _run_alone(engine, part)]
         _refuse_dead_engine(engine)
         return task.crashed(_cause(error))
 
@@ -100,13 +100,13 @@ class _Nothing:
 
     chunk_id: int = -1
 
-    def run(self) -> list[Row]:
+    def run(self) -> list[Any]:
         return []
 
-    def split(self) -> list[Task]:
+    def split(self) -> list[Task[Any]]:
         return []
 
-    def crashed(self, reason: str) -> list[Row]:
+    def crashed(self, reason: str) -> list[Any]:
         return []
 
 

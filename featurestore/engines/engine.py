@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 from concurrent.futures import Future
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
-from featurestore.partition import Row
+T = TypeVar("T")
 
 
-class Task(Protocol):
-    """What engines run."""
+class Task(Protocol[T]):
+    """What engines run: work on one chunk that results in a list, of a row for each image or of what a fit learnt."""
 
     @property
     def chunk_id(self) -> int:
-        """The chunk that the rows belong to."""
+        """The chunk that it works on."""
         ...
 
-    def run(self) -> list[Row]:
-        """Return the rows of the block's images, in order."""
+    def run(self) -> list[T]:
+        """Do the work; rows are in the order of their images."""
         ...
 
-    def split(self) -> list[Task]:
+    def split(self) -> list[Task[T]]:
         """Return the same work as one task an image, so that a crash can be blamed on one."""
         ...
 
-    def crashed(self, reason: str) -> list[Row]:
-        """Return the row of the one image that kills whoever works on it."""
+    def crashed(self, reason: str) -> list[T]:
+        """Return the row of the one image that kills whoever works on it.
+
+        Raises:
+            EngineLost: no image can be blamed.
+        """
         ...
 
 
@@ -34,7 +38,7 @@ class Engine(Protocol):
 
     workers: int
 
-    def submit(self, task: Task) -> Future[list[Row]]:
+    def submit(self, task: Task[T]) -> Future[list[T]]:
         """Begin a task; the future raises BrokenExecutor when the worker died."""
         ...
 
@@ -47,6 +51,6 @@ class Engine(Protocol):
         ...
 
 
-def run_task(task: Task) -> list[Row]:
+def run_task(task: Task[Any]) -> list[Any]:
     """Run a task: the one function that engines send to workers."""
     return task.run()

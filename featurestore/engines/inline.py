@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import Future
 
-from featurestore.engines.engine import Task
-from featurestore.partition import Row
+from featurestore.engines.engine import T, Task
 
 
 class InlineEngine:
@@ -13,9 +12,9 @@ class InlineEngine:
 
     workers = 0
 
-    def submit(self, task: Task) -> Future[list[Row]]:
+    def submit(self, task: Task[T]) -> Future[list[T]]:
         """Run the task now; what it raises is raised here."""
-        future: Future[list[Row]] = Future()
+        future: Future[list[T]] = Future()
         future.set_result(task.run())
         return future
 

@@ -11,9 +11,8 @@ from concurrent.futures import Future
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from featurestore.engines.engine import Task, run_task
+from featurestore.engines.engine import T, Task, run_task
 from featurestore.errors import EngineLost
-from featurestore.partition import Row
 
 # Threads would compete with the workers beside them, and BLAS with several threads differs in the last bits.
 SINGLE_THREADED = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -33,7 +32,7 @@ class LocalEngine:
         self._executor: Any = None
         self._begun = False
 
-    def submit(self, task: Task) -> Future[list[Row]]:
+    def submit(self, task: Task[T]) -> Future[list[T]]:
         """Begin a task in a worker.
 
         Raises:
@@ -43,7 +42,7 @@ class LocalEngine:
             with nullcontext() if self._begun else _starting():
                 if self._executor is None:
                     self._executor = self._open()
-                future: Future[list[Row]] = self._executor.submit(run_task, task)  # the first one starts the workers
+                future: Future[list[T]] = self._executor.submit(run_task, task)  # the first one starts the workers
         except OSError as error:
             raise EngineLost(
                 f"{self.workers} worker processes could not be started ({error.strerror}). Whatever was finished is "

@@ -19,7 +19,7 @@ from featurestore.stages.fit_pca import FitPca
 from featurestore.stages.fit_scale import FitScale
 from featurestore.stages.project import Project
 from featurestore.stages.quantize import Quantize
-from featurestore.stages.stage import Arrays, ChunkStage, FitStage, Learner, Stage, TransformStage
+from featurestore.stages.stage import Arrays, ChunkStage, FitStage, JoinableLearner, Learner, Stage, TransformStage
 
 __all__ = [
     "FLOW",
@@ -29,6 +29,7 @@ __all__ = [
     "FitPca",
     "FitScale",
     "FitStage",
+    "JoinableLearner",
     "Learner",
     "Project",
     "Quantize",

@@ -44,8 +44,15 @@ class CovarianceLearner:
         drawn = self._stage.draw(row).astype(np.float64)
         with self._blas.limit(limits=1):
             scatter = drawn.T @ drawn
-        total = drawn.sum(axis=0)
-        self._n += len(drawn)
+        self._add(len(drawn), drawn.sum(axis=0), scatter)
+
+    def join(self, part: Arrays) -> None:
+        """Take in the sums of another learner."""
+        if part:
+            self._add(int(part["n_samples_seen_"]), part["sum"], part["scatter"])
+
+    def _add(self, n: int, total: NDArray[np.float64], scatter: NDArray[np.float64]) -> None:
+        self._n += n
         # new arrays, since a state that was handed out is not to change
         self._sum = total if self._sum is None else self._sum + total
         self._scatter = scatter if self._scatter is None else self._scatter + scatter

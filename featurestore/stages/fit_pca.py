@@ -41,6 +41,10 @@ class FitPca(FitStage):
         """Return whether images of this subset are learnt: only ``train``."""
         return subset == "train"
 
+    def joins(self) -> bool:
+        """Return whether chunks can be learnt side by side: sums can be added up, increments can't."""
+        return self.solver == "covariance"
+
     def learner(self, arrays: Arrays | None) -> Learner:
         """Return a new learner, or one that goes on from a state or a parent's model."""
         return (CovarianceLearner if self.solver == "covariance" else PcaLearner)(self, arrays)

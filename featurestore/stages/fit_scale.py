@@ -31,6 +31,10 @@ class FitScale(FitStage):
         """Return whether images of this subset count."""
         return self.over == "all" or subset == "train"
 
+    def joins(self) -> bool:
+        """Return whether chunks can be learnt side by side: yes."""
+        return True
+
     def learner(self, arrays: Arrays | None) -> ScaleLearner:
         """Return a new learner, or one that goes on from a state or a parent's model."""
         return ScaleLearner(self.margin, arrays)
@@ -52,7 +56,14 @@ class ScaleLearner:
 
     def learn(self, row: Row) -> None:
         """Take in one image's percentiles."""
-        low, high = (np.asarray(row.extra[name], np.float32) for name in ("low", "high"))
+        self._widen(*(np.asarray(row.extra[name], np.float32) for name in ("low", "high")))
+
+    def join(self, part: Arrays) -> None:
+        """Take in the bounds that another learner has found."""
+        if part:
+            self._widen(part["least_low"], part["greatest_high"])
+
+    def _widen(self, low: NDArray[np.float32], high: NDArray[np.float32]) -> None:
         self._least = low if self._least is None else np.minimum(self._least, low)
         self._greatest = high if self._greatest is None else np.maximum(self._greatest, high)
 

@@ -90,6 +90,14 @@ class Learner(Protocol):
         ...
 
 
+class JoinableLearner(Learner, Protocol):
+    """A learner that takes in what others of its kind have learnt, so that chunks can be learnt side by side."""
+
+    def join(self, part: Arrays) -> None:
+        """Take in the `state` of a learner that began anew and learnt other images."""
+        ...
+
+
 @dataclass(frozen=True)
 class FitStage(Stage):
     """A stage that folds partitions into a model."""
@@ -99,6 +107,10 @@ class FitStage(Stage):
     def selects(self, subset: str) -> bool:
         """Return whether images of this subset are learnt."""
         raise NotImplementedError(f"{type(self).__name__}.selects")
+
+    def joins(self) -> bool:
+        """Return whether its learners are `JoinableLearner`s."""
+        return False
 
     def learner(self, arrays: Arrays | None) -> Learner:
         """Return a new learner, or one that goes on from a state or from a parent's model."""

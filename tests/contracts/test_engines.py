@@ -26,7 +26,7 @@ class Squares:
             raise LossyDescriptors(f"{min(self.numbers)} has no square here; use another number")
         return [Row(number, str(os.getpid()), "ok", str(number**2)) for number in self.numbers]
 
-    def split(self) -> list[Task]:
+    def split(self) -> list[Task[Row]]:
         return [replace(self, numbers=(number,)) for number in self.numbers]
 
     def crashed(self, reason: str) -> list[Row]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from featurestore.errors import NothingUsable
 from featurestore.models import model_id, read_arrays, write_arrays
 from featurestore.partition import Row
-from featurestore.stages import FLOW, FitPca, FitScale, FitStage, Learner
+from featurestore.stages import FLOW, FitPca, FitScale, FitStage, JoinableLearner, Learner
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -80,6 +80,28 @@ def test_a_state_is_not_changed_by_what_is_learnt_after_it(case: tuple[FitStage,
     before = model_id("v", state)
     fed(learner, rows[5:]).finish()
     assert model_id("v", state) == before
+
+
+JOINABLE: dict[str, tuple[FitStage, list[Row]]] = {
+    "covariance": (FitPca(n_components=5, samples_per_image=40, solver="covariance"), CASES["fit_pca"][1]),
+    "fit_scale": CASES["fit_scale"],
+}
+
+
+@pytest.mark.parametrize("name", sorted(JOINABLE))
+def test_parts_that_were_learnt_side_by_side_are_joined_exactly(name: str, tmp_path: Path) -> None:
+    stage, rows = JOINABLE[name]
+    assert stage.joins()
+    straight = model_id("v", fed(stage.learner(None), rows).finish())
+    for first, second in [(0, 3), (2, 5), (3, 7), (7, 7)]:
+        learner = cast(JoinableLearner, stage.learner(None))
+        for part in (rows[:first], rows[first:second], rows[second:]):
+            learner.join(through_a_file(fed(stage.learner(None), part).state(), tmp_path))
+        assert model_id("v", learner.finish()) == straight, f"parts end at {first} and {second}"
+
+
+def test_increments_can_not_be_joined() -> None:
+    assert not FitPca().joins()
 
 
 def test_a_child_of_a_model_learns_on(case: tuple[FitStage, list[Row]], tmp_path: Path) -> None:

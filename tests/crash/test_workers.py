@@ -96,7 +96,7 @@ class Work:
     def run(self) -> list[Row]:
         return [Row(self.chunk_id, str(os.getpid()), "ok")]
 
-    def split(self) -> list[Task]:
+    def split(self) -> list[Task[Row]]:
         return [replace(self)]
 
     def crashed(self, reason: str) -> list[Row]:
@@ -146,10 +146,10 @@ class DeadEngine:
     def __init__(self, *, says_so_at_once: bool) -> None:
         self.says_so_at_once, self.restarts = says_so_at_once, 0
 
-    def submit(self, task: Task) -> Future[list[Row]]:
+    def submit(self, task: Task[Any]) -> Future[list[Any]]:
         if self.says_so_at_once:
             raise BrokenExecutor("A worker process managed by the executor was unexpectedly terminated. SIGTERM(-15)")
-        future: Future[list[Row]] = Future()
+        future: Future[list[Any]] = Future()
         future.set_exception(BrokenExecutor("gone"))
         return future
 
