@@ -22,7 +22,7 @@ from featurestore.stages import FitPca
 
 def run(bench: Bench) -> list[Finding]:
     """Measure the whole stage, with its reading, its checkpoints and its records."""
-    source = data.extracted(bench.scratch, 6 if bench.quick else 192)
+    source = data.extracted(bench.scratch, 6 if bench.quick else 483)
     train = {name for (name,) in source.sql("SELECT filename FROM images WHERE subset = 'train'").fetchall()}
     rows = [row for path in data.partitions(source, "extract") for row in data.chunk_rows(path)]
     drawn = [FitPca().draw(row) for row in rows if row.descriptors is not None and row.filename in train]

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +23,7 @@ from featurestore.errors import ConfirmationNeeded, NothingUsable, NotReady
 from featurestore.learnt import Learning
 from featurestore.ledger import model_name, record_model
 from featurestore.models import IMAGES, from_bitmap, model_id, read_arrays, to_bitmap, write_arrays
+from featurestore.partition import Row
 from featurestore.plan import StagePlan, Step, Work, chunk_list, downstream_partitions
 from featurestore.progress import StageSummary, counted
 from featurestore.records import recorded_run, versions
@@ -28,6 +31,7 @@ from featurestore.stages import FitStage, JoinableLearner, Learner
 from featurestore.tasks import FitChunk, Learnt
 
 Confirm = Callable[[str], bool]
+T = TypeVar("T")
 
 
 @dataclass
@@ -152,7 +156,7 @@ class FitRun:
         fold.add(from_bitmap(arrays[IMAGES]).tolist())
         return fold
 
-    def _learn(self, fold: _Fold, todo: Iterable[Work]) -> Iterator[int]:
+    def _learn(self, fold: _Fold, todo: list[Work]) -> Iterator[int]:
         """Learn from chunk after chunk, with a checkpoint after each; yield how many images each had."""
         for work, image_ids in (self._side_by_side if self._stage.joins() else self._in_turn)(fold, todo):
             fold.add(image_ids)
@@ -161,27 +165,38 @@ class FitRun:
             self._context.reporter.advance(work.n_images)
             yield len(image_ids)
 
-    def _in_turn(self, fold: _Fold, todo: Iterable[Work]) -> Iterator[tuple[Work, list[int]]]:
-        for work in todo:
-            learnt = []
-            for row in self._task(fold, work).rows():
-                fold.learner.learn(row)
-                learnt.append(row.image_id)
-            yield work, learnt
+    def _in_turn(self, fold: _Fold, todo: list[Work]) -> Iterator[tuple[Work, list[int]]]:
+        """Learn from one image after the other, while a thread reads those that come next."""
+        learnt: list[int] = []
+        with closing(read_ahead(self._blocks(fold, todo))) as blocks:
+            for work, rows in blocks:
+                for row in rows or ():
+                    fold.learner.learn(row)
+                    learnt.append(row.image_id)
+                if rows is None:
+                    yield work, learnt
+                    learnt = []
 
-    def _side_by_side(self, fold: _Fold, todo: Iterable[Work]) -> Iterator[tuple[Work, list[int]]]:
+    def _blocks(self, fold: _Fold, todo: list[Work]) -> Iterator[tuple[Work, list[Row] | None]]:
+        """Yield the rows of every chunk, a row group at a time, and None after the last of each chunk."""
+        for work in todo:
+            for rows in self._task(fold, work).blocks():
+                yield work, rows
+            yield work, None
+
+    def _side_by_side(self, fold: _Fold, todo: list[Work]) -> Iterator[tuple[Work, list[int]]]:
         """Let workers learn from chunks of their own, and join what they have learnt in the order of the chunks.
 
         Sums of whole numbers are the same in any order; those of RootSIFT's fractions are not.
         """
-        works = deque(todo)
+        waiting = deque(todo)
         parts: dict[int, Learnt] = {}
-        for task, found in dispatch(self._engine, [self._task(fold, work) for work in works]):
+        for task, found in dispatch(self._engine, (self._task(fold, work) for work in todo)):
             parts[task.chunk_id] = found[0]
-            while works and works[0].chunk_id in parts:
-                part = parts.pop(works[0].chunk_id)
+            while waiting and waiting[0].chunk_id in parts:
+                part = parts.pop(waiting[0].chunk_id)
                 cast(JoinableLearner, fold.learner).join(part.state)
-                yield works.popleft(), list(part.image_ids)
+                yield waiting.popleft(), list(part.image_ids)
 
     def _task(self, fold: _Fold, work: Work) -> FitChunk:
         assert work.input_path is not None
@@ -223,6 +238,15 @@ class FitRun:
             "partial": self._partial,
             "versions": versions(),
         }
+
+
+def read_ahead(items: Iterator[T]) -> Generator[T, None, None]:
+    """Yield the items; a thread makes the next one while the one before is used."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = pool.submit(next, items, None)
+            yield item
 
 
 def model_note(model: dict[str, Any]) -> str:

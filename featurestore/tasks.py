@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from featurestore.engines.engine import Task
@@ -84,17 +84,17 @@ class FitChunk:
     path: Path
     image_ids: frozenset[int]
 
-    def rows(self) -> Iterator[Row]:
-        """Yield the rows to learn from, in order."""
+    def blocks(self) -> Iterator[list[Row]]:
+        """Yield the rows to learn from, in order, a row group at a time."""
         with PartitionFile(self.path) as file:
-            for row in file.rows(without=self.stage.without):
-                if row.status == "ok" and row.image_id in self.image_ids:
-                    yield row
+            for group in range(file.n_row_groups):
+                rows = file.rows([group], without=self.stage.without)
+                yield [row for row in rows if row.status == "ok" and row.image_id in self.image_ids]
 
     def run(self) -> list[Learnt]:
         """Return what is learnt from the chunk alone."""
         learner, learnt = self.stage.learner(None), []
-        for row in self.rows():
+        for row in chain.from_iterable(self.blocks()):
             learner.learn(row)
             learnt.append(row.image_id)
         return [Learnt(learner.state(), tuple(learnt))]
