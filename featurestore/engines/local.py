@@ -17,6 +17,14 @@ from featurestore.errors import EngineLost
 # Threads would compete with the workers beside them, and BLAS with several threads differs in the last bits.
 SINGLE_THREADED = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
+# SIFT takes hundreds of megabytes for an image and gives them back. By default glibc returns them to the system, and
+# fetching them again, zeroed page by page, is a quarter of a worker's time. It may keep half a gigabyte (mallopt(3));
+# no other C library reads these. See docs/decisions/0063.
+KEEPING = {
+    name: os.environ.get(name, str(size))
+    for name, size in {"MALLOC_MMAP_THRESHOLD_": 128 << 20, "MALLOC_TRIM_THRESHOLD_": 512 << 20}.items()
+}
+
 ENDING = (signal.SIGINT, signal.SIGTERM)
 
 # What killed a worker stands in the row of its image; loky would print a page about it. An empty value says no.
@@ -68,7 +76,7 @@ class LocalEngine:
             max_workers=self.workers,
             initializer=begin_worker,
             initargs=(os.getpid(),),
-            env={**SINGLE_THREADED, **SILENT},
+            env={**SINGLE_THREADED, **KEEPING, **SILENT},
         )
 
 
