@@ -17,7 +17,7 @@ import pytest
 
 from featurestore import FeatureStore
 from featurestore.engines import LocalEngine, Task, dispatch
-from featurestore.engines.local import ENDING
+from featurestore.engines.local import ENDING, KEEPING
 from featurestore.errors import EngineLost
 from featurestore.partition import Row
 from tests.crash.conftest import Ground
@@ -136,6 +136,21 @@ engine.close()
 def test_workers_are_deaf_from_their_first_moment() -> None:
     done = subprocess.run([sys.executable, "-c", FIRST], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str(sorted(map(int, ENDING)))
+
+
+class Keeping(Work):
+    """A task that says what its worker's C library was told."""
+
+    def run(self) -> list[Row]:
+        return [Row(self.chunk_id, "", "ok", " ".join(os.environ[name] for name in sorted(KEEPING)))]
+
+
+def test_workers_keep_memory_between_images() -> None:
+    engine = LocalEngine(1)
+    try:
+        assert engine.submit(Keeping(0)).result()[0].error == f"{128 << 20} {512 << 20}"
+    finally:
+        engine.close()
 
 
 class DeadEngine:
