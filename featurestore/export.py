@@ -22,7 +22,7 @@ from featurestore.plan import resolve
 from featurestore.progress import StageSummary
 from featurestore.query import sql
 from featurestore.selection import older, select
-from featurestore.storage import room_on_disk
+from featurestore.storage import flush, room_on_disk
 
 VERB = "export"
 
@@ -165,7 +165,7 @@ def _publishing(out: Path, exporter: Exporter) -> Iterator[Path]:
                 temporary.mkdir()
             yield temporary
             for path in [*temporary.iterdir(), temporary] if exporter.members else [temporary]:
-                _flush(path)
+                flush(path)
             _move(temporary, out)
     except PermissionError as error:
         raise OutputError(f"{out} can't be written: {error.strerror}; choose another place") from error
@@ -189,14 +189,6 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _size(out: Path) -> int:

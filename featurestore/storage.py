@@ -73,9 +73,9 @@ class Root:
     def publish(self, temporary: Path, name: str) -> None:
         """Flush ``temporary`` to disk and give it its final name."""
         target = self.local(name)
-        _flush(temporary)
+        flush(temporary)
         temporary.replace(target)
-        _flush(target.parent)
+        flush(target.parent)
 
     def remove(self, name: str) -> None:
         """Delete a file; one that is gone already is fine."""
@@ -130,7 +130,8 @@ def not_enough_space(what: str, reason: str) -> NotEnoughSpace:
     )
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Have a file, or the names in a folder, on the disk before going on."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

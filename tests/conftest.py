@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,13 @@ import pytest
 
 from featurestore import FeatureStore
 from featurestore.samples import make_samples
+
+
+@pytest.fixture(scope="session", autouse=True)
+def listening() -> None:
+    """Hear Ctrl-C, and so do the processes that tests start: a shell lets what it runs in the background ignore it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclass(frozen=True)
