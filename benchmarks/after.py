@@ -24,7 +24,7 @@ def run(bench: Bench) -> list[Finding]:
     """Measure one process and all cores, with both solvers."""
     source = data.extracted(bench.scratch, 6 if bench.quick else 483)
     chunks, held_out = npz_chunks(bench.scratch, source)
-    rows = [row for path in data.partitions(source, "extract") for row in data.chunk_rows(path)]
+    rows = data.rows(source, "extract")
     arms = {
         "notebook": lambda: by_notebook(bench.scratch, chunks, held_out),
         "bare": lambda: clock(lambda: arithmetic(rows, held_out, "incremental")),

@@ -95,6 +95,11 @@ def partitions(store: FeatureStore, stage: str) -> list[Path]:
     return sorted(store.path.glob(f"partitions/{stage}/*/*.parquet"))
 
 
+def rows(store: FeatureStore, stage: str) -> list[Row]:
+    """Return all rows of a stage, in the order of the images."""
+    return [row for path in partitions(store, stage) for row in chunk_rows(path)]
+
+
 def chunk_rows(path: Path) -> list[Row]:
     """Return all rows of a partition."""
     with PartitionFile(path) as file:

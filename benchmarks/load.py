@@ -51,7 +51,7 @@ def final_npz(scratch: Path, store: FeatureStore) -> Path:
     """Write the notebook's final file of the same codes."""
     path = scratch / f"{store.path.name}.npz"
     if not path.is_file():
-        rows = [row for chunk in data.partitions(store, "quantize") for row in data.chunk_rows(chunk)]
+        rows = data.rows(store, "quantize")
         notebook.save(path, [row.descriptors for row in rows], [row.filename for row in rows])
     return path
 

@@ -24,7 +24,7 @@ def run(bench: Bench) -> list[Finding]:
     """Measure the whole stage, with its reading, its checkpoints and its records."""
     source = data.extracted(bench.scratch, 6 if bench.quick else 483)
     train = {name for (name,) in source.sql("SELECT filename FROM images WHERE subset = 'train'").fetchall()}
-    rows = [row for path in data.partitions(source, "extract") for row in data.chunk_rows(path)]
+    rows = data.rows(source, "extract")
     drawn = [FitPca().draw(row) for row in rows if row.descriptors is not None and row.filename in train]
     arms = {
         "bare": lambda: clock(lambda: bare(drawn)),

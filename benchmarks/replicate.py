@@ -24,7 +24,7 @@ from featurestore.progress import Silent
 def replicate(source: FeatureStore, path: Path, n: int) -> None:
     """Make a store of ``n`` images: quantize is there, and what it was made from counts as pruned."""
     path.mkdir(parents=True)
-    rows = [row for chunk in data.partitions(source, "quantize") for row in data.chunk_rows(chunk)]
+    rows = data.rows(source, "quantize")
     with PartitionFile(data.partitions(source, "quantize")[0]) as file:
         layout = file.layout
     names = [f"copy-{i // len(rows):04d}/{rows[i % len(rows)].filename}" for i in range(n)]

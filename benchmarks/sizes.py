@@ -6,8 +6,9 @@ from pathlib import Path
 
 from pyarrow import parquet
 
-from benchmarks import data, notebook
+from benchmarks import data
 from benchmarks.after import npz_chunks
+from benchmarks.load import final_npz
 from benchmarks.measure import Bench, Finding, at_most
 from featurestore.partition import KEYPOINT_COLUMNS
 
@@ -18,7 +19,7 @@ def run(bench: Bench) -> list[Finding]:
     store = data.finished(bench.scratch, n)
     chunks, _ = npz_chunks(bench.scratch, data.extracted(bench.scratch, n))
     extracted, quantized = (column_bytes(data.partitions(store, stage)) for stage in ("extract", "quantize"))
-    final = final_npz(bench.scratch, data.partitions(store, "quantize"))
+    final = final_npz(bench.scratch, store)
     raw = sum(path.stat().st_size for path in chunks)
     return [
         at_most(f"descriptors of extract, of {raw / 1e6:.0f} MB of npz", [extracted["descriptors"] / raw], 0.7),
@@ -48,12 +49,3 @@ def column_bytes(paths: list[Path]) -> dict[str, int]:
 def keypoints(columns: dict[str, int]) -> int:
     """Return the bytes of the columns of keypoints."""
     return sum(columns[name] for name in KEYPOINT_COLUMNS)
-
-
-def final_npz(scratch: Path, quantized: list[Path]) -> Path:
-    """Write the notebook's final file with the store's codes."""
-    path = scratch / f"final-{len(quantized)}.npz"
-    if not path.is_file():
-        rows = [row for chunk in quantized for row in data.chunk_rows(chunk)]
-        notebook.save(path, [row.descriptors for row in rows], [row.filename for row in rows])
-    return path
