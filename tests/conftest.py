@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 
 from featurestore import FeatureStore
 from featurestore.samples import make_samples
+from tests.small import copy
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -48,7 +48,7 @@ def finished(samples: Samples, tmp_path_factory: pytest.TempPathFactory) -> Feat
 @pytest.fixture
 def store(finished: FeatureStore, tmp_path: Path) -> FeatureStore:
     """A finished store of one's own, to be changed at will."""
-    return FeatureStore(shutil.copytree(finished.path, tmp_path / "store"))
+    return copy(finished, tmp_path / "store")
 
 
 @pytest.fixture(scope="session")
@@ -61,7 +61,7 @@ def begun(samples: Samples, tmp_path_factory: pytest.TempPathFactory) -> Feature
 @pytest.fixture
 def fresh(begun: FeatureStore, tmp_path: Path) -> FeatureStore:
     """A store of one's own in which nothing was run yet."""
-    return FeatureStore(shutil.copytree(begun.path, tmp_path / "fresh"))
+    return copy(begun, tmp_path / "fresh")
 
 
 @pytest.fixture(scope="session")

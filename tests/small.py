@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,11 @@ def small_store(
     for stage, values in recipe.items():
         configure(store, stage, **values)
     return store
+
+
+def copy(store: FeatureStore, path: Path) -> FeatureStore:
+    """Return a store of one's own, to be changed at will."""
+    return FeatureStore(shutil.copytree(store.path, path))
 
 
 def configure(store: FeatureStore, stage: str, **values: Any) -> None:

@@ -22,6 +22,7 @@ from tests.small import (
     StopAfter,
     configure,
     context_of,
+    copy,
     current_model,
     digests,
     make_small,
@@ -47,10 +48,6 @@ def extracted(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Feature
     store = small_store(tmp_path_factory.mktemp("extracted") / "store", images, chunk_size=3)
     store.run("extract", workers=0)
     return store
-
-
-def copy(store: FeatureStore, path: Path) -> FeatureStore:
-    return FeatureStore(shutil.copytree(store.path, path))
 
 
 @pytest.fixture

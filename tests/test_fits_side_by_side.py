@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from concurrent.futures import BrokenExecutor, Future
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from featurestore.engines import InlineEngine, Task
 from featurestore.errors import EngineLost
 from featurestore.runner import Options, run, run_stage
 from featurestore.tasks import FitChunk
-from tests.small import StopAfter, configure, context_of, current_model, make_small, small_store
+from tests.small import StopAfter, configure, context_of, copy, current_model, make_small, small_store
 
 
 class Backwards(InlineEngine):
@@ -64,13 +63,13 @@ def extracted(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
 
 @pytest.fixture
 def store(extracted: FeatureStore, tmp_path: Path) -> FeatureStore:
-    return FeatureStore(shutil.copytree(extracted.path, tmp_path / "store"))
+    return copy(extracted, tmp_path / "store")
 
 
 @pytest.fixture(scope="module")
 def expected(extracted: FeatureStore, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The model of a fit that nobody disturbed."""
-    alone = FeatureStore(shutil.copytree(extracted.path, tmp_path_factory.mktemp("alone") / "store"))
+    alone = copy(extracted, tmp_path_factory.mktemp("alone") / "store")
     alone.run("fit_pca", workers=0)
     return str(current_model(alone, "fit_pca")["model_id"])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from featurestore.lock import exclusive
 from featurestore.partition import PartitionFile, Row
 from featurestore.storage import Root
 from tests.notebook import Images, write_chunk, write_chunks
-from tests.small import configure, make_small, rows_of, small_store
+from tests.small import configure, copy, make_small, rows_of, small_store
 
 N = 13  # images, in chunks of 5: 0-4, 5-9, 10-12
 
@@ -51,7 +50,7 @@ def empty(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> FeatureSt
 @pytest.fixture
 def theirs(empty: FeatureStore, tmp_path: Path) -> FeatureStore:
     """A store of the same images in which nothing was run."""
-    return FeatureStore(shutil.copytree(empty.path, tmp_path / "store"))
+    return copy(empty, tmp_path / "store")
 
 
 def chunks_with_descriptors(store: FeatureStore) -> list[int]:

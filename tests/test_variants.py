@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 from featurestore import FeatureStore
 from featurestore.errors import ConfigError, LossyDescriptors
 from featurestore.extractors import EXTRACTORS, Sift
-from tests.small import configure, current_model, digests, make_small, rows_of, small_store
+from tests.small import configure, copy, current_model, digests, make_small, rows_of, small_store
 
 STAGES = ["extract", "fit_pca", "project", "fit_scale", "quantize"]
 
@@ -30,7 +29,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
 @pytest.fixture
 def store(done: FeatureStore, tmp_path: Path) -> FeatureStore:
     """A finished store of one's own."""
-    return FeatureStore(shutil.copytree(done.path, tmp_path / "store"))
+    return copy(done, tmp_path / "store")
 
 
 def variants(store: FeatureStore) -> dict[str, str | None]:
