@@ -115,11 +115,13 @@ def write_arrow(answer: Answer, file: IO[bytes]) -> None:
 def _gathered(answer: Answer) -> Iterator[pa.Table]:
     """Yield the batches in tables of a size that a row group should have: batches of BLOBs have few rows."""
     held: list[pa.RecordBatch] = []
+    n_bytes = n_rows = 0
     for batch in answer.batches:
         held.append(batch)
-        if sum(b.nbytes for b in held) >= GROUP_BYTES or sum(map(len, held)) >= GROUP_ROWS:
+        n_bytes, n_rows = n_bytes + batch.nbytes, n_rows + len(batch)
+        if n_bytes >= GROUP_BYTES or n_rows >= GROUP_ROWS:
             yield pa.Table.from_batches(held, answer.schema)
-            held = []
+            held, n_bytes, n_rows = [], 0, 0
     if held:
         yield pa.Table.from_batches(held, answer.schema)
 

@@ -196,7 +196,7 @@ class FitRun:
             while waiting and waiting[0].chunk_id in parts:
                 part = parts.pop(waiting[0].chunk_id)
                 cast(JoinableLearner, fold.learner).join(part.state)
-                yield waiting.popleft(), list(part.image_ids)
+                yield waiting.popleft(), part.image_ids
 
     def _task(self, fold: _Fold, work: Work) -> FitChunk:
         assert work.input_path is not None

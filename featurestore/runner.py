@@ -250,8 +250,9 @@ class ChunkRun:
 
 def _take_images(todo: list[Work]) -> list[Work]:
     """Take the next chunks from the list: one, or as many as have no more than `NAMES` images."""
-    taken = [todo.pop(0)]
-    while todo and sum(work.n_images for work in taken) + todo[0].n_images <= NAMES:
+    taken, n_images = list[Work](), 0
+    while todo and (not taken or n_images + todo[0].n_images <= NAMES):
+        n_images += todo[0].n_images
         taken.append(todo.pop(0))
     return taken
 

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import sqlalchemy as sa
 
 from featurestore.catalog import arrow
@@ -104,7 +103,7 @@ def _notes(connection: sa.Connection, step: Step) -> list[str]:
     if unseen:
         new = f"{counted(unseen, 'image')} {'is' if unseen == 1 else 'are'} new to the model"
         notes.append(f"{new}; to learn what is new: featurestore run STORE {step.stage.name} --update")
-    held_out = int(np.count_nonzero(learning.leaked))
+    held_out = int(learning.leaked.sum())
     if held_out:
         notes.append(f"leakage: the model learnt from {counted(held_out, 'image')} that the split holds out today")
     return notes

@@ -72,7 +72,7 @@ class Learnt:
     """What was learnt from one chunk: the state of a learner that began anew, and which images it has seen."""
 
     state: Arrays
-    image_ids: tuple[int, ...]
+    image_ids: list[int]
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class FitChunk:
         for row in chain.from_iterable(self.blocks()):
             learner.learn(row)
             learnt.append(row.image_id)
-        return [Learnt(learner.state(), tuple(learnt))]
+        return [Learnt(learner.state(), learnt)]
 
     def split(self) -> list[Task[Learnt]]:
         """Return the task itself: no image can be left out of what is learnt."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from featurestore.engines.engine import T, Task, run_task
 from featurestore.errors import EngineLost
+from featurestore.interrupt import SIGNALS
 
 # Threads would compete with the workers beside them, and BLAS with several threads differs in the last bits.
 SINGLE_THREADED = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -24,8 +25,6 @@ KEEPING = {
     name: os.environ.get(name, str(size))
     for name, size in {"MALLOC_MMAP_THRESHOLD_": 128 << 20, "MALLOC_TRIM_THRESHOLD_": 512 << 20}.items()
 }
-
-ENDING = (signal.SIGINT, signal.SIGTERM)
 
 # What killed a worker stands in the row of its image; loky would print a page about it. An empty value says no.
 SILENT = {"PYTHONFAULTHANDLER": os.environ.get("PYTHONFAULTHANDLER", "")}
@@ -111,7 +110,7 @@ def _deaf_offspring() -> Iterator[None]:
 
     resource_tracker.ensure_running()  # which lets the signals through again, so not later
     # Held back and not ignored: what arrives meanwhile reaches the coordinator a moment later.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
     finally:
@@ -127,7 +126,7 @@ def begin_worker(parent: int) -> None:
     import cv2
     import threadpoolctl
 
-    for number in ENDING:
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(1)
     threadpoolctl.threadpool_limits(1)

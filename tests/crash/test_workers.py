@@ -17,8 +17,9 @@ import pytest
 
 from featurestore import FeatureStore
 from featurestore.engines import LocalEngine, Task, dispatch
-from featurestore.engines.local import ENDING, KEEPING
+from featurestore.engines.local import KEEPING
 from featurestore.errors import EngineLost
+from featurestore.interrupt import SIGNALS
 from featurestore.partition import Row
 from tests.crash.conftest import Ground
 from tests.crash.harness import ROOT, left_alive, photograph, run, sabotage
@@ -135,7 +136,7 @@ engine.close()
 
 def test_workers_are_deaf_from_their_first_moment() -> None:
     done = subprocess.run([sys.executable, "-c", FIRST], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == str(sorted(map(int, ENDING)))
+    assert done.stdout.strip() == str(sorted(map(int, SIGNALS)))
 
 
 class Keeping(Work):
