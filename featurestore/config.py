@@ -142,6 +142,8 @@ def _value(kind: Any, value: Any, field: dataclasses.Field[Any], where: str) -> 
         value = float(value) if abs(value) < 2**63 else value  # beyond, some have no float
     if type(value) is not kind:
         raise ConfigError(f"featurestore.toml: {where} is {value!r}, and should be {_KINDS[kind]}")
+    if type(value) is int and abs(value) >= 2**63:
+        raise ConfigError(f"featurestore.toml: {where} is too large; it has to be below 2^63")
     _check_range(value, field, where)
     return value
 

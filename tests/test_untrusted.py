@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from featurestore import FeatureStore
@@ -187,6 +187,7 @@ TOML_VALUES: st.SearchStrategy[Any] = st.sampled_from(
 )
 
 
+@example(line=32, value="9" * 400, noise=None, place=0)
 @settings(max_examples=150, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(line=st.integers(0, 40), value=TOML_VALUES, noise=st.none() | st.binary(max_size=8), place=st.integers(0, 1500))
 def test_no_recipe_is_more_than_one_line_of_error(
