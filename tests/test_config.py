@@ -60,6 +60,7 @@ def refused(table: dict[str, Any]) -> str:
         ({"label": 3}, "[recipe] label is 3, and should be text in quotes"),
         ({"whole": 1}, "[recipe] whole is 1, and should be true or false"),
         ({"count": [1]}, "[recipe] count is [1], and should be a whole number"),
+        ({"count": 10**400}, "[recipe] count is too large; it has to be below 2^63"),
         ({"kind": "odd"}, "[recipe] kind is 'odd', and can be plain or fancy"),
         ({"kind": ["plain"]}, "[recipe] kind is ['plain'], and can be plain or fancy"),
         ({"count": 0}, "[recipe] count is 0, and should be at least 1 and at most 10"),
