@@ -1,15 +1,14 @@
 """The catalog: opening it for one short transaction at a time, its schema, and asking it.
 
 DuckDB lets one process in at a time, so every transaction opens the file, commits and closes it, queued by an
-exclusive lock on a file beside it. That is how ``status`` and ``sql`` work while a ten-hour run goes on.
+exclusive lock on a file beside it. That is how ``status`` and ``sql`` work while a ten-hour run goes on. What opens it
+is an `Instance` that is kept for the next time.
 """
 
 from __future__ import annotations
 
 import atexit
 import threading
-import uuid
-import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,12 +18,11 @@ import duckdb
 import filelock
 import pyarrow as pa
 import sqlalchemy as sa
-from sqlalchemy.dialects import registry
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import NullPool
 
 from featurestore.at_exit import forget_overloads
 from featurestore.errors import CorruptFile, FormatError, StoreBusy
+from featurestore.instance import Instance, raw
 from featurestore.interrupt import held_back
 from featurestore.storage import CATALOG, FULL, Root, not_enough_space, room_on_disk
 
@@ -32,7 +30,6 @@ HEAD = "0001"  # the newest revision in migrations/versions; a test compares
 LOCK_SECONDS = 120.0
 # Whoever asks seldom comes last: with filelock's 0.05, three readers in a loop held up a writer for 5 s.
 POLL_SECONDS = 0.005
-registry.register("duckdb", "duckdb_engine", "Dialect")  # else SQLAlchemy searches all that is installed for it
 DAMAGE = (duckdb.IOException, duckdb.InternalException, duckdb.FatalException, duckdb.CatalogException)
 REMEDY = "make it anew from the store's other files: featurestore rebuild STORE"
 
@@ -46,6 +43,8 @@ class Catalog:
         """Take the catalog below ``root``; nothing is opened yet."""
         self._root = root
         self.path = root.local(CATALOG)
+        self._turn = threading.RLock()
+        self._instances: dict[bool, Instance] = {}  # for reading, and for writing
 
     @contextmanager
     def transaction(self) -> Iterator[sa.Connection]:
@@ -58,8 +57,8 @@ class Catalog:
         with (
             self._lock(),
             room_on_disk(CATALOG),
-            self._connect(read_only=False) as connection,
             _noticing_damage(self.path),
+            self._connect(read_only=False) as connection,
             connection.begin(),
         ):
             yield connection
@@ -76,7 +75,7 @@ class Catalog:
         if not self.path.is_file():
             raise CorruptFile(f"{self.path} is missing; {REMEDY}")
         with self._lock():
-            with self._connect(read_only=True) as connection, _noticing_damage(self.path):
+            with _noticing_damage(self.path), self._connect(read_only=True) as connection:
                 found = revision(connection)
                 refuse_newer(found)
                 if found is None:
@@ -93,19 +92,17 @@ class Catalog:
 
     @contextmanager
     def _connect(self, *, read_only: bool) -> Iterator[sa.Connection]:
-        options = {"config": {"threads": 1}, "read_only": read_only} if not read_only else {"read_only": True}
-        engine = self._make_engine(str(self.path), options)
-        with held_back(), _noticing_interrupts():
+        with self._turn, held_back(), _noticing_interrupts():
+            instance = self._instances.get(read_only)
+            if instance is None or not instance.is_open:
+                instance = self._instances[read_only] = Instance(threads=None if read_only else 1)
             try:
-                connection = engine.connect()
-            except DBAPIError as error:
-                raise _unopenable(self.path, error.orig) from error
-            with connection:
+                instance.attach(self.path, read_only=read_only)
+            except duckdb.Error as error:
+                instance.close()
+                raise _unopenable(self.path, error) from error
+            with instance.attached() as connection:
                 yield connection
-
-    @staticmethod
-    def _make_engine(database: str, options: dict[str, Any]) -> sa.Engine:
-        return sa.create_engine(f"duckdb:///{database}", poolclass=NullPool, connect_args=options)
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
@@ -160,13 +157,7 @@ class HeldCatalog(Catalog):
     def __init__(self, root: Root, path: Path | None = None) -> None:
         """Make an empty catalog in memory, or in the new file ``path``, with today's tables to come from `migrate`."""
         super().__init__(root)
-        self._turn = threading.RLock()
-        self._database = str(path) if path is not None else f":memory:{uuid.uuid4().hex}"
-        self._engine = self._make_engine(self._database, {"config": {"threads": 1}})
-        # Further connections to the same name in this process share what this one holds open.
-        self._anchor = self._engine.connect()
-        # Closed at the latest when nobody has it any more, or when the interpreter ends.
-        self._letting_go = weakref.finalize(self, _let_go, self._anchor, self._engine)
+        self._instance = Instance(path, threads=1)
 
     def __enter__(self) -> HeldCatalog:
         """Return the catalog."""
@@ -178,7 +169,7 @@ class HeldCatalog(Catalog):
 
     def close(self) -> None:
         """Let go of it; what was in memory is gone."""
-        self._letting_go()
+        self._instance.close()
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
@@ -193,11 +184,10 @@ class HeldCatalog(Catalog):
             CorruptFile: the file is damaged or not a DuckDB file.
             FormatError: it was made by a newer version.
         """
-        raw: Any = self._anchor.connection.dbapi_connection
         try:
-            raw.execute(f"ATTACH '{str(path).replace(chr(39), chr(39) * 2)}' AS taken (READ_ONLY)")
-            raw.execute("COPY FROM DATABASE taken TO memory")
-            raw.execute("DETACH taken")
+            self._instance.attach(path, "taken", read_only=True)
+            self._instance.execute("COPY FROM DATABASE taken TO memory")
+            self._instance.execute("DETACH taken")
         except duckdb.Error as error:
             raise _unopenable(path, error) from error
         self.migrate()
@@ -207,18 +197,13 @@ class HeldCatalog(Catalog):
 
     @contextmanager
     def _connect(self, *, read_only: bool) -> Iterator[sa.Connection]:
-        with self._engine.connect() as connection:
+        with self._instance.connect() as connection:
             yield connection
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
         with self._turn:
             yield
-
-
-def _let_go(anchor: sa.Connection, engine: sa.Engine) -> None:
-    anchor.close()
-    engine.dispose()
 
 
 def refuse_newer(found: str | None) -> None:
@@ -261,7 +246,7 @@ def _noticing_interrupts() -> Iterator[None]:
 def _unopenable(path: Path, error: BaseException | None) -> Exception:
     reason = (str(error).strip().splitlines() or ["unknown error"])[0]
     for text in FULL:
-        if text in reason:
+        if text in str(error):
             return not_enough_space(path.name, text)
     if "set lock" in reason.lower():
         return StoreBusy(f"{path} is open in a program that is not featurestore ({reason}); close it there")
@@ -295,13 +280,13 @@ def migrations_folder() -> Path:
 
 def arrow(connection: sa.Connection, query: str, parameters: Mapping[str, Any] | None = None) -> pa.Table:
     """Return a query's result as an Arrow table: 300 times faster than rows through SQLAlchemy."""
-    raw: Any = connection.connection.dbapi_connection
-    return raw.sql(query, params=dict(parameters or {})).to_arrow_table()
+    found: pa.Table = raw(connection).sql(query, params=dict(parameters or {})).to_arrow_table()
+    return found
 
 
 def insert_arrow(connection: sa.Connection, table: str, rows: pa.Table) -> None:
     """Append an Arrow table to a table of the catalog, by column name."""
-    raw: Any = connection.connection.dbapi_connection
-    raw.register("arrow_rows", rows)
+    duck = raw(connection)
+    duck.register("arrow_rows", rows)
     connection.execute(sa.text(f'INSERT INTO "{table}" BY NAME SELECT * FROM arrow_rows'))
-    raw.unregister("arrow_rows")  # not after an error: DuckDB would say no more than that the transaction is over
+    duck.unregister("arrow_rows")  # not after an error: DuckDB would say no more than that the transaction is over

@@ -25,6 +25,7 @@ from featurestore.catalog import arrow
 from featurestore.context import Context
 from featurestore.errors import ConfigError, DatasetError, LossyDescriptors
 from featurestore.extractors import Sift
+from featurestore.instance import raw
 from featurestore.ledger import record_file
 from featurestore.npz import NotebookFile
 from featurestore.partition import Row
@@ -178,10 +179,10 @@ def match(context: Context, files: list[NotebookFile]) -> Match:
         }
     )
     with context.catalog.reading() as connection:
-        raw: Any = connection.connection.dbapi_connection
-        raw.register("names", table)
+        duck = raw(connection)
+        duck.register("names", table)
         matched = arrow(connection, _MATCHED)
-        raw.register("matched", matched)
+        duck.register("matched", matched)
         chunks = arrow(connection, _CHUNKS).to_pylist()
     known, first = matched["image_id"].is_valid().to_numpy(), matched["first"].to_numpy()
     image_ids = np.where(first, matched["image_id"].fill_null(-1).to_numpy(), -1)

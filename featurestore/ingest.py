@@ -22,6 +22,7 @@ import sqlalchemy as sa
 
 from featurestore.catalog import Catalog, arrow, insert_arrow
 from featurestore.errors import CorruptFile, FormatError
+from featurestore.instance import raw
 from featurestore.ledger import upsert
 from featurestore.manifest import parse
 from featurestore.storage import Root, file_digest
@@ -119,10 +120,10 @@ def _check_new(added: pa.Table, name: str, *, first_new: int, next_chunk: int) -
 
 @contextmanager
 def _registered(connection: sa.Connection, name: str, table: pa.Table) -> Iterator[None]:
-    raw: Any = connection.connection.dbapi_connection
-    raw.register(name, table)
+    duck = raw(connection)
+    duck.register(name, table)
     yield
-    raw.unregister(name)  # not after an error: DuckDB would say no more than that the transaction is over
+    duck.unregister(name)  # not after an error: DuckDB would say no more than that the transaction is over
 
 
 def _delta(connection: sa.Connection, dataset: pa.Table, chunk_size: int) -> pa.Table:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import sqlalchemy as sa
 
+from featurestore.instance import attach, raw
 from featurestore.storage import room_on_disk
 
 SNAPSHOT = "snapshot"  # the copy's name in the connection that has it attached
@@ -24,15 +24,15 @@ def copy_catalog(connection: sa.Connection, path: Path) -> None:
     Raises:
         NotEnoughSpace: there is no room for it.
     """
-    raw: Any = connection.connection.dbapi_connection
     found = "SELECT path FROM duckdb_databases() WHERE database_name = current_database()"
     source = connection.execute(sa.text(found)).scalar_one()
     with room_on_disk(f"a copy of the catalog, {path},"):
         if source is None:  # of an older format, brought up to date in memory
             connection.commit()  # a database can't be let go of in the transaction that wrote it
-            raw.execute(f"ATTACH '{_spelt(path)}' AS {SNAPSHOT}")
-            raw.execute(f"COPY FROM DATABASE memory TO {SNAPSHOT}")
-            raw.execute(f"DETACH {SNAPSHOT}")
+            duck = raw(connection)
+            attach(duck, path, SNAPSHOT, read_only=False)
+            duck.execute(f"COPY FROM DATABASE memory TO {SNAPSHOT}")
+            duck.execute(f"DETACH {SNAPSHOT}")
             return
         shutil.copyfile(source, path)
         wal = Path(f"{source}.wal")  # what a writer that was killed had committed
@@ -40,10 +40,6 @@ def copy_catalog(connection: sa.Connection, path: Path) -> None:
             shutil.copyfile(wal, f"{path}.wal")
 
 
-def attach(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+def attach_copy(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
     """Attach the copy at ``path``, to be read only, under the name `SNAPSHOT`."""
-    connection.execute(f"ATTACH '{_spelt(path)}' AS {SNAPSHOT} (READ_ONLY)")
-
-
-def _spelt(path: Path) -> str:
-    return str(path).replace("'", "''")
+    attach(connection, path, SNAPSHOT, read_only=True)

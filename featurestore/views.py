@@ -19,7 +19,7 @@ from featurestore.catalog import arrow
 from featurestore.context import Context
 from featurestore.partition import Layout
 from featurestore.plan import Step, make_plan, resolve
-from featurestore.snapshot import SNAPSHOT, attach, copy_catalog
+from featurestore.snapshot import SNAPSHOT, attach_copy, copy_catalog
 from featurestore.stages import ChunkStage, FitStage, Stage
 from featurestore.vectors import make_descriptor_view, make_function
 
@@ -89,7 +89,7 @@ def make_views(context: Context, connection: duckdb.DuckDBPyConnection, text: st
         if tables:
             copy_catalog(catalog, copy)
     if tables:
-        attach(connection, copy)
+        attach_copy(connection, copy)
         _make_tables(connection, steps, tables)
     for name, table in made.items():
         connection.register(name, table)
