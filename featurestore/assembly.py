@@ -8,7 +8,8 @@ from typing import Any
 
 from featurestore.errors import CorruptFile
 from featurestore.ledger import check_partition, partition_name
-from featurestore.partition import FORMAT, Layout, PartitionFile, PartitionWriter, Row
+from featurestore.partition import FORMAT, Layout, PartitionFile, Row
+from featurestore.partition_writer import PartitionWriter
 from featurestore.plan import Step, Work
 from featurestore.records import versions
 from featurestore.storage import Root, room_on_disk

@@ -1,7 +1,7 @@
 """A partition: one Parquet file, one row per image, failed and empty images included.
 
 The descriptors of an image are one BLOB: n x dim values, row-major, little-endian. Keypoints are six list columns
-beside it. ``docs/format.md`` is the contract; this module is the only one that reads or writes it.
+beside it. ``docs/format.md`` is the contract; this module reads it, and `partition_writer` writes it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,6 @@ KEYPOINT = np.dtype(
     [("x", "<f4"), ("y", "<f4"), ("size", "<f4"), ("angle", "<f4"), ("response", "<f4"), ("octave", "<i4")]
 )
 KEYPOINT_COLUMNS = KEYPOINT.names or ()
-
-# Small enough that one image is read in milliseconds and a writer holds little; large enough to scan fast.
-ROW_GROUP_BYTES = 4 << 20
-ROW_GROUP_ROWS = 1024
 
 DTYPES = ("uint8", "float32")
 MOST_VALUES = 65_536  # in a descriptor
@@ -119,92 +115,6 @@ class RowDigest:
 
 def _canonical(value: Any) -> Any:
     return np.asarray(value, dtype="<f4").tobytes().hex() if isinstance(value, (np.ndarray, list)) else value
-
-
-class PartitionWriter:
-    """Writes rows to a Parquet file, a row group at a time."""
-
-    def __init__(self, path: Path, *, layout: Layout, manifest: Mapping[str, Any]) -> None:
-        """Open ``path`` for rows of ``layout``; the manifest gets its ``payload`` when the writer is closed."""
-        self._layout, self._manifest = layout, dict(manifest)
-        self._schema = layout.schema()
-        self._digest = RowDigest(str(manifest["input_payload"]))
-        self._rows: list[Row] = []
-        self._pending = 0
-        from pyarrow import parquet  # late: half as long to import as all of pyarrow, and `status` does without
-
-        self._writer = parquet.ParquetWriter(path, self._schema, **_parquet_options(layout))
-        self.payload = ""
-
-    def write(self, row: Row) -> None:
-        """Add the row of the next image."""
-        # As it will be read back: a failed image has no values of its own for the stage's columns, but the file has.
-        extra = {name: row.extra.get(name) for name, _ in self._layout.extra}
-        row = replace(row, extra=extra, keypoints=row.keypoints if self._layout.keypoints else None)
-        self._digest.update(row)
-        self._rows.append(row)
-        self._pending += 0 if row.descriptors is None else row.descriptors.nbytes
-        if self._pending >= ROW_GROUP_BYTES or len(self._rows) >= ROW_GROUP_ROWS:
-            self._flush()
-
-    def close(self) -> None:
-        """Write what is left, the manifest and the footer."""
-        self._flush()
-        self.payload = self._digest.hexdigest()
-        self._writer.add_key_value_metadata(
-            {
-                MANIFEST_KEY: json.dumps({**self._manifest, "payload": self.payload}, sort_keys=True),
-                "dim": str(self._layout.dim),
-                "dtype": self._layout.dtype,
-            }
-        )
-        self._writer.close()
-
-    def abandon(self) -> None:
-        """Close the file without finishing it; the caller removes it."""
-        try:
-            self._writer.close()
-        except OSError:  # the disk that was full is still full: the file is to be deleted anyway
-            pass
-
-    def _flush(self) -> None:
-        if self._rows:
-            self._writer.write_table(to_table(self._rows, self._layout))
-            self._rows, self._pending = [], 0
-
-
-def to_table(rows: Sequence[Row], layout: Layout) -> pa.Table:
-    """Return rows as one Arrow table with ``layout``'s columns."""
-    schema = layout.schema()
-    dtype = np.dtype(layout.dtype).newbyteorder("<")
-    columns: dict[str, Any] = {
-        "image_id": [row.image_id for row in rows],
-        "filename": [row.filename for row in rows],
-        "status": [row.status for row in rows],
-        "error": [row.error for row in rows],
-        "n_descriptors": [row.n_descriptors for row in rows],
-        # Copies: Arrow never lets go of a memoryview, and a run would end with everything it wrote in memory.
-        "descriptors": [None if r.descriptors is None else np.asarray(r.descriptors, dtype).tobytes() for r in rows],
-    }
-    if layout.keypoints:
-        for name in KEYPOINT_COLUMNS:
-            columns[name] = [None if row.keypoints is None else row.keypoints[name] for row in rows]
-    for name, _ in layout.extra:
-        columns[name] = [row.extra.get(name) for row in rows]
-    return pa.table([pa.array(columns[name], type=schema.field(name).type) for name in schema.names], schema=schema)
-
-
-def _parquet_options(layout: Layout) -> dict[str, Any]:
-    # A descriptor's bytes repeat nowhere: dictionaries and min/max statistics of them only cost time and footer.
-    leaves = [f"{name}.list.element" for name in KEYPOINT_COLUMNS] if layout.keypoints else []
-    return {
-        "compression": "zstd",
-        "compression_level": 1,
-        "use_dictionary": ["status", "error"],
-        "write_statistics": ["image_id", "n_descriptors"],
-        "column_encoding": dict.fromkeys(leaves, "BYTE_STREAM_SPLIT"),
-        "data_page_size": ROW_GROUP_BYTES,
-    }
 
 
 class PartitionFile:

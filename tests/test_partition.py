@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
-from featurestore import partition
+from featurestore import partition_writer
 from featurestore.errors import CorruptFile, FormatError, NotEnoughSpace
 from featurestore.partition import (
     FORMAT,
@@ -26,10 +26,10 @@ from featurestore.partition import (
     KEYPOINT_COLUMNS,
     Layout,
     PartitionFile,
-    PartitionWriter,
     Row,
     RowDigest,
 )
+from featurestore.partition_writer import PartitionWriter
 from featurestore.storage import Root, file_digest
 
 PLAIN = Layout(dim=4, dtype="uint8")
@@ -167,8 +167,8 @@ def test_every_value_of_a_row_counts() -> None:
 
 
 def test_row_groups_stay_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(partition, "ROW_GROUP_BYTES", 4000)
-    monkeypatch.setattr(partition, "ROW_GROUP_ROWS", 3)
+    monkeypatch.setattr(partition_writer, "ROW_GROUP_BYTES", 4000)
+    monkeypatch.setattr(partition_writer, "ROW_GROUP_ROWS", 3)
     sizes = [1, 1, 1, 1, 999, 1, 2000, 1]  # descriptors of 4 bytes
     rows = [Row(i, "a", "ok", None, np.zeros((n, 4), np.uint8), keypoints(n)) for i, n in enumerate(sizes)]
     write(tmp_path / "p", rows, PLAIN)
@@ -255,6 +255,22 @@ def test_a_partition_that_does_not_fit_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(NotEnoughSpace), Root(tmp_path).publishing("partitions/p.parquet") as temporary:
         write(temporary, rows, PLAIN)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.usefixtures("file_size_limit")
+def test_what_could_not_be_written_in_the_middle_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(partition_writer, "ROW_GROUP_ROWS", 1)
+    noise = np.random.default_rng(0).integers(0, 256, (50_000, 4), dtype=np.uint8)
+    writer = PartitionWriter(tmp_path / "p.parquet", layout=PLAIN, manifest=MANIFEST)
+    with pytest.raises(OSError, match="File too large"):  # at the latest when the row group after the next is full
+        for i in range(3):
+            writer.write(Row(i, "a", "ok", None, noise, keypoints(50_000)))
+    writer.abandon()
+
+
+def test_more_than_a_row_group_can_hold_is_refused() -> None:
+    with pytest.raises(ValueError, match="2147483648 values in one row group"):
+        partition_writer._places([2**30, None, 2**30])
 
 
 def test_what_was_written_is_let_go(tmp_path: Path) -> None:

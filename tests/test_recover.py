@@ -10,7 +10,8 @@ import pytest
 
 from featurestore import FeatureStore
 from featurestore.models import read_arrays, write_arrays
-from featurestore.partition import PartitionFile, PartitionWriter
+from featurestore.partition import PartitionFile
+from featurestore.partition_writer import PartitionWriter
 from tests.catalogs import change, rows, tables
 from tests.tampering import partition_manifest, rewrite_partition
 

@@ -1,0 +1,163 @@
+"""Writing a partition, a row group at a time, on a thread of its own.
+
+What takes time of it, digesting, compressing and writing, lets go of the interpreter: meanwhile the next rows are made.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from featurestore.partition import KEYPOINT, KEYPOINT_COLUMNS, MANIFEST_KEY, Layout, Row, RowDigest
+
+# Small enough that one image is read in milliseconds and a writer holds little; large enough to scan fast.
+ROW_GROUP_BYTES = 4 << 20
+ROW_GROUP_ROWS = 1024
+
+
+class PartitionWriter:
+    """Writes rows to a Parquet file. It holds two row groups: one that fills, and one that is being written."""
+
+    def __init__(self, path: Path, *, layout: Layout, manifest: Mapping[str, Any]) -> None:
+        """Open ``path`` for rows of ``layout``; the manifest gets its ``payload`` when the writer is closed."""
+        self._layout, self._manifest = layout, dict(manifest)
+        self._digest = RowDigest(str(manifest["input_payload"]))
+        self._rows: list[Row] = []
+        self._pending = 0
+        from pyarrow import parquet  # late: half as long to import as all of pyarrow, and `status` does without
+
+        self._writer = parquet.ParquetWriter(path, layout.schema(), **_parquet_options(layout))
+        self._thread = ThreadPoolExecutor(1)
+        self._writing: Future[None] | None = None
+        self.payload = ""
+
+    def write(self, row: Row) -> None:
+        """Add the row of the next image. What could not be written may be raised by a later call.
+
+        Raises:
+            OSError: the disk is full, or fails.
+        """
+        # As it will be read back: a failed image has no values of its own for the stage's columns, but the file has.
+        extra = {name: row.extra.get(name) for name, _ in self._layout.extra}
+        self._rows.append(replace(row, extra=extra, keypoints=row.keypoints if self._layout.keypoints else None))
+        self._pending += 0 if row.descriptors is None else row.descriptors.nbytes
+        if self._pending >= ROW_GROUP_BYTES or len(self._rows) >= ROW_GROUP_ROWS:
+            self._flush()
+
+    def close(self) -> None:
+        """Write what is left, the manifest and the footer.
+
+        Raises:
+            OSError: the disk is full, or fails.
+        """
+        self._flush()
+        self._wait()
+        self._thread.shutdown()
+        self.payload = self._digest.hexdigest()
+        self._writer.add_key_value_metadata(
+            {
+                MANIFEST_KEY: json.dumps({**self._manifest, "payload": self.payload}, sort_keys=True),
+                "dim": str(self._layout.dim),
+                "dtype": self._layout.dtype,
+            }
+        )
+        self._writer.close()
+
+    def abandon(self) -> None:
+        """Close the file without finishing it; the caller removes it."""
+        self._thread.shutdown()
+        try:
+            self._writer.close()
+        except OSError:  # the disk that was full is still full: the file is to be deleted anyway
+            pass
+
+    def _flush(self) -> None:
+        if self._rows:
+            self._wait()
+            self._writing = self._thread.submit(self._write_group, self._rows)
+            self._rows, self._pending = [], 0
+
+    def _wait(self) -> None:
+        if self._writing is not None:
+            self._writing.result()
+
+    def _write_group(self, rows: list[Row]) -> None:
+        for row in rows:
+            self._digest.update(row)
+        self._writer.write_table(to_table(rows, self._layout))
+
+
+def to_table(rows: Sequence[Row], layout: Layout) -> pa.Table:
+    """Return rows as one Arrow table with ``layout``'s columns."""
+    schema = layout.schema()
+    dtype = np.dtype(layout.dtype).newbyteorder("<")
+    columns: dict[str, Any] = {
+        "image_id": [row.image_id for row in rows],
+        "filename": [row.filename for row in rows],
+        "status": [row.status for row in rows],
+        "error": [row.error for row in rows],
+        "n_descriptors": [row.n_descriptors for row in rows],
+        **{name: [row.extra.get(name) for row in rows] for name, _ in layout.extra},
+    }
+    arrays = {name: pa.array(values, type=schema.field(name).type) for name, values in columns.items()}
+    matrices = [None if r.descriptors is None else np.asarray(r.descriptors, dtype).reshape(-1) for r in rows]
+    arrays["descriptors"] = _blobs(matrices)
+    if layout.keypoints:
+        keypoints = _joined([row.keypoints for row in rows], KEYPOINT)
+        lengths = [None if row.keypoints is None else len(row.keypoints) for row in rows]
+        for name in KEYPOINT_COLUMNS:
+            arrays[name] = _lists(np.ascontiguousarray(keypoints[name]), lengths)
+    return pa.table([arrays[name] for name in schema.names], schema=schema)
+
+
+def _blobs(matrices: Sequence[NDArray[Any] | None]) -> pa.Array:
+    """Return each array's bytes as a BLOB."""
+    parts = [None if matrix is None else matrix.view(np.uint8) for matrix in matrices]
+    validity, offsets = _places([None if part is None else len(part) for part in parts])
+    data = pa.py_buffer(_joined(parts, np.dtype(np.uint8)))
+    return pa.Array.from_buffers(pa.binary(), len(parts), [validity, offsets, data])
+
+
+def _lists(values: NDArray[Any], lengths: Sequence[int | None]) -> pa.Array:
+    """Return values as lists of these lengths, None for no list at all."""
+    kind = pa.from_numpy_dtype(values.dtype)
+    child = pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)])
+    return pa.Array.from_buffers(pa.list_(kind), len(lengths), list(_places(lengths)), children=[child])
+
+
+def _places(lengths: Sequence[int | None]) -> tuple[pa.Buffer, pa.Buffer]:
+    """Return Arrow's buffers for things of these lengths, one after the other: which are there, and where each begins.
+
+    Raises:
+        ValueError: they are 2 GiB or more, and Arrow counts in int32.
+    """
+    there = np.array([length is not None for length in lengths], bool)
+    offsets = np.cumsum([0, *(length or 0 for length in lengths)])
+    if offsets[-1] > np.iinfo(np.int32).max:
+        raise ValueError(f"{offsets[-1]} values in one row group")
+    return pa.py_buffer(np.packbits(there, bitorder="little")), pa.py_buffer(offsets.astype(np.int32))
+
+
+def _joined(arrays: Sequence[NDArray[Any] | None], dtype: np.dtype[Any]) -> NDArray[Any]:
+    return np.concatenate([np.empty(0, dtype), *(array for array in arrays if array is not None)])
+
+
+def _parquet_options(layout: Layout) -> dict[str, Any]:
+    # A descriptor's bytes repeat nowhere: dictionaries and min/max statistics of them only cost time and footer.
+    leaves = [f"{name}.list.element" for name in KEYPOINT_COLUMNS] if layout.keypoints else []
+    return {
+        "compression": "zstd",
+        "compression_level": 1,
+        "use_dictionary": ["status", "error"],
+        "write_statistics": ["image_id", "n_descriptors"],
+        "column_encoding": dict.fromkeys(leaves, "BYTE_STREAM_SPLIT"),
+        "data_page_size": ROW_GROUP_BYTES,
+    }
