@@ -8,7 +8,7 @@ import resource
 import signal
 import tracemalloc
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ def _one(layout: Layout) -> tuple[NDArray[Any], NDArray[Any]]:
     return np.full((1, layout.dim), 9, layout.dtype), keypoints(1)
 
 
-def write(path: Path, rows: list[Row], layout: Layout, manifest: dict[str, Any] | None = None) -> PartitionWriter:
+def write(path: Path, rows: Iterable[Row], layout: Layout, manifest: dict[str, Any] | None = None) -> PartitionWriter:
     writer = PartitionWriter(path, layout=layout, manifest={**MANIFEST, **(manifest or {})})
     for row in rows:
         writer.write(row)
@@ -261,11 +261,10 @@ def test_a_partition_that_does_not_fit_leaves_nothing(tmp_path: Path) -> None:
 def test_what_could_not_be_written_in_the_middle_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(partition_writer, "ROW_GROUP_ROWS", 1)
     noise = np.random.default_rng(0).integers(0, 256, (50_000, 4), dtype=np.uint8)
-    writer = PartitionWriter(tmp_path / "p.parquet", layout=PLAIN, manifest=MANIFEST)
-    with pytest.raises(OSError, match="File too large"):  # at the latest when the row group after the next is full
-        for i in range(3):
-            writer.write(Row(i, "a", "ok", None, noise, keypoints(50_000)))
-    writer.abandon()
+    rows = iter([Row(i, "a", "ok", None, noise, keypoints(50_000)) for i in range(9)])
+    with pytest.raises(OSError, match="File too large"):
+        write(tmp_path / "p", rows, PLAIN)
+    assert len(list(rows)) == 7  # told when the row group after the one that did not fit was full
 
 
 def test_more_than_a_row_group_can_hold_is_refused() -> None:
