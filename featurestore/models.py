@@ -52,7 +52,7 @@ def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], manifest: Mappi
     """Write arrays and their manifest to ``path``."""
     text = json.dumps({"format": FORMAT, **manifest}, sort_keys=True).encode()
     with path.open("wb") as file:
-        np.savez_compressed(file, **{MANIFEST: np.frombuffer(text, np.uint8)}, **arrays)  # type: ignore[arg-type]
+        np.savez(file, **{MANIFEST: np.frombuffer(text, np.uint8)}, **arrays)  # type: ignore[arg-type]
 
 
 def read_arrays(path: Path) -> tuple[Arrays, dict[str, Any]]:
