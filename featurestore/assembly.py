@@ -1,4 +1,7 @@
-"""One chunk being put together: rows come in any order and are written in the order of the images."""
+"""One chunk being put together: rows come in any order and are written in the order of the images.
+
+Or a worker writes the whole partition, into the temporary file that is here for it.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,8 @@ from contextlib import ExitStack
 from typing import Any
 
 from featurestore.errors import CorruptFile
-from featurestore.ledger import check_partition, partition_name
-from featurestore.partition import FORMAT, Layout, PartitionFile, Row
+from featurestore.ledger import check_partition
+from featurestore.partition import FORMAT, Layout, PartitionFile, Row, partition_name
 from featurestore.partition_writer import PartitionWriter
 from featurestore.plan import Step, Work
 from featurestore.records import versions
@@ -47,24 +50,22 @@ class Assembly:
     """A partition in progress, in a temporary file beside its place."""
 
     def __init__(self, root: Root, work: Work, *, layout: Layout, manifest: Mapping[str, Any]) -> None:
-        """Open the temporary file; where only some images are made again, the other rows come from the old file."""
-        self._root, self._work, self._manifest = root, work, manifest
+        """Name the temporary file; where only some images are made again, the other rows come from the old file."""
+        self._root, self._work, self.layout, self.manifest = root, work, layout, manifest
         self._ready: dict[int, Row] = {}
         self._position = 0
         self.held_bytes = 0  # of descriptors whose turn has not come
         self._stack = ExitStack()
-        path = self._stack.enter_context(root.temporary(self._name("new")))
-        self._path = path
+        self.path = self._stack.enter_context(root.temporary(self._name("new")))
+        self._writer: PartitionWriter | None = None
+        self._payload = ""
         self._old: Iterator[Row] | None = None
         if work.redo is not None and work.old_path is not None:
             old = self._stack.enter_context(PartitionFile(root.local(work.old_path)))
             self._old = old.rows()
-        with room_on_disk(path.name):
-            self._writer = PartitionWriter(path, layout=layout, manifest=manifest)
-        self._stack.callback(self._writer.abandon)
 
     def _name(self, payload: str) -> str:
-        return partition_name(self._manifest["stage"], self._manifest["variant"], self._work.chunk_id, payload)
+        return partition_name(self.manifest["stage"], self.manifest["variant"], self._work.chunk_id, payload)
 
     @property
     def complete(self) -> bool:
@@ -79,6 +80,9 @@ class Assembly:
         """
         self._ready.update((row.image_id, row) for row in rows)
         with room_on_disk(self._name("*")):
+            if self._writer is None:
+                self._writer = PartitionWriter(self.path, layout=self.layout, manifest=self.manifest)
+                self._stack.callback(self._writer.abandon)
             while not self.complete and (row := self._next()) is not None:
                 self._writer.write(row)
                 self._position += 1
@@ -95,6 +99,10 @@ class Assembly:
             return row
         return next(self._old)
 
+    def take_over(self, payload: str) -> None:
+        """Take what a worker has written to `path`; ``payload`` names its rows."""
+        self._position, self._payload = self._work.n_images, payload
+
     def finish(self) -> None:
         """Write the end of the file, once it is `complete`. What is left to do is to `publish` it.
 
@@ -102,16 +110,17 @@ class Assembly:
             NotEnoughSpace: the disk is full.
         """
         with room_on_disk(self._name("*")):
-            if not self._writer.payload:
+            if self._writer is not None and not self._payload:
                 self._writer.close()
+                self._payload = self._writer.payload
 
     def publish(self) -> str:
         """Give the file its final name, and return it. A file of that name with the same rows is left as it is."""
         with self._stack, room_on_disk(self._name("*")):
             self.finish()
-            name = self._name(self._writer.payload)
+            name = self._name(self._payload)
             if not self._is_there(name):
-                self._root.publish(self._path, name)
+                self._root.publish(self.path, name)
         return name
 
     def _is_there(self, name: str) -> bool:

@@ -19,16 +19,11 @@ from featurestore.errors import CorruptFile
 from featurestore.index import check_index, index_name, is_index
 from featurestore.manifest import MODEL, PARTITION, check
 from featurestore.models import IMAGES, from_bitmap, model_id, read_arrays
-from featurestore.partition import PartitionFile, RowDigest
+from featurestore.partition import PartitionFile, RowDigest, partition_name
 from featurestore.storage import Root, file_digest
 from featurestore.tables import Base, Model, Partition, Result, TrainingImage, Variant
 
 FACTS = ("image_id", "status", "error", "n_descriptors", "width", "height", "n_clipped")
-
-
-def partition_name(stage: str, variant: str, chunk_id: int, payload: str) -> str:
-    """Return the name of a partition below the root."""
-    return f"partitions/{stage}/{variant}/chunk-{chunk_id:06d}-{payload}.parquet"
 
 
 def model_name(stage: str, variant: str, identity: str) -> str:

@@ -34,6 +34,11 @@ MOST_VALUES = 65_536  # in a descriptor
 UNREADABLE = (OSError, pa.ArrowException, ValueError, TypeError, AttributeError)
 
 
+def partition_name(stage: str, variant: str, chunk_id: int, payload: str) -> str:
+    """Return the name of a partition below the root."""
+    return f"partitions/{stage}/{variant}/chunk-{chunk_id:06d}-{payload}.parquet"
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """What one stage made of one image.

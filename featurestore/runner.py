@@ -23,7 +23,7 @@ from featurestore.plan import StagePlan, Work, chunk_list, make_plan, resolve
 from featurestore.progress import StageSummary
 from featurestore.records import recorded_run
 from featurestore.stages import Arrays, ChunkStage, Extract, FitStage, TransformStage
-from featurestore.tasks import ImageBlock, RowBlock
+from featurestore.tasks import ImageBlock, WholeChunk, Written, row_blocks
 
 TASK_SECONDS = 0.5  # a task of about this length costs little to hand out, and little to lose
 MAX_BLOCK = 64  # images in a task
@@ -72,8 +72,11 @@ def run(context: Context, options: Options) -> list[StageSummary]:
     try:
         with threadpoolctl.threadpool_limits(1):
             summaries = [run_stage(context, engine, options, name) for name in names]
-    finally:
+    except BaseException:
         engine.close()
+        context.root.sweep()  # workers may have begun on another file before they were ended
+        raise
+    engine.close()
     return [summary for summary in summaries if summary is not None]
 
 
@@ -178,10 +181,12 @@ class ChunkRun:
         # It goes to the workers with every task, and which images it learnt from is not their concern.
         return {name: array for name, array in arrays.items() if name != IMAGES}
 
-    def _tasks(self) -> Iterator[Task[Row]]:
+    def _tasks(self) -> Iterator[Task[Any]]:
         if not isinstance(self._stage, Extract):
+            # A worker that writes what it makes hands no rows on; but it takes several chunks to keep all of them busy.
+            whole = 0 < 2 * self._engine.workers <= len(self._plan.todo)
             for work in self._plan.todo:
-                yield from self._row_blocks(work)
+                yield from self._transformations(work, whole=whole)
             return
         todo = list(self._plan.todo)
         while todo:
@@ -210,31 +215,44 @@ class ChunkRun:
         spent = (time.perf_counter() - self._started) * max(self._workers, 1)
         return max(1, min(MAX_BLOCK, int(TASK_SECONDS * done / spent))) if done else 1
 
-    def _row_blocks(self, work: Work) -> Iterator[Task[Row]]:
+    def _transformations(self, work: Work, *, whole: bool) -> Iterator[Task[Any]]:
         assert isinstance(self._stage, TransformStage)
         assert self._model is not None
         assert work.input_path is not None
         path = self._context.root.local(work.input_path)
-        with PartitionFile(path) as file:
-            sizes = file.row_group_sizes()
-        for group, size in enumerate(sizes):
-            yield RowBlock(self._stage, work.chunk_id, self._model, path, group, 0, size)
+        if not whole:
+            yield from row_blocks(self._stage, work.chunk_id, self._model, path)
+            return
+        assembly = self._assembly(work)
+        yield WholeChunk(
+            self._stage, work.chunk_id, self._model, path, assembly.path, assembly.layout, assembly.manifest
+        )
 
-    def _take(self, task: Task[Row], rows: list[Row]) -> None:
+    def _take(self, task: Task[Any], results: list[Any]) -> None:
         work = self._work[task.chunk_id]
-        if work.chunk_id not in self._open:
-            self._open[work.chunk_id] = self._begin(work)
-        assembly = self._open[work.chunk_id]
-        self._statuses.update(row.status for row in rows)
-        self._counts["n_images"] += len(rows)
-        self._counts["n_descriptors"] += sum(row.n_descriptors for row in rows)
-        assembly.add(rows)
+        assembly = self._assembly(work)
+        match results:
+            case [Written() as written]:
+                assembly.take_over(written.payload)
+                statuses, n_descriptors = written.statuses, written.n_descriptors
+            case rows:
+                assembly.add(rows)
+                statuses = Counter(row.status for row in rows)
+                n_descriptors = sum(row.n_descriptors for row in rows)
+        self._statuses.update(statuses)
+        self._counts["n_images"] += statuses.total()
+        self._counts["n_descriptors"] += n_descriptors
         if assembly.complete:
             del self._open[work.chunk_id]
             values = record_file(self._context.root, self._context.catalog, assembly.publish())
             self._counts["n_chunks"] += 1
             self._counts["n_bytes"] += values["n_bytes"]
-        self._context.reporter.advance(len(rows))
+        self._context.reporter.advance(statuses.total())
+
+    def _assembly(self, work: Work) -> Assembly:
+        if work.chunk_id not in self._open:
+            self._open[work.chunk_id] = self._begin(work)
+        return self._open[work.chunk_id]
 
     def _begin(self, work: Work) -> Assembly:
         reads, origin = None, "run"

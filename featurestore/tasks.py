@@ -1,19 +1,23 @@
-"""The units of work: a block of images that a worker turns into rows, and a chunk that a fit learns from.
+"""The units of work: a block of images that a worker turns into rows, or a chunk that it transforms or learns from.
 
 Tasks are frozen and picklable, and carry all they need: workers open neither the catalog nor the recipe.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 from featurestore.engines.engine import Task
 from featurestore.errors import EngineLost
-from featurestore.partition import PartitionFile, Row
+from featurestore.partition import Layout, PartitionFile, Row, partition_name
+from featurestore.partition_writer import PartitionWriter
 from featurestore.stages import Arrays, Extract, FitStage, TransformStage
+from featurestore.storage import room_on_disk
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,72 @@ class RowBlock:
         with PartitionFile(self.path) as file:
             rows = islice(file.rows([self.row_group], without=["descriptors"]), self.start, self.stop)
             return [_crashed(row.image_id, row.filename, reason) for row in rows]
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a worker tells of a partition that it has written."""
+
+    payload: str
+    statuses: Counter[str]  # of its rows
+    n_descriptors: int
+
+
+@dataclass(frozen=True)
+class WholeChunk:
+    """A partition to be transformed by the worker that writes the result, so that no rows go from process to process.
+
+    ``target`` is a temporary file; whoever handed out the task publishes or removes it.
+    """
+
+    stage: TransformStage
+    chunk_id: int
+    model: Arrays
+    path: Path
+    target: Path
+    layout: Layout
+    manifest: Mapping[str, Any]
+
+    def run(self) -> list[Written]:
+        """Write the partition.
+
+        Raises:
+            NotEnoughSpace: the disk is full.
+        """
+        statuses, n_descriptors = Counter[str](), 0
+        name = partition_name(self.stage.name, self.manifest["variant"], self.chunk_id, "*")
+        with room_on_disk(name), PartitionFile(self.path) as file:
+            writer = PartitionWriter(self.target, layout=self.layout, manifest=self.manifest)
+            try:
+                for row in file.rows():
+                    made = self.stage.transform(row, self.model)
+                    writer.write(made)
+                    statuses[made.status] += 1
+                    n_descriptors += made.n_descriptors
+                writer.close()
+            except BaseException:
+                writer.abandon()
+                raise
+        return [Written(writer.payload, statuses, n_descriptors)]
+
+    def split(self) -> list[Task[Any]]:
+        """Return one task a row group, whose rows come back; of a single row group, one a row."""
+        blocks = self._blocks()
+        return list(blocks) if len(blocks) > 1 else blocks[0].split()
+
+    def crashed(self, reason: str) -> list[Any]:
+        """Return a row of status ``crashed``."""
+        return [row for block in self._blocks() for row in block.crashed(reason)]
+
+    def _blocks(self) -> list[RowBlock]:
+        return row_blocks(self.stage, self.chunk_id, self.model, self.path)
+
+
+def row_blocks(stage: TransformStage, chunk_id: int, model: Arrays, path: Path) -> list[RowBlock]:
+    """Return the rows of a partition as one task a row group."""
+    with PartitionFile(path) as file:
+        sizes = file.row_group_sizes()
+    return [RowBlock(stage, chunk_id, model, path, group, 0, size) for group, size in enumerate(sizes)]
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,18 @@
-"""The file names of several chunks are read at once, and every chunk gets its own."""
+"""How the work of a stage is cut: which file names are read at once, and what is handed to a worker."""
 
 from __future__ import annotations
 
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
 
 from featurestore import runner
+from featurestore.engines import InlineEngine, Task
+from featurestore.engines.engine import T
 from featurestore.plan import Work
-from tests.small import digests, make_small, small_store
+from featurestore.runner import Options, run_stage
+from tests.small import context_of, digests, make_small, small_store
 
 
 def work(chunk_id: int, n_images: int) -> Work:
@@ -46,3 +50,60 @@ def test_how_many_are_read_at_once_changes_nothing(tmp_path: Path, monkeypatch: 
     make_small(images, n=9)
     with_one_failed.run("extract", workers=0, retry_failed=True)
     assert digests(with_one_failed, "partitions/extract/**/*") == before
+
+
+class Watched(InlineEngine):
+    """An engine that says it has workers, and notes what they were handed."""
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self.handed: list[str] = []
+
+    def submit(self, task: Task[T]) -> Future[list[T]]:
+        self.handed.append(type(task).__name__)
+        return super().submit(task)
+
+
+@pytest.mark.parametrize(
+    ("workers", "kind"), [(0, "RowBlock"), (1, "WholeChunk"), (2, "RowBlock")], ids=["inline", "few", "many"]
+)
+def test_workers_write_whole_partitions_where_there_are_enough_for_all(tmp_path: Path, workers: int, kind: str) -> None:
+    images = tmp_path / "images"
+    make_small(images, n=9)
+    (images / "002.png").unlink()
+    expected = small_store(tmp_path / "expected", images, chunk_size=4)
+    expected.run(workers=0)
+    store = small_store(tmp_path / "store", images, chunk_size=4)
+    store.run("extract", "fit_pca", workers=0)
+    engine, context = Watched(workers), context_of(store)
+    summary = run_stage(context, engine, Options(("project",), workers=workers), "project")
+    assert engine.handed == [kind] * 3
+    assert summary is not None
+    assert (summary.n_images, summary.n_chunks, dict(summary.statuses)) == (9, 3, {"ok": 8, "missing": 1})
+    counted = expected.sql("SELECT sum(n_descriptors) FROM projected").fetchall()
+    assert [(summary.n_descriptors,)] == counted
+    assert digests(store, "partitions/project/**/*") == digests(expected, "partitions/project/**/*")
+
+
+class Hasty(InlineEngine):
+    """An engine whose worker begins on one more file while the run is being stopped."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def submit(self, task: Task[T]) -> Future[list[T]]:
+        raise KeyboardInterrupt
+
+    def close(self) -> None:
+        (self._folder / ".tmp-0123456789ab-chunk-000001-new.parquet").touch()
+
+
+def test_what_workers_begin_while_a_run_is_stopped_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = tmp_path / "images"
+    make_small(images, n=2)
+    store = small_store(tmp_path / "store", images)
+    monkeypatch.setattr(runner, "open_engine", lambda workers: Hasty(store.path / "partitions"))
+    (store.path / "partitions").mkdir(exist_ok=True)
+    with pytest.raises(KeyboardInterrupt):
+        store.run("extract", workers=1)
+    assert not list(store.path.rglob(".tmp-*"))

@@ -31,7 +31,7 @@ class _Flight(Generic[T]):
 
 
 def dispatch(engine: Engine, tasks: Iterable[Task[T]]) -> Iterator[tuple[Task[T], list[T]]]:
-    """Yield every task with its results, in the order they finish.
+    """Yield every task with its results, in the order they finish; of one that kills its worker, the parts instead.
 
     Raises:
         EngineLost: workers die without any work, or can't be started.
@@ -78,20 +78,25 @@ def _run_suspects(engine: Engine, flight: _Flight[T]) -> Iterator[tuple[Task[T],
     flight.futures.clear()
     engine.restart()
     for future, (_, task) in suspects:
-        finished = future.done() and not future.cancelled() and future.exception() is None
-        yield task, future.result() if finished else _run_alone(engine, task)
+        if future.done() and not future.cancelled() and future.exception() is None:
+            yield task, future.result()
+        else:
+            yield from _run_alone(engine, task)
 
 
-def _run_alone(engine: Engine, task: Task[T]) -> list[T]:
+def _run_alone(engine: Engine, task: Task[T]) -> Iterator[tuple[Task[T], list[T]]]:
     try:
-        return engine.submit(task).result()
+        found = engine.submit(task).result()
     except DEATHS as error:
         engine.restart()
         parts = task.split()
         if len(parts) > 1:
-            return [result for part in parts for result in _run_alone(engine, part)]
+            for part in parts:
+                yield from _run_alone(engine, part)
+            return
         _refuse_dead_engine(engine)
-        return task.crashed(_cause(error))
+        found = task.crashed(_cause(error))
+    yield task, found
 
 
 @dataclass(frozen=True)

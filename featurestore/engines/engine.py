@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 class Task(Protocol[T]):
-    """What engines run: work on one chunk that results in a list, of a row for each image or of what a fit learnt."""
+    """What engines run: work on one chunk. Its results are a row for each image, or what was made of all of them."""
 
     @property
     def chunk_id(self) -> int:
@@ -21,7 +21,7 @@ class Task(Protocol[T]):
         ...
 
     def split(self) -> list[Task[T]]:
-        """Return the same work as one task an image, so that a crash can be blamed on one."""
+        """Return the same work as smaller tasks, down to one an image, so that a crash can be blamed on one."""
         ...
 
     def crashed(self, reason: str) -> list[T]:

@@ -24,14 +24,15 @@ CODES = {"SIGINT": 130, "SIGTERM": 143}
 
 def test_a_run_is_stopped_in_order_wherever_it_is(ground: Ground, tmp_path: Path) -> None:
     store, log, mark = ground.store(tmp_path / "store"), tmp_path / "log", uuid.uuid4().hex
-    verb = ("run", store, "--workers", "2")
-    stops: list[tuple[str, str, dict[str, Any]]] = [
-        ("SIGINT", "extract", {"stage": "extract", "seconds": 0.1}),  # while workers start
-        ("SIGTERM", "extract", {"points": ["published partitions/extract"]}),
-        ("SIGINT", "fit_pca", {"points": ["renamed models/fit_pca/state.npz"]}),
-        ("SIGINT", "quantize", {"points": ["uncommitted partitions/quantize"]}),
+    stops: list[tuple[str, str, str, dict[str, Any]]] = [
+        ("SIGINT", "extract", "2", {"stage": "extract", "seconds": 0.1}),  # while workers start
+        ("SIGTERM", "extract", "2", {"points": ["published partitions/extract"]}),
+        ("SIGINT", "fit_pca", "2", {"points": ["renamed models/fit_pca/state.npz"]}),
+        ("SIGINT", "project", "1", {"points": ["written partitions/project"]}),  # while the worker writes the next
+        ("SIGINT", "quantize", "2", {"points": ["uncommitted partitions/quantize"]}),
     ]
-    for name, stage, plan in stops:
+    for name, stage, workers, plan in stops:
+        verb = ("run", store, "--workers", workers)
         ended = sabotage(log, plan.pop("points", ()), *verb, mark=mark, signal=name, **plan)
         assert ended.code == CODES[name], (name, stage, ended)
         assert ended.err.strip() == f"stopped; whatever was finished is kept. To go on: featurestore run {store}"

@@ -70,6 +70,27 @@ def test_only_the_images_that_kill_are_lost(ground: Ground, tmp_path: Path) -> N
     assert photograph(path) == ground.expected
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])  # one writes whole partitions, two hand their rows back
+def test_only_the_image_that_kills_is_lost_to_a_later_stage(ground: Ground, tmp_path: Path, workers: str) -> None:
+    path = ground.store(tmp_path / "store")
+    store = FeatureStore(path)
+    store.run("extract", "fit_pca", workers=0)
+    poison = {"project china/whole-000.jpg": "segfault", "project flower/left-000.jpg": "memory"}
+    ended = run("run", path, "project", "--workers", workers, **poisoned(poison))
+    assert (ended.code, ended.err) == (0, "")
+    assert "2 crashed" in ended.out
+    query = "SELECT filename, error, hash(descriptors) FROM projected ORDER BY image_id"
+    whole = {row[0]: row for row in whole_store(ground).sql(query).fetchall()}
+    lost = {name.removeprefix("project "): MESSAGES[name.removeprefix("project ")] for name in poison}
+    lost["flower/left-000.jpg"] = f"{DIED} (out of memory)"
+    for row in store.sql(query).fetchall():
+        assert row[1] == lost[row[0]] if row[0] in lost else row == whole[row[0]]
+    assert not list(path.rglob(".tmp-*"))
+    store.run("project", workers=0, retry_failed=["crashed"])
+    store.run(workers=0)
+    assert photograph(path) == ground.expected
+
+
 def whole_store(ground: Ground) -> FeatureStore:
     return FeatureStore(ground.begun.with_name("whole"))
 

@@ -1,7 +1,7 @@
 """Poison for worker processes. Python imports this module at its start, where ``PYTHONPATH`` names this folder.
 
-``FEATURESTORE_TEST_POISON`` is JSON: by the end of an image's path, how a worker that is given it dies. The key
-``start`` lets every worker die before it gets any work.
+``FEATURESTORE_TEST_POISON`` is JSON: by an image's name, how a worker dies that is to extract it; ``project NAME`` is
+for one that is to project it. The key ``start`` lets every worker die before it gets any work.
 """
 
 from __future__ import annotations
@@ -35,17 +35,23 @@ def die(how: str) -> None:
 
 
 def put_poison() -> None:
-    """Replace the method that a worker calls for an image."""
-    from featurestore.stages import Extract
+    """Replace the methods that a worker calls for an image."""
+    from featurestore.stages import Extract, Project
 
-    original = Extract.extract
+    original, apply = Extract.extract, Project.apply
 
     def extract(stage: Extract, image_id: int, filename: str, path: str) -> Any:
         if filename in POISON:
             die(POISON[filename])
         return original(stage, image_id, filename, path)
 
+    def project(stage: Project, row: Any, model: Any) -> Any:
+        if f"project {row.filename}" in POISON:
+            die(POISON[f"project {row.filename}"])
+        return apply(stage, row, model)
+
     Extract.extract = extract  # type: ignore[method-assign, assignment]
+    Project.apply = project  # type: ignore[method-assign, assignment]
 
 
 if POISON and any("popen_loky" in argument for argument in sys.orig_argv):
