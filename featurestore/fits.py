@@ -6,6 +6,7 @@ images were learnt, so that a killed fit goes on where it was and no chunk is le
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
@@ -39,11 +40,8 @@ class _Fold:
     """A fit in progress: the learner, and what it has learnt."""
 
     learner: Learner
-    chunks: set[int]
+    chunks: dict[int, str]  # and what of each was learnt, see `FitRun._source`
     images: NDArray[np.bool_]  # by image_id
-
-    def has(self, image_id: int) -> bool:
-        return image_id < len(self.images) and bool(self.images[image_id])
 
     def add(self, image_ids: list[int]) -> None:
         if image_ids and max(image_ids) >= len(self.images):
@@ -65,10 +63,13 @@ def run_fit(
         NothingUsable: there is too little to learn from.
     """
     stage, todo = plan.step.stage, plan.todo
+    unseen: dict[int, int] = {}
     if plan.step.current_model is not None:
         if not update:
             return None
-        todo = _to_update(context, plan)
+        with context.catalog.reading() as connection:
+            unseen = Learning(connection, plan.step).unseen()
+        todo = tuple(w for w in plan.inputs if w.chunk_id in unseen or not (w.input_ready or w.why == "pruned"))
     missing = [work.chunk_id for work in todo if not work.input_ready]
     if plan.step.variant is None or (missing and not partial):
         raise NotReady(
@@ -80,19 +81,12 @@ def run_fit(
         if not ready:
             context.reporter.say(f"{stage.name}: the model has seen every image; there is nothing to update")
             return None
-        _ask(context, plan.step, confirm)
+        _ask(context, plan.step, sum(unseen.values()), confirm)
     return FitRun(context, engine, plan.step, ready, partial=bool(missing)).run()
 
 
-def _to_update(context: Context, plan: StagePlan) -> tuple[Work, ...]:
+def _ask(context: Context, step: Step, unseen: int, confirm: Confirm) -> None:
     with context.catalog.reading() as connection:
-        unseen = Learning(connection, plan.step).unseen()
-    return tuple(w for w in plan.inputs if w.chunk_id in unseen or not (w.input_ready or w.why == "pruned"))
-
-
-def _ask(context: Context, step: Step, confirm: Confirm) -> None:
-    with context.catalog.reading() as connection:
-        unseen = sum(Learning(connection, step).unseen().values())
         stale = downstream_partitions(connection, step)
     question = (
         f"{step.stage.name} will go on with {unseen:,} images that its model has not seen. A new model is a new "
@@ -114,6 +108,10 @@ class FitRun:
         self._state = f"models/{self._stage.name}/{self._variant}/state.npz"
         with context.catalog.reading() as connection:
             self._selected = Learning(connection, step).selected
+        self._parent_arrays = read_arrays(context.root.local(self._parent["path"]))[0] if self._parent else None
+        if self._parent_arrays is not None:
+            seen = from_bitmap(self._parent_arrays[IMAGES])
+            self._selected[seen[seen < len(self._selected)]] = False
 
     def run(self) -> StageSummary:
         """Learn every chunk that was not learnt yet, and publish the model.
@@ -142,25 +140,39 @@ class FitRun:
 
     def _resume(self) -> _Fold:
         path = self._context.root.local(self._state)
-        parent_id = self._parent["model_id"] if self._parent else None
         if path.is_file():
             arrays, manifest = read_arrays(path)
-            if manifest["parent_id"] == parent_id:
-                return self._fold(arrays, set(manifest["chunks"]))
-        if self._parent is None:
-            return _Fold(self._stage.learner(None), set(), np.zeros(0, bool))
-        return self._fold(read_arrays(self._context.root.local(self._parent["path"]))[0], set())
+            if manifest["parent_id"] == (self._parent["model_id"] if self._parent else None):
+                learnt = manifest["chunks"]
+                chunks = {work.chunk_id: self._source(work) for work in self._todo if str(work.chunk_id) in learnt}
+                if {str(chunk): source for chunk, source in chunks.items()} == learnt:
+                    return self._fold(arrays, chunks)
+                self._context.reporter.say(
+                    f"{self._stage.name} begins anew: images or the split have changed since it was interrupted"
+                )
+        if self._parent_arrays is None:
+            return _Fold(self._stage.learner(None), {}, np.zeros(0, bool))
+        return self._fold(self._parent_arrays, {})
 
-    def _fold(self, arrays: dict[str, NDArray[Any]], chunks: set[int]) -> _Fold:
+    def _fold(self, arrays: dict[str, NDArray[Any]], chunks: dict[int, str]) -> _Fold:
         fold = _Fold(self._stage.learner(arrays), chunks, np.zeros(0, bool))
         fold.add(from_bitmap(arrays[IMAGES]).tolist())
         return fold
+
+    def _wanted(self, work: Work) -> NDArray[np.int64]:
+        """Return the images of a chunk that are to be learnt, where they are usable."""
+        members = self._selected[work.first_image_id : work.first_image_id + work.n_images]
+        return np.flatnonzero(members) + work.first_image_id
+
+    def _source(self, work: Work) -> str:
+        """Return what is learnt of a chunk, as a digest: of which rows, and of which images among them."""
+        return hashlib.sha256(f"{work.input_payload} {self._wanted(work).tolist()}".encode()).hexdigest()[:16]
 
     def _learn(self, fold: _Fold, todo: list[Work]) -> Iterator[int]:
         """Learn from chunk after chunk, with a checkpoint after each; yield how many images each had."""
         for work, image_ids in (self._side_by_side if self._stage.joins() else self._in_turn)(fold, todo):
             fold.add(image_ids)
-            fold.chunks.add(work.chunk_id)
+            fold.chunks[work.chunk_id] = self._source(work)
             self._checkpoint(fold)
             self._context.reporter.advance(work.n_images)
             yield len(image_ids)
@@ -168,7 +180,7 @@ class FitRun:
     def _in_turn(self, fold: _Fold, todo: list[Work]) -> Iterator[tuple[Work, list[int]]]:
         """Learn from one image after the other, while a thread reads those that come next."""
         learnt: list[int] = []
-        with closing(read_ahead(self._blocks(fold, todo))) as blocks:
+        with closing(read_ahead(self._blocks(todo))) as blocks:
             for work, rows in blocks:
                 for row in rows or ():
                     fold.learner.learn(row)
@@ -177,10 +189,10 @@ class FitRun:
                     yield work, learnt
                     learnt = []
 
-    def _blocks(self, fold: _Fold, todo: list[Work]) -> Iterator[tuple[Work, list[Row] | None]]:
+    def _blocks(self, todo: list[Work]) -> Iterator[tuple[Work, list[Row] | None]]:
         """Yield the rows of every chunk, a row group at a time, and None after the last of each chunk."""
         for work in todo:
-            for rows in self._task(fold, work).blocks():
+            for rows in self._task(work).blocks():
                 yield work, rows
             yield work, None
 
@@ -191,21 +203,20 @@ class FitRun:
         """
         waiting = deque(todo)
         parts: dict[int, Learnt] = {}
-        for task, found in dispatch(self._engine, (self._task(fold, work) for work in todo)):
+        for task, found in dispatch(self._engine, (self._task(work) for work in todo)):
             parts[task.chunk_id] = found[0]
             while waiting and waiting[0].chunk_id in parts:
                 part = parts.pop(waiting[0].chunk_id)
                 cast(JoinableLearner, fold.learner).join(part.state)
                 yield waiting.popleft(), part.image_ids
 
-    def _task(self, fold: _Fold, work: Work) -> FitChunk:
+    def _task(self, work: Work) -> FitChunk:
         assert work.input_path is not None
-        members = range(work.first_image_id, work.first_image_id + work.n_images)
-        wanted = frozenset(i for i in members if self._selected[i] and not fold.has(i))
-        return FitChunk(self._stage, work.chunk_id, self._context.root.local(work.input_path), wanted)
+        path = self._context.root.local(work.input_path)
+        return FitChunk(self._stage, work.chunk_id, path, frozenset(self._wanted(work).tolist()))
 
     def _checkpoint(self, fold: _Fold) -> None:
-        manifest = {**self._manifest(), "chunks": sorted(fold.chunks)}
+        manifest = {**self._manifest(), "chunks": fold.chunks}
         with self._context.root.publishing(self._state) as temporary:
             write_arrays(temporary, {**fold.learner.state(), IMAGES: fold.bitmap()}, manifest)
 

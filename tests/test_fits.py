@@ -34,6 +34,16 @@ from tests.small import (
 ROOT = Path(__file__).parent.parent
 
 
+class Listening(Silent):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.said.append(line)
+
+
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Thirteen small pictures. Not to be changed."""
@@ -322,6 +332,35 @@ def test_a_state_of_another_fit_is_not_gone_on_from(growing: FeatureStore) -> No
     assert digests(growing, "models/fit_pca/**/*") == digests(straight, "models/fit_pca/**/*")
 
 
+@pytest.mark.parametrize("solver", ["incremental", "covariance"])
+@pytest.mark.parametrize("change", ["image", "split", "nothing"])
+def test_a_fit_begins_anew_where_what_it_has_learnt_has_changed(
+    extracted: FeatureStore, images: Path, tmp_path: Path, change: str, solver: str
+) -> None:
+    folder = Path(shutil.copytree(images, tmp_path / "images"))
+    store = copy(extracted, tmp_path / "store")
+    configure(store, "store", images=str(folder))
+    configure(store, "fit_pca", solver=solver)
+    with pytest.raises(KeyboardInterrupt):
+        run(context_of(store, StopAfter(2)), Options(stages=("fit_pca",), workers=0))
+    if change == "image":
+        shutil.copy(folder / "012.png", folder / "001.png")
+        store.run("extract", check_images=True, workers=0)
+    elif change == "split":
+        lines = (folder / "dataset.csv").read_text().splitlines()
+        (folder / "dataset.csv").write_text("\n".join(line.replace("001.png,train", "001.png,test") for line in lines))
+        store.ingest(folder / "dataset.csv")
+    straight = copy(store, tmp_path / "straight")
+    for path in state_of(straight):
+        path.unlink()
+    listening = Listening()
+    run(context_of(store, listening), Options(stages=("fit_pca",), workers=0))
+    straight.run("fit_pca", workers=0)
+    assert digests(store, "models/fit_pca/**/*") == digests(straight, "models/fit_pca/**/*")
+    anew = ["fit_pca begins anew: images or the split have changed since it was interrupted"]
+    assert listening.said == ([] if change == "nothing" else anew)
+
+
 def test_an_update_learns_of_a_chunk_only_the_image_that_failed_before(images: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(images, tmp_path / "images"))
     (folder / "004.png").rename(folder / "away")
@@ -340,15 +379,9 @@ def test_an_update_learns_of_a_chunk_only_the_image_that_failed_before(images: P
 
 
 def test_there_is_nothing_to_update_where_every_image_was_learnt(growing: FeatureStore) -> None:
-    said: list[str] = []
-
-    class Listening(Silent):
-        def say(self, line: str) -> None:
-            said.append(line)
-
-    options = Options(stages=("fit_pca",), workers=0, update=True)
-    assert run(context_of(growing, Listening()), options) == []
-    assert said == ["fit_pca: the model has seen every image; there is nothing to update"]
+    listening = Listening()
+    assert run(context_of(growing, listening), Options(stages=("fit_pca",), workers=0, update=True)) == []
+    assert listening.said == ["fit_pca: the model has seen every image; there is nothing to update"]
 
 
 def test_an_update_of_unfinished_chunks_says_so_before_it_asks(growing: FeatureStore) -> None:
