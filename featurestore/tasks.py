@@ -155,11 +155,12 @@ class FitChunk:
     image_ids: frozenset[int]
 
     def blocks(self) -> Iterator[list[Row]]:
-        """Yield the rows to learn from, in order, a row group at a time."""
+        """Yield what is to be learnt of each row, in order, a row group at a time."""
         with PartitionFile(self.path) as file:
             for group in range(file.n_row_groups):
                 rows = file.rows([group], without=self.stage.without)
-                yield [row for row in rows if row.status == "ok" and row.image_id in self.image_ids]
+                wanted = (row for row in rows if row.status == "ok" and row.image_id in self.image_ids)
+                yield [self.stage.sample(row) for row in wanted]
 
     def run(self) -> list[Learnt]:
         """Return what is learnt from the chunk alone."""

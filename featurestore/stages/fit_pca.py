@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -48,6 +48,10 @@ class FitPca(FitStage):
     def learner(self, arrays: Arrays | None) -> Learner:
         """Return a new learner, or one that goes on from a state or a parent's model."""
         return (CovarianceLearner if self.solver == "covariance" else PcaLearner)(self, arrays)
+
+    def sample(self, row: Row) -> Row:
+        """Return the row with the descriptors that are learnt and no others."""
+        return replace(row, descriptors=self.draw(row))
 
     def draw(self, row: Row) -> NDArray[Any]:
         """Return the descriptors of an image that are learnt: at most ``samples_per_image``, the same for every solver.

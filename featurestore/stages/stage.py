@@ -108,6 +108,10 @@ class FitStage(Stage):
         """Return whether images of this subset are learnt."""
         raise NotImplementedError(f"{type(self).__name__}.selects")
 
+    def sample(self, row: Row) -> Row:
+        """Return what is learnt of a row. To learn that is to learn the row, and it can be prepared ahead."""
+        return row
+
     def joins(self) -> bool:
         """Return whether its learners are `JoinableLearner`s."""
         return False

@@ -64,6 +64,14 @@ def test_a_state_is_gone_on_from_exactly(case: tuple[FitStage, list[Row]], tmp_p
         assert model_id("v", model) == straight, f"stopped after {stop} images"
 
 
+def test_what_is_sampled_ahead_is_what_is_learnt(case: tuple[FitStage, list[Row]]) -> None:
+    stage, rows = case
+    sampled = [stage.sample(row) for row in rows]
+    straight = model_id("v", fed(stage.learner(None), rows).finish())
+    assert model_id("v", fed(stage.learner(None), sampled).finish()) == straight
+    assert [row.image_id for row in sampled] == [row.image_id for row in rows]
+
+
 def test_taking_a_state_changes_nothing(case: tuple[FitStage, list[Row]]) -> None:
     stage, rows = case
     learner = stage.learner(None)
