@@ -10,7 +10,6 @@ import hashlib
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from featurestore.context import Context
 from featurestore.engines import Engine, dispatch
 from featurestore.errors import ConfirmationNeeded, NothingUsable, NotReady
+from featurestore.interrupt import ready_thread
 from featurestore.learnt import Learning
 from featurestore.ledger import model_name, record_model
 from featurestore.models import IMAGES, from_bitmap, model_id, read_arrays, to_bitmap, write_arrays
@@ -253,7 +253,7 @@ class FitRun:
 
 def read_ahead(items: Iterator[T]) -> Generator[T, None, None]:
     """Yield the items; a thread makes the next one while the one before is used."""
-    with ThreadPoolExecutor(1) as pool:
+    with ready_thread() as pool:
         coming = pool.submit(next, items, None)
         while (item := coming.result()) is not None:
             coming = pool.submit(next, items, None)

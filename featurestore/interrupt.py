@@ -9,7 +9,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 ECHO = 0.5  # seconds: a terminal signals its whole group, and a wrapper that forwards what it gets doubles that
@@ -39,6 +42,19 @@ def held_back() -> Iterator[None]:
         if _Holding.late and not _Holding.depth:
             _Holding.late = False
             raise KeyboardInterrupt
+
+
+def ready_thread() -> ThreadPoolExecutor:
+    """Return an executor of one thread that is there already.
+
+    Ctrl-C in the moment in which an executor starts a thread makes it forget that thread: nobody would wait for what it
+    was to do. Here that is nothing yet.
+    """
+    from concurrent.futures import ThreadPoolExecutor  # late: `--help` does without
+
+    thread = ThreadPoolExecutor(1)
+    thread.submit(int).result()
+    return thread
 
 
 class Interrupt:

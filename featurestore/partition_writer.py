@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from featurestore.interrupt import ready_thread
 from featurestore.partition import KEYPOINT, KEYPOINT_COLUMNS, MANIFEST_KEY, Layout, Row, RowDigest
 
 # Small enough that one image is read in milliseconds and a writer holds little; large enough to scan fast.
@@ -35,7 +36,7 @@ class PartitionWriter:
         from pyarrow import parquet  # late: half as long to import as all of pyarrow, and `status` does without
 
         self._writer = parquet.ParquetWriter(path, layout.schema(), **_parquet_options(layout))
-        self._thread = ThreadPoolExecutor(1)
+        self._thread = ready_thread()
         self._writing: Future[None] | None = None
         self.payload = ""
 

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from featurestore.context import Context
 from featurestore.errors import MissingDependency, QueryError
+from featurestore.interrupt import ready_thread
 from featurestore.memory import free_memory
 from featurestore.progress import human_bytes
 from featurestore.storage import CATALOG
@@ -143,7 +144,7 @@ def _thread_for(connection: duckdb.DuckDBPyConnection) -> Iterator[ThreadPoolExe
 
     A query that is at work in the end, because of Ctrl-C or since nobody wants the rest of the answer, is stopped.
     """
-    thread = ThreadPoolExecutor(1)
+    thread = ready_thread()
     try:
         yield thread
     finally:

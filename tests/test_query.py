@@ -333,6 +333,24 @@ def test_nobody_wants_the_rest_of_an_answer(finished: FeatureStore) -> None:
     assert not [name for name in threads if name.startswith("ThreadPoolExecutor")]
 
 
+def test_an_interrupt_while_the_thread_starts_loses_no_query(
+    finished: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin, started = threading.Thread.start, list[threading.Thread]()
+
+    def start(thread: threading.Thread) -> None:
+        begin(thread)
+        started.append(thread)
+        if len(started) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(KeyboardInterrupt):
+        finished.sql("SELECT count(*) FROM range(100000) a, range(5000) b WHERE hash(a.range + b.range) % 7 = 1")
+    started[0].join(timeout=60)  # it has nothing to do, and ends
+    assert not started[0].is_alive()
+
+
 def test_an_endless_question_can_be_interrupted(finished: FeatureStore) -> None:
     endless = "SELECT count(*) FROM range(1000000000) a, range(1000000000) b WHERE hash(a.range + b.range) % 7 = 1"
     code = (
