@@ -22,7 +22,7 @@ from sqlalchemy.exc import DBAPIError
 
 from featurestore.at_exit import forget_overloads
 from featurestore.errors import CorruptFile, FormatError, StoreBusy
-from featurestore.instance import Instance, raw
+from featurestore.instance import Instance, raw, registered
 from featurestore.interrupt import held_back
 from featurestore.storage import CATALOG, FULL, Root, not_enough_space, room_on_disk
 
@@ -286,7 +286,5 @@ def arrow(connection: sa.Connection, query: str, parameters: Mapping[str, Any] |
 
 def insert_arrow(connection: sa.Connection, table: str, rows: pa.Table) -> None:
     """Append an Arrow table to a table of the catalog, by column name."""
-    duck = raw(connection)
-    duck.register("arrow_rows", rows)
-    connection.execute(sa.text(f'INSERT INTO "{table}" BY NAME SELECT * FROM arrow_rows'))
-    duck.unregister("arrow_rows")  # not after an error: DuckDB would say no more than that the transaction is over
+    with registered(connection, "arrow_rows", rows):
+        connection.execute(sa.text(f'INSERT INTO "{table}" BY NAME SELECT * FROM arrow_rows'))

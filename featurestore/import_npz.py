@@ -25,7 +25,7 @@ from featurestore.catalog import arrow
 from featurestore.context import Context
 from featurestore.errors import ConfigError, DatasetError, LossyDescriptors
 from featurestore.extractors import Sift
-from featurestore.instance import raw
+from featurestore.instance import registered
 from featurestore.ledger import record_file
 from featurestore.npz import NotebookFile
 from featurestore.partition import Row
@@ -178,12 +178,10 @@ def match(context: Context, files: list[NotebookFile]) -> Match:
             "filename": pa.array(map(posixpath.normpath, flat), pa.string()),  # as ingest wrote them
         }
     )
-    with context.catalog.reading() as connection:
-        duck = raw(connection)
-        duck.register("names", table)
+    with context.catalog.reading() as connection, registered(connection, "names", table):
         matched = arrow(connection, _MATCHED)
-        duck.register("matched", matched)
-        chunks = arrow(connection, _CHUNKS).to_pylist()
+        with registered(connection, "matched", matched):
+            chunks = arrow(connection, _CHUNKS).to_pylist()
     known, first = matched["image_id"].is_valid().to_numpy(), matched["first"].to_numpy()
     image_ids = np.where(first, matched["image_id"].fill_null(-1).to_numpy(), -1)
     chunk_ids = matched["chunk_id"].fill_null(-1).to_numpy()

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -22,7 +20,7 @@ import sqlalchemy as sa
 
 from featurestore.catalog import Catalog, arrow, insert_arrow
 from featurestore.errors import CorruptFile, FormatError
-from featurestore.instance import raw
+from featurestore.instance import registered
 from featurestore.ledger import upsert
 from featurestore.manifest import parse
 from featurestore.storage import Root, file_digest
@@ -118,14 +116,6 @@ def _check_new(added: pa.Table, name: str, *, first_new: int, next_chunk: int) -
         raise CorruptFile(f"{name} does not go on where the dataset files before it end; put back copies of them")
 
 
-@contextmanager
-def _registered(connection: sa.Connection, name: str, table: pa.Table) -> Iterator[None]:
-    duck = raw(connection)
-    duck.register(name, table)
-    yield
-    duck.unregister(name)  # not after an error: DuckDB would say no more than that the transaction is over
-
-
 def _delta(connection: sa.Connection, dataset: pa.Table, chunk_size: int) -> pa.Table:
     """Return the rows that are new or changed, with their ids, in ``image_id`` order."""
     known = _types(connection)
@@ -142,7 +132,7 @@ def _delta(connection: sa.Connection, dataset: pa.Table, chunk_size: int) -> pa.
     while position in map(_folded, dataset.column_names):
         position += "_"
     positions = pa.array(range(len(dataset)), pa.int64())
-    with _registered(connection, "incoming", dataset.append_column(position, positions)):
+    with registered(connection, "incoming", dataset.append_column(position, positions)):
         # `numbered` has columns of ours only: the CSV's can have any name.
         return arrow(
             connection,
@@ -194,7 +184,7 @@ def _chunks_of(added: pa.Table) -> pa.Table:
 
 
 def _update_subsets(connection: sa.Connection, changed: pa.Table) -> None:
-    with _registered(connection, "changed_rows", changed.select(KEYS)):
+    with registered(connection, "changed_rows", changed.select(KEYS)):
         connection.execute(
             sa.text("UPDATE images SET subset = c.subset FROM changed_rows c WHERE images.image_id = c.image_id")
         )
@@ -207,7 +197,7 @@ def _store_columns(connection: sa.Connection, added: pa.Table, changed: pa.Table
     if not known:
         run(f"CREATE TABLE {DATASET_COLUMNS} (image_id BIGINT)")
     names = [name for name in added.column_names if name not in KEYS]
-    with _registered(connection, "added_rows", added), _registered(connection, "changed_rows", changed):
+    with registered(connection, "added_rows", added), registered(connection, "changed_rows", changed):
         for name in names:
             _fit_column(connection, name, known.get(_folded(name)))
         for column in map(_quote, names):
@@ -235,7 +225,7 @@ def _quote(name: str) -> str:
 
 def _report(catalog: Catalog, dataset: pa.Table, ingest_id: int | None) -> IngestReport:
     with catalog.reading() as connection:
-        with _registered(connection, "incoming", dataset.select(["filename"])):
+        with registered(connection, "incoming", dataset.select(["filename"])):
             gone = connection.execute(
                 sa.text("SELECT count(*) FROM images ANTI JOIN incoming USING (filename)")
             ).scalar_one()

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.dialects import registry
 from sqlalchemy.pool import NullPool
@@ -42,11 +43,9 @@ class Instance:
         """Let go of it; what was in memory is gone."""
         self._letting_go()
 
-    @contextmanager
-    def connect(self) -> Iterator[sa.Connection]:
+    def connect(self) -> sa.Connection:
         """Open a connection to it."""
-        with self._engine.connect() as connection:
-            yield connection
+        return self._engine.connect()
 
     def execute(self, statement: str) -> None:
         """Run a statement outside of any transaction."""
@@ -79,6 +78,15 @@ class Instance:
 def raw(connection: sa.Connection) -> Any:
     """Return DuckDB's own connection."""
     return connection.connection.dbapi_connection
+
+
+@contextmanager
+def registered(connection: sa.Connection, name: str, table: pa.Table) -> Iterator[None]:
+    """Let queries on this connection read an Arrow table under a name."""
+    duck = raw(connection)
+    duck.register(name, table)
+    yield
+    duck.unregister(name)  # not after an error: DuckDB would say no more than that the transaction is over
 
 
 def attach(duck: Any, path: Path, name: str, *, read_only: bool) -> None:
