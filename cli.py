@@ -1,6 +1,6 @@
 """Run the command line from a checkout: ``python cli.py run ...``. The verbs live in ``featurestore/cli.py``."""
 
-from featurestore.cli import program
+from featurestore.__main__ import program
 
 if __name__ == "__main__":
     program()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from featurestore._version import __version__
-from featurestore.at_exit import leave
 from featurestore.cli_ask import VERBS as ASK
 from featurestore.cli_exchange import VERBS as EXCHANGE
 from featurestore.cli_shared import STORE, UNTRUSTED, as_json, open_store, stoppable
@@ -151,15 +149,6 @@ def demo(folder: Path) -> None:
 
 for verb in (*ASK, *EXCHANGE, *UPKEEP):
     cli.add_command(verb)
-
-
-def program() -> NoReturn:
-    """Be the program: `main`, and the end of the process."""
-    gc.set_threshold(200_000)  # as mypy does: imports make many objects and no garbage, and looking for it takes 10 %
-    try:
-        main()
-    except SystemExit as end:
-        leave(int(end.code or 0))
 
 
 def main() -> NoReturn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -40,6 +41,22 @@ def test_so_is_whoever_makes_a_catalog(tmp_path: Path) -> None:
 
 def test_the_command_line_prints_nothing_more(fresh: FeatureStore) -> None:
     assert stderr_of("-m", "featurestore", "sql", str(fresh.path), "SELECT * FROM images") == (0, "")
+
+
+def test_ctrl_c_while_modules_are_imported_is_no_traceback() -> None:
+    code = """
+import os, signal, sys
+
+class Interrupting:
+    def find_spec(name, *rest):
+        if name == "click":
+            os.kill(os.getpid(), signal.SIGINT)
+
+from featurestore.__main__ import program
+sys.meta_path.insert(0, Interrupting)
+program()
+"""
+    assert stderr_of("-c", code) == (-signal.SIGINT, "")
 
 
 def test_the_program_leaves_nothing_undone() -> None:
