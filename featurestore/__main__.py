@@ -10,7 +10,7 @@ from typing import NoReturn
 def program() -> NoReturn:
     """Be the program: `cli.main`, and the end of the process."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        # While modules are imported nothing has begun, and Ctrl-C is to end that without a traceback. `main` takes over.
+        # While modules are imported nothing has begun: Ctrl-C ends it without a traceback. `main` takes over.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     gc.set_threshold(200_000)  # as mypy does: imports make many objects and no garbage, and looking for it takes 10 %
     from featurestore.at_exit import leave
