@@ -14,6 +14,7 @@
     ├── NothingUsable            every image failed, or there is nothing to learn from
     ├── NotEnoughSpace           the disk is full, or will be
     ├── CorruptFile              a file of the store is not what its manifest says
+    ├── UnreadableFile           a file can't be read, for a reason that says nothing of what it holds
     ├── UntrustedStore           a store that somebody else made is not to be changed, or holds more than files
     ├── Incompatible             stores that can't be merged, because they are not of one dataset and recipe
     ├── LossyDescriptors         descriptors that can't be stored as uint8 without loss
@@ -76,6 +77,15 @@ class NotEnoughSpace(FeatureStoreError):
 
 class CorruptFile(FeatureStoreError):
     """A file of the store is damaged or not what its manifest says."""
+
+
+class UnreadableFile(FeatureStoreError):
+    """A file or folder can't be read: a permission, a failing disk, a limit. Nothing is known to be wrong with it.
+
+    ``reason`` is what the operating system said. See `featurestore.access`.
+    """
+
+    reason = ""
 
 
 class UntrustedStore(FeatureStoreError):

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import sqlalchemy as sa
 
+from featurestore.access import readable
 from featurestore.catalog import Catalog, arrow, insert_arrow
 from featurestore.errors import CorruptFile, FormatError
 from featurestore.instance import registered
@@ -73,7 +74,8 @@ def replay(root: Root, catalog: Catalog, name: str) -> None:
     """Bring the catalog up to the dataset file ``name``, in one transaction.
 
     Raises:
-        CorruptFile: the file can't be read, or does not follow the ones before it.
+        CorruptFile: the file is damaged, or does not follow the ones before it.
+        UnreadableFile: it can't be opened or read.
         FormatError: it was written by a newer version.
     """
     path = root.local(name)
@@ -95,7 +97,7 @@ def replay(root: Root, catalog: Catalog, name: str) -> None:
 
 def _read(path: Path, name: str) -> pa.Table:
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        with readable(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
             found = parse((file.metadata.metadata or {}).get(b"featurestore", b"")).get("format")
             delta = file.read() if found == FORMAT else None
     except (OSError, pa.ArrowException, ValueError) as error:

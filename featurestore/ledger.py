@@ -20,7 +20,7 @@ from featurestore.index import check_index, index_name, is_index
 from featurestore.manifest import MODEL, PARTITION, check
 from featurestore.models import IMAGES, from_bitmap, model_id, read_arrays
 from featurestore.partition import PartitionFile, RowDigest, partition_name
-from featurestore.storage import Root, file_digest
+from featurestore.storage import Root, file_digest, file_size
 from featurestore.tables import Base, Model, Partition, Result, TrainingImage, Variant
 
 FACTS = ("image_id", "status", "error", "n_descriptors", "width", "height", "n_clipped")
@@ -113,7 +113,7 @@ def describe(root: Root, name: str, *, checksum: str | None = None) -> Described
         "versions": manifest["versions"],
         "path": name,
         "checksum": checksum or file_digest(path),
-        "n_bytes": path.stat().st_size,
+        "n_bytes": file_size(path),
         "n_images": len(facts),
         "n_descriptors": pc.sum(facts["n_descriptors"]).as_py() or 0,
         "dim": layout.dim,
@@ -225,7 +225,7 @@ def describe_model(root: Root, name: str) -> tuple[dict[str, Any], dict[str, Any
         **{key: manifest[key] for key in ("stage", "variant", "parent_id", "generation", "partial", "summary")},
         "path": name,
         "checksum": file_digest(path),
-        "n_bytes": path.stat().st_size,
+        "n_bytes": file_size(path),
         "n_images": len(images),
     }
     return manifest, values, images

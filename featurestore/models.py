@@ -19,6 +19,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from featurestore.access import readable
 from featurestore.errors import CorruptFile, FormatError
 from featurestore.manifest import parse
 
@@ -28,10 +29,12 @@ IMAGES = "images"  # which images were learnt, as a bitmap over image_id
 
 # 10 million images are a bitmap of 1.25 MB, and a PCA is 0.1 MB: what claims to hold more is no model of ours.
 MOST_BYTES = 256 << 20
+# Bytes of an array's header: NumPy writes 118. A long one can be nested so deeply that Python says that memory is out.
+MOST_HEADER = 1000
 # What a file that is damaged, or was made to do harm, makes the readers of zip and npy say.
-UNREADABLE = (
+DAMAGE = (
     *(OSError, ValueError, KeyError, EOFError, TypeError, RuntimeError, NotImplementedError, OverflowError),
-    *(zipfile.BadZipFile, zlib.error, struct.error, MemoryError, AttributeError, tokenize.TokenError, SyntaxError),
+    *(zipfile.BadZipFile, zlib.error, struct.error, AttributeError, tokenize.TokenError, SyntaxError),
 )
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
@@ -60,13 +63,14 @@ def read_arrays(path: Path) -> tuple[Arrays, dict[str, Any]]:
 
     Raises:
         CorruptFile: it is missing, damaged, or holds anything but plain arrays.
+        UnreadableFile: it can't be opened or read.
         FormatError: it was written by a newer version.
     """
     try:
-        with zipfile.ZipFile(path) as file:
+        with readable(path), zipfile.ZipFile(path) as file:
             arrays = _read_members(file)
         manifest = parse(arrays.pop(MANIFEST).tobytes())
-    except UNREADABLE as error:
+    except DAMAGE as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise CorruptFile(f"{path.name} can't be read as a model ({reason})") from error
     if manifest.get("format") != FORMAT:
@@ -95,7 +99,7 @@ def _read_array(stream: IO[bytes], size: int) -> NDArray[Any]:
     version = np.lib.format.read_magic(stream)
     if version not in _HEADERS:
         raise ValueError(f"it holds an array of an unknown version {version}")
-    shape, fortran_order, dtype = _HEADERS[version](stream)
+    shape, fortran_order, dtype = _HEADERS[version](stream, max_header_size=MOST_HEADER)
     announced = math.prod(shape) * dtype.itemsize
     if dtype.kind not in "biuf" or announced != size - stream.tell() or any(length < 0 for length in shape):
         raise ValueError(f"it holds an array of {dtype} and shape {shape} in {size} bytes")

@@ -18,6 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from featurestore import manifest as manifests
+from featurestore.access import readable
 from featurestore.errors import CorruptFile, FormatError
 
 FORMAT = 1
@@ -31,7 +32,7 @@ KEYPOINT_COLUMNS = KEYPOINT.names or ()
 DTYPES = ("uint8", "float32")
 MOST_VALUES = 65_536  # in a descriptor
 # What a file that is damaged, or was made to do harm, makes Arrow and the conversion of its values say.
-UNREADABLE = (OSError, pa.ArrowException, ValueError, TypeError, AttributeError)
+DAMAGE = (OSError, pa.ArrowException, ValueError, TypeError, AttributeError)
 
 
 def partition_name(stage: str, variant: str, chunk_id: int, payload: str) -> str:
@@ -130,13 +131,15 @@ class PartitionFile:
 
         Raises:
             CorruptFile: it is missing, not Parquet, or has no manifest.
+            UnreadableFile: it can't be opened or read.
             FormatError: it was written by a newer version.
         """
         from pyarrow import parquet
 
         self.path = path
         try:
-            self._file = parquet.ParquetFile(path)
+            with readable(path):
+                self._file = parquet.ParquetFile(path)
             metadata = {b"dim": b"", b"dtype": b"", MANIFEST_KEY.encode(): b"", **(self._file.metadata.metadata or {})}
             self.manifest: dict[str, Any] = manifests.parse(metadata[MANIFEST_KEY.encode()])
             dim, dtype = int(metadata[b"dim"]), metadata[b"dtype"].decode()
@@ -186,6 +189,7 @@ class PartitionFile:
 
         Raises:
             CorruptFile: a row group can't be decoded.
+            UnreadableFile: a row group can't be read.
         """
         columns = [name for name in self.layout.schema().names if name not in without]
         for index in range(self.n_row_groups) if row_groups is None else row_groups:
@@ -196,9 +200,11 @@ class PartitionFile:
 
         Raises:
             CorruptFile: it can't be decoded.
+            UnreadableFile: it can't be read.
         """
         try:
-            return self._file.read_row_group(row_group, columns=list(columns))
+            with readable(self.path):
+                return self._file.read_row_group(row_group, columns=list(columns))
         except (OSError, pa.ArrowException) as error:
             raise CorruptFile(f"{self.path.name} is damaged ({_first_line(error)})") from error
 
@@ -207,6 +213,7 @@ class PartitionFile:
 
         Raises:
             CorruptFile: they can't be decoded.
+            UnreadableFile: they can't be read.
         """
         groups = [self.table(index, names) for index in range(self.n_row_groups)]
         schema = pa.schema([self._file.schema_arrow.field(name) for name in names])
@@ -219,8 +226,9 @@ class PartitionFile:
             CorruptFile: the values do not make rows.
         """
         try:
-            yield from self._rows_of(table)
-        except UNREADABLE as error:
+            with readable(self.path):
+                yield from self._rows_of(table)
+        except DAMAGE as error:
             raise CorruptFile(f"{self.path.name} is damaged ({_first_line(error)})") from error
 
     def _rows_of(self, table: pa.Table) -> Iterator[Row]:

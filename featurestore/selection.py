@@ -21,6 +21,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
+from featurestore.access import status_of
 from featurestore.catalog import arrow
 from featurestore.context import Context
 from featurestore.errors import CorruptFile, NotReady, QueryError, StoreBusy
@@ -222,12 +223,13 @@ def open_partition(path: Path) -> PartitionFile:
 
     Raises:
         StoreBusy: it is gone, since a run has made the chunk anew in the meantime.
-        CorruptFile: it can't be read.
+        CorruptFile: it is damaged.
+        UnreadableFile: it can't be opened or read.
     """
     try:
         return PartitionFile(path)
     except CorruptFile as error:
-        if path.exists():
+        if status_of(path) is not None:
             raise
         raise StoreBusy(
             f"{path.name} is gone: most likely a run has just made its chunk anew; do the same again, and if it is "

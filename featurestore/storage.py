@@ -6,7 +6,6 @@ temporary file, which ``sweep`` removes. This is the only module that knows that
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import re
@@ -16,15 +15,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from featurestore.errors import NotEnoughSpace
+from featurestore.access import NO_ROOM, entries_below, readable
+from featurestore.errors import NotEnoughSpace, UnreadableFile
 
 CONFIG = "featurestore.toml"
 CATALOG = "catalog.duckdb"
 FOLDERS = ("dataset", "partitions", "models")
 
 _TEMPORARY = re.compile(r"^\.tmp-[0-9a-f]{12}-")
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-FULL = tuple(map(os.strerror, sorted(_FULL)))  # what the operating system says then, for those who hear only the words
+# What the operating system says then, for those who hear only the words.
+FULL = tuple(map(os.strerror, sorted(NO_ROOM)))
 
 
 class Root:
@@ -82,33 +82,64 @@ class Root:
         self.local(name).unlink(missing_ok=True)
 
     def files(self, folder: str, suffix: str) -> list[str]:
-        """Return the names of the committed files below ``folder`` that end in ``suffix``, sorted."""
-        found = (path for path in self.local(folder).rglob(f"*{suffix}") if not _TEMPORARY.match(path.name))
-        return sorted(path.relative_to(self.path).as_posix() for path in found)
+        """Return the names of the committed files below ``folder`` that end in ``suffix``, sorted.
+
+        Raises:
+            UnreadableFile: a folder can't be listed.
+        """
+        names, failed = self.listing(folder, suffix)
+        if failed:
+            raise failed[0]
+        return names
+
+    def listing(self, folder: str, suffix: str) -> tuple[list[str], list[UnreadableFile]]:
+        """Return what `files` does, and an error for each folder that can't be listed."""
+        found, failed = entries_below(self.local(folder))
+        wanted = (path for path in found if path.name.endswith(suffix) and not _TEMPORARY.match(path.name))
+        return sorted(path.relative_to(self.path).as_posix() for path in wanted), failed
 
     def remove_empty_folders(self) -> None:
         """Delete what is empty below the store's folders. Only for whoever holds the store's run lock."""
         for folder in FOLDERS:
-            for path in sorted(self.local(folder).rglob("*"), reverse=True):
-                if path.is_dir() and not any(path.iterdir()):
+            for path in reversed(entries_below(self.local(folder))[0]):
+                if path.is_dir() and entries_below(path) == ([], []):
                     path.rmdir()
 
     def sweep(self) -> list[str]:
-        """Delete what interrupted writers left behind. Only for whoever holds the store's run lock."""
+        """Delete what interrupted writers left behind. Only for whoever holds the store's run lock.
+
+        A folder that can't be listed is passed over.
+        """
         left = [path for folder in ("", *FOLDERS) for path in self._walk(folder) if _TEMPORARY.match(path.name)]
         for path in left:
             path.unlink(missing_ok=True)
         return [path.relative_to(self.path).as_posix() for path in left]
 
     def _walk(self, folder: str) -> Iterator[Path]:
-        base = self.local(folder)
-        return base.rglob("*") if folder else base.iterdir()
+        if folder:
+            return iter(entries_below(self.local(folder))[0])
+        with readable(self.path):
+            return iter(list(self.path.iterdir()))
 
 
 def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes, in hex."""
-    with path.open("rb") as file:
+    """Return the SHA-256 of a file's bytes, in hex.
+
+    Raises:
+        UnreadableFile: it can't be read.
+    """
+    with readable(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_size(path: Path) -> int:
+    """Return the bytes of a file.
+
+    Raises:
+        UnreadableFile: they can't be told.
+    """
+    with readable(path):
+        return path.stat().st_size
 
 
 @contextmanager
@@ -117,7 +148,7 @@ def room_on_disk(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _FULL:
+        if error.errno not in NO_ROOM:
             raise
         raise not_enough_space(what, os.strerror(error.errno or 0)) from error
 

@@ -1,0 +1,69 @@
+"""Real faults: what keeps a process from reading files that are whole."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+EIO = Path("/proc/self/mem")  # its first byte can't be read: a link to it is a file on a failing disk
+
+_VERSION, _DAC = 0x20080522, 1 << 1 | 1 << 2  # CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH
+_GET_BITS, _SET_BITS, _NO_ROOT = 27, 28, 1  # of prctl: what root gets back when it starts a program
+
+
+@contextmanager
+def ordinary_user() -> Iterator[None]:
+    """Take from root the right to read everything, from this thread and from the programs that it starts."""
+    if not hasattr(os, "geteuid") or os.geteuid() != 0:
+        yield
+        return
+    if sys.platform != "linux":
+        pytest.skip("root can read everything here")
+    libc = ctypes.CDLL(None, use_errno=True)
+    header = (ctypes.c_uint32 * 2)(_VERSION, 0)
+    rights = (ctypes.c_uint32 * 6)()
+    bits = libc.prctl(_GET_BITS, 0, 0, 0, 0)
+    if libc.capget(header, rights) or libc.prctl(_SET_BITS, bits | _NO_ROOT, 0, 0, 0):
+        pytest.skip("root can't be made an ordinary user here")
+    fewer = (ctypes.c_uint32 * 6)(*rights)
+    fewer[0] &= ~_DAC
+    assert libc.capset(header, fewer) == 0
+    try:
+        yield
+    finally:
+        assert libc.capset(header, rights) == 0
+        assert libc.prctl(_SET_BITS, bits, 0, 0, 0) == 0
+
+
+@contextmanager
+def no_open_files() -> Iterator[None]:
+    """Let no file be opened."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    first_free = os.dup(0)
+    os.close(first_free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (first_free, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+@contextmanager
+def forbidden(*paths: Path) -> Iterator[None]:
+    """Be an ordinary user to whom these files and folders belong to somebody else."""
+    modes = [path.stat().st_mode for path in paths]
+    for path in paths:
+        path.chmod(0)
+    try:
+        with ordinary_user():
+            yield
+    finally:
+        for path, mode in zip(paths, modes, strict=True):
+            path.chmod(mode)
