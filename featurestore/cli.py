@@ -92,7 +92,7 @@ def ingest(store: Path, dataset: Path | None) -> None:
     "--status", "statuses", metavar="STATUSES", help="With --retry-failed: only these, like missing,unreadable."
 )
 @click.option("--check-images", is_flag=True, help="Read the image files again; redo those that were replaced.")
-@click.option("--partial", is_flag=True, help="Fit a model although not every chunk is there.")
+@click.option("--partial", is_flag=True, help="Fit a model although chunks are not there, or most images failed.")
 @click.option("--update", is_flag=True, help="Let the models go on with the images that they have not seen.")
 @click.option("--yes", is_flag=True, help="Agree to what an update makes stale.")
 @click.option("--quiet", is_flag=True, help="Show no bars and no summaries.")

@@ -58,7 +58,7 @@ def run_fit(
     """Fit a model where there is none, or with ``update`` a child of the current one; return None if nothing is to do.
 
     Raises:
-        NotReady: not every chunk is there, and ``partial`` was not given.
+        NotReady: not every chunk is there, or most images failed, and ``partial`` was not given.
         ConfirmationNeeded: nobody agreed to what an update makes stale.
         NothingUsable: there is too little to learn from.
     """
@@ -77,12 +77,28 @@ def run_fit(
             f"run {stage.reads} first, or fit without them: featurestore run STORE {stage.name} --partial"
         )
     ready = [work for work in todo if work.input_ready]
+    if plan.step.current_model is not None and not ready:
+        context.reporter.say(f"{stage.name}: the model has seen every image; there is nothing to update")
+        return None
+    if not partial:
+        _refuse_most_lost(context, plan.step)
     if plan.step.current_model is not None:
-        if not ready:
-            context.reporter.say(f"{stage.name}: the model has seen every image; there is nothing to update")
-            return None
         _ask(context, plan.step, sum(unseen.values()), confirm)
     return FitRun(context, engine, plan.step, ready, partial=bool(missing)).run()
+
+
+def _refuse_most_lost(context: Context, step: Step) -> None:
+    with context.catalog.reading() as connection:
+        learning = Learning(connection, step)
+        lost, n_images = learning.lost(), int(learning.selected.sum())
+    n_lost = sum(lost.values())
+    if 2 * n_lost > n_images:
+        reasons = ", ".join(f"{n:,} {status}" for status, n in lost.items())
+        raise NotReady(
+            f"{step.stage.name} would learn from less than half of its {n_images:,} images, since {n_lost:,} failed "
+            f"({reasons}; SELECT * FROM failures says why). Put that right and run with --retry-failed, or fit without "
+            f"them: featurestore run STORE {step.stage.name} --partial"
+        )
 
 
 def _ask(context: Context, step: Step, unseen: int, confirm: Confirm) -> None:

@@ -65,6 +65,20 @@ class Learning:
         counts = before[first + np.array(self._chunks["n_images"], np.int64)] - before[first]
         return {chunk: int(n) for chunk, n in zip(self._chunks["chunk_id"], counts, strict=True) if n}
 
+    def lost(self) -> dict[str, int]:
+        """Return, by status, how many images it would learn from, had they not failed; those it has learnt don't count.
+
+        Most frequent first.
+        """
+        parameters = {"stage": self._stage.reads, "variant": self._step.reads_variant}
+        where = "WHERE stage = $stage AND variant = $variant AND status"
+        query = f"SELECT DISTINCT status FROM results {where} NOT IN ('ok', 'empty') ORDER BY 1"
+        statuses = arrow(self._connection, query, parameters)["status"].to_pylist()
+        wanted = self.selected & ~self.learnt
+        query = f"SELECT image_id FROM results {where} = $status"
+        lost = {s: int((self._mask(query, {**parameters, "status": s}) & wanted).sum()) for s in statuses}
+        return {status: n for status, n in sorted(lost.items(), key=lambda item: -item[1]) if n}
+
     def _mask(self, query: str, parameters: Mapping[str, Any]) -> Mask:
         mask = np.zeros(self._n_images, dtype=bool)
         for chunk in arrow(self._connection, query, parameters)["image_id"].chunks:

@@ -168,7 +168,7 @@ class FeatureStore(Reading, Upkeep):
             workers: processes; None is one for every core, 0 works in this process.
             retry_failed: make the rows of failed images again; a list of statuses chooses which.
             check_images: read the image files again, and make the rows of those that were replaced again.
-            partial: fit a model although not every chunk is there.
+            partial: fit a model although not every chunk is there, or most images failed.
             update: let the models go on with the images that they have not seen.
             yes: agree to what an update makes stale; a function is asked.
             quiet: show nothing.

@@ -434,6 +434,66 @@ def test_without_train_images_the_fit_says_to_check_the_split(images: Path, tmp_
         store.run(workers=0)
 
 
+def losing(images: Path, folder: Path, lost: set[int]) -> FeatureStore:
+    """A store, extracted, of which some images were broken or missing: 10 of 13 are train."""
+    folder = Path(shutil.copytree(images, folder / "images"))
+    for number in lost:
+        path = folder / f"{number:03d}.png"
+        path.unlink() if number % 2 else path.write_bytes(b"not an image")
+    store = small_store(folder.parent / "store", folder)
+    store.run("extract", workers=0)
+    return store
+
+
+def test_a_fit_of_which_most_images_failed_is_refused(images: Path, tmp_path: Path) -> None:
+    store = losing(images, tmp_path, {0, 1, 2, 4, 5, 6})
+    with pytest.raises(NotReady) as caught:
+        store.run(workers=0)
+    assert str(caught.value) == (
+        "fit_pca would learn from less than half of its 10 images, since 6 failed (4 unreadable, 2 missing; SELECT * "
+        "FROM failures says why). Put that right and run with --retry-failed, or fit without them: featurestore run "
+        "STORE fit_pca --partial"
+    )
+    assert store.sql("SELECT * FROM models").fetchall() == []
+    store.run(workers=0, partial=True)
+    assert learnt(store, current_model(store, "fit_pca")["model_id"]) == [8, 9, 10, 12]
+    assert store.run(workers=0) == []  # models that are there stay
+
+
+def test_of_every_stage_its_own_images_count(images: Path, tmp_path: Path) -> None:
+    """Of ten train images six failed, of all thirteen that is less than half."""
+    store = losing(images, tmp_path, {0, 1, 2, 4, 5, 6})
+    store.run("fit_pca", workers=0, partial=True)
+    store.run("project", "fit_scale", workers=0)
+    configure(store, "fit_scale", over="train")
+    with pytest.raises(NotReady, match="fit_scale would learn from less than half of its 10 images, since 6 failed"):
+        store.run("fit_scale", workers=0)
+
+
+def test_half_of_the_images_are_enough(images: Path, tmp_path: Path) -> None:
+    store = losing(images, tmp_path, {0, 1, 2, 4, 5, 3, 7, 11})  # the last three are test
+    store.run("fit_pca", workers=0)
+    assert learnt(store, current_model(store, "fit_pca")["model_id"]) == [6, 8, 9, 10, 12]
+
+
+def test_an_update_counts_what_its_parent_has_learnt(growing: FeatureStore) -> None:
+    """Of the new images nearly all failed; of all those that the model then knows, at first just half."""
+    growing_without(growing, range(14, 29), n=16, first=13)
+    growing.run("fit_pca", workers=0, update=True, yes=True)
+    assert learnt(growing, current_model(growing, "fit_pca")["model_id"]) == train_images(growing)
+    growing_without(growing, range(30, 33), n=4, first=29)
+    with pytest.raises(NotReady, match=r"less than half of its 25 images, since 13 failed \(13 missing;"):
+        growing.run("fit_pca", workers=0, update=True, yes=True)
+
+
+def growing_without(store: FeatureStore, lost: range, **more: int) -> None:
+    """Add pictures to the dataset, of which some are lost before they are extracted."""
+    grow(store, **more)
+    for number in lost:
+        (store.path.parent / "images" / f"{number:03d}.png").unlink()
+    store.run("extract", workers=0)
+
+
 def test_bounds_over_train_images_only(growing: FeatureStore) -> None:
     both = read_arrays(growing.path / current_model(growing, "fit_scale")["path"])[0]
     configure(growing, "fit_scale", over="train")
