@@ -2,13 +2,16 @@
 
 PYTHON ?= python3
 DEMO ?= demo
+FROM ?= 5376c63
 PY := .venv/bin/python
+UPGRADE := build/upgrade
+LOWEST := build/lowest
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test crash lint bench bench-quick clean
+.PHONY: help venv demo test test-upgrade test-lowest crash lint bench bench-quick clean
 
 help:  ## show this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 19
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
 
 # .venv/ready says for which folder and which pyproject.toml the environment was made, and is written last. If it says what
 # it should and the environment's Python runs, nothing is installed and the network is not needed. Anything else
@@ -37,6 +40,20 @@ demo: venv  ## run the main job on images that come with the dependencies
 
 test: venv  ## run the tests (ARGS="-k name" to choose)
 	@$(PY) -m pytest -n auto $(ARGS)
+
+test-upgrade: venv  ## open, verify, rebuild and merge stores that an earlier commit made (FROM=commit)
+	@PYTHON="$(PYTHON)" tests/upgrade/make-stores "$(FROM)" $(UPGRADE)
+	@FEATURESTORE_EARLIER_STORES="$(CURDIR)/$(UPGRADE)/stores" $(PY) -m pytest --no-cov tests/upgrade $(ARGS)
+
+test-lowest: venv  ## run the tests with the lowest versions that pyproject.toml allows
+	@ready="$$(pwd -P) $$(cksum < pyproject.toml)"; \
+	if [ "$$(cat $(LOWEST)/ready 2>/dev/null)" != "$$ready" ]; then \
+	  echo "setting up $(LOWEST) (once; a minute or two)"; \
+	  rm -rf $(LOWEST) && $(PY) -m uv venv --quiet --python "$(PYTHON)" $(LOWEST) && \
+	  $(PY) -m uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct --editable '.[dev]' && \
+	  printf '%s\n' "$$ready" > $(LOWEST)/ready || exit 1; \
+	fi
+	@$(LOWEST)/bin/python -m pytest --no-cov -n auto $(ARGS)
 
 crash: venv  ## kill more than a hundred runs, at other moments each time (FEATURESTORE_KILLS=500 for more)
 	@export FEATURESTORE_KILLS="$${FEATURESTORE_KILLS:-100}" FEATURESTORE_KILL_SEED="$${FEATURESTORE_KILL_SEED:-$$(date +%s)}"; \
