@@ -21,7 +21,7 @@
     ├── QueryError               a query that DuckDB refused
     ├── OutputError              what was to be written can't go where it was said
     ├── EngineLost               the worker processes are gone and can't be had back
-    └── MissingDependency        an optional package is not installed
+    └── MissingDependency        a package is not installed, or too old
 
 The command line prints the message without a traceback and exits with ``exit_code``.
 """
@@ -113,4 +113,4 @@ class EngineLost(FeatureStoreError):
 
 
 class MissingDependency(FeatureStoreError):
-    """An optional package is needed and not installed; the message names the extra."""
+    """A package is needed that is not installed, or too old; the message says what to install."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -114,7 +115,7 @@ def _stage_status(plan: StagePlan, facts: Mapping[str, Any], notes: Sequence[str
     if facts["n_clipped"]:
         lines.append(f"{facts['n_clipped'] / facts['n_values']:.3%} of the values were clipped to the bounds")
     if len(facts["versions"]) > 1:
-        lines.append("made by several versions of the libraries; see: SELECT DISTINCT versions FROM partitions")
+        lines.append(_mixed([json.loads(versions) for versions in facts["versions"]]))
     if facts["n_pruned"]:
         lines.append(f"pruned: {counted(facts['n_pruned'], 'partition')}")
     return StageStatus(
@@ -129,6 +130,14 @@ def _stage_status(plan: StagePlan, facts: Mapping[str, Any], notes: Sequence[str
         model=step.current_model,
         notes=tuple(lines),
     )
+
+
+def _mixed(versions: Sequence[Mapping[str, str]]) -> str:
+    """Return a note on a variant that several versions of the libraries made: those of OpenCV differ in descriptors."""
+    opencv = sorted({version for found in versions for name, version in found.items() if name.startswith("opencv")})
+    if len(opencv) > 1:
+        return f"made by several versions of OpenCV, which give other descriptors: {', '.join(opencv)}"
+    return "made by several versions of the libraries; see: SELECT DISTINCT versions FROM partitions"
 
 
 def _missing(plan: StagePlan) -> tuple[tuple[str, str], ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from featurestore import FeatureStore
 from featurestore.errors import ConfigError, LossyDescriptors
 from featurestore.extractors import EXTRACTORS, Sift
+from tests.catalogs import change
 from tests.small import configure, copy, current_model, digests, make_small, rows_of, small_store
 
 STAGES = ["extract", "fit_pca", "project", "fit_scale", "quantize"]
@@ -145,3 +147,21 @@ def test_descriptors_that_would_lose_something_end_the_run_and_leave_nothing(
     with pytest.raises(LossyDescriptors, match=r"can't hold without loss.*Install opencv-python-headless"):
         store.run(workers=0)
     assert digests(store) == before
+
+
+@pytest.mark.parametrize(
+    ("changed", "note"),
+    [
+        ({"opencv-python-headless": "5.1.0"}, "made by several versions of OpenCV, which give other descriptors"),
+        ({"numpy": "9.0.0"}, "made by several versions of the libraries"),
+    ],
+)
+def test_status_tells_of_a_variant_that_several_versions_made(
+    store: FeatureStore, changed: dict[str, str], note: str
+) -> None:
+    ((versions,),) = store.sql("SELECT versions FROM partitions WHERE stage = 'extract' AND chunk_id = 0").fetchall()
+    other = json.dumps({**json.loads(versions), **changed})
+    change(store.path, f"UPDATE partitions SET versions = '{other}' WHERE stage = 'extract' AND chunk_id = 0")
+    extract = store.status().stages[0]
+    assert [line.startswith(note) for line in extract.notes] == [True]
+    assert set(changed) <= {"numpy"} or "5.1.0" in extract.notes[0]

@@ -11,11 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurestore.config import option
-from featurestore.errors import LossyDescriptors
+from featurestore.errors import LossyDescriptors, MissingDependency
 from featurestore.partition import KEYPOINT
 
 if TYPE_CHECKING:
     import cv2
+
+OPENCV = 5  # the oldest version whose descriptors are stored
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,14 @@ class Sift:
         return keypoints, as_uint8(descriptors)
 
     def compute_float(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[Any], NDArray[np.float32]]:
-        """Return keypoints ``(n,)`` and descriptors ``(n, 128)`` float32, as OpenCV gives them."""
+        """Return keypoints ``(n,)`` and descriptors ``(n, 128)`` float32, as OpenCV gives them.
+
+        Raises:
+            MissingDependency: OpenCV is older than 5.
+        """
         import cv2
 
+        _refuse_older(cv2.__version__)
         gray = cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)
         detector = cv2.SIFT.create(
             self.nfeatures, self.n_octave_layers, self.contrast_threshold, self.edge_threshold, self.sigma
@@ -53,6 +60,19 @@ class Sift:
         if descriptors is None:
             return np.empty(0, KEYPOINT), np.empty((0, self.dim), np.float32)
         return as_records(keypoints), descriptors.astype(np.float32, copy=False)
+
+
+def _refuse_older(version: str) -> None:
+    """Make sure that descriptors are those of OpenCV 5, whichever package brought the module ``cv2``.
+
+    Raises:
+        MissingDependency: it is older. See docs/decisions/0070.
+    """
+    if int(version.partition(".")[0]) < OPENCV:
+        raise MissingDependency(
+            f"the module cv2 is of OpenCV {version}, and OpenCV {OPENCV} or newer is needed: older versions give other "
+            "descriptors. Uninstall opencv-python and its like, then install opencv-python-headless again"
+        )
 
 
 def as_records(keypoints: Sequence[cv2.KeyPoint]) -> NDArray[Any]:

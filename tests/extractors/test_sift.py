@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from featurestore.errors import ConfigError, LossyDescriptors
+from featurestore.errors import ConfigError, LossyDescriptors, MissingDependency
 from featurestore.extractors import Sift
 from featurestore.extractors.sift import as_uint8
 from featurestore.stages import flow_from
@@ -54,6 +54,12 @@ def test_every_parameter_reaches_opencv(ours: dict[str, Any], theirs: dict[str, 
     assert np.array_equal(descriptors, expected)
     assert [tuple(keypoint) for keypoint in keypoints.tolist()] == expected_keypoints
     assert not np.array_equal(expected, opencv(PIXELS)[1]), "the parameter makes a difference here"
+
+
+def test_an_older_opencv_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cv2, "__version__", "4.12.0")
+    with pytest.raises(MissingDependency, match=r"OpenCV 4\.12\.0, and OpenCV 5 or newer is needed"):
+        Sift().detect_and_compute(PIXELS)
 
 
 def test_whole_numbers_become_uint8_as_they_are() -> None:
