@@ -1,7 +1,7 @@
 """One image file -> its pixels, or a status and a line that says what is wrong with it.
 
-The pixels are those of ``cv2.imread``. What ``cv2.imread`` leaves to its caller is done here: a truncated JPEG is
-noticed (OpenCV fills the rest with grey and says nothing), a picture is measured before it is decoded, and what the
+The pixels are those of ``cv2.imread``. What ``cv2.imread`` leaves to its caller is done here: a truncated or damaged
+picture is noticed (OpenCV fills what is lost with grey), a picture is measured before it is decoded, and what the
 decoders print to the C level's stderr becomes the message. A bad file never raises.
 """
 
@@ -23,11 +23,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal
 
+from featurestore.damage import picture_is_lost
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-Status = Literal["ok", "missing", "unreadable", "truncated", "too_large"]
+Status = Literal["ok", "missing", "unreadable", "truncated", "damaged", "too_large"]
 Size = tuple[int, int]  # width, height
 
 JPEG, PNG, RIFF = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF"
@@ -37,6 +39,7 @@ JPEG_ENDS = JPEG_END * (2**15 + 16)
 HDR_SIZE = re.compile(rb"-Y (\d{1,9}) \+X (\d{1,9})")
 JPEG_MARKER = re.compile(rb"\xff[^\x00\xff]")
 ENDS_EARLY = "the file ends before its picture does"
+PARTLY_LOST = "part of the picture is lost"
 NO_MEMORY = "Insufficient memory"  # OpenCV's words
 
 # A file may hold 8 bytes per pixel that is allowed (16-bit RGBA) and this much of metadata, previews, further pages.
@@ -91,8 +94,9 @@ def read_image(path: str, *, max_pixels: int, truncated: Literal["refuse", "keep
     Args:
         path: The file.
         max_pixels: Width x height above which a picture is ``too_large`` and not decoded.
-        truncated: What to do with a file that ends before its picture does, if OpenCV makes a picture of it (it does
-            so for JPEG only): ``refuse`` gives the status ``truncated``, ``keep`` gives ``ok`` and says so.
+        truncated: What to do with a file of which OpenCV makes a picture although part of it is lost: ``refuse`` gives
+            the status ``truncated`` where the file ends too early, and ``damaged`` where the decoder came upon damage
+            inside; ``keep`` gives ``ok`` and says so.
 
     Returns:
         The picture, or a status and a message; no file is so bad that it raises.
@@ -147,21 +151,34 @@ def _judge(read: ImageFile, data: bytes, max_pixels: int, *, keep: bool) -> Imag
         pixels, words = _decode(data, JPEG_ENDS)
         cut = pixels is not None
     if pixels is None:
-        return _failed(read, data, words, cut=cut)
+        return _failed(read, data, words, cut=cut, keep=keep)
     height, width = pixels.shape[:2]
     if too_large := _over((width, height), max_pixels):  # the header lied, or could not be measured
         return replace(read, status="too_large", message=too_large, width=width, height=height)
-    if cut and not keep:
-        return replace(read, status="truncated", message=ENDS_EARLY)
-    message = "; ".join(filter(None, [f"truncated, kept: {ENDS_EARLY}" if cut else "", words]))
+    if words and is_jpeg and not picture_is_lost(words):
+        words = _with_what_it_hid(words, data)
+    lost = picture_is_lost(words)
+    if (cut or lost) and not keep:
+        if cut:
+            return replace(read, status="truncated", message=ENDS_EARLY)
+        return replace(read, status="damaged", message=f"{PARTLY_LOST} ({_shortened(words)})")
+    kept = f"truncated, kept: {ENDS_EARLY}" if cut else f"damaged, kept: {PARTLY_LOST}" if lost else ""
+    message = "; ".join(filter(None, [kept, _shortened(words)]))
     return replace(read, message=message or None, pixels=pixels, width=width, height=height)
 
 
-def _failed(read: ImageFile, data: bytes, words: str, *, cut: bool) -> ImageFile:
+def _with_what_it_hid(words: str, data: bytes) -> str:
+    """The decoder's words, with those of damage that it kept to itself because it warns of one thing only."""
+    hidden = _decode(_bare_jpeg(data), JPEG_ENDS, smallest=True)[1]
+    return f"{words}; {hidden}" if picture_is_lost(hidden) else words
+
+
+def _failed(read: ImageFile, data: bytes, words: str, *, cut: bool, keep: bool) -> ImageFile:
     if NO_MEMORY in words:  # says nothing about the file: a row to retry
         return replace(read, status="unreadable", message="not enough memory to decode the picture")
     short_riff = data.startswith(RIFF) and int.from_bytes(data[4:8], "little") + 8 > len(data)  # WebP
     if cut or short_riff or (RAN_OUT.search(words) and not data.startswith(PNG)):
+        words = _shortened(words) or ("OpenCV makes no picture of it" if keep else "")
         return replace(read, status="truncated", message=ENDS_EARLY + (f" ({words})" if words else ""))
     start = data[:512].lstrip().lower()
     if start.startswith(b"version https://git-lfs"):
@@ -170,7 +187,7 @@ def _failed(read: ImageFile, data: bytes, words: str, *, cut: bool) -> ImageFile
         words = "the file is a web page"
     elif all(byte in b"\t\n\r" or 0x20 <= byte < 0x7F for byte in start):
         words = "the file is text"
-    message = "not an image that OpenCV can read" + (f" ({words})" if words else "")
+    message = "not an image that OpenCV can read" + (f" ({_shortened(words)})" if words else "")
     return replace(read, status="unreadable", message=message)
 
 
@@ -192,26 +209,49 @@ def _measure(data: bytes) -> tuple[Size | None, bool]:
     return _pillow_size(io.BytesIO(data), PILLOW_FORMATS), False
 
 
+def _jpeg_header(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Walk the segments up to the first scan or the end: the marker's code, and where the segment's content lies.
+
+    As libjpeg does, what is no marker is skipped. Thumbnails hide in segments, with markers of their own.
+    """
+    at = 2
+    while match := JPEG_MARKER.search(data, at):
+        code, at = match[0][1], match.end()
+        if code in (0xD9, 0xDA):
+            yield code, at, len(data)
+            return
+        if 0xD0 <= code <= 0xD8 or code == 0x01:
+            continue  # stands alone
+        end = at + max(int.from_bytes(data[at : at + 2], "big"), 2)
+        yield code, at, end
+        at = end
+
+
 def _measure_jpeg(data: bytes) -> tuple[Size | None, bool]:
-    """Walk the segments (thumbnails hide in them) to the first scan; the end marker stands somewhere behind it.
+    """The size, and whether no end marker stands behind the beginning of the first scan.
 
     The search is from the back, so that it is free for a whole file; garbage or further pictures (MPO) may follow.
     """
-    size, at = None, 2
-    while match := JPEG_MARKER.search(data, at):  # as libjpeg does, skip what is no marker
-        code, at = match[0][1], match.end()
+    size = None
+    for code, at, _ in _jpeg_header(data):
         if code == 0xD9:
             return size, False  # no picture at all, but an end: broken, not cut
         if code == 0xDA:
             return size, data.rfind(JPEG_END, at) < 0
-        if 0xD0 <= code <= 0xD8 or code == 0x01:
-            continue  # stands alone
         is_frame = 0xC0 <= code <= 0xCF and code not in (0xC4, 0xC8, 0xCC)
         if is_frame and size is None and len(data) >= at + 7:
             height, width = struct.unpack_from(">HH", data, at + 3)
             size = (width, height)
-        at += max(int.from_bytes(data[at : at + 2], "big"), 2)
     return size, True
+
+
+def _bare_jpeg(data: bytes) -> bytes:
+    """The JPEG without metadata and superfluous bytes in its header, so that nothing is left there to warn of."""
+    kept = [data[:2]]
+    for code, at, end in _jpeg_header(data):
+        if 0xC0 <= code <= 0xDF:  # frame, tables, restart interval, scans; not applications and comments
+            kept.append(bytes((0xFF, code)) + data[at:end])
+    return b"".join(kept)
 
 
 def _measure_png(data: bytes) -> tuple[Size | None, bool]:
@@ -245,12 +285,16 @@ def _pillow_size(stream: IO[bytes], formats: tuple[str, ...]) -> Size | None:
             Image.MAX_IMAGE_PIXELS = limit
 
 
-def _decode(data: bytes, more: bytes = b"") -> tuple[NDArray[np.uint8] | None, str]:
-    """OpenCV's picture of ``data + more``, and what it and the libraries below it had to say."""
+def _decode(data: bytes, more: bytes = b"", *, smallest: bool = False) -> tuple[NDArray[np.uint8] | None, str]:
+    """OpenCV's picture of ``data + more``, and what it and the libraries below it had to say.
+
+    ``smallest`` reads all of the data, but makes a small picture in grey: for those who want the words only.
+    """
     import cv2
     import numpy as np
 
     pixels, complaint = None, ""
+    flags = cv2.IMREAD_REDUCED_GRAYSCALE_8 if smallest else cv2.IMREAD_COLOR
     with _ONE_AT_A_TIME, _stderr() as log:
         try:
             if data.startswith(PNG) and data.find(b"acTL", 0, data.find(b"IDAT")) > 0:
@@ -260,7 +304,7 @@ def _decode(data: bytes, more: bytes = b"") -> tuple[NDArray[np.uint8] | None, s
                     copy.write_bytes(data)
                     picture = cv2.imread(str(copy))
             else:
-                picture = cv2.imdecode(np.frombuffer(data + more, np.uint8), cv2.IMREAD_COLOR)
+                picture = cv2.imdecode(np.frombuffer(data + more, np.uint8), flags)
             pixels = None if picture is None else np.asarray(picture, np.uint8)
         except cv2.error as error:  # OpenCV's own limits: 2^30 pixels, 2^20 a side
             complaint = str(error)
@@ -298,5 +342,8 @@ def _one_line(words: str) -> str:
     words = re.sub(r"\bim(?:read|decode)_\('[^']*'\): |OpenCV\([^)]*\) \S+ error: | in function '[^']+'", "", words)
     words = re.sub(r"\(-2:Unspecified error\) |(?<![\w./])/(?:[^/\s'\"]+/)*", "", words)
     lines = [" ".join("".join(c if c.isprintable() else " " for c in line).split()) for line in words.splitlines()]
-    text = "; ".join(dict.fromkeys(filter(None, lines)))
+    return "; ".join(dict.fromkeys(filter(None, lines)))
+
+
+def _shortened(text: str) -> str:
     return text if len(text) <= MESSAGE_LENGTH else text[: MESSAGE_LENGTH - 3] + "..."

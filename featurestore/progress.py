@@ -18,6 +18,7 @@ class StageSummary:
     n_descriptors: int = 0
     n_bytes: int = 0
     statuses: Mapping[str, int] = field(default_factory=dict)
+    n_warned: int = 0  # pictures that were used although the decoder had something to say
     seconds: float = 0.0
     note: str = ""  # what was learnt, or why nothing was done
 
@@ -100,6 +101,8 @@ def summary_line(summary: StageSummary) -> str:
     """Return one line: images by status, descriptors, bytes, seconds."""
     statuses = ", ".join(f"{n:,} {status}" for status, n in sorted(summary.statuses.items(), key=lambda s: -s[1]))
     parts = [counted(summary.n_images, "image") + (f" ({statuses})" if statuses else "")]
+    if summary.n_warned:
+        parts.append(f"{summary.n_warned:,} kept with a warning")
     if summary.n_descriptors:
         parts.append(counted(summary.n_descriptors, "descriptor"))
     if summary.n_bytes:

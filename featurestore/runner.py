@@ -129,6 +129,7 @@ class ChunkRun:
         self._open: dict[int, Assembly] = {}
         self._model = self._load_model()
         self._statuses: Counter[str] = Counter()
+        self._n_warned = 0
         self._counts: dict[str, Any] = {"n_chunks": 0, "n_images": 0, "n_descriptors": 0, "n_bytes": 0}
         self._started = 0.0
 
@@ -152,7 +153,9 @@ class ChunkRun:
                         assembly.abandon()
                 self._refuse_total_failure()
             seconds = time.perf_counter() - self._started
-            summary = StageSummary(self._stage.name, **self._counts, statuses=self._statuses, seconds=seconds)
+            summary = StageSummary(
+                self._stage.name, **self._counts, statuses=self._statuses, n_warned=self._n_warned, seconds=seconds
+            )
         finally:
             reporter.end(summary)
         return summary
@@ -239,6 +242,8 @@ class ChunkRun:
                 assembly.add(rows)
                 statuses = Counter(row.status for row in rows)
                 n_descriptors = sum(row.n_descriptors for row in rows)
+                if isinstance(self._stage, Extract):
+                    self._n_warned += sum(map(self._stage.warned, rows))
         self._statuses.update(statuses)
         self._counts["n_images"] += statuses.total()
         self._counts["n_descriptors"] += n_descriptors

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from featurestore.import_npz import ImportReport
     from featurestore.ingest import IngestReport
 
-FAILED = ("missing", "unreadable", "truncated", "too_large", "crashed", "unknown")
+FAILED = ("missing", "unreadable", "truncated", "damaged", "too_large", "crashed", "unknown")
 
 
 class FeatureStore(Reading, Upkeep):

@@ -110,6 +110,13 @@ def cuts(data: bytes) -> dict[str, bytes]:
     return tenths | {f"-{count}": data[:-count] for count in (20, 3, 2, 1)}
 
 
+def hollow(jpeg: bytes) -> dict[str, bytes]:
+    """The JPEG with half of its picture gone and its end marker in place."""
+    middle = len(jpeg) // 2
+    hole = bytes(len(jpeg) - middle - 2)  # as of a download in parts of which one is absent
+    return {"closed": jpeg[:middle] + b"\xff\xd9", "hole": jpeg[:middle] + hole + b"\xff\xd9"}
+
+
 def bomb_png(width: int, height: int, *, text: bytes = b"") -> bytes:
     """A few bytes that promise width x height pixels; ``text`` goes into a compressed text chunk before them."""
 

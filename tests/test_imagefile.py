@@ -44,6 +44,7 @@ REAL_BROKEN = {
     "pillow_crash_754d9c7ec485ffb76a90eeaab191ef69a2a3a3cd.sgi": "unreadable",
     "pillow_decompression_bomb.gif": "too_large",
     "pillow_decompression_bomb.ico": "unreadable",
+    "pillow_hopper_bad_exif.jpg": "damaged",  # every second row of blocks has the wrong brightness
     "pillow_negative_size.ppm": "unreadable",
     "pillow_oom_225817ca0f8c663be7ab4b9e717b02c661e66834.tif": "truncated",
     "pillow_pngtest_bad_png.bin": "unreadable",

@@ -13,7 +13,7 @@ import pytest
 
 from featurestore import FeatureStore
 from featurestore.errors import ConfigError
-from tests.broken_images import NOT_IMAGES, bombs, cuts, cuttable, unusual
+from tests.broken_images import NOT_IMAGES, bombs, cuts, cuttable, hollow, unusual
 from tests.crash.harness import ROOT, run
 
 ROWS = "SELECT filename, status, error, n_descriptors FROM extracted ORDER BY image_id"
@@ -23,6 +23,7 @@ REAL = {
     "truncated": "image_bad_shortfile.bmp image_oss_fuzz_36829.jpeg image_png_x_issue_214.png sharp_corrupt_header.jpg "
     "pillow_crash_1152ec2d1a1a71395b6f2ce6721c38924d025bf3.tif sharp_truncated.jpg sharp_truncated.png "
     "pillow_oom_225817ca0f8c663be7ab4b9e717b02c661e66834.tif",
+    "damaged": "pillow_hopper_bad_exif.jpg",
     "unreadable": "image_png_x_ihdr_missing.png image_png_x_unexpected_eof.png image_size_sample.png kapture_01.jpg "
     "image_zero_loop_count.gif kapture_1602074877390449152.png largescaleimaging_bark1.png pillow_broken.png "
     "pillow_broken_data_stream.png pillow_crash_754d9c7ec485ffb76a90eeaab191ef69a2a3a3cd.sgi "
@@ -63,6 +64,10 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, s
     write(folder, {f"odd/{name}": data for name, data in unusual().items()})
     expected |= {f"odd/{name}": "ok" for name in unusual()}
     expected["odd/1x1.png"] = "empty"
+    for name, data in cuttable().items():
+        damaged = {f"hollow/{how}/{name}": piece for how, piece in hollow(data).items() if name.endswith(".jpg")}
+        write(folder, damaged)
+        expected |= dict.fromkeys(damaged, "damaged")
     (folder / "folder.jpg").mkdir()
     os.mkfifo(folder / "pipe.jpg")
     (folder / "dangling.jpg").symlink_to(folder / "nowhere.jpg")
@@ -162,7 +167,8 @@ def test_a_status_that_there_is_not(partly: FeatureStore) -> None:
     with pytest.raises(ConfigError) as caught:
         partly.run(workers=0, retry_failed=["missing", "lost"])
     assert str(caught.value) == (
-        "there is no failed status 'lost'; they are missing, unreadable, truncated, too_large, crashed, unknown"
+        "there is no failed status 'lost'; they are missing, unreadable, truncated, damaged, too_large, crashed, "
+        "unknown"
     )
     ended = run("run", partly.path, "--status", "missing")
     assert (ended.code, "--status goes with --retry-failed" in ended.err) == (2, True)

@@ -9,10 +9,13 @@ from typing import Any, ClassVar, Literal
 import pyarrow as pa
 
 from featurestore.config import option
+from featurestore.damage import PATTERN
 from featurestore.extractors import EXTRACTORS, Extractor, Sift
 from featurestore.imagefile import ImageFile, read_image
 from featurestore.partition import Layout, Row
 from featurestore.stages.stage import Arrays, ChunkStage
+
+NO_KEYPOINTS = "no keypoints found"
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Extract(ChunkStage):
         low=1,
     )
     truncated: Literal["refuse", "keep"] = option(
-        "refuse", "policy: what to do with a file that ends before its picture does: refuse or keep", policy=True
+        "refuse", "policy: what to do with a picture of which a part is cut off or damaged: refuse or keep", policy=True
     )
     sift: Sift = option(Sift, "parameters of SIFT")
 
@@ -51,11 +54,21 @@ class Extract(ChunkStage):
 
     def stale_rows(self) -> str:
         """Return SQL that is true for rows which ``max_pixels`` or ``truncated`` decide otherwise today."""
-        other = "status = 'truncated'" if self.truncated == "keep" else "error LIKE 'truncated, kept:%'"
+        if self.truncated == "keep":  # a message in brackets is what the decoder said when it had no picture to keep
+            other = "status = 'damaged' OR (status = 'truncated' AND coalesce(error, '') NOT LIKE '%)')"
+        else:
+            kept = (
+                f"error LIKE 'truncated, kept:%' OR error LIKE 'damaged, kept:%' OR regexp_matches(error, '{PATTERN}')"
+            )
+            other = f"status IN ('ok', 'empty') AND ({kept})"
         return (
             f"(status = 'too_large' AND pixels <= {self.max_pixels}) "
             f"OR (status IN ('ok', 'empty') AND pixels > {self.max_pixels}) OR ({other})"
         )
+
+    def warned(self, row: Row) -> bool:
+        """Return whether the decoder had something to say of a picture that was used."""
+        return row.status in ("ok", "empty") and row.error not in (None, NO_KEYPOINTS)
 
     def extract(self, image_id: int, filename: str, path: str) -> Row:
         """Return the row of one image file; a file that can't be used becomes a row with a status and a message.
@@ -74,7 +87,7 @@ class Extract(ChunkStage):
             reason = " ".join(str(error).split()) or "out of memory"
             return Row(image_id, filename, "crashed", f"{self.extractor} failed: {reason}", extra=_source(image))
         if not len(descriptors):
-            return Row(image_id, filename, "empty", image.message or "no keypoints found", extra=_source(image))
+            return Row(image_id, filename, "empty", image.message or NO_KEYPOINTS, extra=_source(image))
         return Row(image_id, filename, "ok", image.message, descriptors, keypoints, _source(image))
 
 

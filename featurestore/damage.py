@@ -1,0 +1,43 @@
+"""What a decoder says of a picture that it returned all the same: is part of the picture lost, or is it harmless?
+
+Each line of `LOST` is a pattern over the decoders' words, and why they mean that pixels are made up. What matches none
+of them is harmless: colour profiles and other metadata, bytes that are superfluous, later frames of an animation. The
+patterns are plain enough for both Python and DuckDB, since old rows are judged by the words that they recorded.
+"""
+
+from __future__ import annotations
+
+import re
+
+LOST = (
+    # libjpeg's warnings (jerror.h); inside of TIFF they begin with "JPEGLib: "
+    (r"premature end of data segment", "a marker stands in the middle of the picture; the rest of it is grey"),
+    (r"Premature end of JPEG (file|data)", "the file ends in the middle of the picture; the rest of it is grey"),
+    (r"bad (Huffman|arithmetic) code", "what follows is decoded from the wrong bit on"),
+    (r"found marker 0x[0-9a-f]{2} instead of RST", "whole rows of blocks are gone"),
+    (r"Inconsistent progression sequence", "a scan that refines the picture is gone"),
+    # Before a marker of the header (0xdb, 0xe1, ...) bytes are superfluous. Behind picture data they are picture data
+    # that was not decoded, since something before them was decoded wrongly.
+    (r"extraneous bytes before marker 0x([0-9ab].|c4|d[0-8acef]|f[0-9a-df])", "left over between rows or scans"),
+    (r"([89]|[0-9]{2,}) extraneous bytes before marker 0xd9", "left over at the end, and more than pads to a word"),
+    # libtiff: strips and tiles that are short, unreadable or undecodable stay black
+    (r"Not enough data (at|for) (scanline|row)|due to lack of data", "the data of a strip ends early"),
+    (r"Decoding error at scanline|cannot be read due to previous error", "a strip can't be unpacked"),
+    (r"Using code not yet in table|Corrupted LZW table|Wrong length of decoded string", "a strip can't be unpacked"),
+    (r"(Read|Seek) error (at|on) (scanline|row|strip)", "a strip is not in the file"),
+    (r"Invalid data for scanline|Unable to decode WebP data|lerc_decode.. failed", "a strip can't be unpacked"),
+    (r"Fax[34]\w*: (Bad code word|Premature EO|Uncompressed data|Line length mismatch)", "a line of a fax is wrong"),
+    (r"Fax[34]\w*: (End of file|Bad line length)", "lines of a fax are gone"),
+    # libpng, where it goes on
+    (r"IDAT: (CRC error|[Ii]ncorrect|[Ii]nvalid|[Nn]ot enough|[Tt]runcated)", "the picture's data is not what it was"),
+    # OpenJPEG
+    (r"segment too long|PTERM check failure|Bad segmentation symbol", "a code block is wrong"),
+    (r"Failed to decode component|Stream does not end with EOC", "the code stream ends early"),
+)
+PATTERN = "|".join(f"({pattern})" for pattern, _ in LOST)
+_LOST = re.compile(PATTERN)
+
+
+def picture_is_lost(words: str) -> bool:
+    """Return whether the decoders' words mean that part of the picture is made up."""
+    return _LOST.search(words) is not None
