@@ -4,24 +4,26 @@ A permission, a failing disk, too many open files or too little memory say nothi
 become `UnreadableFile`, whichever library raises them; a file that can't be read is never taken for a damaged one.
 
 Python's own ``is_file``, ``exists`` and ``rglob`` have no place where a file's absence has a consequence: they take
-"not permitted" for "not there".
+"not permitted" for "not there". What may not be written is told here too: `NotWritable` says whose it is.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import pwd
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from featurestore.errors import FeatureStoreError, UnreadableFile
+from featurestore.errors import FeatureStoreError, NotWritable, UnreadableFile
 
 ABSENT = (FileNotFoundError, NotADirectoryError)
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 # What a missing file says, and what a wrong offset in a damaged one leads to. All other codes are about the attempt.
 _OTHER = NO_ROOM | {errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.ESPIPE, errno.EOVERFLOW}
+_REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _MEMORY = ("std::bad_alloc", "Out of Memory Error")  # of C++, and of DuckDB
 _THREADS = ("can't start new thread", os.strerror(errno.EAGAIN))
 # Some libraries keep the words of the operating system only.
@@ -154,3 +156,55 @@ def entries_below(folder: Path) -> tuple[list[Path], list[UnreadableFile]]:
             continue
         found += [Path(entry.path) for entry in entries]
     return sorted(found), failed
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder that files can be written to, with those above it; one that exists is fine.
+
+    Raises:
+        NotWritable: this user may not, or may not write to the folder.
+    """
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+    if not may_write(path):
+        raise not_writable(path)
+
+
+def may_write(path: Path) -> bool:
+    """Return whether this user may change a file, or make files in a folder."""
+    return os.access(path, os.W_OK | (os.X_OK if path.is_dir() else 0))
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn "permission denied" and "read-only file system" into one clear error about ``path``."""
+    try:
+        yield
+    except OSError as error:
+        if not is_refusal(error):
+            raise
+        raise not_writable(path) from error
+
+
+def is_refusal(error: OSError) -> bool:
+    """Return whether the operating system did not permit it, rather than failed."""
+    return error.errno in _REFUSED
+
+
+def not_writable(path: Path) -> NotWritable:
+    """Return the error that says whose ``path`` is, or the folder that it would be in, and what can be done."""
+    there = next(folder for folder in (path, *path.parents) if folder.exists())
+    if os.statvfs(there).f_flag & os.ST_RDONLY:
+        return NotWritable(f"{there} is on a disk that is mounted read-only; mount it for writing, or work on a copy")
+    return NotWritable(
+        f"{there} belongs to {_user(there.stat().st_uid)} and can't be written by {_user(os.geteuid())}; work on a "
+        "copy or in another folder, or have its owner let a group write it: chgrp -R GROUP STORE; "
+        "chmod -R g+rwX STORE; find STORE -type d -exec chmod g+s {} +; and umask 002 for all who work in it"
+    )
+
+
+def _user(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:  # as in containers
+        return f"user {number}"

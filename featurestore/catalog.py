@@ -8,7 +8,9 @@ is an `Instance` that is kept for the next time.
 from __future__ import annotations
 
 import atexit
+import random
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,10 +22,12 @@ import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
+from featurestore.access import is_refusal, not_writable
 from featurestore.at_exit import forget_overloads
 from featurestore.errors import CorruptFile, FormatError, StoreBusy
 from featurestore.instance import Instance, raw, registered
 from featurestore.interrupt import held_back
+from featurestore.lock import living_holder
 from featurestore.storage import CATALOG, FULL, Root, not_enough_space, room_on_disk
 
 HEAD = "0001"  # the newest revision in migrations/versions; a test compares
@@ -44,6 +48,7 @@ class Catalog:
         self._root = root
         self.path = root.local(CATALOG)
         self._turn = threading.RLock()
+        self._thread = threading.local()  # whether it has this catalog open
         self._instances: dict[bool, Instance] = {}  # for reading, and for writing
 
     @contextmanager
@@ -52,9 +57,11 @@ class Catalog:
 
         Raises:
             StoreBusy: others kept the catalog busy for two minutes.
+            NotWritable: the catalog belongs to somebody else.
             NotEnoughSpace: the disk is full; the transaction did not happen.
         """
         with (
+            self._once(),
             self._lock(),
             room_on_disk(CATALOG),
             _noticing_damage(self.path),
@@ -65,7 +72,7 @@ class Catalog:
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
-        """Open the catalog for reading, for a short while.
+        """Open the catalog for reading, for a short while. Another thread may do the same; the thread itself may not.
 
         Raises:
             StoreBusy: others kept the catalog busy for two minutes.
@@ -74,7 +81,7 @@ class Catalog:
         """
         if not self.path.is_file():
             raise CorruptFile(f"{self.path} is missing; {REMEDY}")
-        with self._lock():
+        with self._once(), self._lock(optional=True):
             with _noticing_damage(self.path), self._connect(read_only=True) as connection:
                 found = revision(connection)
                 refuse_newer(found)
@@ -92,21 +99,63 @@ class Catalog:
 
     @contextmanager
     def _connect(self, *, read_only: bool) -> Iterator[sa.Connection]:
-        with self._turn, held_back(), _noticing_interrupts():
-            instance = self._instances.get(read_only)
-            if instance is None or not instance.is_open:
-                instance = self._instances[read_only] = Instance(threads=None if read_only else 1)
-            try:
-                instance.attach(self.path, read_only=read_only)
-            except duckdb.Error as error:
+        deadline = time.monotonic() + LOCK_SECONDS
+        with self._turn:
+            while True:
+                with held_back(), _noticing_interrupts():
+                    instance = self._attached(read_only=read_only, last=time.monotonic() > deadline)
+                    if instance is not None:
+                        with instance.attached() as connection:
+                            yield connection
+                        return
+                time.sleep(POLL_SECONDS * random.uniform(0.5, 2.0))
+
+    def _attached(self, *, read_only: bool, last: bool) -> Instance | None:
+        """Return an instance that has the file open, None if it is locked and this is not the last attempt.
+
+        Not every process takes ``catalog.lock``: a reader that may not write it has only DuckDB's own.
+        """
+        instance = self._instances.get(read_only)
+        if instance is None or not instance.is_open:
+            instance = self._instances[read_only] = Instance(threads=None if read_only else 1)
+        try:
+            instance.attach(self.path, read_only=read_only)
+        except duckdb.Error as error:
+            if not _is_locked(error):
                 instance.close()
                 raise _unopenable(self.path, error) from error
-            with instance.attached() as connection:
-                yield connection
+            if last:
+                raise self._in_use(error) from error
+            return None
+        return instance
+
+    def _in_use(self, error: duckdb.Error) -> StoreBusy:
+        holder = living_holder(self._root)
+        by = f"in use by {holder}" if holder else "open in a program that is not featurestore"
+        return StoreBusy(
+            f"{self.path} is {by}, for {LOCK_SECONDS:.0f} seconds by now ({_first_line(error)}); wait for it to end, "
+            "or stop it"
+        )
 
     @contextmanager
-    def _lock(self) -> Iterator[None]:
-        if not self._root.writable:  # nobody can be writing here, and no lock can be taken
+    def _once(self) -> Iterator[None]:
+        """Refuse what would wait for itself.
+
+        Raises:
+            RuntimeError: this thread has the catalog open.
+        """
+        if getattr(self._thread, "inside", False):
+            raise RuntimeError(f"this thread has {self.path} open already; end that before the catalog is opened again")
+        self._thread.inside = True
+        try:
+            yield
+        finally:
+            self._thread.inside = False
+
+    @contextmanager
+    def _lock(self, *, optional: bool = False) -> Iterator[None]:
+        """Queue for the catalog; where it is ``optional``, whoever may not take the lock goes without."""
+        if optional and not self._root.writable:
             yield
             return
         lock = filelock.FileLock(self._root.local("catalog.lock"))
@@ -117,6 +166,11 @@ class Catalog:
                 f"the catalog of {self._root.path} was in use by other processes for {LOCK_SECONDS:.0f} seconds; "
                 "wait for them to end, then run the same command again"
             ) from error
+        except OSError as error:
+            if not is_refusal(error):
+                raise
+            if not optional:
+                raise not_writable(self._root.local("catalog.lock")) from error
         try:
             yield
         finally:
@@ -142,7 +196,7 @@ class Catalog:
 
     def replace(self, draft: Path) -> None:
         """Put the finished catalog ``draft`` in the place of this one, in one step. Only under the run lock."""
-        with self._lock():
+        with self._once(), self._lock():
             # What DuckDB had not yet written into the old catalog would be played into the new one.
             self.path.with_name(f"{self.path.name}.wal").unlink(missing_ok=True)
             self._root.publish(draft, CATALOG)
@@ -174,7 +228,7 @@ class HeldCatalog(Catalog):
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
         """Open a connection to it."""
-        with self._lock(), self._connect(read_only=False) as connection:
+        with self._once(), self._lock(), self._connect(read_only=False) as connection:
             yield connection
 
     def take_over(self, path: Path) -> None:
@@ -201,7 +255,7 @@ class HeldCatalog(Catalog):
             yield connection
 
     @contextmanager
-    def _lock(self) -> Iterator[None]:
+    def _lock(self, *, optional: bool = False) -> Iterator[None]:
         with self._turn:
             yield
 
@@ -244,13 +298,18 @@ def _noticing_interrupts() -> Iterator[None]:
 
 
 def _unopenable(path: Path, error: BaseException | None) -> Exception:
-    reason = (str(error).strip().splitlines() or ["unknown error"])[0]
     for text in FULL:
         if text in str(error):
             return not_enough_space(path.name, text)
-    if "set lock" in reason.lower():
-        return StoreBusy(f"{path} is open in a program that is not featurestore ({reason}); close it there")
-    return CorruptFile(f"{path} can't be read: {reason}; {REMEDY}")
+    return CorruptFile(f"{path} can't be read: {_first_line(error)}; {REMEDY}")
+
+
+def _is_locked(error: duckdb.Error) -> bool:
+    return "set lock" in _first_line(error).lower()
+
+
+def _first_line(error: BaseException | None) -> str:
+    return (str(error).strip().splitlines() or ["unknown error"])[0]
 
 
 def revision(connection: sa.Connection) -> str | None:

@@ -9,6 +9,7 @@
     ├── ConfigError              featurestore.toml can't be used as it stands
     ├── DatasetError             the dataset CSV, the split or the image folder can't be used
     ├── StoreBusy                another process holds the store
+    ├── NotWritable              this user may not change the store, or make one there
     ├── NotReady                 what was asked for reads something that is not there yet
     ├── ConfirmationNeeded       it would cost work that nobody has agreed to
     ├── NothingUsable            every image failed, or there is nothing to learn from
@@ -57,6 +58,10 @@ class DatasetError(FeatureStoreError):
 
 class StoreBusy(FeatureStoreError):
     """Another process is changing the store."""
+
+
+class NotWritable(FeatureStoreError):
+    """This user may not write the store's files, or make a store in the folder."""
 
 
 class NotReady(FeatureStoreError):

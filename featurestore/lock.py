@@ -18,7 +18,7 @@ from typing import Any
 
 import filelock
 
-from featurestore.errors import StoreBusy
+from featurestore.errors import NotWritable, StoreBusy
 from featurestore.storage import Root
 
 LOCK = "run.lock"
@@ -27,28 +27,52 @@ LONGEST = 1000  # characters of it that are read
 
 
 @contextmanager
-def exclusive(root: Root, verb: str) -> Iterator[None]:
+def exclusive(root: Root, verb: str, *, optional: bool = False) -> Iterator[None]:
     """Hold the store for the whole of ``verb``.
+
+    Args:
+        root: of the store.
+        verb: what other processes are told.
+        optional: where this user may not write the store, it is enough that no process is changing it now.
 
     Raises:
         StoreBusy: another process holds it; the message says which, on what host and since when.
+        NotWritable: something in the store belongs to somebody else.
     """
-    if not root.writable:
-        raise StoreBusy(
-            f"{root.path} can't be written by this user, so {verb} can't change it; copy the store, "
-            "or change its permissions"
-        )
+    try:
+        root.refuse_unwritable()
+    except NotWritable:
+        if not optional:
+            raise
+        refuse_busy(root)
+        yield
+        return
     lock = filelock.FileLock(root.local(LOCK))
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout as error:
-        raise StoreBusy(f"{root.path} is in use by {holder(root)}; wait for it to end, or stop it") from error
+        raise _busy(root, holder(root)) from error
     try:
         _sign(root, verb)
         yield
     finally:
         root.remove(HOLDER)
         lock.release()
+
+
+def refuse_busy(root: Root) -> None:
+    """Make sure that no process is changing the store.
+
+    Raises:
+        StoreBusy: one is.
+    """
+    found = living_holder(root)
+    if found is not None:
+        raise _busy(root, found)
+
+
+def _busy(root: Root, found: str) -> StoreBusy:
+    return StoreBusy(f"{root.path} is in use by {found}; wait for it to end, or stop it")
 
 
 def _sign(root: Root, verb: str) -> None:

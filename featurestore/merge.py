@@ -17,9 +17,9 @@ import sqlalchemy as sa
 
 from featurestore.catalog import arrow, insert_arrow
 from featurestore.context import Context
-from featurestore.errors import CorruptFile, Incompatible, NotEnoughSpace, StoreBusy
+from featurestore.errors import CorruptFile, Incompatible, NotEnoughSpace
 from featurestore.ledger import check_partition, describe_model, record_file, record_model
-from featurestore.lock import living_holder
+from featurestore.lock import refuse_busy
 from featurestore.plan import Step, resolve
 from featurestore.progress import human_bytes
 from featurestore.stages import FitStage, Stage
@@ -65,9 +65,7 @@ def merge(context: Context, other: Context) -> MergeReport:
         CorruptFile: a file of the other store is not what it promises. Nothing was taken from it.
         NotEnoughSpace: the disk has no room for what is to be copied.
     """
-    holder = living_holder(other.root)
-    if holder is not None:
-        raise StoreBusy(f"{other.root.path} is in use by {holder}; wait for it to end, or stop it")
+    refuse_busy(other.root)
     _compare_recipes(context, other)
     _compare_datasets(context, other)
     found = _find(context, other)

@@ -15,12 +15,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from featurestore.access import NO_ROOM, entries_below, readable
+from featurestore.access import NO_ROOM, entries_below, make_folder, may_write, not_writable, readable, writing
 from featurestore.errors import NotEnoughSpace, UnreadableFile
 
 CONFIG = "featurestore.toml"
 CATALOG = "catalog.duckdb"
 FOLDERS = ("dataset", "partitions", "models")
+IN_PLACE = (CATALOG, f"{CATALOG}.wal", "catalog.lock", "run.lock")  # files that are changed, not replaced
 
 _TEMPORARY = re.compile(r"^\.tmp-[0-9a-f]{12}-")
 # What the operating system says then, for those who hear only the words.
@@ -41,7 +42,18 @@ class Root:
     @property
     def writable(self) -> bool:
         """Whether this process may change the store."""
-        return os.access(self.path, os.W_OK | os.X_OK)
+        return may_write(self.path)
+
+    def refuse_unwritable(self) -> None:
+        """Make sure that this user may change all that a verb may change.
+
+        Raises:
+            NotWritable: a folder, the catalog or a lock belongs to somebody else.
+        """
+        folders = (Path(found[0]) for name in FOLDERS for found in os.walk(self.local(name)))
+        for path in (self.path, *folders, *map(self.local, IN_PLACE)):
+            if path.exists() and not may_write(path):
+                raise not_writable(path)
 
     def free_bytes(self) -> int:
         """Return the bytes that are free on the store's disk."""
@@ -53,6 +65,7 @@ class Root:
 
         Raises:
             NotEnoughSpace: the disk is full, a quota or a file-size limit was met. Nothing is left behind.
+            NotWritable: the folder belongs to somebody else.
         """
         with self.temporary(name) as temporary:
             yield temporary
@@ -65,7 +78,7 @@ class Root:
         temporary = target.with_name(f".tmp-{uuid.uuid4().hex[:12]}-{target.name}")
         try:
             with room_on_disk(name):
-                target.parent.mkdir(parents=True, exist_ok=True)
+                make_folder(target.parent)
                 yield temporary
         finally:
             temporary.unlink(missing_ok=True)
@@ -74,12 +87,14 @@ class Root:
         """Flush ``temporary`` to disk and give it its final name."""
         target = self.local(name)
         flush(temporary)
-        temporary.replace(target)
+        with writing(target):
+            temporary.replace(target)
         flush(target.parent)
 
     def remove(self, name: str) -> None:
         """Delete a file; one that is gone already is fine."""
-        self.local(name).unlink(missing_ok=True)
+        with writing(self.local(name)):
+            self.local(name).unlink(missing_ok=True)
 
     def files(self, folder: str, suffix: str) -> list[str]:
         """Return the names of the committed files below ``folder`` that end in ``suffix``, sorted.
@@ -112,7 +127,8 @@ class Root:
         """
         left = [path for folder in ("", *FOLDERS) for path in self._walk(folder) if _TEMPORARY.match(path.name)]
         for path in left:
-            path.unlink(missing_ok=True)
+            with writing(path):
+                path.unlink(missing_ok=True)
         return [path.relative_to(self.path).as_posix() for path in left]
 
     def _walk(self, folder: str) -> Iterator[Path]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from featurestore.access import make_folder
 from featurestore.config import StoreSettings, build, render
 from featurestore.context import Context
 from featurestore.errors import ConfigError, DatasetError, FeatureStoreError, StoreExists
@@ -64,6 +65,7 @@ class FeatureStore(Reading, Upkeep):
 
         Raises:
             StoreExists: ``path`` is there and not empty.
+            NotWritable: the folder can't be made there.
             DatasetError: the CSV, the split or the folder of images can't be used.
         """
         target = Path(path).expanduser().resolve()
@@ -84,7 +86,7 @@ class FeatureStore(Reading, Upkeep):
         }
         build(StoreSettings, settings, where="store")
         with room_on_disk(str(target)):
-            target.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(target.parent)
         draft = draft_folder(target)
         try:
             with room_on_disk(str(target)):

@@ -39,9 +39,9 @@ class Upkeep(OpenStore):
             self._refuse_untrusted("verify --repair")
         context = self._context(Silent() if quiet else Terminal())
         with ExitStack() as stack:
-            # What a run is about to record would look like an orphan. Whoever can't write can't lock, and needs not.
-            if repair or (self._vetted is None and context.root.writable):
-                stack.enter_context(exclusive(context.root, "verify"))
+            # What a run is about to record would look like an orphan.
+            if repair or self._vetted is None:
+                stack.enter_context(exclusive(context.root, "verify", optional=not repair))
             report = verify(context, deep=deep)
             if repair and report.problems:
                 from featurestore.repair import repair as mend

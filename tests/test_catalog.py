@@ -49,6 +49,23 @@ with Catalog(Root(Path(sys.argv[1]))).transaction() as connection:
     sys.stdin.read()
     connection.execute(sa.text("INSERT INTO chunks VALUES (7, 0, 1, 'late')"))
 """
+RUN = """
+import sys
+from pathlib import Path
+from featurestore.catalog import Catalog
+from featurestore.lock import exclusive
+from featurestore.storage import Root
+root = Root(Path(sys.argv[1]))
+with exclusive(root, "run"), Catalog(root).transaction():
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+FOREIGN_READER = """
+import sys, duckdb
+with duckdb.connect(sys.argv[1], read_only=True):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
 FOREIGN = """
 import sys, duckdb
 with duckdb.connect(sys.argv[1]):
@@ -248,7 +265,8 @@ def test_readers_wait_for_a_writer(catalog: Catalog, monkeypatch: pytest.MonkeyP
     )
 
 
-def test_a_foreign_program_is_named(catalog: Catalog) -> None:
+def test_a_foreign_program_is_named(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOCK_SECONDS", 0.0)
     with another_process(FOREIGN, catalog.path) as process:
         with pytest.raises(StoreBusy) as caught:
             chunks(catalog)
@@ -256,9 +274,11 @@ def test_a_foreign_program_is_named(catalog: Catalog) -> None:
             catalog.migrate()
         process.communicate()
     said = str(caught.value)
-    assert said.startswith(f"{catalog.path} is open in a program that is not featurestore (")
+    assert said.startswith(
+        f"{catalog.path} is open in a program that is not featurestore, for 0 seconds by now (IO Error: "
+    )
     assert f"PID {process.pid}" in said
-    assert said.endswith("; close it there")
+    assert said.endswith("; wait for it to end, or stop it")
     assert "\n" not in said
     assert chunks(catalog) == []
 
@@ -287,6 +307,84 @@ def test_a_store_that_cannot_be_written_is_read_without_a_lock(
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # whoever runs as root may write everywhere
     assert chunks(catalog) == [1]
     assert sorted(path.name for path in catalog.path.parent.iterdir()) == before
+
+
+@pytest.mark.parametrize("verb", ["reading", "transaction"])
+@pytest.mark.parametrize("inner", ["reading", "transaction"])
+def test_what_would_wait_for_itself_is_an_error_at_once(catalog: Catalog, verb: str, inner: str) -> None:
+    with getattr(catalog, verb)(), pytest.raises(RuntimeError, match=r"this thread has .* open already"):
+        _open(catalog, inner)
+    assert chunks(catalog) == []
+
+
+def _open(catalog: Catalog, verb: str) -> None:
+    with getattr(catalog, verb)():
+        pass
+
+
+def test_another_thread_waits_its_turn(catalog: Catalog) -> None:
+    found: list[int] = []
+    with catalog.transaction() as connection:
+        reader = threading.Thread(target=lambda: found.extend(chunks(catalog)))
+        reader.start()
+        upsert(connection, Chunk, chunk(3))
+    reader.join()
+    assert found == [3]
+
+
+@pytest.fixture
+def met(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Is set when the catalog was found locked."""
+    event, attached = threading.Event(), Catalog._attached
+
+    def watched(self: Catalog, **options: bool) -> object:
+        found = attached(self, **options)
+        if found is None:
+            event.set()
+        return found
+
+    monkeypatch.setattr(Catalog, "_attached", watched)
+    return event
+
+
+def test_a_reader_that_may_not_lock_waits_for_the_writer(
+    catalog: Catalog, met: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[int] = []
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # whoever runs as root may write everywhere
+    with another_process(HOLD, catalog.path.parent) as process:
+        reader = threading.Thread(target=lambda: found.extend(chunks(catalog)))
+        reader.start()
+        assert met.wait(60)
+        process.communicate()  # closes its stdin: it commits and ends
+        reader.join()
+    assert found == [7]
+
+
+def test_a_writer_waits_for_a_reader_that_may_not_lock(catalog: Catalog, met: threading.Event) -> None:
+    with another_process(FOREIGN_READER, catalog.path) as process:
+        writer = threading.Thread(target=lambda: _write(catalog, 4))
+        writer.start()
+        assert met.wait(60)
+        process.communicate()
+        writer.join()
+    assert chunks(catalog) == [4]
+
+
+def _write(catalog: Catalog, number: int) -> None:
+    with catalog.transaction() as connection:
+        upsert(connection, Chunk, chunk(number))
+
+
+def test_who_is_at_work_is_named_where_the_catalog_stays_locked(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOCK_SECONDS", 0.0)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with another_process(RUN, catalog.path.parent) as process:
+        with pytest.raises(StoreBusy, match=rf"is in use by featurestore run \(pid {process.pid} on .*wait for it"):
+            chunks(catalog)
+        process.communicate()
 
 
 @pytest.fixture
