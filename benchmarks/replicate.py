@@ -29,7 +29,10 @@ def replicate(source: FeatureStore, path: Path, n: int) -> None:
         layout = file.layout
     names = [f"copy-{i // len(rows):04d}/{rows[i % len(rows)].filename}" for i in range(n)]
     dataset = data.write_dataset(path.parent / f"{path.name}.csv", names)
-    store = FeatureStore.create(path, images=source.path, dataset=dataset, chunk_size=1000)
+    images = path.parent / f"{path.name}-images"  # none is ever read, and no store is made where none exists
+    (images / names[0]).parent.mkdir(parents=True)
+    (images / names[0]).touch()
+    store = FeatureStore.create(path, images=images, dataset=dataset, chunk_size=1000)
     context = store._context(Silent())
     for model in sorted(source.path.glob("models/*/*/*.npz")):
         name = model.relative_to(source.path).as_posix()
@@ -39,9 +42,9 @@ def replicate(source: FeatureStore, path: Path, n: int) -> None:
     with context.catalog.reading() as connection:
         extract, _, project, _, quantize = resolve(connection, context.flow)
         chunks = arrow(connection, "SELECT * FROM chunks ORDER BY chunk_id").to_pylist()
-    images = _images(rows, names)
+    made = _images(rows, names)
     for chunk in chunks:
-        members = list(islice(images, chunk["n_images"]))
+        members = list(islice(made, chunk["n_images"]))
         payload = _pruned(context, extract, chunk, chunk["digest"], members)
         payload = _pruned(context, project, chunk, payload, members)
         _written(context, quantize, chunk, payload, members, layout)

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal
 
 from featurestore.damage import picture_is_lost
+from featurestore.whereabouts import why_missing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -117,8 +118,7 @@ def read_image(path: str, *, max_pixels: int, truncated: Literal["refuse", "keep
                 return _too_many_bytes(stream, found.st_size, limit)
             data = stream.read(found.st_size)
     except (FileNotFoundError, NotADirectoryError):
-        dangling = Path(path).is_symlink()
-        return ImageFile("missing", "a link to a file that does not exist" if dangling else "the file does not exist")
+        return ImageFile("missing", why_missing(Path(path)))
     except (OSError, MemoryError) as error:
         reason = getattr(error, "strerror", None) or NO_MEMORY
         return ImageFile("unreadable", f"the file can't be read ({reason})")

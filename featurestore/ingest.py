@@ -70,6 +70,15 @@ def ingest(root: Root, catalog: Catalog, dataset: pa.Table, *, chunk_size: int) 
     return _report(catalog, dataset, number if len(delta) else None)
 
 
+def new_filenames(catalog: Catalog, dataset: pa.Table, most: int) -> list[str]:
+    """Return the first filenames of the dataset that the catalog does not know."""
+    incoming = pa.table({"filename": dataset["filename"], "position": pa.arange(0, len(dataset))})
+    with catalog.reading() as connection, registered(connection, "incoming", incoming):
+        query = f"SELECT filename FROM incoming ANTI JOIN images USING (filename) ORDER BY position LIMIT {most}"
+        names: list[str] = arrow(connection, query)["filename"].to_pylist()
+    return names
+
+
 def replay(root: Root, catalog: Catalog, name: str) -> None:
     """Bring the catalog up to the dataset file ``name``, in one transaction.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import unicodedata
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from featurestore.plan import chunk_states, resolve, why_missing
 from featurestore.selection import check_stage, older, open_partition, partition_of
 from featurestore.storage import CATALOG, CONFIG
 
+UNSEEN = ("Cc", "Cf")  # Unicode's categories of control characters and of those that only say how to write others
 OPEN_FILES = 64  # partitions whose footers are kept
 
 Signature = tuple[tuple[int, int, int] | None, ...]
@@ -90,8 +92,7 @@ class Lookup:
         position = pc.index(self.images["filename"], filename).as_py()
         if position < 0:
             near = nearest(self.images["filename"], filename)
-            hint = f"did you mean {near!r}?" if near else "names are those of the dataset CSV, below the image folder"
-            raise QueryError(f"there is no image {filename!r} in {self.context.root.path}; {hint}")
+            raise QueryError(f"there is no image {filename!r} in {self.context.root.path}; {_hint(filename, near)}")
         return self.images["image_id"][position].as_py(), self.images["chunk_id"][position].as_py()
 
     def row(self, filename: str, *, stage: str, variant: str | None, columns: Sequence[str]) -> tuple[Row, Layout]:
@@ -161,14 +162,34 @@ class Lookup:
         return self._open[path]
 
 
+def _hint(filename: str, near: str | None) -> str:
+    if near is None:
+        return "names are those of the dataset CSV, below the image folder"
+    if looks_like(filename, near):
+        return f"there is one that looks the same and is written otherwise: {near!a}, and not {filename!a}"
+    return f"did you mean {near!r}?"
+
+
+def looks_like(one: str, other: str) -> bool:
+    """Return whether two names look the same on a screen, as far as Unicode tells."""
+    return _seen(one) == _seen(other)
+
+
+def _seen(name: str) -> str:
+    shown = (letter for letter in unicodedata.normalize("NFKC", name) if unicodedata.category(letter) not in UNSEEN)
+    return " ".join("".join(shown).split())
+
+
 def nearest(filenames: pa.ChunkedArray, filename: str) -> str | None:
-    """Return the name that is most like ``filename``: the same file in a folder, else one spelt alike."""
+    """Return the name that is most like ``filename``: in another Unicode form, in a folder, or else spelt alike."""
     with duckdb.connect() as connection:
         connection.register("names", pa.table({"filename": filenames}))
         found = connection.sql(
             """SELECT filename FROM names
                WHERE ends_with(filename, '/' || $name) OR jaro_winkler_similarity(filename, $name) > 0.85
-               ORDER BY ends_with(filename, '/' || $name) DESC, jaro_winkler_similarity(filename, $name) DESC, filename
+                  OR nfc_normalize(filename) = nfc_normalize($name)
+               ORDER BY nfc_normalize(filename) = nfc_normalize($name) DESC, ends_with(filename, '/' || $name) DESC,
+                        jaro_winkler_similarity(filename, $name) DESC, filename
                LIMIT 1""",
             params={"name": filename},
         ).fetchall()

@@ -21,6 +21,8 @@ from featurestore.storage import CONFIG, FOLDERS, room_on_disk
 from featurestore.upkeep import Upkeep
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from featurestore.estimate import Estimate
     from featurestore.import_npz import ImportReport
     from featurestore.ingest import IngestReport
@@ -112,18 +114,18 @@ class FeatureStore(Reading, Upkeep):
         from featurestore.dataset import read_csv, scan_folder
         from featurestore.ingest import ingest
 
+        warnings = []
         with self._changing("ingest", Silent()) as context:
             settings = context.settings
             path = Path(dataset).expanduser().resolve() if dataset is not None else context.dataset
             if path is None:
                 rows = scan_folder(context.images)
+                warnings.append("there is no dataset CSV, so every image is train and nothing is held out")
             else:
                 rows = read_csv(path, filename_column=settings.filename_column, split=settings.split)
+                warnings += _look_for_new(context, rows)
             report = ingest(context.root, context.catalog, rows, chunk_size=settings.chunk_size)
-        warnings = []
-        if path is None:
-            warnings.append("there is no dataset CSV, so every image is train and nothing is held out")
-        elif "train" not in report.subsets:
+        if path is not None and "train" not in report.subsets:
             warnings.append("no image is train, so there is nothing to learn the PCA from")
         self.ingested = replace(report, warnings=warnings)
         return self.ingested
@@ -258,6 +260,23 @@ class FeatureStore(Reading, Upkeep):
         unknown = sorted(set(chunks) - known)
         if unknown:
             raise ConfigError(f"there is no chunk {unknown[0]}; this store has chunks 0 to {max(known, default=-1)}")
+
+
+def _look_for_new(context: Context, rows: pa.Table) -> list[str]:
+    """Look for the files of images that are new to the store, and return what there is to be said.
+
+    Raises:
+        DatasetError: the store is new, and not one of them exists.
+    """
+    from featurestore.ingest import new_filenames
+    from featurestore.whereabouts import MOST_NAMES, look_for
+
+    if not context.images.is_dir():  # a run says so; not before it reads them does an ingest need the images
+        return []
+    found = look_for(context.images, new_filenames(context.catalog, rows, MOST_NAMES))
+    if found.n_absent == found.n_looked and not context.root.files("dataset", ".parquet"):
+        raise DatasetError(f"{found}. Nothing was made")
+    return [str(found)] if found.n_absent else []
 
 
 def _all_cores() -> int:

@@ -174,10 +174,12 @@ def test_rebuild_takes_its_turn(store: FeatureStore) -> None:
         store.rebuild()
 
 
-def test_a_partition_of_a_chunk_that_nobody_knows_is_left_out(store: FeatureStore, fresh: FeatureStore) -> None:
-    fewer = fresh.path / "fewer.csv"
+def test_a_partition_of_a_chunk_that_nobody_knows_is_left_out(
+    store: FeatureStore, samples: Samples, tmp_path: Path
+) -> None:
+    fewer = tmp_path / "fewer.csv"
     fewer.write_text("filename,subset\nblank.jpg,train\n", encoding="utf-8")
-    other = FeatureStore.create(fresh.path.parent / "other", images=fresh.path, dataset=fewer, chunk_size=8)
+    other = FeatureStore.create(tmp_path / "other", images=samples.images, dataset=fewer, chunk_size=8)
     shutil.copytree(store.path / "partitions" / "extract", other.path / "partitions" / "extract")
     notes = other.rebuild().notes
     assert sum("is of a chunk that is not in the dataset" in note for note in notes) == 3
