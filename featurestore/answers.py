@@ -21,6 +21,7 @@ from typing import IO, Any
 import pyarrow as pa
 
 from featurestore.errors import OutputError, QueryError
+from featurestore.paths import located
 from featurestore.query import Answer
 from featurestore.storage import Root
 
@@ -138,12 +139,14 @@ def write(answer: Answer, path: Path) -> int:
     """Write an answer to a file, which appears when it is complete; return the number of rows.
 
     Raises:
+        UnusablePath: the system can't open such a path.
         OutputError: the name ends in none of `FORMATS`, or the folder is not there or can't be written.
         QueryError: the format has no word for a type.
         NotEnoughSpace: the disk is full.
     """
     if path.suffix.lower() not in FORMATS:
         raise OutputError(f"{path.name} ends in none of {', '.join(FORMATS)}, which say what to write; name it so")
+    path = located(path, "an answer")
     if not path.parent.is_dir():
         raise OutputError(f"{path} can't be written: there is no folder {path.parent}; make it first")
     counted, counts = _counting(answer)

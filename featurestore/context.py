@@ -7,6 +7,7 @@ from pathlib import Path
 
 from featurestore.catalog import Catalog
 from featurestore.config import StoreSettings
+from featurestore.paths import located
 from featurestore.progress import Reporter
 from featurestore.stages import Stage
 from featurestore.storage import Root
@@ -25,10 +26,13 @@ class Context:
     @property
     def images(self) -> Path:
         """The folder of images; a relative path in the recipe starts at the store."""
-        return (self.root.path / Path(self.settings.images).expanduser()).resolve()
+        return self._located(self.settings.images, "the folder of images")
 
     @property
     def dataset(self) -> Path | None:
         """The dataset CSV, or None where the folder of images is scanned."""
         given = self.settings.dataset
-        return (self.root.path / Path(given).expanduser()).resolve() if given else None
+        return self._located(given, "the dataset") if given else None
+
+    def _located(self, given: str, what: str) -> Path:
+        return located(given if given.startswith("~") else self.root.path / given, what)

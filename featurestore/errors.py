@@ -3,6 +3,7 @@
 ::
 
     FeatureStoreError            what happened, why, and what to do next, in one line
+    ├── UnusablePath             a path that the system, or DuckDB, can't open as it stands
     ├── NotAStore                the folder is not a store
     ├── StoreExists              init was pointed at a folder that is not empty
     ├── FormatError              the store was written by a newer version
@@ -34,6 +35,10 @@ class FeatureStoreError(Exception):
     """Base class: the message says what happened, why, and what to do next."""
 
     exit_code = 1
+
+
+class UnusablePath(FeatureStoreError):
+    """A path that no file can have, or at which DuckDB would open another file."""
 
 
 class NotAStore(FeatureStoreError):

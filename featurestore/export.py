@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from featurestore.plan import resolve
 from featurestore.progress import StageSummary
 from featurestore.query import sql
 from featurestore.selection import older, select
-from featurestore.storage import flush, room_on_disk
+from featurestore.storage import flush, room_on_disk, temporary_name
 
 VERB = "export"
 
@@ -158,7 +157,7 @@ def _refuse(context: Context, out: Path, exporter: Exporter, *, force: bool) -> 
 @contextmanager
 def _publishing(out: Path, exporter: Exporter) -> Iterator[Path]:
     """Yield a temporary place beside ``out``; on success it becomes ``out``, else it is removed."""
-    temporary = out.with_name(f".tmp-{uuid.uuid4().hex[:12]}-{out.name}")
+    temporary = out.with_name(temporary_name(out.name))
     try:
         with room_on_disk(str(out)):
             if exporter.members:
@@ -178,7 +177,7 @@ def _move(temporary: Path, out: Path) -> None:
         temporary.replace(out)
         return
     # A folder that holds something can't be replaced in one step: for a moment there is none.
-    old = out.with_name(f".tmp-{uuid.uuid4().hex[:12]}-{out.name}")
+    old = out.with_name(temporary_name(out.name))
     out.replace(old)
     temporary.replace(out)
     shutil.rmtree(old)

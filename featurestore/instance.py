@@ -28,7 +28,8 @@ class Instance:
         """Make it in memory, or of the new file ``path``; ``threads`` is None for as many as there are cores."""
         database = str(path) if path is not None else f":memory:{uuid.uuid4().hex}"
         options = {} if threads is None else {"config": {"threads": threads}}
-        self._engine = sa.create_engine(f"duckdb:///{database}", poolclass=NullPool, connect_args=options)
+        url = sa.URL.create("duckdb", database=database)  # not as text: a "?" in the path would end it
+        self._engine = sa.create_engine(url, poolclass=NullPool, connect_args=options)
         # Further connections to the same name in this process share what this one holds open.
         self._anchor = self._engine.connect()
         # Closed at the latest when nobody has it any more, or when the interpreter ends.

@@ -19,7 +19,7 @@ from typing import Any
 import filelock
 
 from featurestore.errors import NotWritable, StoreBusy
-from featurestore.storage import Root
+from featurestore.storage import Root, temporary_name
 
 LOCK = "run.lock"
 HOLDER = "run.lock.json"
@@ -124,9 +124,10 @@ def draft_folder(target: Path) -> Path:
 
     The name tells whose it is: it ends when the process does, in order or not.
     """
-    name = re.compile(rf"\.tmp-([0-9a-f]{{12}})-{re.escape(target.name)}")
+    mine = temporary_name(target.name, os.getpid())
+    name = re.compile(rf"\.tmp-([0-9a-f]{{12}}){re.escape(mine[17:])}")
     for path in list(target.parent.iterdir()):
         found = name.fullmatch(path.name)
         if found and (int(found[1], 16) == os.getpid() or not is_alive(int(found[1], 16))):
             shutil.rmtree(path)
-    return target.with_name(f".tmp-{os.getpid():012x}-{target.name}")
+    return target.with_name(mine)

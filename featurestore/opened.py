@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from featurestore.catalog import Catalog
 from featurestore.config import StoreSettings, build, check_format, check_names, read_tables
 from featurestore.context import Context
 from featurestore.errors import NotAStore, UntrustedStore
 from featurestore.lock import exclusive
+from featurestore.paths import StrPath, store_folder
 from featurestore.progress import Reporter, Silent
 from featurestore.stages import FLOW, flow_from
 from featurestore.storage import CONFIG, Root
-
-StrPath = str | os.PathLike[str]
 
 
 class OpenStore:
@@ -34,6 +31,7 @@ class OpenStore:
                 others. The store can't be changed.
 
         Raises:
+            UnusablePath: the system, or DuckDB, can't open such a path.
             NotAStore: there is no ``featurestore.toml`` in the folder.
             ConfigError: the recipe can't be used.
             FormatError: the store was made by a newer version.
@@ -41,7 +39,7 @@ class OpenStore:
             CorruptFile: an untrusted store's dataset files can't be used.
         """
         self._vetted: Catalog | None = None
-        self.path = Path(path).expanduser().resolve()
+        self.path = store_folder(path)
         if not (self.path / CONFIG).is_file():
             what = "is not a store: it has no featurestore.toml" if self.path.is_dir() else "does not exist"
             raise NotAStore(f"{self.path} {what}; make one with: featurestore init STORE --images DIR --dataset CSV")

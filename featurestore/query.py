@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import difflib
 import re
-import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import duckdb
@@ -20,6 +18,7 @@ from featurestore.errors import MissingDependency, QueryError
 from featurestore.interrupt import ready_thread
 from featurestore.memory import free_memory
 from featurestore.progress import human_bytes
+from featurestore.scratch import optional_scratch_folder
 from featurestore.storage import CATALOG
 from featurestore.views import EVERY_VIEW, make_views
 
@@ -127,12 +126,12 @@ def answering(context: Context, query: str) -> Iterator[Answer]:
 @contextmanager
 def asking(context: Context, text: str) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open a connection of its own, in memory and locked down, with those views that ``text`` names."""
-    with tempfile.TemporaryDirectory(prefix="featurestore-") as folder, duckdb.connect() as connection:
-        # its own choice would be a folder in the working directory
-        connection.execute("SET temp_directory = $folder", {"folder": folder})
+    with optional_scratch_folder() as folder, duckdb.connect() as connection:
+        # its own choice would be a folder in the working directory; "" keeps everything in memory
+        connection.execute("SET temp_directory = $folder", {"folder": "" if folder is None else str(folder)})
         connection.execute("SET arrow_large_buffer_size = true")  # a batch of BLOBs may be over 2 GiB
         try:
-            make_views(context, connection, text, Path(folder, CATALOG))
+            make_views(context, connection, text, None if folder is None else folder / CATALOG)
         except duckdb.Error as error:
             raise QueryError(explain(error)) from error
         yield connection

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featurestore.errors import QueryError, StoreBusy
-from featurestore.opened import OpenStore, StrPath
+from featurestore.opened import OpenStore
 from featurestore.partition import KEYPOINT, KEYPOINT_COLUMNS, Layout, Row
+from featurestore.paths import StrPath, located
 from featurestore.progress import Silent, StageSummary, Terminal
 from featurestore.status import Status
 
@@ -273,7 +273,7 @@ class Reading(OpenStore):
 
         context = self._context(Silent() if quiet else Terminal())
         choice = Choice(stage, where, variant, allow_missing)
-        return export(context, Path(out).expanduser().resolve(), find_format(format), choice, force=force)
+        return export(context, located(out, "an export"), find_format(format), choice, force=force)
 
     def _row(self, filename: str, stage: str, variant: str | None, columns: Sequence[str]) -> tuple[Row, Layout]:
         try:

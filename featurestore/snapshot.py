@@ -13,33 +13,52 @@ import duckdb
 import sqlalchemy as sa
 
 from featurestore.instance import attach, raw
+from featurestore.scratch import no_scratch_folder
 from featurestore.storage import room_on_disk
 
 SNAPSHOT = "snapshot"  # the copy's name in the connection that has it attached
 
 
-def copy_catalog(connection: sa.Connection, path: Path) -> None:
-    """Copy the catalog that ``connection`` reads to the new file ``path``.
+def attach_copy(connection: duckdb.DuckDBPyConnection, catalog: sa.Connection, path: Path | None) -> None:
+    """Copy the catalog that ``catalog`` reads, and attach the copy, to be read only, as `SNAPSHOT`.
+
+    Args:
+        connection: of another DuckDB.
+        catalog: open for reading.
+        path: of the copy, a new file; None keeps it in memory, which takes more of that.
 
     Raises:
         NotEnoughSpace: there is no room for it.
+        OutputError: a catalog of an older format can't do without a file.
     """
     found = "SELECT path FROM duckdb_databases() WHERE database_name = current_database()"
-    source = connection.execute(sa.text(found)).scalar_one()
+    source = catalog.execute(sa.text(found)).scalar_one()
+    if path is None:
+        _copy_to_memory(connection, source)
+        return
     with room_on_disk(f"a copy of the catalog, {path},"):
-        if source is None:  # of an older format, brought up to date in memory
-            connection.commit()  # a database can't be let go of in the transaction that wrote it
-            duck = raw(connection)
-            attach(duck, path, SNAPSHOT, read_only=False)
-            duck.execute(f"COPY FROM DATABASE memory TO {SNAPSHOT}")
-            duck.execute(f"DETACH {SNAPSHOT}")
-            return
-        shutil.copyfile(source, path)
-        wal = Path(f"{source}.wal")  # what a writer that was killed had committed
-        if wal.is_file():
-            shutil.copyfile(wal, f"{path}.wal")
-
-
-def attach_copy(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
-    """Attach the copy at ``path``, to be read only, under the name `SNAPSHOT`."""
+        _copy_to_file(catalog, source, path)
     attach(connection, path, SNAPSHOT, read_only=True)
+
+
+def _copy_to_memory(connection: duckdb.DuckDBPyConnection, source: str | None) -> None:
+    if source is None:
+        raise no_scratch_folder()
+    connection.execute(f"ATTACH ':memory:' AS {SNAPSHOT}")
+    attach(connection, Path(source), "source", read_only=True)
+    connection.execute(f"COPY FROM DATABASE source TO {SNAPSHOT}")
+    connection.execute("DETACH source")
+
+
+def _copy_to_file(catalog: sa.Connection, source: str | None, path: Path) -> None:
+    if source is None:  # of an older format, brought up to date in memory
+        catalog.commit()  # a database can't be let go of in the transaction that wrote it
+        duck = raw(catalog)
+        attach(duck, path, SNAPSHOT, read_only=False)
+        duck.execute(f"COPY FROM DATABASE memory TO {SNAPSHOT}")
+        duck.execute(f"DETACH {SNAPSHOT}")
+        return
+    shutil.copyfile(source, path)
+    wal = Path(f"{source}.wal")  # what a writer that was killed had committed
+    if wal.is_file():
+        shutil.copyfile(wal, f"{path}.wal")

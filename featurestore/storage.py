@@ -24,6 +24,7 @@ FOLDERS = ("dataset", "partitions", "models")
 IN_PLACE = (CATALOG, f"{CATALOG}.wal", "catalog.lock", "run.lock")  # files that are changed, not replaced
 
 _TEMPORARY = re.compile(r"^\.tmp-[0-9a-f]{12}-")
+_LONGEST = 100  # bytes of a name that a temporary one repeats: file systems take 255 in all, and some take 143
 # What the operating system says then, for those who hear only the words.
 FULL = tuple(map(os.strerror, sorted(NO_ROOM)))
 
@@ -75,7 +76,7 @@ class Root:
     def temporary(self, name: str) -> Iterator[Path]:
         """Yield a temporary path beside ``name``; whatever is still there at the end is removed."""
         target = self.local(name)
-        temporary = target.with_name(f".tmp-{uuid.uuid4().hex[:12]}-{target.name}")
+        temporary = target.with_name(temporary_name(target.name))
         try:
             with room_on_disk(name):
                 make_folder(target.parent)
@@ -136,6 +137,18 @@ class Root:
             return iter(entries_below(self.local(folder))[0])
         with readable(self.path):
             return iter(list(self.path.iterdir()))
+
+
+def temporary_name(name: str, owner: int | None = None) -> str:
+    """Return a name for the draft of a file or folder called ``name``; of a long one it has a digest in its place.
+
+    Args:
+        name: of the finished file.
+        owner: a pid, for a draft that is its process's alone; None for a name that no other draft has.
+    """
+    encoded = os.fsencode(name)
+    tail = name if len(encoded) <= _LONGEST else hashlib.sha256(encoded).hexdigest()[:16]
+    return f".tmp-{uuid.uuid4().hex[:12] if owner is None else f'{owner:012x}'}-{tail}"
 
 
 def file_digest(path: Path) -> str:

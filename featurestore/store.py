@@ -13,7 +13,7 @@ from featurestore.config import StoreSettings, build, render
 from featurestore.context import Context
 from featurestore.errors import ConfigError, DatasetError, FeatureStoreError, StoreExists
 from featurestore.lock import draft_folder
-from featurestore.opened import StrPath
+from featurestore.paths import StrPath, is_text, located, shown, store_folder
 from featurestore.progress import Silent, StageSummary, Terminal
 from featurestore.reading import Reading
 from featurestore.stages import FLOW, ChunkStage
@@ -66,22 +66,24 @@ class FeatureStore(Reading, Upkeep):
             chunk_size: images in a chunk.
 
         Raises:
+            UnusablePath: the system, or DuckDB, can't open such a path.
             StoreExists: ``path`` is there and not empty.
             NotWritable: the folder can't be made there.
             DatasetError: the CSV, the split or the folder of images can't be used.
         """
-        target = Path(path).expanduser().resolve()
+        target = store_folder(path)
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise StoreExists(
                 f"{target} is there already; choose another folder, or go on with: featurestore run {path}"
             )
-        if not Path(images).expanduser().is_dir():
+        folder = located(images, "the folder of images")
+        if not folder.is_dir():
             raise DatasetError(
-                f"the folder of images {images} does not exist or is not a folder; give another to --images"
+                f"the folder of images {shown(images)} does not exist or is not a folder; give another to --images"
             )
         settings = {
-            "images": str(Path(images).expanduser().resolve()),
-            "dataset": str(Path(dataset).expanduser().resolve()) if dataset is not None else "",
+            "images": _for_the_recipe(folder),
+            "dataset": _for_the_recipe(located(dataset, "the dataset")) if dataset is not None else "",
             "filename_column": filename_column,
             "split": split,
             "chunk_size": chunk_size,
@@ -117,7 +119,7 @@ class FeatureStore(Reading, Upkeep):
         warnings = []
         with self._changing("ingest", Silent()) as context:
             settings = context.settings
-            path = Path(dataset).expanduser().resolve() if dataset is not None else context.dataset
+            path = located(dataset, "the dataset") if dataset is not None else context.dataset
             if path is None:
                 rows = scan_folder(context.images)
                 warnings.append("there is no dataset CSV, so every image is train and nothing is held out")
@@ -150,7 +152,7 @@ class FeatureStore(Reading, Upkeep):
         from featurestore.import_npz import import_npz
 
         with self._changing("import-npz", Silent() if quiet else Terminal()) as context:
-            return import_npz(context, Path(folder).expanduser().resolve())
+            return import_npz(context, located(folder, "the folder of npz files"))
 
     def run(
         self,
@@ -277,6 +279,12 @@ def _look_for_new(context: Context, rows: pa.Table) -> list[str]:
     if found.n_absent == found.n_looked and not context.root.files("dataset", ".parquet"):
         raise DatasetError(f"{found}. Nothing was made")
     return [str(found)] if found.n_absent else []
+
+
+def _for_the_recipe(path: Path) -> str:
+    if not is_text(path):
+        raise DatasetError(f"{shown(path)} is not UTF-8, and the recipe, which names it, is; rename the file or folder")
+    return str(path)
 
 
 def _all_cores() -> int:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import stat
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from featurestore.catalog import HeldCatalog
 from featurestore.child import run_child
 from featurestore.errors import UntrustedStore
+from featurestore.scratch import scratch_folder
 from featurestore.storage import CATALOG, Root
 
 
@@ -49,8 +49,8 @@ def vetted_catalog(root: Root) -> tuple[HeldCatalog, tuple[str, ...]]:
     Raises:
         CorruptFile: a dataset file can't be used, or the process that reads the files crashed.
     """
-    with tempfile.TemporaryDirectory(prefix="featurestore-") as folder:
-        draft = Path(folder, CATALOG)
+    with scratch_folder() as folder:
+        draft = folder / CATALOG
         run_child("vet", root.path, draft)
         notes = tuple(json.loads(draft.with_name("notes.json").read_text(encoding="utf-8")))
         catalog = HeldCatalog(root)

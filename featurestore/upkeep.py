@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from featurestore.errors import Incompatible
 from featurestore.lock import exclusive
-from featurestore.opened import OpenStore, StrPath
+from featurestore.opened import OpenStore
+from featurestore.paths import StrPath
 from featurestore.progress import Silent, Terminal
 
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import glob
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from featurestore.catalog import arrow
 from featurestore.context import Context
 from featurestore.partition import Layout
 from featurestore.plan import Step, make_plan, resolve
-from featurestore.snapshot import SNAPSHOT, attach_copy, copy_catalog
+from featurestore.snapshot import SNAPSHOT, attach_copy
 from featurestore.stages import ChunkStage, FitStage, Stage
 from featurestore.vectors import make_descriptor_view, make_function
 
@@ -69,10 +70,11 @@ EVERY_VIEW = (*VIEWS, MISSING, *PARTITION_VIEWS, *DESCRIPTOR_VIEWS)
 _LISTINGS = {"show", "information_schema", "duckdb_views", "duckdb_tables", "duckdb_columns"}
 
 
-def make_views(context: Context, connection: duckdb.DuckDBPyConnection, text: str, copy: Path) -> None:
+def make_views(context: Context, connection: duckdb.DuckDBPyConnection, text: str, copy: Path | None) -> None:
     """Make the views and functions that ``text`` names, and then let the connection read nothing else.
 
-    What they need of the catalog is read from ``copy``, a copy of its file that is made here if one is needed.
+    What they need of the catalog is read from ``copy``, a copy of its file that is made here if one is needed; None
+    makes it in memory.
     """
     names = set(re.findall(r"\w+", text.lower()))
     if names & _LISTINGS or names == {"describe"}:
@@ -87,9 +89,8 @@ def make_views(context: Context, connection: duckdb.DuckDBPyConnection, text: st
             made[MISSING] = _missing_table(catalog, steps)
         files = {view: _files(context, catalog, _step(steps, stage)) for view, stage in stages.items()}
         if tables:
-            copy_catalog(catalog, copy)
+            attach_copy(connection, catalog, copy)
     if tables:
-        attach_copy(connection, copy)
         _make_tables(connection, steps, tables)
     for name, table in made.items():
         connection.register(name, table)
@@ -119,7 +120,8 @@ def _make_tables(connection: duckdb.DuckDBPyConnection, steps: Sequence[Step], t
 def lock_down(connection: duckdb.DuckDBPyConnection, files: Sequence[str]) -> None:
     """Let a query read these files and nothing else: no other file, no network, and no variable of Python either."""
     connection.execute("SET parquet_metadata_cache = true")
-    connection.execute(f"SET allowed_paths = [{', '.join(map(quoted, files))}]")
+    both = [*files, *map(glob.escape, files)]  # DuckDB asks for the pattern, and then for the file
+    connection.execute(f"SET allowed_paths = [{', '.join(map(quoted, both))}]")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
 
@@ -127,8 +129,11 @@ def lock_down(connection: duckdb.DuckDBPyConnection, files: Sequence[str]) -> No
 def make_partition_view(connection: duckdb.DuckDBPyConnection, view: str, files: Sequence[str], layout: Layout) -> None:
     """Make a view over committed partitions: a list of files and never a glob, which one broken file would fail."""
     if files:
-        listed = ", ".join(map(quoted, files))
-        connection.execute(f"CREATE TEMP VIEW {view} AS SELECT * FROM read_parquet([{listed}])")
+        # Nor is the store's own path one, or the place of columns: `old[1]`, `a*`, `status=ok`.
+        listed = ", ".join(quoted(glob.escape(file)) for file in files)
+        connection.execute(
+            f"CREATE TEMP VIEW {view} AS SELECT * FROM read_parquet([{listed}], hive_partitioning = false)"
+        )
     else:
         connection.register(view, layout.schema().empty_table())
 

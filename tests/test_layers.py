@@ -31,7 +31,8 @@ LAYERS = [
     "extractors engines catalog",
     "tables partition partition_writer models index storage manifest lock config dataset imagefile samples progress "
     "memory npz unpickle damage whereabouts",
-    "access errors at_exit interrupt instance _version",
+    "paths scratch access",
+    "errors at_exit interrupt instance _version",
 ]
 
 # What a stage or an extractor sees are arrays and tables, so that it runs the same in a unit test and on a cluster.

@@ -28,6 +28,6 @@ class Arrow(ImageExporter):
         """Write the file, a record batch at a time."""
         columns = image_columns(job.selection)
         schema = job.selection.schema(columns)
-        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+        with path.open("wb") as sink, pa.ipc.new_file(sink, schema) as writer:
             for table in job.tables(columns):
                 writer.write_table(table)

@@ -53,4 +53,6 @@ class Npy(ImageExporter):
         np.save(path / OFFSETS, offsets, allow_pickle=False)
         images = job.selection.images.drop_columns(["chunk_id"])
         images = images.append_column("status", pa.chunked_array(statuses, pa.string()))
-        pq.write_table(images.append_column("n_descriptors", [job.counts.astype(np.int32)]), path / IMAGES)
+        images = images.append_column("n_descriptors", [job.counts.astype(np.int32)])
+        with (path / IMAGES).open("wb") as file:  # Arrow takes no path that is not UTF-8
+            pq.write_table(images, file)

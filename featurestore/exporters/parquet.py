@@ -53,7 +53,7 @@ class Parquet(ImageExporter):
         schema = job.selection.schema(columns)
         # A BLOB's dictionary and its least and greatest value would take as much room as the BLOBs.
         options = {"compression": "zstd", "use_dictionary": plain, "write_statistics": plain}
-        with pq.ParquetWriter(path, schema, **options) as writer:
+        with path.open("wb") as file, pq.ParquetWriter(file, schema, **options) as writer:
             for table in job.tables(columns):
                 writer.write_table(table)
 
@@ -68,7 +68,8 @@ class FlatParquet(ImageExporter):
     def write(self, job: Job, path: Path) -> None:
         """Write the file, a row group at a time."""
         schema = _flat_schema(job)
-        with pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=[*FLAT]) as writer:
+        options = {"compression": "zstd", "use_dictionary": [*FLAT]}
+        with path.open("wb") as file, pq.ParquetWriter(file, schema, **options) as writer:
             for table in _flat(job, schema):
                 writer.write_table(table)
 

@@ -1,0 +1,90 @@
+"""Paths as people give them: made absolute, or refused in one line where the system or DuckDB can't take them."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+from featurestore.errors import UnusablePath
+
+StrPath = str | os.PathLike[str]
+
+_NEVER = frozenset({errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.EILSEQ})  # wherever the file would be
+_LONGEST = 4095 - 255  # bytes of a store's path, so that the paths of its files stay below the system's 4096
+
+
+def located(path: StrPath, what: str) -> Path:
+    """Return a path as an absolute one, with ``~`` and links followed; nothing need be there yet.
+
+    Args:
+        path: as it was given.
+        what: it is the path of, like "the store".
+
+    Raises:
+        UnusablePath: no file can have such a path.
+    """
+    try:
+        found = Path(path).expanduser().resolve()
+        found.lstat()
+    except RuntimeError as error:  # of pathlib: no home, or before Python 3.13 a link that leads back to itself
+        raise _unusable(path, what, str(error).rstrip(".")) from error
+    except ValueError as error:
+        raise _unusable(path, what, "it contains a NUL character") from error
+    except OSError as error:
+        if error.errno in _NEVER:
+            raise _unusable(path, what, os.strerror(error.errno or 0)) from error
+        if not Path(path).is_absolute() and not _has_current_folder():
+            raise _unusable(path, what, "the current folder is gone") from error
+    return found
+
+
+def store_folder(path: StrPath) -> Path:
+    """Return the absolute path of a store's folder, which need not be there yet.
+
+    DuckDB takes paths in UTF-8 only, reads a backslash as ``/``, and a question mark as the end of a path.
+
+    Raises:
+        UnusablePath: no file can have such a path, or DuckDB would open another one.
+    """
+    found = located(path, "the store")
+    reason = duckdb_objection(found)
+    if reason is None and len(os.fsencode(found)) > _LONGEST:
+        reason = f"it is longer than {_LONGEST:,} bytes, and the files in it could not be opened"
+    if reason is not None:
+        raise _unusable(found, "a store", reason)
+    return found
+
+
+def duckdb_objection(path: Path) -> str | None:
+    """Return why DuckDB would not open a database at just this path, None if it would."""
+    text = str(path)
+    for character, name in (("?", "a question mark"), ("\\", "a backslash")):
+        if character in text:
+            return f"it contains {name}, and DuckDB would open another file"
+    return None if is_text(path) else "it is not UTF-8, and DuckDB takes no other"
+
+
+def is_text(path: Path) -> bool:
+    """Return whether a path is UTF-8, so that a text file can name it."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def shown(path: StrPath) -> str:
+    """Return a path for a message: bytes that are not UTF-8, and characters that would redraw a terminal, escaped."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in os.fspath(path))
+
+
+def _unusable(path: StrPath, what: str, reason: str) -> UnusablePath:
+    return UnusablePath(f"{shown(path)} can't be the path of {what}: {reason}; choose another, or rename the folder")
+
+
+def _has_current_folder() -> bool:
+    try:
+        return bool(os.getcwd())  # noqa: PTH109 - as a question
+    except OSError:
+        return False
