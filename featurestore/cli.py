@@ -74,7 +74,11 @@ def init(store: Path, **options: Any) -> None:
 def ingest(store: Path, dataset: Path | None) -> None:
     """Read the dataset again: new rows become new chunks, known ones get their new columns."""
     with stoppable(f"if the dataset was not taken over, it will be: featurestore ingest {store}"):
-        report = open_store(store).ingest(dataset)
+        _ingest(open_store(store), dataset)
+
+
+def _ingest(store: FeatureStore, dataset: Path | None) -> None:
+    report = store.ingest(dataset)
     _warn(report.warnings)
     click.echo(_ingest_text(report))
 
@@ -95,6 +99,7 @@ def ingest(store: Path, dataset: Path | None) -> None:
 @click.option("--partial", is_flag=True, help="Fit a model although chunks are not there, or most images failed.")
 @click.option("--update", is_flag=True, help="Let the models go on with the images that they have not seen.")
 @click.option("--yes", is_flag=True, help="Agree to what an update makes stale.")
+@click.option("--ingest", is_flag=True, help="Read the dataset again first.")
 @click.option("--quiet", is_flag=True, help="Show no bars and no summaries.")
 def run(store: Path, stages: tuple[str, ...], dry_run: bool, statuses: str | None, **options: Any) -> None:
     """Make what is missing."""
@@ -102,6 +107,8 @@ def run(store: Path, stages: tuple[str, ...], dry_run: bool, statuses: str | Non
         if not options["retry_failed"]:
             raise click.UsageError("--status goes with --retry-failed")
         options["retry_failed"] = [status.strip() for status in statuses.split(",")]
+    if dry_run and options["ingest"]:
+        raise click.UsageError("--dry-run changes nothing; leave out --ingest")
     with stoppable(f"whatever was finished is kept. To go on: featurestore run {store}"):
         if dry_run:
             _say_what_would_be_done(open_store(store), stages, options)
@@ -118,6 +125,8 @@ def _say_what_would_be_done(store: FeatureStore, stages: tuple[str, ...], option
 
 def _run(store: FeatureStore, stages: tuple[str, ...], options: dict[str, Any]) -> None:
     options["yes"] = options["yes"] or (_ask if sys.stdin.isatty() else False)
+    if options.pop("ingest"):  # here, so that its summary is not held back until the run has ended
+        _ingest(store, None)
     done = store.run(*stages, **options)
     if not options["quiet"]:
         click.echo(_last_word(store, stages) if done else "everything is up to date; there is nothing to do")

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from featurestore.catalog import arrow
 from featurestore.context import Context
+from featurestore.intake import change_note, observed_before
 from featurestore.learnt import Learning
 from featurestore.lock import living_holder
 from featurestore.plan import StagePlan, Step, chunk_list, make_plan, resolve
@@ -55,6 +56,7 @@ class Status:
     n_chunks: int
     stages: tuple[StageStatus, ...]
     holder: str | None  # who is changing the store now
+    notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain values, for JSON."""
@@ -70,11 +72,20 @@ def status(context: Context) -> Status:
         n_chunks = connection.execute(sa.text("SELECT count(*) FROM chunks")).scalar_one()
         facts = _facts(connection, steps)
         notes = {step.stage.name: _notes(connection, step) for step in steps}
+        before = observed_before(connection)
     counts = {str(name): int(n) for name, n in subsets}
     stages = tuple(
         _stage_status(plans[step.stage.name], facts[step.stage.name], notes[step.stage.name]) for step in steps
     )
-    return Status(str(context.root.path), sum(counts.values()), counts, n_chunks, stages, living_holder(context.root))
+    return Status(
+        str(context.root.path),
+        sum(counts.values()),
+        counts,
+        n_chunks,
+        stages,
+        living_holder(context.root),
+        notes=tuple(filter(None, [change_note(context, before)])),
+    )
 
 
 def _facts(connection: sa.Connection, steps: Sequence[Step]) -> dict[str, dict[str, Any]]:

@@ -21,8 +21,6 @@ from featurestore.storage import CONFIG, FOLDERS, room_on_disk
 from featurestore.upkeep import Upkeep
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from featurestore.estimate import Estimate
     from featurestore.import_npz import ImportReport
     from featurestore.ingest import IngestReport
@@ -115,8 +113,9 @@ class FeatureStore(Reading, Upkeep):
         """
         from featurestore.dataset import read_csv, scan_folder
         from featurestore.ingest import ingest
+        from featurestore.intake import look_for_new, observe, record
 
-        warnings = []
+        warnings, observed = list[str](), None
         with self._changing("ingest", Silent()) as context:
             settings = context.settings
             path = located(dataset, "the dataset") if dataset is not None else context.dataset
@@ -124,9 +123,11 @@ class FeatureStore(Reading, Upkeep):
                 rows = scan_folder(context.images)
                 warnings.append("there is no dataset CSV, so every image is train and nothing is held out")
             else:
+                observed = observe(path)
                 rows = read_csv(path, filename_column=settings.filename_column, split=settings.split)
-                warnings += _look_for_new(context, rows)
+                warnings += look_for_new(context, rows)
             report = ingest(context.root, context.catalog, rows, chunk_size=settings.chunk_size)
+            record(context, observed)
         if path is not None and "train" not in report.subsets:
             warnings.append("no image is train, so there is nothing to learn the PCA from")
         self.ingested = replace(report, warnings=warnings)
@@ -164,6 +165,7 @@ class FeatureStore(Reading, Upkeep):
         partial: bool = False,
         update: bool = False,
         yes: bool | Callable[[str], bool] = False,
+        ingest: bool = False,
         quiet: bool = True,
     ) -> list[StageSummary]:
         """Make what is missing, and return what was done; an empty list means that everything was up to date.
@@ -177,6 +179,7 @@ class FeatureStore(Reading, Upkeep):
             partial: fit a model although not every chunk is there, or most images failed.
             update: let the models go on with the images that they have not seen.
             yes: agree to what an update makes stale; a function is asked.
+            ingest: read the dataset again first, as `ingest` does.
             quiet: show nothing.
 
         Raises:
@@ -186,6 +189,7 @@ class FeatureStore(Reading, Upkeep):
             NothingUsable: every image failed, or there is nothing to learn from.
         """
         from featurestore.estimate import estimate, refuse_if_too_large
+        from featurestore.intake import change_note, observed_before
         from featurestore.runner import Options, plan_of, run
         from featurestore.sources import replaced_images
 
@@ -198,6 +202,8 @@ class FeatureStore(Reading, Upkeep):
             update=update,
             confirm=yes if callable(yes) else lambda _: bool(yes),
         )
+        if ingest:
+            self.ingest()
         with self._changing("run", Silent() if quiet else Terminal()) as context:
             self._check_chunks(context, options.stages, options.chunks)
             if check_images:
@@ -206,6 +212,9 @@ class FeatureStore(Reading, Upkeep):
             wanted = {name: plan for name, plan in plans.items() if not options.stages or name in options.stages}
             with context.catalog.reading() as connection:
                 estimates = estimate(connection, wanted)
+                before = observed_before(connection)
+            if (note := change_note(context, before)) is not None:
+                context.reporter.say(note)
             refuse_if_too_large(context, estimates)
             return run(context, options)
 
@@ -262,23 +271,6 @@ class FeatureStore(Reading, Upkeep):
         unknown = sorted(set(chunks) - known)
         if unknown:
             raise ConfigError(f"there is no chunk {unknown[0]}; this store has chunks 0 to {max(known, default=-1)}")
-
-
-def _look_for_new(context: Context, rows: pa.Table) -> list[str]:
-    """Look for the files of images that are new to the store, and return what there is to be said.
-
-    Raises:
-        DatasetError: the store is new, and not one of them exists.
-    """
-    from featurestore.ingest import new_filenames
-    from featurestore.whereabouts import MOST_NAMES, look_for
-
-    if not context.images.is_dir():  # a run says so; not before it reads them does an ingest need the images
-        return []
-    found = look_for(context.images, new_filenames(context.catalog, rows, MOST_NAMES))
-    if found.n_absent == found.n_looked and not context.root.files("dataset", ".parquet"):
-        raise DatasetError(f"{found}. Nothing was made")
-    return [str(found)] if found.n_absent else []
 
 
 def _for_the_recipe(path: Path) -> str:

@@ -1,8 +1,9 @@
 """The catalog's tables, as SQLAlchemy declarative models.
 
-The catalog is an index: all of it but ``runs`` can be rebuilt from the store's folders. DuckDB checks no foreign keys
-here and has no secondary indexes (both break updates and most ALTERs); keys are made by the client. The dataset CSV's
-own columns live in a table outside of these models, `DATASET_COLUMNS`, because every dataset has others.
+The catalog is an index: all of it but ``runs`` and ``dataset_files`` can be rebuilt from the store's folders. DuckDB
+checks no foreign keys here and has no secondary indexes (both break updates and most ALTERs); keys are made by the
+client. The dataset CSV's own columns live in a table outside of these models, `DATASET_COLUMNS`, because every dataset
+has others.
 """
 
 from __future__ import annotations
@@ -43,6 +44,16 @@ class Ingest(Base):
     checksum: Mapped[str]  # SHA-256 of the file
     n_new: Mapped[int]
     n_changed: Mapped[int]
+
+
+class DatasetFile(Base):
+    """A dataset file as it was when it was read last, so that a change is noticed. Like runs, no file tells of it."""
+
+    __tablename__ = "dataset_files"
+    path: Mapped[str] = mapped_column(primary_key=True)
+    n_bytes: Mapped[int] = mapped_column(BigInteger)
+    mtime_ns: Mapped[int] = mapped_column(BigInteger)
+    digest: Mapped[str]  # SHA-256 of its content
 
 
 class Image(Base):

@@ -32,7 +32,7 @@ def status_text(status: Status) -> str:
     rows = [_status_row(stage) for stage in status.stages]
     align = ("left", *[NUMBERS] * 6, "left")
     lines.append(tabulate(rows, header, tablefmt="simple", colalign=align, disable_numparse=True))
-    notes = [line for stage in status.stages for line in _stage_notes(stage)]
+    notes = [*status.notes, *(line for stage in status.stages for line in _stage_notes(stage))]
     if status.holder:
         notes.append(f"in use by {status.holder}")
     return "\n".join([*lines, *([""] if notes else []), *notes])

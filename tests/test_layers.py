@@ -21,7 +21,7 @@ LAYERS = [
     "text text_upkeep",
     "store",
     "reading upkeep opened",
-    "runner load lookup encode info export exporters import_npz ingest status recover "
+    "runner load lookup encode info export exporters import_npz ingest intake status recover "
     "verify repair rebuild merge prune untrusted child sources",
     "selection query views vectors answers",
     "fits assembly estimate",

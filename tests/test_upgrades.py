@@ -15,13 +15,14 @@ from featurestore.storage import CATALOG, CONFIG, file_digest
 from tests.catalogs import tables
 from tests.fixtures.format_1 import make_store
 
-NEXT = '''"""A column more."""
+NUMBER = f"{int(HEAD) + 1:04d}"
+NEXT = f'''"""A column more."""
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0002"
-down_revision = "0001"
+revision = "{NUMBER}"
+down_revision = "{HEAD}"
 
 
 def upgrade() -> None:
@@ -37,10 +38,10 @@ def downgrade() -> None:
 def next_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Let the code be of a version that is one migration further."""
     folder = shutil.copytree(migrations_folder(), tmp_path / "migrations")
-    (folder / "versions" / "0002_next.py").write_text(NEXT, encoding="utf-8")
+    (folder / "versions" / f"{NUMBER}_next.py").write_text(NEXT, encoding="utf-8")
     monkeypatch.setattr(catalog, "migrations_folder", lambda: folder)
-    monkeypatch.setattr(catalog, "HEAD", "0002")
-    return "0002"
+    monkeypatch.setattr(catalog, "HEAD", NUMBER)
+    return NUMBER
 
 
 def revision_of(path: Path) -> str:

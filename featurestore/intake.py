@@ -1,0 +1,102 @@
+"""What an ingest looks at beside the rows: whether the image files exist, and which dataset file it reads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from featurestore.catalog import arrow
+from featurestore.context import Context
+from featurestore.errors import DatasetError, UnreadableFile
+from featurestore.storage import file_digest
+from featurestore.tables import DatasetFile
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Observed = dict[str, Any]  # a row of ``dataset_files``
+
+
+def look_for_new(context: Context, rows: pa.Table) -> list[str]:
+    """Look for the files of images that are new to the store, and return what there is to be said.
+
+    Raises:
+        DatasetError: the store is new, and not one of them exists.
+    """
+    from featurestore.ingest import new_filenames  # late, like the next: `status` needs nothing of them
+    from featurestore.whereabouts import MOST_NAMES, look_for
+
+    if not context.images.is_dir():  # a run says so; an ingest does not need the images
+        return []
+    found = look_for(context.images, new_filenames(context.catalog, rows, MOST_NAMES))
+    if found.n_absent == found.n_looked and not context.root.files("dataset", ".parquet"):
+        raise DatasetError(f"{found}. Nothing was made")
+    return [str(found)] if found.n_absent else []
+
+
+def observe(path: Path) -> Observed | None:
+    """Return what a dataset file is like, as a row of ``dataset_files``: to be called before it is read.
+
+    None: it can't be read, which whatever reads it will say.
+    """
+    if not path.is_file():
+        return None
+    try:
+        found = path.stat()
+        return {
+            "path": _key(path),
+            "n_bytes": found.st_size,
+            "mtime_ns": found.st_mtime_ns,
+            "digest": file_digest(path),
+        }
+    except (OSError, UnreadableFile):
+        return None
+
+
+def record(context: Context, observed: Observed | None) -> None:
+    """Record a dataset file that was read."""
+    from featurestore.ledger import upsert
+
+    if observed is not None:
+        with context.catalog.transaction() as connection:
+            upsert(connection, DatasetFile, observed)
+
+
+def observed_before(connection: sa.Connection) -> list[Observed]:
+    """Return every dataset file that was read, as it was then; none for a store that was made before they were kept."""
+    found: list[Observed] = arrow(connection, "SELECT * FROM dataset_files").to_pylist()
+    return found
+
+
+def change_note(context: Context, before: Sequence[Observed]) -> str | None:
+    """Return a line if the recipe's dataset file is not the one that was read, None if it is or can't be told.
+
+    Its content is looked at only where its size or time is another. A store that knows of no reading says nothing.
+
+    Args:
+        context: of the store.
+        before: from `observed_before`.
+    """
+    path = context.dataset
+    if path is None or not before:
+        return None
+    known = next((row for row in before if row["path"] == _key(path)), None)
+    try:
+        found = path.stat()
+        if known is not None and (known["n_bytes"], known["mtime_ns"]) == (found.st_size, found.st_mtime_ns):
+            return None
+        # Elsewhere, as after a move to another machine, any content that was read will do.
+        if file_digest(path) in [row["digest"] for row in ([known] if known is not None else before)]:
+            return None
+    except (OSError, UnreadableFile):  # only an ingest needs it, and says what is wrong
+        return None
+    what = "has changed since it was read" if known is not None else "has not been read yet"
+    return f"the dataset {path} {what}; to read it: featurestore ingest {context.root.path}, or run --ingest"
+
+
+def _key(path: Path) -> str:
+    return os.fsencode(path).decode(errors="backslashreplace")  # a path need not be UTF-8, and text of the catalog is
