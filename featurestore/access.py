@@ -24,7 +24,7 @@ NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 # What a missing file says, and what a wrong offset in a damaged one leads to. All other codes are about the attempt.
 _OTHER = NO_ROOM | {errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.ESPIPE, errno.EOVERFLOW}
 _REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
-_MEMORY = ("std::bad_alloc", "Out of Memory Error")  # of C++, and of DuckDB
+_MEMORY = ("std::bad_alloc", "Out of Memory Error", "MemoryError")  # of C++, of DuckDB and of Python
 _THREADS = ("can't start new thread", os.strerror(errno.EAGAIN))
 # Some libraries keep the words of the operating system only.
 _WORDS = tuple(
@@ -135,10 +135,10 @@ def is_folder(path: Path) -> bool:
     return found is not None and stat.S_ISDIR(found.st_mode)
 
 
-def entries_below(folder: Path) -> tuple[list[Path], list[UnreadableFile]]:
-    """Return all files and folders below ``folder``, sorted, and an error for each folder that can't be listed.
+def files_below(folder: Path) -> tuple[list[Path], list[UnreadableFile]]:
+    """Return everything below ``folder`` that is no folder itself, and an error for each folder that can't be listed.
 
-    A folder that is not there has no entries. Links to folders are entries, and not followed.
+    A folder that is not there holds nothing. Links to folders are not followed.
     """
     found: list[Path] = []
     failed: list[UnreadableFile] = []
@@ -146,16 +146,14 @@ def entries_below(folder: Path) -> tuple[list[Path], list[UnreadableFile]]:
     while folders:
         path = folders.pop()
         try:
-            with readable(path), os.scandir(path) as listing:
-                entries = list(listing)
-                folders += [Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False)]
+            with readable(path), os.scandir(path) as entries:
+                for entry in entries:
+                    (folders if entry.is_dir(follow_symlinks=False) else found).append(Path(entry.path))
         except ABSENT:
             continue
         except UnreadableFile as error:
             failed.append(error)
-            continue
-        found += [Path(entry.path) for entry in entries]
-    return sorted(found), failed
+    return found, failed
 
 
 def make_folder(path: Path) -> None:

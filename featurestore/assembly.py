@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any
 
+from featurestore.access import is_file
 from featurestore.errors import CorruptFile
 from featurestore.ledger import check_partition
 from featurestore.partition import FORMAT, Layout, PartitionFile, Row, partition_name
@@ -124,7 +125,7 @@ class Assembly:
         return name
 
     def _is_there(self, name: str) -> bool:
-        if not self._root.local(name).is_file():
+        if not is_file(self._root.local(name)):
             return False
         try:
             check_partition(self._root, name)

@@ -22,20 +22,19 @@ import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
-from featurestore.access import is_refusal, not_writable
+from featurestore import diagnosis
+from featurestore.access import is_file, is_refusal, not_writable, readable
 from featurestore.at_exit import forget_overloads
 from featurestore.errors import CorruptFile, FormatError, StoreBusy
 from featurestore.instance import Instance, raw, registered
 from featurestore.interrupt import held_back
 from featurestore.lock import living_holder
-from featurestore.storage import CATALOG, FULL, Root, not_enough_space, room_on_disk
+from featurestore.storage import CATALOG, Root, room_on_disk
 
 HEAD = "0002"  # the newest revision in migrations/versions; a test compares
 LOCK_SECONDS = 120.0
 # Whoever asks seldom comes last: with filelock's 0.05, three readers in a loop held up a writer for 5 s.
 POLL_SECONDS = 0.005
-DAMAGE = (duckdb.IOException, duckdb.InternalException, duckdb.FatalException, duckdb.CatalogException)
-REMEDY = "make it anew from the store's other files: featurestore rebuild STORE"
 
 atexit.register(forget_overloads)
 
@@ -59,12 +58,13 @@ class Catalog:
             StoreBusy: others kept the catalog busy for two minutes.
             NotWritable: the catalog belongs to somebody else.
             NotEnoughSpace: the disk is full; the transaction did not happen.
+            UnreadableFile: it can't be opened or read, for a reason that says nothing of what is in it.
         """
         with (
             self._once(),
             self._lock(),
             room_on_disk(CATALOG),
-            _noticing_damage(self.path),
+            self._noticing_damage(),
             self._connect(read_only=False) as connection,
             connection.begin(),
         ):
@@ -77,16 +77,17 @@ class Catalog:
         Raises:
             StoreBusy: others kept the catalog busy for two minutes.
             CorruptFile: it is missing, damaged or not a DuckDB file.
+            UnreadableFile: it can't be opened or read, for a reason that says nothing of what is in it.
             FormatError: it was made by a newer version.
         """
-        if not self.path.is_file():
-            raise CorruptFile(f"{self.path} is missing; {REMEDY}")
+        if not is_file(self.path):
+            raise CorruptFile(f"{self.path} is missing; {diagnosis.REMEDY}")
         with self._once(), self._lock(optional=True):
-            with _noticing_damage(self.path), self._connect(read_only=True) as connection:
+            with self._noticing_damage(), self._connect(read_only=True) as connection:
                 found = revision(connection)
                 refuse_newer(found)
                 if found is None:
-                    raise CorruptFile(f"{self.path} holds no catalog; {REMEDY}")
+                    raise CorruptFile(f"{self.path} holds no catalog; {diagnosis.REMEDY}")
                 if found == HEAD:
                     yield connection
                     return
@@ -102,7 +103,7 @@ class Catalog:
         deadline = time.monotonic() + LOCK_SECONDS
         with self._turn:
             while True:
-                with held_back(), _noticing_interrupts():
+                with held_back(), diagnosis.noticing_interrupts():
                     instance = self._attached(read_only=read_only, last=time.monotonic() > deadline)
                     if instance is not None:
                         with instance.attached() as connection:
@@ -117,13 +118,14 @@ class Catalog:
         """
         instance = self._instances.get(read_only)
         if instance is None or not instance.is_open:
-            instance = self._instances[read_only] = Instance(threads=None if read_only else 1)
+            with readable(self.path):
+                instance = self._instances[read_only] = Instance(threads=None if read_only else 1)
         try:
             instance.attach(self.path, read_only=read_only)
         except duckdb.Error as error:
-            if not _is_locked(error):
+            if not diagnosis.is_locked(error):
                 instance.close()
-                raise _unopenable(self.path, error) from error
+                raise diagnosis.unopenable(self.path, error) from error
             if last:
                 raise self._in_use(error) from error
             return None
@@ -133,8 +135,8 @@ class Catalog:
         holder = living_holder(self._root)
         by = f"in use by {holder}" if holder else "open in a program that is not featurestore"
         return StoreBusy(
-            f"{self.path} is {by}, for {LOCK_SECONDS:.0f} seconds by now ({_first_line(error)}); wait for it to end, "
-            "or stop it"
+            f"{self.path} is {by}, for {LOCK_SECONDS:.0f} seconds by now ({diagnosis.first_line(error)}); wait for it "
+            "to end, or stop it"
         )
 
     @contextmanager
@@ -160,7 +162,8 @@ class Catalog:
             return
         lock = filelock.FileLock(self._root.local("catalog.lock"))
         try:
-            lock.acquire(timeout=LOCK_SECONDS, poll_interval=POLL_SECONDS)
+            with readable(Path(lock.lock_file)):
+                lock.acquire(timeout=LOCK_SECONDS, poll_interval=POLL_SECONDS)
         except filelock.Timeout as error:
             raise StoreBusy(
                 f"the catalog of {self._root.path} was in use by other processes for {LOCK_SECONDS:.0f} seconds; "
@@ -184,15 +187,40 @@ class Catalog:
             FormatError: the catalog was made by a newer version.
         """
         if self._lost():
-            raise CorruptFile(f"{self.path} is missing; {REMEDY}")
+            raise CorruptFile(f"{self.path} is missing; {diagnosis.REMEDY}")
         with self.transaction() as connection:
             if (found := revision(connection)) == HEAD:
                 return
             refuse_newer(found)
             upgrade(connection)
 
+    @contextmanager
+    def _noticing_damage(self) -> Iterator[None]:
+        """Turn what DuckDB says of a file that it can't make sense of, or that does not fit, into one clear error."""
+        try:
+            yield
+        except (duckdb.Error, DBAPIError) as error:
+            reason = error.orig if isinstance(error, DBAPIError) else error
+            if isinstance(reason, diagnosis.ANOTHER_SCHEMA):
+                lacking = self._lacking()
+                if lacking is None:
+                    raise
+                raise CorruptFile(f"{self.path} is damaged: it has no {lacking}; {diagnosis.REMEDY}") from error
+            if diagnosis.is_about_the_file(reason, self.path):
+                raise diagnosis.unopenable(self.path, reason) from error
+            raise
+
+    def _lacking(self) -> str | None:
+        """Return a column that the catalog should have and has not, None if there is none."""
+        with HeldCatalog(self._root) as empty:
+            empty.migrate()
+            with empty.reading() as connection:
+                right = _columns(connection)
+        with self._connect(read_only=True) as connection:
+            return min(right - _columns(connection), default=None) if revision(connection) == HEAD else None
+
     def _lost(self) -> bool:
-        return not self.path.is_file() and bool(self._root.files("dataset", ".parquet"))
+        return not is_file(self.path) and bool(self._root.files("dataset", ".parquet"))
 
     def replace(self, draft: Path) -> None:
         """Put the finished catalog ``draft`` in the place of this one, in one step. Only under the run lock."""
@@ -243,11 +271,14 @@ class HeldCatalog(Catalog):
             self._instance.execute("COPY FROM DATABASE taken TO memory")
             self._instance.execute("DETACH taken")
         except duckdb.Error as error:
-            raise _unopenable(path, error) from error
+            raise diagnosis.unopenable(path, error) from error
         self.migrate()
 
     def _lost(self) -> bool:
         return False
+
+    def _lacking(self) -> str | None:
+        return None
 
     @contextmanager
     def _connect(self, *, read_only: bool) -> Iterator[sa.Connection]:
@@ -272,44 +303,9 @@ def refuse_newer(found: str | None) -> None:
         )
 
 
-@contextmanager
-def _noticing_damage(path: Path) -> Iterator[None]:
-    """Turn what DuckDB says of a file that it can't make sense of, or that does not fit, into one clear error."""
-    try:
-        yield
-    except (duckdb.Error, DBAPIError) as error:
-        reason = error.orig if isinstance(error, DBAPIError) else error
-        # A wrong checksum has no class of its own; of what DuckDB could not write, the disk is to blame.
-        damaged = (isinstance(reason, DAMAGE) and "write" not in str(reason)) or type(reason) is duckdb.Error
-        if damaged or any(text in str(reason) for text in FULL):
-            raise _unopenable(path, reason) from error
-        raise
-
-
-@contextmanager
-def _noticing_interrupts() -> Iterator[None]:
-    """DuckDB notices Ctrl-C in the middle of a query, and loses what kind of exception it was."""
-    try:
-        yield
-    except RuntimeError as error:
-        if str(error) != "Query interrupted":
-            raise
-        raise KeyboardInterrupt from error
-
-
-def _unopenable(path: Path, error: BaseException | None) -> Exception:
-    for text in FULL:
-        if text in str(error):
-            return not_enough_space(path.name, text)
-    return CorruptFile(f"{path} can't be read: {_first_line(error)}; {REMEDY}")
-
-
-def _is_locked(error: duckdb.Error) -> bool:
-    return "set lock" in _first_line(error).lower()
-
-
-def _first_line(error: BaseException | None) -> str:
-    return (str(error).strip().splitlines() or ["unknown error"])[0]
+def _columns(connection: sa.Connection) -> set[str]:
+    query = "SELECT table_name || '.' || column_name || ' of ' || data_type FROM duckdb_columns() WHERE NOT internal"
+    return set(connection.execute(sa.text(query)).scalars().all())
 
 
 def revision(connection: sa.Connection) -> str | None:

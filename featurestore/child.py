@@ -14,9 +14,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from featurestore import errors
+from featurestore.access import readable, reason_unreadable, unreadable
 from featurestore.errors import CorruptFile, FeatureStoreError
 
 MEMORY = 4 << 30  # bytes of address space; a row group of the largest images takes a fraction of it
+CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGTRAP, signal.SIGSYS)
 REFUSED = 3  # the exit code of a child that has something to say
 
 
@@ -24,7 +27,9 @@ def run_child(job: str, *arguments: Path, memory: int = MEMORY) -> None:
     """Run one of `JOBS` in a process of its own.
 
     Raises:
-        CorruptFile: what it read is damaged, needs more memory than an honest file, or made the process crash.
+        CorruptFile: what it read is damaged, or made the process crash.
+        UnreadableFile: a file could not be read, or the process could not be started or was ended from outside.
+        FeatureStoreError: whatever else the job raises.
     """
     # -P: no module is looked for in the current folder, which may be the very store that nobody trusts.
     command = [sys.executable, "-P", "-m", "featurestore.child", job, str(memory), *map(str, arguments)]
@@ -35,17 +40,31 @@ def run_child(job: str, *arguments: Path, memory: int = MEMORY) -> None:
         "ARROW_DEFAULT_MEMORY_POOL": "system",
         "PYTHONPATH": os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH", "")))),
     }
-    done = subprocess.run(command, capture_output=True, env=environment, check=False)
+    with readable(arguments[0]):
+        done = subprocess.run(command, capture_output=True, env=environment, check=False)
     if done.returncode == 0:
         return
     lines = done.stdout.decode(errors="replace").splitlines()
     if done.returncode == REFUSED and lines:
-        raise CorruptFile(json.loads(lines[-1]))
+        name, message = json.loads(lines[-1])
+        raise getattr(errors, name)(message)
+    reason = _reason(done.returncode, done.stderr.decode(errors="replace"))
+    if reason is not None:
+        raise unreadable(arguments[0], reason)
     at = f" at {lines[-1]}" if lines else ""
     raise CorruptFile(f"the process that reads {arguments[0]} ended with {_ending(done.returncode)}{at}; {_ADVICE}")
 
 
 _ADVICE = "the file is damaged, or was made to do harm: put back a copy of it"
+
+
+def _reason(code: int, stderr: str) -> str | None:
+    """Return why the process failed, if that says nothing of what it read; else it crashed of that."""
+    words = [reason_unreadable(RuntimeError(line)) for line in stderr.splitlines()]
+    known = next(filter(None, words), None)
+    if known is None and -code not in CRASHES:
+        return f"the process that reads it ended with {_ending(code)}"
+    return known
 
 
 def _ending(code: int) -> str:
@@ -63,7 +82,7 @@ def _salvage(catalog: Path, target: Path) -> None:
     import pyarrow.parquet as pq
 
     try:
-        with duckdb.connect(str(catalog), read_only=True) as connection:
+        with readable(catalog), duckdb.connect(str(catalog), read_only=True) as connection:
             tables = [name for (name,) in connection.sql("SELECT table_name FROM duckdb_tables()").fetchall()]
             read = {name: connection.table(name).to_arrow_table() for name in tables}
     except duckdb.Error as error:
@@ -81,7 +100,8 @@ def _vet(store: Path, target: Path) -> None:
 
     root = Root(store)
     with HeldCatalog(root, target) as catalog:
-        notes = fill(root, catalog, watch=lambda name: print(name, flush=True))
+        found = fill(root, catalog, watch=lambda name: print(name, flush=True))
+    notes = [*found.notes, *(f"left out: {line}" for line in found.unreadable)]
     target.with_name("notes.json").write_text(json.dumps(notes), encoding="utf-8")
 
 
@@ -98,11 +118,10 @@ def main(arguments: Sequence[str]) -> int:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
         JOBS[job](*map(Path, paths))
-    except FeatureStoreError as error:
-        print(json.dumps(str(error)))
-        return REFUSED
-    except MemoryError:
-        print(json.dumps(f"{paths[0]} needs more than {int(memory) >> 30} GiB of memory to be read; {_ADVICE}"))
+    except (FeatureStoreError, MemoryError) as error:
+        reason = f"it needs more than {int(memory) >> 30} GiB of memory"
+        refused = error if isinstance(error, FeatureStoreError) else unreadable(Path(paths[0]), reason)
+        print(json.dumps([type(refused).__name__, str(refused)]))
         return REFUSED
     return 0
 

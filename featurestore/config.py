@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+from featurestore.access import readable
 from featurestore.errors import ConfigError, FormatError
 
 FORMAT = 1
@@ -66,9 +67,10 @@ def read_tables(path: Path) -> dict[str, dict[str, Any]]:
 
     Raises:
         ConfigError: the file is missing, is not TOML, or holds a value outside of a table.
+        UnreadableFile: it can't be opened or read.
     """
     try:
-        with path.open("rb") as file:
+        with readable(path), path.open("rb") as file:
             data = file.read(LARGEST + 1)
         if len(data) > LARGEST:
             raise ValueError(f"it has more than {LARGEST:,} bytes")

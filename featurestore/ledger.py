@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 from sqlalchemy.dialects.postgresql import insert
 
+from featurestore.access import readable
 from featurestore.catalog import Catalog, insert_arrow
 from featurestore.errors import CorruptFile
 from featurestore.index import check_index, index_name, is_index
@@ -164,12 +165,14 @@ def check_partition(root: Root, name: str) -> Described:
 
     Raises:
         CorruptFile: it does not.
+        UnreadableFile: it could not be read to its end.
     """
-    described = describe(root, name)
-    if is_index(name):
-        check_index(root.local(name))
-        return described
-    payload, counts = _read_back(root, name)
+    with readable(root.local(name)):
+        described = describe(root, name)
+        if is_index(name):
+            check_index(root.local(name))
+            return described
+        payload, counts = _read_back(root, name)
     if payload != PurePosixPath(name).stem.rpartition("-")[2]:
         raise CorruptFile(f"{name} does not hold the rows that its name promises")
     if counts != described.results["n_descriptors"].to_pylist():

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import sqlalchemy as sa
 
+from featurestore.access import readable
 from featurestore.catalog import arrow, insert_arrow
 from featurestore.context import Context
 from featurestore.errors import CorruptFile, Incompatible, NotEnoughSpace
@@ -62,6 +63,7 @@ def merge(context: Context, other: Context) -> MergeReport:
     Raises:
         Incompatible: the other store is of another dataset or recipe, or has fitted a model of its own.
         StoreBusy: the other store is being changed.
+        UnreadableFile: a file of the other store can't be read. Nothing was taken from it.
         CorruptFile: a file of the other store is not what it promises. Nothing was taken from it.
         NotEnoughSpace: the disk has no room for what is to be copied.
     """
@@ -245,7 +247,8 @@ def _check(context: Context, other: Context, found: _Takeover) -> None:
 def _copy(context: Context, other: Context, row: Row) -> None:
     name = row["path"]
     with context.root.publishing(name) as temporary:
-        shutil.copyfile(other.root.local(name), temporary)
+        with readable(other.root.local(name)):
+            shutil.copyfile(other.root.local(name), temporary)
         if file_digest(temporary) != row["checksum"]:
             raise CorruptFile(f"{name} changed while it was copied from {other.root.path}; merge again")
 

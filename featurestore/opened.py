@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from featurestore.access import is_file, is_folder
 from featurestore.catalog import Catalog
 from featurestore.config import StoreSettings, build, check_format, check_names, read_tables
 from featurestore.context import Context
@@ -37,11 +38,12 @@ class OpenStore:
             FormatError: the store was made by a newer version.
             UntrustedStore: an untrusted store holds links or devices.
             CorruptFile: an untrusted store's dataset files can't be used.
+            UnreadableFile: the folder, the recipe or an untrusted store's dataset files can't be read.
         """
         self._vetted: Catalog | None = None
         self.path = store_folder(path)
-        if not (self.path / CONFIG).is_file():
-            what = "is not a store: it has no featurestore.toml" if self.path.is_dir() else "does not exist"
+        if not is_file(self.path / CONFIG):
+            what = "is not a store: it has no featurestore.toml" if is_folder(self.path) else "does not exist"
             raise NotAStore(f"{self.path} {what}; make one with: featurestore init STORE --images DIR --dataset CSV")
         if untrusted:
             from featurestore.untrusted import refuse_links

@@ -105,7 +105,7 @@ def _unrecorded(context: Context) -> list[str]:
     with context.catalog.reading() as connection:
         query = "SELECT path FROM ingests UNION SELECT path FROM partitions UNION SELECT path FROM models"
         known = set(connection.execute(sa.text(query)).scalars().all())
-    return [name for name in stray_files(context.root) if name not in known]
+    return [name for name in stray_files(context.root)[0] if name not in known]
 
 
 def _plan(context: Context, connection: sa.Connection, keep: Collection[str]) -> _Plan:

@@ -6,7 +6,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -14,10 +14,11 @@ from typing import Any
 import pyarrow.parquet as pq
 import sqlalchemy as sa
 
+from featurestore.access import is_file
 from featurestore.catalog import HeldCatalog, arrow, insert_arrow
 from featurestore.child import run_child
 from featurestore.context import Context
-from featurestore.errors import CorruptFile, FormatError
+from featurestore.errors import CorruptFile, FormatError, UnreadableFile
 from featurestore.index import is_index
 from featurestore.ingest import replay
 from featurestore.ledger import Described, check_partition, record, record_model
@@ -42,25 +43,47 @@ class RebuildReport:
     notes: tuple[str, ...]  # what was left out, what was chosen, and what could not be told
 
 
+@dataclass
+class Findings:
+    """What people should know of the files of a store."""
+
+    notes: list[str] = field(default_factory=list)  # what was left out, and what was chosen
+    unreadable: list[str] = field(default_factory=list)  # files and folders that could not be read, and why
+
+
 def rebuild(context: Context) -> RebuildReport:
     """Make the catalog anew beside the old one, and put it in its place in one step. Only under the run lock.
 
     Raises:
         CorruptFile: a dataset file is gone or damaged; nothing else says which images there are.
+        UnreadableFile: files or folders could not be read; the message lists them. The old catalog is left as it was.
     """
     root = context.root
     root.sweep()
     with root.temporary(CATALOG) as draft, root.temporary("runs.parquet") as salvaged:
         with HeldCatalog(root, draft) as catalog:
-            notes = fill(root, catalog, watch=lambda name: None)
-            notes += _restore_runs(root, catalog, salvaged)
+            found = fill(root, catalog, watch=lambda name: None)
+            try:
+                found.notes += _restore_runs(root, catalog, salvaged)
+            except UnreadableFile as error:
+                found.unreadable.append(str(error))
+            _refuse_unreadable(root, found.unreadable)
             with catalog.reading() as connection:
                 counts = {f"n_{t}": _count(connection, t) for t in ("images", "partitions", "models", "runs")}
         context.catalog.replace(draft)
-    return RebuildReport(**counts, notes=tuple(notes))
+    return RebuildReport(**counts, notes=tuple(found.notes))
 
 
-def fill(root: Root, catalog: HeldCatalog, *, watch: Watch) -> list[str]:
+def _refuse_unreadable(root: Root, found: list[str]) -> None:
+    if found:
+        listed = "; ".join(line.partition(";")[0].removeprefix(f"{root.path}/") for line in found)
+        raise UnreadableFile(
+            f"the catalog is left as it was, since a new one would lack what can't be read of {root.path}: {listed}. "
+            "See to that, or move out of the store what is to be left out, then rebuild again"
+        )
+
+
+def fill(root: Root, catalog: HeldCatalog, *, watch: Watch) -> Findings:
     """Record every file of the store in an empty catalog; return what people should know of it.
 
     Args:
@@ -70,6 +93,7 @@ def fill(root: Root, catalog: HeldCatalog, *, watch: Watch) -> list[str]:
 
     Raises:
         CorruptFile: a dataset file is gone or damaged.
+        UnreadableFile: a dataset file can't be read.
     """
     catalog.migrate()
     if not root.files("dataset", ".parquet"):
@@ -81,61 +105,75 @@ def fill(root: Root, catalog: HeldCatalog, *, watch: Watch) -> list[str]:
         if PurePosixPath(name).name != f"{number:06d}.parquet":
             raise CorruptFile(f"dataset/{number:06d}.parquet is missing, and {name} builds on it; {COPY}")
         replay(root, catalog, name)
-    notes = _record_models(root, catalog, watch)
+    found = Findings()
+    _record_models(root, catalog, watch, found)
     with catalog.reading() as connection:
         chunks = arrow(connection, "SELECT chunk_id, digest FROM chunks").to_pylist()
     payloads: dict[Key, str] = {("", "", chunk["chunk_id"]): chunk["digest"] for chunk in chunks}
     known = {chunk["chunk_id"] for chunk in chunks}
-    for key, names in _in_order(root):
-        notes += _record_one(root, catalog, names, payloads, watch, known=key[2] in known)
-    return notes
+    for key, names in _in_order(_listed(root, "partitions", ".parquet", found)):
+        whole = _whole(root, names, watch, found)
+        if whole and key[2] in known:
+            _record_current(root, catalog, whole, payloads, found)
+        elif whole:
+            found.notes.append(f"left out: {names[0]} is of a chunk that is not in the dataset")
+    return found
 
 
-def _record_models(root: Root, catalog: HeldCatalog, watch: Watch) -> list[str]:
-    notes = []
-    for name in root.files("models", ".npz"):
+def _listed(root: Root, folder: str, suffix: str, found: Findings) -> list[str]:
+    names, failed = root.listing(folder, suffix)
+    found.unreadable += map(str, failed)
+    return names
+
+
+def _record_models(root: Root, catalog: HeldCatalog, watch: Watch, found: Findings) -> None:
+    for name in _listed(root, "models", ".npz", found):
         if PurePosixPath(name).name == "state.npz":
             continue
         watch(name)
         try:
             record_model(root, catalog, name)
         except (CorruptFile, FormatError) as error:
-            notes.append(f"left out: {error}")
-    return notes
+            found.notes.append(f"left out: {error}")
+        except UnreadableFile as error:
+            found.unreadable.append(str(error))
 
 
-def _in_order(root: Root) -> Iterator[tuple[Key, list[str]]]:
+def _in_order(names: list[str]) -> Iterator[tuple[Key, list[str]]]:
     """Yield the files of each chunk at each stage and variant, upstream first, so that it is known what each read."""
     order = {stage.name: place for place, stage in enumerate(FLOW)}
     found: dict[Key, list[str]] = defaultdict(list)
-    for name in root.files("partitions", ".parquet"):
+    for name in names:
         match = PARTITION_FILE.fullmatch(name)
         parts = PurePosixPath(name).parts
         found[parts[1], parts[2] if len(parts) > 2 else "", int(match[1]) if match else -1].append(name)
     yield from sorted(found.items(), key=lambda item: (order.get(item[0][0], len(order)), item[0]))
 
 
-def _record_one(
-    root: Root, catalog: HeldCatalog, names: list[str], payloads: dict[Key, str], watch: Watch, *, known: bool
-) -> list[str]:
-    """Record the one file of a chunk that is current, of those that hold what they promise."""
-    notes, whole = [], []
+def _whole(root: Root, names: list[str], watch: Watch, found: Findings) -> list[Described]:
+    """Return the partitions that hold what they promise."""
+    whole = []
     for name in names:
         watch(name)
         try:
             whole.append(check_partition(root, name))
         except (CorruptFile, FormatError) as error:
-            notes.append(f"left out: {error}")
-    if not whole:
-        return notes
-    if not known:
-        return [*notes, f"left out: {names[0]} is of a chunk that is not in the dataset"]
+            found.notes.append(f"left out: {error}")
+        except UnreadableFile as error:
+            found.unreadable.append(str(error))
+    return whole
+
+
+def _record_current(
+    root: Root, catalog: HeldCatalog, whole: list[Described], payloads: dict[Key, str], found: Findings
+) -> None:
+    """Record the one partition of a chunk that is current."""
     best = max(whole, key=lambda described: _rank(root, described, payloads))
     values = best.values
     payloads[values["stage"], values["variant"], values["chunk_id"]] = values["payload"]
     record(catalog, best)
     others = [described.values["path"] for described in whole if described is not best]
-    return [*notes, *(f"chosen: {values['path']} rather than {other}" for other in others)]
+    found.notes += [f"chosen: {values['path']} rather than {other}" for other in others]
 
 
 def _rank(root: Root, described: Described, payloads: Mapping[Key, str]) -> tuple[Any, ...]:
@@ -158,14 +196,14 @@ def _upstream(reads: str, manifest: Mapping[str, Any]) -> Key:
 
 def _restore_runs(root: Root, catalog: HeldCatalog, salvaged: Path) -> list[str]:
     """Take the runs from the old catalog if it can be read, in a process that may crash; else from the manifests."""
-    if root.local(CATALOG).is_file():
+    if is_file(root.local(CATALOG)):
         try:
             run_child("salvage", root.local(CATALOG), salvaged)
             runs = pq.read_table(salvaged)
             with catalog.transaction() as connection:
                 insert_arrow(connection, Run.__tablename__, runs)
             return []
-        except (CorruptFile, OSError) as error:
+        except (CorruptFile, FileNotFoundError) as error:
             reason = str(error)
     else:
         reason = "there is no old catalog"

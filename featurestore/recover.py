@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import PurePosixPath
 
 import sqlalchemy as sa
 
 from featurestore.catalog import arrow
 from featurestore.context import Context
-from featurestore.errors import CorruptFile, FormatError
+from featurestore.errors import CorruptFile, FormatError, UnreadableFile
 from featurestore.ingest import replay
 from featurestore.ledger import check_partition, record_file, record_model
 from featurestore.models import read_arrays
@@ -18,7 +19,11 @@ from featurestore.tables import Run, now
 def recover(context: Context) -> None:
     """Remove temporary files, end the records of runs that died, and adopt or delete files without a record.
 
-    Only for whoever holds the run lock: nobody else can be writing.
+    Only for whoever holds the run lock: nobody else can be writing. A file is deleted only if it was read to the end
+    and found wrong; one that can't be read is left alone, with a word.
+
+    Raises:
+        UnreadableFile: a dataset file without a record can't be read: it may hold any image.
     """
     context.root.sweep()
     with context.catalog.reading() as connection:
@@ -32,14 +37,28 @@ def recover(context: Context) -> None:
     for name in context.root.files("dataset", ".parquet"):
         if name not in known["ingests"]:
             replay(context.root, context.catalog, name)
-    for name in context.root.files("models", ".npz"):
-        if name not in known["models"] and PurePosixPath(name).name != "state.npz":
-            _adopt_model(context, name)
-    for name in context.root.files("models", "state.npz"):
-        _end_finished_fit(context, name)
-    for name in context.root.files("partitions", ".parquet"):
+    for name in _listed(context, "models", ".npz"):
+        if PurePosixPath(name).name == "state.npz":
+            _settle(context, name, _end_finished_fit)
+        elif name not in known["models"]:
+            _settle(context, name, _adopt_model)
+    for name in _listed(context, "partitions", ".parquet"):
         if name not in known["partitions"]:
-            _adopt_partition(context, name)
+            _settle(context, name, _adopt_partition)
+
+
+def _listed(context: Context, folder: str, suffix: str) -> list[str]:
+    names, failed = context.root.listing(folder, suffix)
+    for error in failed:
+        context.reporter.say(f"left alone: {error}")
+    return names
+
+
+def _settle(context: Context, name: str, adopt: Callable[[Context, str], None]) -> None:
+    try:
+        adopt(context, name)
+    except UnreadableFile as error:
+        context.reporter.say(f"left alone: {error}")
 
 
 def _end_dead_runs(context: Context) -> None:

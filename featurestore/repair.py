@@ -25,10 +25,10 @@ def repair(context: Context, report: VerifyReport) -> VerifyReport:
             repaired.append(f"{problem.name}: {done}")
         else:
             left.append(problem)
-    if any(problem.kind == "catalog" and problem.name == context.catalog.path.name for problem in left):
+    if any(problem.name == context.catalog.path.name for problem in left):
         return replace(report, problems=left, repaired=repaired)
     recover(context)
-    still_there = set(stray_files(context.root)) & {problem.name for problem in left if problem.kind == "orphan"}
+    still_there = set(stray_files(context.root)[0]) & {problem.name for problem in left if problem.kind == "orphan"}
     known = _paths(context)
     for problem in [problem for problem in left if problem.kind == "orphan"]:
         if problem.name not in still_there or problem.name in known:

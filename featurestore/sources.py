@@ -9,8 +9,10 @@ from typing import Literal
 
 import sqlalchemy as sa
 
+from featurestore.access import status_of
 from featurestore.catalog import arrow
 from featurestore.context import Context
+from featurestore.errors import UnreadableFile
 from featurestore.partition import PartitionFile
 from featurestore.plan import resolve
 from featurestore.stages import Extract
@@ -59,11 +61,18 @@ def change_of(context: Context, source: Source, *, deep: bool) -> Change | None:
         context: of the store.
         source: what was recorded.
         deep: compare the content too, where the size is the same.
+
+    Raises:
+        UnreadableFile: there is no telling.
     """
     path = context.images / source.filename
     try:
-        found = path.stat()
-    except (OSError, ValueError):
+        found = status_of(path)
+    except (UnreadableFile, ValueError):  # ValueError: no file can have such a name
+        if source.n_bytes is None:
+            return None
+        raise
+    if found is None:
         gone = source.n_bytes is not None
         return Change(source, "gone", "the image file is gone; what was extracted from it is kept") if gone else None
     if not stat.S_ISREG(found.st_mode):
@@ -81,11 +90,15 @@ def change_of(context: Context, source: Source, *, deep: bool) -> Change | None:
 def replaced_images(context: Context) -> dict[int, frozenset[int]]:
     """Return, by chunk, the images whose file is another than the one that was extracted, or has appeared.
 
-    Every file is read. One that is gone is no reason to throw its descriptors away.
+    Every file is read. One that is gone, or can't be read, is no reason to throw its descriptors away.
     """
     found: dict[int, set[int]] = {}
     for source in recorded_sources(context):
-        change = change_of(context, source, deep=True)
+        try:
+            change = change_of(context, source, deep=True)
+        except UnreadableFile as error:
+            context.reporter.say(f"what was extracted is kept: {error}")
+            continue
         if change is not None and change.kind != "gone":
             found.setdefault(source.chunk_id, set()).add(source.image_id)
     return {chunk: frozenset(images) for chunk, images in found.items()}

@@ -12,10 +12,10 @@ import re
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from featurestore.access import NO_ROOM, entries_below, make_folder, may_write, not_writable, readable, writing
+from featurestore.access import NO_ROOM, files_below, make_folder, may_write, not_writable, readable, writing
 from featurestore.errors import NotEnoughSpace, UnreadableFile
 
 CONFIG = "featurestore.toml"
@@ -110,16 +110,17 @@ class Root:
 
     def listing(self, folder: str, suffix: str) -> tuple[list[str], list[UnreadableFile]]:
         """Return what `files` does, and an error for each folder that can't be listed."""
-        found, failed = entries_below(self.local(folder))
+        found, failed = files_below(self.local(folder))
         wanted = (path for path in found if path.name.endswith(suffix) and not _TEMPORARY.match(path.name))
         return sorted(path.relative_to(self.path).as_posix() for path in wanted), failed
 
     def remove_empty_folders(self) -> None:
         """Delete what is empty below the store's folders. Only for whoever holds the store's run lock."""
         for folder in FOLDERS:
-            for path in reversed(entries_below(self.local(folder))[0]):
-                if path.is_dir() and entries_below(path) == ([], []):
-                    path.rmdir()
+            for path, below, _ in os.walk(self.local(folder), topdown=False):
+                for name in below:
+                    with suppress(OSError):  # it is not empty
+                        Path(path, name).rmdir()
 
     def sweep(self) -> list[str]:
         """Delete what interrupted writers left behind. Only for whoever holds the store's run lock.
@@ -134,7 +135,7 @@ class Root:
 
     def _walk(self, folder: str) -> Iterator[Path]:
         if folder:
-            return iter(entries_below(self.local(folder))[0])
+            return iter(files_below(self.local(folder))[0])
         with readable(self.path):
             return iter(list(self.path.iterdir()))
 

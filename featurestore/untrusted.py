@@ -11,6 +11,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from featurestore.access import readable
 from featurestore.catalog import HeldCatalog
 from featurestore.child import run_child
 from featurestore.errors import UntrustedStore
@@ -23,6 +24,7 @@ def refuse_links(folder: Path) -> None:
 
     Raises:
         UntrustedStore: it holds something else.
+        UnreadableFile: a folder can't be listed.
     """
     for path in _entries(folder):
         mode = path.lstat().st_mode
@@ -37,7 +39,9 @@ def refuse_links(folder: Path) -> None:
 def _entries(folder: Path) -> Iterator[Path]:
     folders = [folder]
     while folders:
-        for path in folders.pop().iterdir():
+        with readable(folders[-1]):
+            paths = list(folders.pop().iterdir())
+        for path in paths:
             yield path
             if path.is_dir() and not path.is_symlink():
                 folders.append(path)
@@ -47,6 +51,7 @@ def vetted_catalog(root: Root) -> tuple[HeldCatalog, tuple[str, ...]]:
     """Return a catalog in memory of the files that are what they should be, and a line for each of the others.
 
     Raises:
+        UnreadableFile: a dataset file can't be read.
         CorruptFile: a dataset file can't be used, or the process that reads the files crashed.
     """
     with scratch_folder() as folder:

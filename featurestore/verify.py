@@ -13,10 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
-from featurestore.catalog import REMEDY, Catalog, HeldCatalog, arrow
+from featurestore.access import is_file, is_folder
+from featurestore.catalog import Catalog, HeldCatalog, arrow
 from featurestore.child import run_child
 from featurestore.context import Context
-from featurestore.errors import CorruptFile, FormatError
+from featurestore.diagnosis import REMEDY
+from featurestore.errors import CorruptFile, FormatError, UnreadableFile
 from featurestore.ingest import replay
 from featurestore.learnt import Learning
 from featurestore.ledger import check_partition, describe, describe_model
@@ -24,19 +26,22 @@ from featurestore.models import read_arrays
 from featurestore.partition import PartitionFile
 from featurestore.plan import resolve
 from featurestore.scratch import scratch_folder
-from featurestore.sources import change_of, filenames, recorded_sources
+from featurestore.sources import Source, change_of, filenames, recorded_sources
 from featurestore.stages import FLOW, FitStage
-from featurestore.storage import CATALOG, Root, file_digest
+from featurestore.storage import CATALOG, Root, file_digest, file_size
 
 RUN = "with --repair it is dropped, and featurestore run STORE makes it anew"
 COPY = "put back a copy of it"
+READ = "nothing is known to be wrong with it, and --repair leaves it alone: make it readable, and verify again"
 
 
 @dataclass(frozen=True)
 class Problem:
     """Something that is not what the store says."""
 
-    kind: str  # catalog, dataset, partition, record, model, model record, state, orphan, image, leakage, variant
+    # catalog, dataset, partition, record, model, model record, state, orphan, image, leakage, variant; unreadable: of
+    # any of these, a file or folder that could not be looked at
+    kind: str
     name: str  # of a file, an image or a model
     what: str
     remedy: str
@@ -85,13 +90,16 @@ def verify(context: Context, *, deep: bool) -> VerifyReport:
         except CorruptFile as error:
             report.problems.append(Problem("catalog", CATALOG, str(error).removesuffix(f"; {REMEDY}"), REMEDY))
             return report
+        except UnreadableFile as error:
+            report.problems.append(_unreadable(CATALOG, error))
+            return report
         _Checks(dataclasses.replace(context, catalog=copy), deep=deep, report=report).run(images=True)
     return report
 
 
 def _take_copy(context: Context, copy: HeldCatalog) -> None:
     """Read the catalog into memory, first in a process that may crash."""
-    if not context.catalog.path.is_file():
+    if not is_file(context.catalog.path):
         raise CorruptFile(f"{CATALOG} is missing")
     with scratch_folder() as folder:
         run_child("salvage", context.catalog.path, folder / "runs.parquet")
@@ -119,12 +127,13 @@ class _Checks:
     def _compare_bytes(self, row: dict[str, Any]) -> str | None:
         """Return what is wrong with the bytes of a recorded file."""
         path = self._root.local(row["path"])
-        if not path.is_file():
+        if not is_file(path):
             return "the file is missing"
+        size = file_size(path)
         self._report.n_files += 1
-        self._report.n_bytes += path.stat().st_size
-        if "n_bytes" in row and path.stat().st_size != row["n_bytes"]:
-            return f"the file has {path.stat().st_size} bytes, and had {row['n_bytes']}"
+        self._report.n_bytes += size
+        if "n_bytes" in row and size != row["n_bytes"]:
+            return f"the file has {size} bytes, and had {row['n_bytes']}"
         if file_digest(path) != row["checksum"]:
             return "the file is damaged: its SHA-256 is not what was recorded"
         return None
@@ -134,12 +143,16 @@ class _Checks:
         bad = False
         ingests = self._rows("SELECT path, checksum FROM ingests ORDER BY ingest_id")
         for row in ingests:
-            wrong = self._compare_bytes(row)
-            if wrong:
+            for problem in _unless_unreadable(row["path"], self._recorded(row, "dataset", COPY)):
                 bad = True
-                yield Problem("dataset", row["path"], wrong, COPY)
+                yield problem
         if not bad:
             yield from self._replayed([row["path"] for row in ingests])
+
+    def _recorded(self, row: dict[str, Any], kind: str, remedy: str) -> Iterator[Problem]:
+        wrong = self._compare_bytes(row)
+        if wrong:
+            yield Problem(kind, row["path"], wrong, remedy)
 
     def _replayed(self, names: list[str]) -> Iterator[Problem]:
         with HeldCatalog(self._root) as replayed:
@@ -150,6 +163,9 @@ class _Checks:
                 except (CorruptFile, FormatError) as error:
                     yield Problem("dataset", name, str(error), COPY)
                     return
+                except UnreadableFile as error:
+                    yield _unreadable(name, error)
+                    return
             for table in ("images", "chunks", "dataset_columns"):
                 if _fingerprint(replayed, table) != _fingerprint(self._context.catalog, table):
                     yield Problem("catalog", table, "the table is not what the dataset files give", REMEDY)
@@ -159,16 +175,15 @@ class _Checks:
         rows = self._rows("SELECT * FROM partitions ORDER BY stage, variant, chunk_id")
         self._context.reporter.begin("verify", sum(row["n_images"] for row in rows))
         for row in rows:
-            wrong = self._compare_bytes(row)
-            if wrong:
-                yield Problem("partition", row["path"], wrong, RUN)
-            else:
-                yield from self._partition(row)
+            yield from _unless_unreadable(row["path"], self._partition(row))
             self._context.reporter.advance(row["n_images"])
         self._context.reporter.end(None)
 
     def _partition(self, row: dict[str, Any]) -> Iterator[Problem]:
-        name = row["path"]
+        name, wrong = row["path"], self._compare_bytes(row)
+        if wrong:
+            yield Problem("partition", name, wrong, RUN)
+            return
         try:
             if self._deep:
                 described = check_partition(self._root, name)
@@ -198,19 +213,22 @@ class _Checks:
     def models(self) -> Iterator[Problem]:
         """Yield models that are not what was recorded, or were fitted on what is there no more."""
         for row in self._rows("SELECT * FROM models ORDER BY path"):
-            wrong = self._compare_bytes(row)
-            if wrong:
-                yield Problem("model", row["path"], wrong, RUN)
-            else:
-                yield from self._model(row)
-        for name in self._root.files("models", "state.npz"):
-            try:
-                read_arrays(self._root.local(name))
-            except (CorruptFile, FormatError) as error:
-                yield Problem("state", name, str(error), RUN)
+            yield from _unless_unreadable(row["path"], self._model(row))
+        for name in self._root.listing("models", "state.npz")[0]:
+            yield from _unless_unreadable(name, self._state(name))
         yield from self._leakage()
 
+    def _state(self, name: str) -> Iterator[Problem]:
+        try:
+            read_arrays(self._root.local(name))
+        except (CorruptFile, FormatError) as error:
+            yield Problem("state", name, str(error), RUN)
+
     def _model(self, row: dict[str, Any]) -> Iterator[Problem]:
+        wrong = self._compare_bytes(row)
+        if wrong:
+            yield Problem("model", row["path"], wrong, RUN)
+            return
         try:
             manifest, values, images = describe_model(self._root, row["path"])
         except (CorruptFile, FormatError) as error:
@@ -246,11 +264,14 @@ class _Checks:
                         yield Problem("leakage", step.current_model["path"], what, remedy)
 
     def orphans(self) -> Iterator[Problem]:
-        """Yield files of which the catalog knows nothing."""
+        """Yield files of which the catalog knows nothing, and folders that may hold such files."""
         known = {
             row["path"] for t in ("ingests", "partitions", "models") for row in self._rows(f"SELECT path FROM {t}")
         }
-        for name in stray_files(self._root):
+        names, failed = stray_files(self._root)
+        for error in failed:
+            yield _unreadable(str(error).partition(" can't be read")[0].removeprefix(f"{self._root.path}/"), error)
+        for name in names:
             if name not in known:
                 yield Problem(
                     "orphan",
@@ -261,23 +282,47 @@ class _Checks:
 
     def images(self) -> Iterator[Problem]:
         """Yield image files that are not those that were extracted."""
-        if not self._context.images.is_dir():
-            self._report.notes.append(f"the image files were not looked at: {self._context.images} is not there")
+        folder = self._context.images
+        try:
+            if not is_folder(folder):
+                self._report.notes.append(f"the image files were not looked at: {folder} is not there")
+                return
+        except UnreadableFile as error:
+            yield _unreadable(str(folder), error)
             return
         try:
             for source in recorded_sources(self._context):
                 self._report.n_images += source.n_bytes is not None
-                change = change_of(self._context, source, deep=self._deep)
-                if change is not None:
-                    yield Problem("image", source.filename, change.what, "featurestore run STORE --check-images")
-        except CorruptFile:
-            self._report.notes.append("not every image file was looked at: a partition of extract is damaged")
+                yield from _unless_unreadable(source.filename, self._image(source))
+        except (CorruptFile, UnreadableFile):
+            self._report.notes.append("not every image file was looked at: a partition of extract can't be read")
+
+    def _image(self, source: Source) -> Iterator[Problem]:
+        change = change_of(self._context, source, deep=self._deep)
+        if change is not None:
+            yield Problem("image", source.filename, change.what, "featurestore run STORE --check-images")
 
 
-def stray_files(root: Root) -> list[str]:
-    """Return the names of all files in the store's folders but checkpoints, which no catalog lists."""
-    found = [name for folder in ("dataset", "partitions", "models") for name in root.files(folder, "")]
-    return [name for name in found if root.local(name).is_file() and PurePosixPath(name).name != "state.npz"]
+def _unless_unreadable(name: str, problems: Iterator[Problem]) -> Iterator[Problem]:
+    """Yield the problems of a file, or the one that it can't be read."""
+    try:
+        yield from problems
+    except UnreadableFile as error:
+        yield _unreadable(name, error)
+
+
+def _unreadable(name: str, error: UnreadableFile) -> Problem:
+    return Problem("unreadable", name, f"it can't be read: {error.reason}" if error.reason else str(error), READ)
+
+
+def stray_files(root: Root) -> tuple[list[str], list[UnreadableFile]]:
+    """Return the names of all files in the store's folders but checkpoints, which no catalog lists.
+
+    With them comes an error for each folder that can't be listed.
+    """
+    found = [root.listing(folder, "") for folder in ("dataset", "partitions", "models")]
+    names = [name for names, _ in found for name in names if PurePosixPath(name).name != "state.npz"]
+    return names, [error for _, failed in found for error in failed]
 
 
 def _is_variant(rows: list[dict[str, Any]], manifest: dict[str, Any]) -> bool:

@@ -34,6 +34,16 @@ class StopAfter(Silent):
             raise KeyboardInterrupt
 
 
+class Listening(Silent):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.said.append(line)
+
+
 def make_small(folder: Path, *, n: int = 13, first: int = 0) -> Path:
     """Write ``n`` pictures and a ``dataset.csv`` that names them; every fourth is ``test``. Return the CSV."""
     folder.mkdir(parents=True, exist_ok=True)

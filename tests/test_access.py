@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from featurestore.access import entries_below, is_file, is_folder, readable, reason_unreadable, status_of
+from featurestore.access import files_below, is_file, is_folder, readable, reason_unreadable, status_of
 from featurestore.errors import CorruptFile, FeatureStoreError, NotEnoughSpace, UnreadableFile
 from featurestore.models import read_arrays, write_arrays
 from featurestore.partition import PartitionFile
@@ -118,7 +118,7 @@ def test_what_is_not_there_is_not_unreadable(tmp_path: Path) -> None:
     assert status_of(tmp_path / "nothing") is None
     assert not is_file(tmp_path / "nothing" / "below")
     assert not is_folder(tmp_path / "nothing")
-    assert entries_below(tmp_path / "nothing") == ([], [])
+    assert files_below(tmp_path / "nothing") == ([], [])
 
 
 def test_our_own_errors_pass() -> None:

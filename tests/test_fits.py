@@ -16,9 +16,9 @@ import pytest
 from featurestore import FeatureStore
 from featurestore.errors import ConfirmationNeeded, NothingUsable, NotReady
 from featurestore.models import from_bitmap, read_arrays, write_arrays
-from featurestore.progress import Silent
 from featurestore.runner import Options, run
 from tests.small import (
+    Listening,
     StopAfter,
     configure,
     context_of,
@@ -32,16 +32,6 @@ from tests.small import (
 )
 
 ROOT = Path(__file__).parent.parent
-
-
-class Listening(Silent):
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, line: str) -> None:
-        self.said.append(line)
 
 
 @pytest.fixture(scope="module")

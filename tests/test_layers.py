@@ -30,7 +30,7 @@ LAYERS = [
     "stages",
     "extractors engines catalog",
     "tables partition partition_writer models index storage manifest lock config dataset imagefile samples progress "
-    "memory npz unpickle damage whereabouts",
+    "memory npz unpickle damage diagnosis whereabouts",
     "paths scratch access",
     "errors at_exit interrupt instance _version",
 ]

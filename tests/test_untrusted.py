@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from featurestore import FeatureStore
 from featurestore.child import run_child
-from featurestore.errors import CorruptFile, FeatureStoreError, UntrustedStore
+from featurestore.errors import CorruptFile, FeatureStoreError, UnreadableFile, UntrustedStore
 from featurestore.storage import CATALOG, CONFIG
 from tests.catalogs import rows, tables
 from tests.tampering import our_metadata, partition_manifest, rewrite_partition
@@ -143,7 +143,7 @@ def test_a_partition_that_unpacks_to_more_than_memory_is_left_out(store: Feature
         writer.add_key_value_metadata(metadata)
     assert path.stat().st_size < 1 << 20
     [line] = FeatureStore(store.path, untrusted=True).left_out
-    assert re.search(r"is damaged \(.*(malloc|memory)", line)
+    assert line.startswith(f"left out: {path} can't be read: Cannot allocate memory; ")
 
 
 def test_the_modules_of_the_current_folder_are_not_run(store: FeatureStore) -> None:
@@ -175,7 +175,7 @@ def test_a_child_that_crashes_is_one_line(store: FeatureStore, monkeypatch: pyte
 
 
 def test_a_child_without_memory_is_one_line(store: FeatureStore, tmp_path: Path) -> None:
-    with pytest.raises(CorruptFile, match=r"^\S+ needs more than 0 GiB of memory|ended with|can't be read"):
+    with pytest.raises(UnreadableFile, match=r"^\S+ can't be read: "):
         run_child("vet", store.path, tmp_path / CATALOG, memory=400 << 20)
 
 

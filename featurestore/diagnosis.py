@@ -1,0 +1,57 @@
+"""What DuckDB says of a catalog, and what it means: damaged, unreadable, locked, too large, or a mistake of our own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+
+from featurestore.access import reason_unreadable, unreadable
+from featurestore.errors import CorruptFile
+from featurestore.storage import FULL, not_enough_space
+
+DAMAGE = (duckdb.IOException, duckdb.InternalException, duckdb.FatalException)
+# A table or a column that is not there, or of another type: of a damaged catalog, or of a mistake in our own SQL.
+ANOTHER_SCHEMA = (duckdb.CatalogException, duckdb.BinderException)
+REMEDY = "make it anew from the store's other files: featurestore rebuild STORE"
+
+
+def is_about_the_file(error: BaseException | None, path: Path) -> bool:
+    """Return whether an error is about the file, rather than about what was asked of it."""
+    text = str(error).replace(str(path), "")
+    # A wrong checksum has no class of its own; of what DuckDB could not write, the disk is to blame.
+    damaged = (isinstance(error, DAMAGE) and "write" not in text) or type(error) is duckdb.Error
+    return damaged or isinstance(error, duckdb.OutOfMemoryException) or any(words in text for words in FULL)
+
+
+def unopenable(path: Path, error: BaseException | None) -> Exception:
+    """Return the error that says why the catalog ``path`` can't be used."""
+    for text in FULL:
+        if text in str(error):
+            return not_enough_space(path.name, text)
+    if error is not None and (words := reason_unreadable(error)) is not None:
+        return unreadable(path, words)
+    return CorruptFile(f"{path} can't be read: {first_line(error)}; {REMEDY}")
+
+
+def is_locked(error: BaseException) -> bool:
+    """Return whether another process has the file open."""
+    return "set lock" in first_line(error).lower()
+
+
+def first_line(error: BaseException | None) -> str:
+    """Return the first line of what DuckDB says."""
+    return (str(error).strip().splitlines() or ["unknown error"])[0]
+
+
+@contextmanager
+def noticing_interrupts() -> Iterator[None]:
+    """DuckDB notices Ctrl-C in the middle of a query, and loses what kind of exception it was."""
+    try:
+        yield
+    except RuntimeError as error:
+        if str(error) != "Query interrupted":
+            raise
+        raise KeyboardInterrupt from error
