@@ -12,13 +12,14 @@ import pyarrow as pa
 
 from benchmarks import data
 from featurestore import FeatureStore
-from featurestore.assembly import Assembly, partition_manifest
+from featurestore.assembly import Assembly
 from featurestore.catalog import arrow
 from featurestore.context import Context
 from featurestore.ledger import record_file, record_model, record_partition, record_variant
 from featurestore.partition import Layout, PartitionFile, Row
 from featurestore.plan import Step, Work, resolve
 from featurestore.progress import Silent
+from featurestore.records import partition_manifest
 
 
 def replicate(source: FeatureStore, path: Path, n: int) -> None:

@@ -5,68 +5,41 @@ Or a worker writes the whole partition, into the temporary file that is here for
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
 from featurestore.access import is_file
 from featurestore.errors import CorruptFile
 from featurestore.ledger import check_partition
-from featurestore.partition import FORMAT, Layout, PartitionFile, Row, partition_name
+from featurestore.partition import Layout, Row, partition_name
 from featurestore.partition_writer import PartitionWriter
-from featurestore.plan import Step, Work
-from featurestore.records import versions
+from featurestore.plan import Work
 from featurestore.storage import Root, room_on_disk
-
-
-def partition_manifest(step: Step, work: Work, *, origin: str) -> dict[str, Any]:
-    """Return the manifest of a partition that is to be made; its ``payload`` is known when its rows are.
-
-    Args:
-        step: the stage, with its variant.
-        work: the chunk.
-        origin: ``run``, or ``npz`` for descriptors that were imported.
-    """
-    known = versions()
-    if origin != "run":  # the libraries here had no part in computing the descriptors
-        known = {name: known[name] for name in ("featurestore", "numpy", "pyarrow")}
-    return {
-        "format": FORMAT,
-        "stage": step.stage.name,
-        "version": step.stage.version,
-        "parameters": step.stage.parameters(),
-        "variant": step.variant,
-        "reads_variant": step.reads_variant,
-        "model_id": step.model_id,
-        "chunk_id": work.chunk_id,
-        "first_image_id": work.first_image_id,
-        "n_images": work.n_images,
-        "input_payload": work.input_payload,
-        "origin": origin,
-        "versions": known,
-    }
+from featurestore.tasks import Target
 
 
 class Assembly:
     """A partition in progress, in a temporary file beside its place."""
 
     def __init__(self, root: Root, work: Work, *, layout: Layout, manifest: Mapping[str, Any]) -> None:
-        """Name the temporary file; where only some images are made again, the other rows come from the old file."""
-        self._root, self._work, self.layout, self.manifest = root, work, layout, manifest
+        """Name the temporary file."""
+        self._root, self._work, self._layout, self._manifest = root, work, layout, manifest
         self._ready: dict[int, Row] = {}
         self._position = 0
         self.held_bytes = 0  # of descriptors whose turn has not come
         self._stack = ExitStack()
-        self.path = self._stack.enter_context(root.temporary(self._name("new")))
+        self._path = self._stack.enter_context(root.temporary(self._name("new")))
         self._writer: PartitionWriter | None = None
         self._payload = ""
-        self._old: Iterator[Row] | None = None
-        if work.redo is not None and work.old_path is not None:
-            old = self._stack.enter_context(PartitionFile(root.local(work.old_path)))
-            self._old = old.rows()
 
     def _name(self, payload: str) -> str:
-        return partition_name(self.manifest["stage"], self.manifest["variant"], self._work.chunk_id, payload)
+        return partition_name(self._manifest["stage"], self._manifest["variant"], self._work.chunk_id, payload)
+
+    @property
+    def target(self) -> Target:
+        """What a worker needs to write the partition; the assembly then has to `take_over` what it has written."""
+        return Target(self._path, self._layout, self._manifest)
 
     @property
     def complete(self) -> bool:
@@ -82,26 +55,15 @@ class Assembly:
         self._ready.update((row.image_id, row) for row in rows)
         with room_on_disk(self._name("*")):
             if self._writer is None:
-                self._writer = PartitionWriter(self.path, layout=self.layout, manifest=self.manifest)
+                self._writer = PartitionWriter(self._path, layout=self._layout, manifest=self._manifest)
                 self._stack.callback(self._writer.abandon)
-            while not self.complete and (row := self._next()) is not None:
+            while (row := self._ready.pop(self._work.first_image_id + self._position, None)) is not None:
                 self._writer.write(row)
                 self._position += 1
         self.held_bytes = sum(_n_bytes(row) for row in self._ready.values())
 
-    def _next(self) -> Row | None:
-        image_id = self._work.first_image_id + self._position
-        if self._old is None:
-            return self._ready.pop(image_id, None)
-        if self._work.redo is not None and image_id in self._work.redo:
-            row = self._ready.pop(image_id, None)
-            if row is not None:
-                next(self._old)  # the row that this one replaces
-            return row
-        return next(self._old)
-
     def take_over(self, payload: str) -> None:
-        """Take what a worker has written to `path`; ``payload`` names its rows."""
+        """Take what a worker has written to its `target`; ``payload`` names its rows."""
         self._position, self._payload = self._work.n_images, payload
 
     def finish(self) -> None:
@@ -121,7 +83,7 @@ class Assembly:
             self.finish()
             name = self._name(self._payload)
             if not self._is_there(name):
-                self._root.publish(self.path, name)
+                self._root.publish(self._path, name)
         return name
 
     def _is_there(self, name: str) -> bool:

@@ -206,3 +206,8 @@ def identity(values: Any) -> dict[str, Any]:
         if not field.metadata.get("policy") and not silent:
             found[field.name] = identity(value) if dataclasses.is_dataclass(value) else value
     return found
+
+
+def policies(values: Any) -> dict[str, Any]:
+    """Return the parameters of a dataclass that decide which images are accepted, and are no part of its identity."""
+    return {f.name: getattr(values, f.name) for f in dataclasses.fields(values) if f.metadata.get("policy")}

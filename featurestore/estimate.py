@@ -12,7 +12,7 @@ from featurestore.context import Context
 from featurestore.errors import NotEnoughSpace
 from featurestore.plan import StagePlan, chunk_list
 from featurestore.progress import human_bytes
-from featurestore.stages import FitStage
+from featurestore.stages import Extract, FitStage
 
 # Bytes an image before there is anything to measure: paintings of about a megapixel, with OpenCV's defaults.
 TYPICAL_BYTES = {"extract": 450_000, "project": 500_000, "quantize": 160_000}
@@ -27,6 +27,7 @@ class Estimate:
     chunks: tuple[int, ...]
     n_images: int
     n_bytes: int
+    block_bytes: int  # beside them for a while: blocks of extract, which go when their chunk is published
     seconds: float | None  # None: there was no run to go by
     why: tuple[tuple[str, str], ...]  # the reasons, and the chunks of each
 
@@ -49,7 +50,7 @@ _SIZES = "SELECT stage, sum(n_bytes) / sum(n_images) AS size FROM partitions WHE
 
 
 def _of(name: str, plan: StagePlan, pace: float | None, sizes: Mapping[str, float]) -> Estimate:
-    n_images = sum(work.n_images if work.redo is None else len(work.redo) for work in plan.todo)
+    n_images = sum(work.n_left for work in plan.todo)
     # A chunk of which some images are made again is written anew as a whole.
     written = 0 if isinstance(plan.step.stage, FitStage) else sum(work.n_images for work in plan.todo)
     size = sizes.get(name) or TYPICAL_BYTES.get(name, 0)
@@ -60,9 +61,16 @@ def _of(name: str, plan: StagePlan, pace: float | None, sizes: Mapping[str, floa
         chunks=tuple(work.chunk_id for work in plan.todo),
         n_images=n_images,
         n_bytes=round(written * size),
+        block_bytes=round(_in_blocks(plan) * size),
         seconds=None if pace is None else pace * n_images,
         why=why,
     )
+
+
+def _in_blocks(plan: StagePlan) -> int:
+    """Return how many images come to be in blocks at one time: of the chunk that is joined, and of the next."""
+    left = [work.n_left for work in plan.todo] if isinstance(plan.step.stage, Extract) else []
+    return sum(sorted(left)[-2:])
 
 
 def refuse_if_too_large(context: Context, estimates: list[Estimate]) -> None:
@@ -71,7 +79,8 @@ def refuse_if_too_large(context: Context, estimates: list[Estimate]) -> None:
     Raises:
         NotEnoughSpace: it has less than the estimate.
     """
-    needed, free = round(sum(e.n_bytes for e in estimates) * SPARE), context.root.free_bytes()
+    written = sum(estimate.n_bytes for estimate in estimates) + max((e.block_bytes for e in estimates), default=0)
+    needed, free = round(written * SPARE), context.root.free_bytes()
     if needed > free:
         raise NotEnoughSpace(
             f"this run will write about {human_bytes(needed)}, and {context.root.path} has {human_bytes(free)} free; "

@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from featurestore.assembly import Assembly, partition_manifest
+from featurestore.assembly import Assembly
 from featurestore.catalog import arrow
 from featurestore.context import Context
 from featurestore.errors import ConfigError, DatasetError, LossyDescriptors
@@ -31,7 +31,7 @@ from featurestore.npz import NotebookFile
 from featurestore.partition import Row
 from featurestore.plan import Step, Work, make_plan, resolve
 from featurestore.progress import StageSummary
-from featurestore.records import recorded_run
+from featurestore.records import partition_manifest, recorded_run
 from featurestore.stages import Extract
 
 VERB = "import-npz"

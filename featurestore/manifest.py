@@ -61,6 +61,10 @@ def _stage(value: Any) -> bool:
     return isinstance(value, str) and bool(WORD.fullmatch(value))
 
 
+def _list(value: Any, is_right: Callable[[Any], bool]) -> bool:
+    return isinstance(value, list) and all(map(is_right, value))
+
+
 Check = Callable[[Any], bool]
 _COMMON: dict[str, Check] = {
     "stage": _stage,
@@ -79,6 +83,15 @@ PARTITION: dict[str, Check] = {
     "input_payload": _identity,
     "payload": _identity,
     "origin": _stage,
+}
+BLOCK: dict[str, Check] = {
+    **{entry: is_right for entry, is_right in PARTITION.items() if entry != "origin"},
+    "policies": lambda value: isinstance(value, dict),
+    "redo": lambda value: value is None or _identity(value),
+    "replaces": lambda value: value is None or _identity(value),
+    "image_ids": lambda value: _list(value, lambda image_id: type(image_id) is int) and len(value) > 0,
+    "files": lambda value: _list(value, lambda state: state is None or _list(state, lambda n: type(n) is int)),
+    "statuses": lambda value: isinstance(value, dict),
 }
 MODEL: dict[str, Check] = {
     **_COMMON,

@@ -53,8 +53,11 @@ class PartitionWriter:
         if self._pending >= ROW_GROUP_BYTES or len(self._rows) >= ROW_GROUP_ROWS:
             self._flush()
 
-    def close(self) -> None:
+    def close(self, **more: Any) -> None:
         """Write what is left, the manifest and the footer.
+
+        Args:
+            more: entries of the manifest that are known only now.
 
         Raises:
             OSError: the disk is full, or fails.
@@ -65,7 +68,7 @@ class PartitionWriter:
         self.payload = self._digest.hexdigest()
         self._writer.add_key_value_metadata(
             {
-                MANIFEST_KEY: json.dumps({**self._manifest, "payload": self.payload}, sort_keys=True),
+                MANIFEST_KEY: json.dumps({**self._manifest, **more, "payload": self.payload}, sort_keys=True),
                 "dim": str(self._layout.dim),
                 "dtype": self._layout.dtype,
             }

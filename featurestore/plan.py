@@ -9,6 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from featurestore.blockfile import Block
 from featurestore.catalog import arrow
 from featurestore.stages import ChunkStage, FitStage, Stage
 
@@ -69,7 +70,22 @@ class Work:
     input_path: str | None
     input_ready: bool
     old_path: str | None = None
+    old_payload: str | None = None
     redo: frozenset[int] | None = None  # only these images; None: all
+    finished: tuple[Block, ...] = ()  # of extract: what an earlier run has made of them
+
+    @property
+    def wanted(self) -> Sequence[int]:
+        """The images that are to be made, ascending."""
+        return (
+            range(self.first_image_id, self.first_image_id + self.n_images) if self.redo is None else sorted(self.redo)
+        )
+
+    @property
+    def n_left(self) -> int:
+        """How many of them no earlier run has made."""
+        n_wanted = self.n_images if self.redo is None else len(self.redo)
+        return n_wanted - sum(len(block.image_ids) for block in self.finished)
 
 
 @dataclass(frozen=True)
@@ -188,6 +204,7 @@ def _work(row: dict[str, Any], redo: dict[int, frozenset[int]], reason: str, wan
         input_path=row["input_path"],
         input_ready=row["input_payload"] is not None and not row["input_pruned"] and row["upstream_current"],
         old_path=row["path"],
+        old_payload=row["payload"],
         redo=images,
     )
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from featurestore.blocks import unneeded
 from featurestore.catalog import Catalog, arrow
 from featurestore.context import Context
 from featurestore.errors import ConfigError
@@ -79,6 +80,7 @@ def prune(context: Context, *, keep: Collection[str], dry_run: bool) -> PruneRep
     _refuse_unknown(keep)
     report = PruneReport()
     strays = [(name, context.root.local(name).stat().st_size) for name in _unrecorded(context)]
+    blocks = _unneeded_blocks(context)
     if not dry_run:
         recover(context)
         strays = [(name, size) for name, size in strays if not context.root.local(name).is_file()]
@@ -89,9 +91,19 @@ def prune(context: Context, *, keep: Collection[str], dry_run: bool) -> PruneRep
     if strays:
         said = "files without a record" + (", those that are not whole" if dry_run else "")
         report.items.append(PruneItem(said, len(strays), sum(size for _, size in strays), 0.0))
+    if blocks is not None:
+        report.items.append(blocks)
     if not dry_run:
+        for folder in unneeded(context):
+            context.root.remove_folder(folder)
         _carry_out(context, plan)
     return report
+
+
+def _unneeded_blocks(context: Context) -> PruneItem | None:
+    """Return what blocks take that no run goes on from, those that `recover` removes before they are looked at too."""
+    sizes = [context.root.local(name).stat().st_size for names in unneeded(context).values() for name in names]
+    return PruneItem("blocks of images that no run goes on from", len(sizes), sum(sizes), 0.0) if sizes else None
 
 
 def _refuse_unknown(keep: Collection[str]) -> None:

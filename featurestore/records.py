@@ -1,4 +1,4 @@
-"""The record of a run: who ran what, with which libraries, and how it ended."""
+"""What is on record of a run: who ran what, with which libraries, how it ended, and what a partition says of it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ import sqlalchemy as sa
 from featurestore._version import __version__
 from featurestore.context import Context
 from featurestore.errors import NotEnoughSpace
-from featurestore.plan import Step
+from featurestore.partition import FORMAT
+from featurestore.plan import Step, Work
 from featurestore.tables import Run, now
 
 # Those that a result can depend on. OpenCV comes in four packages with the same module.
@@ -37,6 +38,34 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+def partition_manifest(step: Step, work: Work, *, origin: str) -> dict[str, Any]:
+    """Return the manifest of a partition that is to be made; its ``payload`` is known when its rows are.
+
+    Args:
+        step: the stage, with its variant.
+        work: the chunk.
+        origin: ``run``, or ``npz`` for descriptors that were imported.
+    """
+    known = versions()
+    if origin != "run":  # the libraries here had no part in computing the descriptors
+        known = {name: known[name] for name in ("featurestore", "numpy", "pyarrow")}
+    return {
+        "format": FORMAT,
+        "stage": step.stage.name,
+        "version": step.stage.version,
+        "parameters": step.stage.parameters(),
+        "variant": step.variant,
+        "reads_variant": step.reads_variant,
+        "model_id": step.model_id,
+        "chunk_id": work.chunk_id,
+        "first_image_id": work.first_image_id,
+        "n_images": work.n_images,
+        "input_payload": work.input_payload,
+        "origin": origin,
+        "versions": known,
+    }
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 
 import sqlalchemy as sa
 
+from featurestore.blocks import remove_stale
 from featurestore.catalog import arrow
 from featurestore.context import Context
 from featurestore.errors import CorruptFile, FormatError, UnreadableFile
@@ -45,6 +46,7 @@ def recover(context: Context) -> None:
     for name in _listed(context, "partitions", ".parquet"):
         if name not in known["partitions"]:
             _settle(context, name, _adopt_partition)
+    remove_stale(context)
 
 
 def _listed(context: Context, folder: str, suffix: str) -> list[str]:

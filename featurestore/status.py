@@ -11,6 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from featurestore.blocks import count_finished
 from featurestore.catalog import arrow
 from featurestore.context import Context
 from featurestore.intake import change_note, observed_before
@@ -18,7 +19,8 @@ from featurestore.learnt import Learning
 from featurestore.lock import living_holder
 from featurestore.plan import StagePlan, Step, chunk_list, make_plan, resolve
 from featurestore.progress import counted
-from featurestore.stages import FitStage
+from featurestore.stages import Extract, FitStage
+from featurestore.storage import Root
 
 NOTHING: Mapping[str, Any] = {
     "n_descriptors": 0,
@@ -42,6 +44,7 @@ class StageStatus:
     images: Mapping[str, int] = field(default_factory=dict)  # by status
     n_descriptors: int = 0
     n_bytes: int = 0
+    n_in_blocks: int = 0  # images of chunks that are not done which an earlier run has extracted already
     model: Mapping[str, Any] | None = None
     notes: tuple[str, ...] = ()
 
@@ -75,7 +78,8 @@ def status(context: Context) -> Status:
         before = observed_before(connection)
     counts = {str(name): int(n) for name, n in subsets}
     stages = tuple(
-        _stage_status(plans[step.stage.name], facts[step.stage.name], notes[step.stage.name]) for step in steps
+        _stage_status(context.root, plans[step.stage.name], facts[step.stage.name], notes[step.stage.name])
+        for step in steps
     )
     return Status(
         str(context.root.path),
@@ -121,7 +125,7 @@ def _notes(connection: sa.Connection, step: Step) -> list[str]:
     return notes
 
 
-def _stage_status(plan: StagePlan, facts: Mapping[str, Any], notes: Sequence[str]) -> StageStatus:
+def _stage_status(root: Root, plan: StagePlan, facts: Mapping[str, Any], notes: Sequence[str]) -> StageStatus:
     step, lines = plan.step, list(notes)
     if facts["n_clipped"]:
         lines.append(f"{facts['n_clipped'] / facts['n_values']:.3%} of the values were clipped to the bounds")
@@ -138,6 +142,7 @@ def _stage_status(plan: StagePlan, facts: Mapping[str, Any], notes: Sequence[str
         images=facts["images"],
         n_descriptors=facts["n_descriptors"],
         n_bytes=facts["n_bytes"] if not step.current_model else step.current_model["n_bytes"],
+        n_in_blocks=count_finished(root, plan) if isinstance(step.stage, Extract) else 0,
         model=step.current_model,
         notes=tuple(lines),
     )

@@ -21,6 +21,7 @@ from featurestore.errors import NotEnoughSpace, UnreadableFile
 CONFIG = "featurestore.toml"
 CATALOG = "catalog.duckdb"
 FOLDERS = ("dataset", "partitions", "models")
+BLOCKS = "blocks"  # what is finished of partitions to come; only there while there is any
 IN_PLACE = (CATALOG, f"{CATALOG}.wal", "catalog.lock", "run.lock")  # files that are changed, not replaced
 
 _TEMPORARY = re.compile(r"^\.tmp-[0-9a-f]{12}-")
@@ -51,7 +52,7 @@ class Root:
         Raises:
             NotWritable: a folder, the catalog or a lock belongs to somebody else.
         """
-        folders = (Path(found[0]) for name in FOLDERS for found in os.walk(self.local(name)))
+        folders = (Path(found[0]) for name in (*FOLDERS, BLOCKS) for found in os.walk(self.local(name)))
         for path in (self.path, *folders, *map(self.local, IN_PLACE)):
             if path.exists() and not may_write(path):
                 raise not_writable(path)
@@ -75,14 +76,28 @@ class Root:
     @contextmanager
     def temporary(self, name: str) -> Iterator[Path]:
         """Yield a temporary path beside ``name``; whatever is still there at the end is removed."""
+        with self.draft(name) as temporary:
+            try:
+                yield temporary
+            finally:
+                temporary.unlink(missing_ok=True)
+
+    @contextmanager
+    def draft(self, name: str) -> Iterator[Path]:
+        """Yield a temporary path beside ``name``, for a file that another process publishes; a failure removes it.
+
+        Raises:
+            NotEnoughSpace: the disk is full, a quota or a file-size limit was met.
+        """
         target = self.local(name)
         temporary = target.with_name(temporary_name(target.name))
         try:
             with room_on_disk(name):
                 make_folder(target.parent)
                 yield temporary
-        finally:
+        except BaseException:
             temporary.unlink(missing_ok=True)
+            raise
 
     def publish(self, temporary: Path, name: str) -> None:
         """Flush ``temporary`` to disk and give it its final name."""
@@ -114,6 +129,17 @@ class Root:
         wanted = (path for path in found if path.name.endswith(suffix) and not _TEMPORARY.match(path.name))
         return sorted(path.relative_to(self.path).as_posix() for path in wanted), failed
 
+    def remove_folder(self, folder: str) -> None:
+        """Delete the files of a folder, and then it and those above it, as far as they are empty."""
+        path = self.local(folder)
+        for file in files_below(path)[0]:
+            if file.parent == path:
+                self.remove(file.relative_to(self.path).as_posix())
+        with suppress(OSError):  # one is not empty, or not there
+            while path != self.path:
+                path.rmdir()
+                path = path.parent
+
     def remove_empty_folders(self) -> None:
         """Delete what is empty below the store's folders. Only for whoever holds the store's run lock."""
         for folder in FOLDERS:
@@ -127,7 +153,7 @@ class Root:
 
         A folder that can't be listed is passed over.
         """
-        left = [path for folder in ("", *FOLDERS) for path in self._walk(folder) if _TEMPORARY.match(path.name)]
+        left = [path for folder in ("", *FOLDERS, BLOCKS) for path in self._walk(folder) if _TEMPORARY.match(path.name)]
         for path in left:
             with writing(path):
                 path.unlink(missing_ok=True)

@@ -1,45 +1,74 @@
-"""The units of work: a block of images that a worker turns into rows, or a chunk that it transforms or learns from.
+"""The units of work: images that become a block, blocks that become a partition, a chunk to be transformed or learnt.
 
 Tasks are frozen and picklable, and carry all they need: workers open neither the catalog nor the recipe.
 """
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from heapq import merge
 from itertools import chain, islice
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+from featurestore.blockfile import Attempt, Block, DamagedBlock, Draft, FileState, file_state, rows_of, write_block
 from featurestore.engines.engine import Task
-from featurestore.errors import EngineLost
+from featurestore.errors import CorruptFile, EngineLost
 from featurestore.partition import Layout, PartitionFile, Row, partition_name
 from featurestore.partition_writer import PartitionWriter
 from featurestore.stages import Arrays, Extract, FitStage, TransformStage
-from featurestore.storage import room_on_disk
+from featurestore.storage import Root, room_on_disk
 
 
 @dataclass(frozen=True)
 class ImageBlock:
-    """Image files to be extracted."""
+    """Image files to be extracted by the worker that writes their rows to a block.
+
+    A block ends early after ``seconds``, so that little is lost with it whatever the images: the rest is another block.
+    """
 
     stage: Extract
     chunk_id: int
     folder: str
     images: tuple[tuple[int, str], ...]  # (image_id, filename)
+    root: Root
+    attempt: Attempt
+    seconds: float
 
-    def run(self) -> list[Row]:
-        """Return the rows of the block's images, in order."""
-        return [self.stage.extract(i, name, str(Path(self.folder, name))) for i, name in self.images]
+    def run(self) -> list[Draft]:
+        """Write the block.
 
-    def split(self) -> list[Task[Row]]:
+        Raises:
+            NotEnoughSpace: the disk is full.
+        """
+        return self._write(self._rows())
+
+    def split(self) -> list[Task[Draft]]:
         """Return one task an image."""
         return [replace(self, images=(image,)) for image in self.images]
 
-    def crashed(self, reason: str) -> list[Row]:
-        """Return a row of status ``crashed``."""
-        return [_crashed(image_id, filename, reason) for image_id, filename in self.images]
+    def crashed(self, reason: str) -> list[Draft]:
+        """Write a block of rows of status ``crashed``."""
+        return self._write((file_state(self._path(name)), _crashed(i, name, reason)) for i, name in self.images)
+
+    def _rows(self) -> Iterator[tuple[FileState, Row]]:
+        begun = time.monotonic()
+        for image_id, name in self.images:
+            state = file_state(self._path(name))  # before it is read: what changes meanwhile is noticed
+            yield state, self.stage.extract(image_id, name, str(self._path(name)))
+            if time.monotonic() - begun > self.seconds:
+                return
+
+    def _write(self, rows: Iterable[tuple[FileState, Row]]) -> list[Draft]:
+        return [write_block(self.root, self.attempt, self.stage, rows)]
+
+    def _path(self, name: str) -> Path:
+        return Path(self.folder, name)
 
 
 @dataclass(frozen=True)
@@ -81,19 +110,102 @@ class Written:
 
 
 @dataclass(frozen=True)
-class WholeChunk:
-    """A partition to be transformed by the worker that writes the result, so that no rows go from process to process.
+class Target:
+    """A partition to be written by a worker: into a temporary file that another process publishes or removes."""
 
-    ``target`` is a temporary file; whoever handed out the task publishes or removes it.
+    path: Path
+    layout: Layout
+    manifest: Mapping[str, Any]
+
+    def write(self, rows: Iterable[Row]) -> Written:
+        """Write the partition.
+
+        Raises:
+            NotEnoughSpace: the disk is full.
+        """
+        statuses, n_descriptors = Counter[str](), 0
+        name = partition_name(self.manifest["stage"], self.manifest["variant"], self.manifest["chunk_id"], "*")
+        with room_on_disk(name):
+            writer = PartitionWriter(self.path, layout=self.layout, manifest=self.manifest)
+            try:
+                for row in rows:
+                    writer.write(row)
+                    statuses[row.status] += 1
+                    n_descriptors += row.n_descriptors
+                writer.close()
+            except BaseException:
+                writer.abandon()
+                raise
+        return Written(writer.payload, statuses, n_descriptors)
+
+
+@dataclass(frozen=True)
+class JoinBlocks:
+    """A partition of extract to be written from blocks, in the order of the images.
+
+    Where only some images were made again, the rows of the others come from the partition at ``old``.
     """
+
+    chunk_id: int
+    root: Root
+    blocks: tuple[Block, ...]
+    target: Target
+    old: Path | None
+
+    def run(self) -> list[Written | Block]:
+        """Write the partition; of a block that turns out to be damaged, return that.
+
+        Raises:
+            CorruptFile: the old partition is damaged.
+            NotEnoughSpace: the disk is full.
+        """
+        try:
+            return [self.target.write(self._in_order())]
+        except DamagedBlock as error:
+            return [error.block]
+
+    def _in_order(self) -> Iterator[Row]:
+        first, n_images = self.target.manifest["first_image_id"], self.target.manifest["n_images"]
+        with ExitStack() as stack:
+            rows = rows_of(self.root, self.blocks, input_payload=self.target.manifest["input_payload"])
+            if self.old is not None:
+                file = stack.enter_context(PartitionFile(self.old))
+                made = {image_id for block in self.blocks for image_id in block.image_ids}
+                kept = (row for row in file.rows() if row.image_id not in made)
+                rows = merge(rows, kept, key=attrgetter("image_id"))
+            expected = iter(range(first, first + n_images))
+            for row in rows:  # to the very end, where the last block's rows are compared with what it promises
+                if row.image_id != next(expected, None):
+                    raise CorruptFile(f"{self.old} does not have one row for each image of its chunk, in order")
+                yield row
+            if next(expected, None) is not None:
+                raise CorruptFile(f"{self.old} does not have a row for every image of its chunk")
+
+    def split(self) -> list[Task[Any]]:
+        """Return the task itself: the images have been extracted."""
+        return [self]
+
+    def crashed(self, reason: str) -> list[Any]:
+        """Refuse to blame an image.
+
+        Raises:
+            EngineLost: always.
+        """
+        raise EngineLost(
+            f"the worker process died while it wrote the partition of chunk {self.chunk_id} ({reason}). Its images are "
+            "kept; run the same command again with fewer --workers, or with --workers 0"
+        )
+
+
+@dataclass(frozen=True)
+class WholeChunk:
+    """A partition to be transformed by the worker that writes the result: no rows go from process to process."""
 
     stage: TransformStage
     chunk_id: int
     model: Arrays
     path: Path
-    target: Path
-    layout: Layout
-    manifest: Mapping[str, Any]
+    target: Target
 
     def run(self) -> list[Written]:
         """Write the partition.
@@ -101,21 +213,8 @@ class WholeChunk:
         Raises:
             NotEnoughSpace: the disk is full.
         """
-        statuses, n_descriptors = Counter[str](), 0
-        name = partition_name(self.stage.name, self.manifest["variant"], self.chunk_id, "*")
-        with room_on_disk(name), PartitionFile(self.path) as file:
-            writer = PartitionWriter(self.target, layout=self.layout, manifest=self.manifest)
-            try:
-                for row in file.rows():
-                    made = self.stage.transform(row, self.model)
-                    writer.write(made)
-                    statuses[made.status] += 1
-                    n_descriptors += made.n_descriptors
-                writer.close()
-            except BaseException:
-                writer.abandon()
-                raise
-        return [Written(writer.payload, statuses, n_descriptors)]
+        with PartitionFile(self.path) as file:
+            return [self.target.write(self.stage.transform(row, self.model) for row in file.rows())]
 
     def split(self) -> list[Task[Any]]:
         """Return one task a row group, whose rows come back; of a single row group, one a row."""

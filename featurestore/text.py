@@ -63,6 +63,8 @@ def _stage_notes(stage: StageStatus) -> list[str]:
         lines.append(
             "extract: " + ", ".join(f"{n:,} {status}" for status, n in failed.items()) + "; see the view failures"
         )
+    if stage.n_in_blocks:
+        lines.append(f"{stage.stage}: of these, {counted(stage.n_in_blocks, 'image')} in finished blocks")
     if stage.model:
         lines.append(f"{stage.stage}: model {stage.model['model_id']}{_learnt(stage.model)}")
     return [*lines, *(f"{stage.stage}: {note}" for note in stage.notes)]

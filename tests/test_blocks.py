@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from featurestore import runner
+from featurestore import extraction, runner
 from featurestore.engines import InlineEngine, Task
 from featurestore.engines.engine import T
 from featurestore.plan import Work
@@ -26,16 +26,16 @@ def work(chunk_id: int, n_images: int) -> Work:
 def test_chunks_are_taken_up_to_a_number_of_images(
     monkeypatch: pytest.MonkeyPatch, sizes: list[int], taken: list[list[int]]
 ) -> None:
-    monkeypatch.setattr(runner, "NAMES", 9)
+    monkeypatch.setattr(extraction, "NAMES", 9)
     todo, found = [work(i, n) for i, n in enumerate(sizes)], []
     while todo:
-        found.append([w.chunk_id for w in runner._take_images(todo)])
+        found.append([w.chunk_id for w in extraction._take_images(todo)])
     assert found == taken
 
 
 @pytest.mark.parametrize("names", [1, 8, 10_000])
 def test_how_many_are_read_at_once_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: int) -> None:
-    monkeypatch.setattr(runner, "NAMES", names)
+    monkeypatch.setattr(extraction, "NAMES", names)
     images = tmp_path / "images"
     make_small(images, n=9)
     store = small_store(tmp_path / "store", images, chunk_size=4)

@@ -22,11 +22,12 @@ LAYERS = [
     "store",
     "reading upkeep opened",
     "runner load lookup encode info export exporters import_npz ingest intake status recover "
-    "verify repair rebuild merge prune untrusted child sources",
+    "verify repair rebuild merge prune untrusted child sources chunk_run extraction",
     "selection query views vectors answers",
-    "fits assembly estimate",
+    "fits assembly blocks estimate",
     "records plan learnt snapshot ledger",
     "context tasks",
+    "blockfile",
     "stages",
     "extractors engines catalog",
     "tables partition partition_writer models index storage manifest lock config dataset imagefile samples progress "

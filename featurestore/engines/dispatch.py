@@ -30,37 +30,46 @@ class _Flight(Generic[T]):
         return min(number for number, _ in self.futures.values())
 
 
-def dispatch(engine: Engine, tasks: Iterable[Task[T]]) -> Iterator[tuple[Task[T], list[T]]]:
+def dispatch(
+    engine: Engine, tasks: Iterable[Task[T] | None], *, lookahead: float = LOOKAHEAD
+) -> Iterator[tuple[Task[T], list[T]]]:
     """Yield every task with its results, in the order they finish; of one that kills its worker, the parts instead.
+
+    Args:
+        engine: that runs them.
+        tasks: that are drawn when there is room for them; None where what is to be done next depends on tasks in
+            flight.
+        lookahead: tasks that may be finished before a slow one that came earlier.
 
     Raises:
         EngineLost: workers die without any work, or can't be started.
         FeatureStoreError: a task raised one; tasks in flight are left to `Engine.close`.
     """
-    waiting = enumerate(tasks)
+    waiting, number = iter(tasks), 0
     flight = _Flight[T]()
     following = next(waiting, None)
     while following is not None or flight.futures:
-        while following is not None and _has_room(engine, flight, following[0]):
+        while following is not None and _has_room(engine, flight, number, lookahead):
             try:
-                flight.futures[engine.submit(following[1])] = following
+                flight.futures[engine.submit(following)] = number, following
             except BrokenExecutor:  # a worker died while idle or on a task whose future is about to say so
                 idle = not flight.futures
                 yield from _run_suspects(engine, flight)
                 if idle:
                     _refuse_dead_engine(engine)
                 continue
-            following = next(waiting, None)
+            following, number = next(waiting, None), number + 1
         if flight.futures:
             yield from _collect(engine, flight)
+        if following is None:
+            following = next(waiting, None)
 
 
-def _has_room(engine: Engine, flight: _Flight[Any], number: int) -> bool:
+def _has_room(engine: Engine, flight: _Flight[Any], number: int, lookahead: float) -> bool:
     if not flight.futures:
         return True
-    return (
-        len(flight.futures) < WINDOW * max(engine.workers, 1) and number - flight.oldest() < LOOKAHEAD + engine.workers
-    )
+    in_turn = number - flight.oldest() < lookahead + engine.workers
+    return in_turn and len(flight.futures) < WINDOW * engine.workers
 
 
 def _collect(engine: Engine, flight: _Flight[T]) -> Iterator[tuple[Task[T], list[T]]]:

@@ -25,7 +25,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from featurestore import fits, runner, storage
+from featurestore import chunk_run, fits, storage
 from featurestore.catalog import Catalog
 from featurestore.cli import main
 from featurestore.records import recorded_run
@@ -64,7 +64,7 @@ class Saboteur:
         Catalog.transaction = self._transaction()  # type: ignore[method-assign]
         Path.replace = self._replace()  # type: ignore[method-assign]
         timed = self._timed()
-        fits.recorded_run = runner.recorded_run = timed  # type: ignore[attr-defined]
+        fits.recorded_run = chunk_run.recorded_run = timed  # type: ignore[attr-defined]
 
     def _publish(self) -> Any:
         original, flush = Root.publish, storage.flush
@@ -144,11 +144,11 @@ class Saboteur:
 
 
 def kind(name: str) -> str:
-    """``partitions/extract`` for any partition of extract; the name alone for what there is only one of."""
+    """``partitions/extract`` and ``blocks/extract`` for any of these; the name alone for what there is only one of."""
     path = Path(name)
     if path.name.startswith(".tmp-"):
         path = path.with_name(path.name[len(".tmp-0123456789ab-") :])
-    for folder in ("partitions", "models"):
+    for folder in ("blocks", "partitions", "models"):
         if folder in path.parts:
             stage = path.parts[path.parts.index(folder) + 1]
             return f"{folder}/{stage}" + ("/state.npz" if path.name.endswith("state.npz") else "")

@@ -19,6 +19,9 @@ STAGES = ("extract", "fit_pca", "project", "fit_scale", "quantize")
 LONG = 60  # from this many kills on, every point and every stage is visited
 # The worst moments: each in between two steps that belong together.
 WORST = {
+    "written blocks/extract",  # by the worker, and not seen by anybody
+    "renamed blocks/extract",
+    "removing blocks/extract",  # the partition is recorded
     "renamed partitions/extract",  # the file is there, and the catalog does not know
     "uncommitted partitions/extract",
     "renamed models/fit_pca/state.npz",

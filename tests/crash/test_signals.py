@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import threading
 import uuid
@@ -13,8 +14,11 @@ import pytest
 import sqlalchemy as sa
 
 from featurestore import FeatureStore
+from featurestore.blockfile import block_names, read_block
 from featurestore.catalog import Catalog, arrow
 from featurestore.interrupt import ECHO, SIGNALS, Interrupt, held_back, interruptible
+from featurestore.partition import Row
+from featurestore.stages import Extract
 from featurestore.storage import Root
 from tests.crash.conftest import Ground
 from tests.crash.harness import left_alive, photograph, run, runs, sabotage
@@ -41,6 +45,40 @@ def test_a_run_is_stopped_in_order_wherever_it_is(ground: Ground, tmp_path: Path
         assert not list(store.rglob(".tmp-*"))
     FeatureStore(store).run(workers=0)
     assert photograph(store) == ground.expected
+
+
+def test_however_a_run_ends_its_finished_blocks_stay(
+    ground: Ground, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C, SIGTERM and SIGKILL, one run after the other in one large chunk, then a run to the end that counts."""
+    store = FeatureStore.create(tmp_path / "store", images=ground.images, dataset=ground.dataset, chunk_size=26)
+    expected = shutil.copytree(store.path, tmp_path / "expected")
+    FeatureStore(expected).run("extract", workers=0)
+    verb, before = ("run", store.path, "--workers", "2"), set[int]()
+    for name, code in {**CODES, "SIGKILL": -9}.items():
+        signal_name = None if name == "SIGKILL" else name
+        assert sabotage(tmp_path / "log", ["published blocks/extract"], *verb, signal=signal_name).code == code
+        found = in_blocks(store)
+        assert found > before, name
+        before = found
+    assert before < set(range(26)), "nothing is left to do"
+    assert store.status().stages[0].n_in_blocks == len(before)
+    extracted: list[int] = []
+    original = Extract.extract
+
+    def extract(stage: Extract, image_id: int, filename: str, path: str) -> Row:
+        extracted.append(image_id)
+        return original(stage, image_id, filename, path)
+
+    monkeypatch.setattr(Extract, "extract", extract)
+    store.run("extract", workers=0)
+    assert sorted(extracted) == sorted(set(range(26)) - before)
+    assert photograph(store.path) == photograph(expected)
+
+
+def in_blocks(store: FeatureStore) -> set[int]:
+    root = Root(store.path)
+    return {image_id for named in block_names(root) for image_id in read_block(root, named).block.image_ids}
 
 
 def test_an_init_that_is_stopped_leaves_nothing(ground: Ground, tmp_path: Path) -> None:

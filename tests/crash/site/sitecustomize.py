@@ -2,6 +2,9 @@
 
 ``FEATURESTORE_TEST_POISON`` is JSON: by an image's name, how a worker dies that is to extract it; ``project NAME`` is
 for one that is to project it. The key ``start`` lets every worker die before it gets any work.
+
+``FEATURESTORE_TEST_ROOM`` is JSON, a number of bytes and a kind of file (``blocks/extract``): from the first such file
+that a worker writes on, none of its files may grow beyond so many bytes.
 """
 
 from __future__ import annotations
@@ -12,9 +15,11 @@ import os
 import resource
 import signal
 import sys
+from pathlib import Path
 from typing import Any
 
 POISON: dict[str, str] = json.loads(os.environ.get("FEATURESTORE_TEST_POISON", "{}"))
+ROOM: list[Any] = json.loads(os.environ.get("FEATURESTORE_TEST_ROOM", "[]"))
 
 
 def die(how: str) -> None:
@@ -54,7 +59,24 @@ def put_poison() -> None:
     Project.apply = project  # type: ignore[method-assign, assignment]
 
 
-if POISON and any("popen_loky" in argument for argument in sys.orig_argv):
+def put_limit(limit: int, kind: str) -> None:
+    """Replace the method with which a worker begins a file."""
+    from featurestore.partition_writer import PartitionWriter
+
+    original = PartitionWriter.__init__
+
+    def begin(writer: PartitionWriter, path: Path, **options: Any) -> None:
+        if kind in path.as_posix():
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+        original(writer, path, **options)
+
+    PartitionWriter.__init__ = begin  # type: ignore[method-assign, assignment]
+
+
+if any("popen_loky" in argument for argument in sys.orig_argv):
     if "start" in POISON:
         die(POISON["start"])
-    put_poison()
+    if POISON:
+        put_poison()
+    if ROOM:
+        put_limit(*ROOM)

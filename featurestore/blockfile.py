@@ -1,0 +1,199 @@
+"""A finished block: some images of a chunk of extract, in a file of its own until the chunk's partition is written.
+
+``blocks/extract/<variant>/chunk-000022-<attempt>/block-<first image>-<images>-<payload>.parquet`` has the columns of
+the partition to come. The **attempt** is the identity of all that its rows depend on beside the image files; of those
+a block keeps the size and the time of the last change. So no block is taken over by what it is not of.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from featurestore.errors import CorruptFile
+from featurestore.manifest import BLOCK, check
+from featurestore.partition import PartitionFile, Row, RowDigest
+from featurestore.partition_writer import PartitionWriter
+from featurestore.stages import Extract
+from featurestore.storage import BLOCKS, Root, flush
+
+FileState = tuple[int, int] | None  # bytes and time of the last change in nanoseconds; None: there is no such file
+
+_NAME = re.compile(
+    rf"(?P<folder>{BLOCKS}/[a-z_]+/[0-9a-f]{{16}}/chunk-(?P<chunk_id>\d{{6,9}})-[0-9a-f]{{16}})"
+    r"/block-\d+-(?P<n>\d{1,9})-(?P<payload>[0-9a-f]{16})\.parquet"
+)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What a block is of: the manifest of the partition to come, the policies, and what is redone of which partition.
+
+    Two attempts that differ in anything never share a block. So another version of a library or a changed policy
+    begins a chunk again: the partition says one of each of all its rows.
+    """
+
+    manifest: Mapping[str, Any]  # without what only a block has: its payload, its images and their files
+
+    @cached_property
+    def identity(self) -> str:
+        """16 hex digits over all of it."""
+        return hashlib.sha256(json.dumps(self.manifest, sort_keys=True).encode()).hexdigest()[:16]
+
+    @cached_property
+    def folder(self) -> str:
+        """The name of the folder of its blocks."""
+        of = self.manifest
+        return f"{BLOCKS}/{of['stage']}/{of['variant']}/chunk-{of['chunk_id']:06d}-{self.identity}"
+
+
+@dataclass(frozen=True)
+class Block:
+    """A finished block."""
+
+    name: str
+    image_ids: tuple[int, ...]  # ascending
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A block that is written and flushed under a temporary name; `Root.publish` makes it a finished one."""
+
+    temporary: Path
+    block: Block
+    statuses: Counter[str]
+    n_descriptors: int
+    n_warned: int  # pictures that were used although the decoder had something to say
+    seconds: float  # that it took
+
+
+@dataclass(frozen=True)
+class Named:
+    """What the name of a block says."""
+
+    name: str
+    folder: str
+    chunk_id: int
+    n_images: int
+    payload: str
+
+
+def block_names(root: Root) -> list[Named]:
+    """Return what the names of all finished blocks of a store say, sorted. A folder that can't be listed has none."""
+    found = []
+    for name in root.listing(BLOCKS, ".parquet")[0]:
+        if match := _NAME.fullmatch(name):
+            folder, chunk_id, n_images, payload = match.group("folder", "chunk_id", "n", "payload")
+            found.append(Named(name, folder, int(chunk_id), int(n_images), payload))
+    return found
+
+
+def file_state(path: Path) -> FileState:
+    """Return by what it can be told that an image file is another than the one that was read."""
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return None
+    return found.st_size, found.st_mtime_ns
+
+
+def write_block(root: Root, attempt: Attempt, stage: Extract, rows: Iterable[tuple[FileState, Row]]) -> Draft:
+    """Write the rows of some images, ascending, with the state of each one's file before it was read.
+
+    Raises:
+        NotEnoughSpace: the disk is full. Nothing is left behind.
+    """
+    started = time.perf_counter()
+    image_ids, files, statuses = list[int](), list[FileState](), Counter[str]()
+    n_descriptors = n_warned = 0
+    with root.draft(f"{attempt.folder}/block.parquet") as temporary:
+        writer = PartitionWriter(temporary, layout=stage.layout(), manifest=attempt.manifest)
+        try:
+            for state, row in rows:
+                writer.write(row)
+                image_ids.append(row.image_id)
+                files.append(state)
+                statuses[row.status] += 1
+                n_descriptors += row.n_descriptors
+                n_warned += stage.warned(row)
+            writer.close(image_ids=image_ids, files=files, statuses=statuses)
+        except BaseException:
+            writer.abandon()
+            raise
+        flush(temporary)  # here, where it keeps nobody else waiting
+    block = Block(f"{attempt.folder}/block-{image_ids[0]}-{len(image_ids)}-{writer.payload}.parquet", tuple(image_ids))
+    return Draft(temporary, block, statuses, n_descriptors, n_warned, time.perf_counter() - started)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the manifest of a block says."""
+
+    attempt: Attempt
+    block: Block
+    files: tuple[FileState, ...]  # of each image, before it was read
+    statuses: frozenset[str]  # of its rows
+
+
+def read_block(root: Root, named: Named) -> Found:
+    """Return what the manifest of a block says. Its rows are read, and compared with its name, when they are joined.
+
+    Raises:
+        CorruptFile: it is damaged, or not what its name says.
+        FormatError: a newer version has written it.
+        UnreadableFile: it can't be read.
+    """
+    with PartitionFile(root.local(named.name)) as file:
+        manifest = dict(file.manifest)
+    check(manifest, BLOCK, named.name)
+    image_ids, files, statuses, payload = (manifest.pop(e) for e in ("image_ids", "files", "statuses", "payload"))
+    attempt, first = Attempt(manifest), manifest["first_image_id"]
+    right = (
+        (attempt.folder, payload, len(image_ids)) == (named.folder, named.payload, named.n_images)
+        and len(files) == len(image_ids)
+        and image_ids == sorted(set(image_ids))
+        and first <= image_ids[0] <= image_ids[-1] < first + manifest["n_images"]
+    )
+    if not right:
+        raise CorruptFile(f"{named.name} is not what its name says")
+    states = tuple(None if state is None else tuple(state) for state in files)
+    return Found(attempt, Block(named.name, tuple(image_ids)), states, frozenset(statuses))
+
+
+class DamagedBlock(CorruptFile):
+    """A block does not hold the rows that its name promises. Its images are extracted again."""
+
+    def __init__(self, block: Block) -> None:
+        """Take the block."""
+        super().__init__(f"{block.name} does not hold the rows that its name promises")
+        self.block = block
+
+
+def rows_of(root: Root, blocks: Sequence[Block], *, input_payload: str) -> Iterator[Row]:
+    """Yield the rows of blocks that do not overlap, in the order of their images.
+
+    Raises:
+        DamagedBlock: the rows are not those that were written. Some of them may have been yielded.
+    """
+    for block in sorted(blocks, key=lambda block: block.image_ids):
+        digest, expected = RowDigest(input_payload), iter(block.image_ids)
+        try:
+            with PartitionFile(root.local(block.name)) as file:
+                for row in file.rows():
+                    if row.image_id != next(expected, None):
+                        raise DamagedBlock(block)
+                    digest.update(row)
+                    yield row
+        except CorruptFile as error:
+            raise DamagedBlock(block) from error
+        promised = PurePosixPath(block.name).stem.rpartition("-")[2]
+        if next(expected, None) is not None or digest.hexdigest() != promised:
+            raise DamagedBlock(block)

@@ -1,0 +1,163 @@
+"""The finished blocks of a store: which of them a run goes on from, and which nothing will ever need.
+
+What decides is the attempt (see `blockfile`): whatever a block is of has to be what would be made today.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from featurestore.blockfile import Attempt, Block, Named, block_names, file_state, read_block
+from featurestore.catalog import arrow
+from featurestore.config import policies
+from featurestore.context import Context
+from featurestore.errors import CorruptFile, FormatError, UnreadableFile
+from featurestore.plan import StagePlan, Step, Work, chunk_states, make_plan, resolve
+from featurestore.records import partition_manifest, versions
+from featurestore.stages import Extract
+from featurestore.storage import Root
+
+
+def attempt_of(step: Step, work: Work) -> Attempt:
+    """Return what the blocks of a chunk of extract are of, if it is made today."""
+    redo = replaces = None
+    if work.redo is not None:
+        redo = hashlib.sha256(json.dumps(sorted(work.redo)).encode()).hexdigest()[:16]
+        replaces = work.old_payload
+    manifest = partition_manifest(step, work, origin="run")
+    del manifest["origin"]
+    return Attempt(
+        {
+            **manifest,
+            "versions": versions(),
+            "policies": policies(step.stage),
+            "redo": redo,
+            "replaces": replaces,
+        }
+    )
+
+
+def with_finished(context: Context, plan: StagePlan, *, retry: Collection[str]) -> StagePlan:
+    """Return a plan of extract whose chunks know which of their images are in finished blocks.
+
+    Args:
+        context: of the store.
+        plan: of extract.
+        retry: statuses whose rows are to be made again, those in blocks too.
+    """
+    found = _by_folder(context.root)
+    if not found:
+        return plan
+    chunks = {named.chunk_id for several in found.values() for named in several}
+    todo = []
+    for work in plan.todo:
+        attempt = attempt_of(plan.step, work) if work.chunk_id in chunks else None
+        several = found.get(attempt.folder, []) if attempt else []
+        finished = _usable(context, work, several, retry) if several else ()
+        todo.append(replace(work, finished=finished))
+    return replace(plan, todo=tuple(todo))
+
+
+def _by_folder(root: Root) -> dict[str, list[Named]]:
+    found: dict[str, list[Named]] = {}
+    for named in block_names(root):
+        found.setdefault(named.folder, []).append(named)
+    return found
+
+
+def _usable(context: Context, work: Work, several: list[Named], retry: Collection[str]) -> tuple[Block, ...]:
+    """Return the blocks whose image files are what they were, and whose rows are not to be made again."""
+    with context.catalog.reading() as connection:
+        query = "SELECT image_id, filename FROM images WHERE chunk_id = $chunk"
+        table = arrow(connection, query, {"chunk": work.chunk_id})
+    names = dict(zip(table["image_id"].to_pylist(), table["filename"].to_pylist(), strict=True))
+    wanted, finished = set(work.wanted), list[Block]()
+    for named in several:
+        try:
+            found = read_block(context.root, named)
+        except (CorruptFile, FormatError, UnreadableFile):
+            continue  # it goes with its chunk, if `recover` leaves it
+        image_ids = found.block.image_ids
+        unchanged = (file_state(context.images / names[i]) == s for i, s in zip(image_ids, found.files, strict=True))
+        if wanted.issuperset(image_ids) and found.statuses.isdisjoint(retry) and all(unchanged):
+            finished.append(found.block)
+            wanted.difference_update(image_ids)
+    return tuple(finished)
+
+
+def count_finished(root: Root, plan: StagePlan) -> int:
+    """Return how many images of a plan of extract are in finished blocks, as the names of these say."""
+    found = _by_folder(root)
+    if not found:
+        return 0
+    folders = {attempt_of(plan.step, work).folder for work in plan.todo}
+    return sum(named.n_images for folder, several in found.items() if folder in folders for named in several)
+
+
+def unneeded(context: Context) -> dict[str, list[str]]:
+    """Return the names of the blocks that the next run does not go on from, by their folder."""
+    found = _by_folder(context.root)
+    if not found:
+        return {}
+    with context.catalog.reading() as connection:
+        plan = make_plan(connection, resolve(connection, context.flow))[Extract.name]
+    needed = {attempt_of(plan.step, work).folder for work in plan.todo}
+    return {folder: [n.name for n in several] for folder, several in found.items() if folder not in needed}
+
+
+def discard(root: Root, attempt: Attempt) -> None:
+    """Remove the blocks of a chunk that is published, those of other attempts at it too."""
+    chunk = attempt.folder.removesuffix(attempt.identity)
+    for folder in {attempt.folder, *(folder for folder in _by_folder(root) if folder.startswith(chunk))}:
+        root.remove_folder(folder)
+
+
+def remove_stale(context: Context) -> None:
+    """Remove blocks that are damaged, and those of an attempt that no run can ever make again.
+
+    A retry stays as long as the partition that it replaces does: another like it goes on from its blocks.
+    """
+    folders = _by_folder(context.root)
+    if not folders:
+        return
+    with context.catalog.reading() as connection:
+        steps = resolve(connection, context.flow)
+        step = next(step for step in steps if isinstance(step.stage, Extract))
+        states = {row["chunk_id"]: row for row in chunk_states(connection, steps) if row["stage"] == Extract.name}
+    for folder, several in folders.items():
+        found = list(_readable(context, several))
+        if not all(_is_of_today(step, states.get(several[0].chunk_id), attempt) for attempt in found):
+            context.root.remove_folder(folder)
+
+
+def _readable(context: Context, several: list[Named]) -> Iterator[Attempt]:
+    for named in several:
+        try:
+            yield read_block(context.root, named).attempt
+        except FormatError:
+            continue  # not ours to delete: a newer version has made it
+        except UnreadableFile as error:
+            context.reporter.say(f"left alone: {error}")
+        except CorruptFile:
+            context.root.remove(named.name)
+
+
+def _is_of_today(step: Step, state: Mapping[str, Any] | None, attempt: Attempt) -> bool:
+    """Return whether what is recorded of a chunk leaves something to make of an attempt at it."""
+    if state is None:
+        return False
+    work = Work(
+        **{name: state[name] for name in ("chunk_id", "first_image_id", "n_images", "input_payload")},
+        why="",
+        input_path=None,
+        input_ready=True,
+    )
+    redo, replaces = attempt.manifest["redo"], attempt.manifest["replaces"]
+    if Attempt({**attempt.manifest, "redo": None, "replaces": None}).identity != attempt_of(step, work).identity:
+        return False
+    whole = state["current"] and not state["pruned"]
+    return bool(whole and replaces == state["payload"]) if redo is not None else not whole

@@ -1,0 +1,203 @@
+"""A run of extract: workers write blocks of images, and then the partition of a chunk whose images are all in blocks.
+
+A finished block is a file that stays whatever ends the run, and the next one goes on from it. See `blockfile`.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from featurestore.assembly import Assembly
+from featurestore.blockfile import Attempt, Block, Draft
+from featurestore.blocks import attempt_of, discard
+from featurestore.catalog import arrow
+from featurestore.chunk_run import ChunkRun
+from featurestore.context import Context
+from featurestore.engines import Engine, Task
+from featurestore.engines.dispatch import WINDOW
+from featurestore.errors import NothingUsable
+from featurestore.partition import PartitionFile
+from featurestore.plan import StagePlan, Work
+from featurestore.records import partition_manifest
+from featurestore.stages import Extract
+from featurestore.tasks import ImageBlock, JoinBlocks, Written
+
+# A block is what a kill costs each worker: long enough that its file costs nothing beside it, and that many workers do
+# not keep the coordinator busy; short enough that the progress is seen.
+BLOCK_SECONDS = 5.0
+FIRST_SECONDS = 0.5  # the first of a run, that something is seen of it at once
+OVERTIME = 2  # a block of other images than those before ends after so many times the seconds that it was to take
+MAX_BLOCK = 512  # images in a block
+NAMES = 10_000  # file names that are read at once: opening the catalog takes longer than reading them
+
+Images = list[tuple[int, str]]  # image_id, filename
+
+
+@dataclass
+class _Chunk:
+    """A chunk of which images are extracted."""
+
+    work: Work
+    attempt: Attempt
+    blocks: list[Block]
+    n_left: int  # images that are in no block yet
+
+
+class ExtractRun(ChunkRun):
+    """A run of extract."""
+
+    lookahead: ClassVar[float] = math.inf  # what waits for a slow image waits in files
+
+    def __init__(self, context: Context, engine: Engine, plan: StagePlan, *, workers: int) -> None:
+        """Take the plan; nothing is begun yet."""
+        super().__init__(context, engine, plan, workers=workers)
+        assert isinstance(plan.step.stage, Extract)
+        self._stage = plan.step.stage
+        self._todo = list(plan.todo)
+        self._chunks: dict[int, _Chunk] = {}
+        self._waiting: deque[tuple[int, Images]] = deque()  # of a chunk, images without a gap, for one block or more
+        self._complete: deque[_Chunk] = deque()
+        self._n_waiting = sum(work.n_left for work in plan.todo)  # images that no task has
+        self._begun, self._spent = time.monotonic(), 0.0
+
+    def _tasks(self) -> Iterator[Task[Any] | None]:
+        while self._todo or self._chunks:
+            if self._complete:
+                yield self._join(self._complete.popleft())
+            elif self._waiting:
+                yield self._block(*self._waiting.popleft())
+            elif self._todo:
+                self._begin(_take_images(self._todo))
+            else:
+                yield None
+
+    def _begin(self, several: list[Work]) -> None:
+        names = self._filenames(several)
+        for work in several:
+            chunk = _Chunk(work, attempt_of(self._plan.step, work), list(work.finished), work.n_left)
+            self._chunks[work.chunk_id] = chunk
+            if not chunk.n_left:
+                self._complete.append(chunk)
+            done = {image_id for block in work.finished for image_id in block.image_ids}
+            for images in _without_gaps(work, done):
+                self._waiting.append((work.chunk_id, [(image_id, names[image_id]) for image_id in images]))
+
+    def _filenames(self, several: list[Work]) -> dict[int, str]:
+        query = "SELECT image_id, filename FROM images WHERE list_contains($chunks, chunk_id)"
+        with self._context.catalog.reading() as connection:
+            found = arrow(connection, query, {"chunks": [work.chunk_id for work in several]})
+        return dict(zip(found["image_id"].to_pylist(), found["filename"].to_pylist(), strict=True))
+
+    def _block(self, chunk_id: int, images: Images) -> ImageBlock:
+        seconds = min(BLOCK_SECONDS, max(FIRST_SECONDS, time.monotonic() - self._begun))
+        size = self._size(seconds)
+        if images[size:]:
+            self._waiting.appendleft((chunk_id, images[size:]))
+        block = tuple(images[:size])
+        self._n_waiting -= len(block)
+        attempt, folder = self._chunks[chunk_id].attempt, str(self._context.images)
+        return ImageBlock(self._stage, chunk_id, folder, block, self._context.root, attempt, OVERTIME * seconds)
+
+    def _size(self, seconds: float) -> int:
+        """Return how many images take so long, and leave something for everybody towards the end."""
+        done = self._counts["n_images"]
+        share = math.ceil(self._n_waiting / (WINDOW * max(self._workers, 1)))
+        return max(1, min(MAX_BLOCK, share, int(seconds * done / self._spent))) if done else 1
+
+    def _join(self, chunk: _Chunk) -> JoinBlocks:
+        work, origin, old = chunk.work, "run", None
+        if work.redo is not None and work.old_path is not None:  # the other rows stay what they were
+            old = self._context.root.local(work.old_path)
+            with PartitionFile(old) as file:
+                origin = file.manifest["origin"]
+        if work.chunk_id not in self._open:
+            manifest = partition_manifest(self._plan.step, work, origin=origin)
+            layout = self._stage.layout()
+            self._open[work.chunk_id] = Assembly(self._context.root, work, layout=layout, manifest=manifest)
+        target = self._open[work.chunk_id].target
+        return JoinBlocks(work.chunk_id, self._context.root, tuple(chunk.blocks), target, old)
+
+    def _take(self, task: Task[Any], results: list[Any]) -> None:
+        chunk = self._chunks[task.chunk_id]
+        match results:
+            case [Draft() as draft]:
+                assert isinstance(task, ImageBlock)
+                self._finish_block(chunk, task, draft)
+            case [Block() as damaged]:
+                self._again(chunk, damaged)
+            case [Written() as written]:
+                self._open[task.chunk_id].take_over(written.payload)
+                self._publish(task.chunk_id)
+                discard(self._context.root, chunk.attempt)
+                del self._chunks[task.chunk_id]
+
+    def _finish_block(self, chunk: _Chunk, task: ImageBlock, draft: Draft) -> None:
+        self._context.root.publish(draft.temporary, draft.block.name)
+        chunk.blocks.append(draft.block)
+        chunk.n_left -= len(draft.block.image_ids)
+        self._spent += draft.seconds
+        self._n_warned += draft.n_warned
+        rest = list(task.images[len(draft.block.image_ids) :])
+        if rest:  # the block has ended early
+            self._put_back(chunk, rest)
+        if not chunk.n_left:
+            self._complete.append(chunk)
+        self._count(draft.statuses, draft.n_descriptors)
+
+    def _again(self, chunk: _Chunk, damaged: Block) -> None:
+        """Have the images of a block that turned out to be damaged extracted again."""
+        self._context.root.remove(damaged.name)
+        chunk.blocks.remove(damaged)
+        chunk.n_left += len(damaged.image_ids)
+        names = self._filenames([chunk.work])
+        self._put_back(chunk, [(image_id, names[image_id]) for image_id in damaged.image_ids])
+
+    def _put_back(self, chunk: _Chunk, images: Images) -> None:
+        self._waiting.appendleft((chunk.work.chunk_id, images))
+        self._n_waiting += len(images)
+
+    def _check(self) -> None:
+        """Make sure that some image could be used.
+
+        Raises:
+            NothingUsable: not one could.
+        """
+        if self._statuses["ok"] or self._statuses["empty"] or not self._statuses:
+            return
+        query = "SELECT count(*) AS n FROM results WHERE variant = $variant AND status IN ('ok', 'empty')"
+        with self._context.catalog.reading() as connection:
+            usable = arrow(connection, query, {"variant": self._plan.step.variant})["n"][0].as_py()
+        if not usable:
+            status, n = self._statuses.most_common(1)[0]
+            raise NothingUsable(
+                f"not one of {self._statuses.total()} images could be used ({n} are {status}); is "
+                f"{self._context.images} the right folder? Correct `images` in featurestore.toml, then run again "
+                "with --retry-failed"
+            )
+
+
+def _without_gaps(work: Work, done: set[int]) -> Iterator[list[int]]:
+    """Yield the images that are left to do, each time as many as follow each other with none between that is done."""
+    images: list[int] = []
+    for image_id in work.wanted:
+        if image_id not in done:
+            images.append(image_id)
+        elif images:
+            yield images
+            images = []
+    if images:
+        yield images
+
+
+def _take_images(todo: list[Work]) -> list[Work]:
+    """Take the next chunks from the list: one, or as many as have no more than `NAMES` images."""
+    taken, n_images = list[Work](), 0
+    while todo and (not taken or n_images + todo[0].n_images <= NAMES):
+        n_images += todo[0].n_images
+        taken.append(todo.pop(0))
+    return taken
