@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import threadpoolctl
 from numpy.typing import NDArray
 
+from featurestore import blas
 from featurestore.catalog import arrow
 from featurestore.context import Context
 from featurestore.errors import NothingUsable, NotReady, QueryError
@@ -43,7 +43,7 @@ class Encoder:
             QueryError: it is neither a path nor such an array.
         """
         # BLAS with several threads differs in the last bits from what was stored
-        with threadpoolctl.threadpool_limits(1):
+        with blas.one_thread():
             row = self._extracted(image)
             for stage, model in self.transforms:
                 row = stage.transform(row, model)

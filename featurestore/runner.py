@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 
-import threadpoolctl
-
+from featurestore import blas
 from featurestore.blocks import with_finished
 from featurestore.chunk_run import TransformRun
 from featurestore.context import Context
@@ -59,7 +58,7 @@ def run(context: Context, options: Options) -> list[StageSummary]:
     engine = open_engine(options.workers)
     names = options.stages or tuple(stage.name for stage in context.flow)
     try:
-        with threadpoolctl.threadpool_limits(1):
+        with blas.one_thread():
             summaries = [run_stage(context, engine, options, name) for name in names]
     except BaseException:
         engine.close()

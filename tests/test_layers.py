@@ -33,7 +33,7 @@ LAYERS = [
     "tables partition partition_writer models index storage manifest lock config dataset imagefile samples progress "
     "memory npz unpickle damage diagnosis whereabouts",
     "paths scratch access",
-    "errors at_exit interrupt instance _version",
+    "errors at_exit interrupt instance blas _version",
 ]
 
 # What a stage or an extractor sees are arrays and tables, so that it runs the same in a unit test and on a cluster.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from featurestore import blas
 from featurestore.errors import NothingUsable
 from featurestore.partition import Row
 from featurestore.stages.stage import Arrays
@@ -25,11 +26,9 @@ class CovarianceLearner:
 
     def __init__(self, stage: FitPca, arrays: Arrays | None) -> None:
         """Begin anew, or go on from ``arrays``."""
-        import threadpoolctl
-
         self._stage = stage
         # With several threads the last bits of the eigenvectors differ, and so would the model's id.
-        self._blas = threadpoolctl.ThreadpoolController()
+        self._blas = blas.controller()
         arrays = {} if arrays is None else arrays
         self._n = int(arrays.get("n_samples_seen_", 0))
         self._sum: NDArray[np.float64] | None = arrays.get("sum")
@@ -42,7 +41,7 @@ class CovarianceLearner:
             ConfigError: a descriptor has fewer values than there are components to learn.
         """
         drawn = self._stage.draw(row).astype(np.float64)
-        with self._blas.limit(limits=1):
+        with blas.one_thread(self._blas):
             scatter = drawn.T @ drawn
         self._add(len(drawn), drawn.sum(axis=0), scatter)
 
@@ -73,7 +72,7 @@ class CovarianceLearner:
             raise NothingUsable(self._stage.too_few(self._n))
         mean = self._sum / self._n
         centred = self._scatter - np.outer(self._sum, mean)
-        with self._blas.limit(limits=1):
+        with blas.one_thread(self._blas):
             values, vectors = np.linalg.eigh(centred)
         largest = slice(None, -self._stage.n_components - 1, -1)  # eigh has them ascending
         return {

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from featurestore import blas
 from featurestore.config import option
 from featurestore.errors import ConfigError, NothingUsable
 from featurestore.partition import Row
@@ -94,13 +95,12 @@ class PcaLearner:
 
     def __init__(self, stage: FitPca, arrays: Arrays | None) -> None:
         """Begin anew, or go on from ``arrays``."""
-        import threadpoolctl
         from sklearn.decomposition import IncrementalPCA
 
         self._stage = stage
         # Made after scikit-learn has loaded its own BLAS: a limit that was set before does not reach it. With several
         # threads the last bits differ, and so would the model's id.
-        self._blas = threadpoolctl.ThreadpoolController()
+        self._blas = blas.controller()
         self._estimator = IncrementalPCA(n_components=stage.n_components)
         self._pending: list[NDArray[Any]] = []
         if arrays is not None and "components_" in arrays:
@@ -127,7 +127,7 @@ class PcaLearner:
             self._learn_pending()
 
     def _learn_pending(self) -> None:
-        with self._blas.limit(limits=1):
+        with blas.one_thread(self._blas):
             self._estimator.partial_fit(np.vstack(self._pending).astype(np.float32))
         self._pending = []
 

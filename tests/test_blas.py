@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+import sklearn.decomposition  # noqa: F401 - loads a BLAS of its own, and OpenMP
+import threadpoolctl
+
+from featurestore import blas
+
+
+def threads(api: str | None = None) -> list[int]:
+    libraries = threadpoolctl.threadpool_info()
+    return [library["num_threads"] for library in libraries if api in (None, library["user_api"])]
+
+
+@pytest.fixture(autouse=True)
+def three() -> Iterator[None]:
+    """Every library has three threads, however many cores there are."""
+    with threadpoolctl.threadpool_limits(3):
+        yield
+
+
+def test_one_thread_until_the_end() -> None:
+    with blas.one_thread():
+        assert set(threads()) == {1}
+    assert set(threads()) == {3}
+
+
+def test_who_leaves_first_does_not_lift_the_limit_of_the_other() -> None:
+    first, second = ExitStack(), ExitStack()
+    first.enter_context(blas.one_thread())
+    second.enter_context(blas.one_thread())
+    first.close()
+    assert set(threads("blas")) == {1}
+    second.close()
+    assert set(threads("blas")) == {3}
+
+
+def test_a_library_that_is_loaded_later_is_limited_too() -> None:
+    late: Any = blas.controller()
+    early: Any = blas.controller()
+    early.lib_controllers = early.lib_controllers[:1]
+    with blas.one_thread(early), blas.one_thread(late):
+        assert set(threads("blas")) == {1}
+    assert set(threads("blas")) == {3}
+
+
+def test_a_thread_that_limits_first_does_not_keep_the_others_from_it() -> None:
+    """threadpoolctl 3.7 lets one thread control OpenBLAS, and the fixture has made it this one."""
+    seen: list[set[int]] = []
+
+    def work() -> None:
+        with blas.one_thread():
+            seen.append(set(threads("blas")))
+
+    other = threading.Thread(target=work)
+    other.start()
+    other.join()
+    assert seen == [{1}]
+    assert set(threads("blas")) == {3}
+
+
+def test_an_error_lifts_the_limit() -> None:
+    with pytest.raises(KeyError), blas.one_thread():
+        raise KeyError
+    assert set(threads()) == {3}
+
+
+def test_threads_that_overlap_leave_everything_as_it_was() -> None:
+    inside, left = threading.Barrier(8), threading.Barrier(8)
+    seen: list[set[int]] = []
+
+    def work(turn: int) -> None:
+        with blas.one_thread():
+            inside.wait()
+            seen.append(set(threads()))
+            if turn % 2:
+                left.wait()
+        if not turn % 2:
+            seen.append(set(threads("blas")))  # the others are still inside
+            left.wait()
+
+    workers = [threading.Thread(target=work, args=(turn,)) for turn in range(8)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert seen == [{1}] * 12
+    assert set(threads()) == {3}
