@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -71,14 +72,18 @@ def init(store: Path, **options: Any) -> None:
 @cli.command(short_help="Read the dataset again.")
 @STORE
 @click.option("--dataset", type=click.Path(path_type=Path), help="Another CSV than the one in featurestore.toml.")
-def ingest(store: Path, dataset: Path | None) -> None:
-    """Read the dataset again: new rows become new chunks, known ones get their new columns."""
+@click.option("--yes", is_flag=True, help="Agree to the removal of more than a tenth of the images.")
+def ingest(store: Path, dataset: Path | None, yes: bool) -> None:
+    """Read the dataset again: new rows become new chunks, known ones get their new columns, others are removed.
+
+    What was made of a removed image is kept, and the image comes back with its row.
+    """
     with stoppable(f"if the dataset was not taken over, it will be: featurestore ingest {store}"):
-        _ingest(open_store(store), dataset)
+        _ingest(open_store(store), dataset, yes=_agreed(yes))
 
 
-def _ingest(store: FeatureStore, dataset: Path | None) -> None:
-    report = store.ingest(dataset)
+def _ingest(store: FeatureStore, dataset: Path | None, *, yes: bool | Callable[[str], bool]) -> None:
+    report = store.ingest(dataset, yes=yes)
     _warn(report.warnings)
     click.echo(_ingest_text(report))
 
@@ -98,7 +103,7 @@ def _ingest(store: FeatureStore, dataset: Path | None) -> None:
 @click.option("--check-images", is_flag=True, help="Read the image files again; redo those that were replaced.")
 @click.option("--partial", is_flag=True, help="Fit a model although chunks are not there, or most images failed.")
 @click.option("--update", is_flag=True, help="Let the models go on with the images that they have not seen.")
-@click.option("--yes", is_flag=True, help="Agree to what an update makes stale.")
+@click.option("--yes", is_flag=True, help="Agree to what an update makes stale, and to what --ingest removes.")
 @click.option("--ingest", is_flag=True, help="Read the dataset again first.")
 @click.option("--quiet", is_flag=True, help="Show no bars and no summaries.")
 def run(store: Path, stages: tuple[str, ...], dry_run: bool, statuses: str | None, **options: Any) -> None:
@@ -124,9 +129,9 @@ def _say_what_would_be_done(store: FeatureStore, stages: tuple[str, ...], option
 
 
 def _run(store: FeatureStore, stages: tuple[str, ...], options: dict[str, Any]) -> None:
-    options["yes"] = options["yes"] or (_ask if sys.stdin.isatty() else False)
+    options["yes"] = _agreed(options["yes"])
     if options.pop("ingest"):  # here, so that its summary is not held back until the run has ended
-        _ingest(store, None)
+        _ingest(store, None, yes=options["yes"])
     done = store.run(*stages, **options)
     if not options["quiet"]:
         click.echo(_last_word(store, stages) if done else "everything is up to date; there is nothing to do")
@@ -184,6 +189,10 @@ def _exit_code(interrupt: Interrupt) -> int:
     except BrokenPipeError:  # the reader of the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that flushing it at exit can't fail
         return 0
+
+
+def _agreed(yes: bool) -> bool | Callable[[str], bool]:
+    return yes or (_ask if sys.stdin.isatty() else False)
 
 
 def _ask(question: str) -> bool:

@@ -46,6 +46,7 @@ class ImageInfo:
     dataset: Mapping[str, Any]  # the CSV's other columns
     stages: tuple[ImageStage, ...]  # current ones in the order of the flow, then those of older recipes
     trained: tuple[tuple[str, str], ...]  # fit stage and model_id
+    removed_by: int | None = None  # the ingest whose dataset had no row of it any more
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain values, for JSON."""

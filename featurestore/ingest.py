@@ -1,13 +1,14 @@
 """Ingest: from the dataset's rows to images and chunks that never change their numbers.
 
-What an ingest added or changed is one file, ``dataset/000001.parquet``. The file is the truth; the catalog follows
-from replaying these files in order.
+What an ingest added, changed or removed is one file, ``dataset/000001.parquet``. The file is the truth; the catalog
+follows from replaying these files in order. A removed image keeps its number and its place in its chunk.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -20,7 +21,7 @@ import sqlalchemy as sa
 
 from featurestore.access import readable
 from featurestore.catalog import Catalog, arrow, insert_arrow
-from featurestore.errors import CorruptFile, FormatError
+from featurestore.errors import ConfirmationNeeded, CorruptFile, FormatError
 from featurestore.instance import registered
 from featurestore.ledger import upsert
 from featurestore.manifest import parse
@@ -29,8 +30,10 @@ from featurestore.tables import DATASET_COLUMNS, Ingest
 
 KEYS = ("image_id", "chunk_id", "filename", "subset")
 KINDS = {"image_id": pa.int64(), "chunk_id": pa.int32(), "filename": pa.string(), "subset": pa.string()}
-FORMAT = 1
-METADATA = {"featurestore": json.dumps({"format": FORMAT, "kind": "dataset"})}
+FORMATS = (1, 2)  # 2: with removals, which an older version would overlook
+STATUS = "status"  # the column that tells removed images from those of the dataset; no CSV column has this name
+REMOVED = "removed"
+MOST_REMOVED = 0.1  # of the images: beyond, an ingest asks
 
 
 @dataclass(frozen=True)
@@ -39,35 +42,79 @@ class IngestReport:
 
     ingest_id: int | None  # None: nothing was new or changed
     n_new: int
-    n_changed: int
-    n_gone: int
-    n_images: int
+    n_changed: int  # those that came back included
+    n_removed: int
+    n_returned: int
+    n_images: int  # in the dataset
     n_chunks: int
     subsets: dict[str, int]
     warnings: list[str] = field(default_factory=list)
 
 
-def ingest(root: Root, catalog: Catalog, dataset: pa.Table, *, chunk_size: int) -> IngestReport:
-    """Take over the dataset: new filenames get new ids in new chunks, known ones their new values.
+def ingest(
+    root: Root,
+    catalog: Catalog,
+    dataset: pa.Table,
+    *,
+    chunk_size: int,
+    confirm: Callable[[str], bool] = lambda question: False,
+) -> IngestReport:
+    """Take over the dataset: new filenames get new ids in new chunks, known ones their new values, others are removed.
 
     Args:
         root: of the store.
         catalog: of the store.
         dataset: from `dataset.read_csv` or `dataset.scan_folder`.
         chunk_size: images in a new chunk.
+        confirm: is asked before more than a tenth of the images are removed.
+
+    Raises:
+        ConfirmationNeeded: it did not agree.
     """
     with catalog.reading() as connection:
         delta = _delta(connection, dataset, chunk_size)
+        removed, n_returned = _removed(connection, dataset, confirm)
         number = connection.execute(sa.text("SELECT coalesce(max(ingest_id), 0) + 1 FROM ingests")).scalar_one()
+    file_format = FORMATS[bool(len(removed))]
+    if len(removed):
+        delta = _with_removed(delta, removed)
     if len(delta):
         name = f"dataset/{number:06d}.parquet"
         with root.publishing(name) as temporary:
             # The checksums are of use when the catalog, which has one of the whole file, is lost.
+            metadata = {"featurestore": json.dumps({"format": file_format, "kind": "dataset"})}
             pq.write_table(
-                delta.replace_schema_metadata(METADATA), temporary, compression="zstd", write_page_checksum=True
+                delta.replace_schema_metadata(metadata), temporary, compression="zstd", write_page_checksum=True
             )
         replay(root, catalog, name)
-    return _report(catalog, dataset, number if len(delta) else None)
+    return _report(catalog, number if len(delta) else None, n_returned)
+
+
+def _removed(connection: sa.Connection, dataset: pa.Table, confirm: Callable[[str], bool]) -> tuple[pa.Table, int]:
+    """Return the images that have left the dataset, and how many have come back to it."""
+    with registered(connection, "incoming", dataset.select(["filename"])):
+        query = f"""SELECT {", ".join(KEYS)} FROM images ANTI JOIN incoming USING (filename)
+                    WHERE removed_by IS NULL ORDER BY image_id"""
+        removed = arrow(connection, query)
+        query = "SELECT count(*) FROM images SEMI JOIN incoming USING (filename) WHERE removed_by IS NOT NULL"
+        n_returned = connection.execute(sa.text(query)).scalar_one()
+    n_images = connection.execute(sa.text("SELECT count(*) FROM images WHERE removed_by IS NULL")).scalar_one()
+    if len(removed) > MOST_REMOVED * n_images:
+        question = (
+            f"the dataset has no row for {len(removed):,} of the {n_images:,} images, for example "
+            f"{removed['filename'][0].as_py()!r}: they would leave the views, loading and later fits, and come back "
+            "with their rows; nothing that was computed is deleted"
+        )
+        if not confirm(question):
+            raise ConfirmationNeeded(f"{question}. Agree with --yes")
+    return removed, n_returned
+
+
+def _with_removed(delta: pa.Table, removed: pa.Table) -> pa.Table:
+    """Return the rows of both in ``image_id`` order, told apart by the column ``status``."""
+    delta = delta.append_column(STATUS, pa.nulls(len(delta), pa.string()))
+    removed = removed.append_column(STATUS, pa.repeat(REMOVED, len(removed)))
+    return pa.concat_tables([delta, removed], promote_options="default").sort_by("image_id")
 
 
 def new_filenames(catalog: Catalog, dataset: pa.Table, most: int) -> list[str]:
@@ -92,13 +139,14 @@ def replay(root: Root, catalog: Catalog, name: str) -> None:
     number = int(path.stem)
     with catalog.transaction() as connection:
         first_new = connection.execute(sa.text("SELECT coalesce(max(image_id) + 1, 0) FROM images")).scalar_one()
+        delta, removed = _split(delta, name, first_new=first_new)
         new = pc.greater_equal(delta["image_id"], first_new)
         added, changed = delta.filter(new), delta.filter(pc.invert(new))
         next_chunk = connection.execute(sa.text("SELECT coalesce(max(chunk_id) + 1, 0) FROM chunks")).scalar_one()
         _check_new(added, name, first_new=first_new, next_chunk=next_chunk)
         insert_arrow(connection, "images", added.select(KEYS))
         insert_arrow(connection, "chunks", _chunks_of(added))
-        _update_subsets(connection, changed)
+        _update_images(connection, changed, removed, number)
         _store_columns(connection, added, changed)
         values = {"path": name, "checksum": file_digest(path), "n_new": len(added), "n_changed": len(changed)}
         upsert(connection, Ingest, {"ingest_id": number, **values})
@@ -108,15 +156,31 @@ def _read(path: Path, name: str) -> pa.Table:
     try:
         with readable(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
             found = parse((file.metadata.metadata or {}).get(b"featurestore", b"")).get("format")
-            delta = file.read() if found == FORMAT else None
+            delta = file.read() if found in FORMATS else None
     except (OSError, pa.ArrowException, ValueError) as error:
         raise CorruptFile(f"{name} can't be read ({' '.join(str(error).split())}); put back a copy of it") from error
     if delta is None:
-        raise FormatError(f"{name} is of format {found}, and this version knows {FORMAT}; use a newer featurestore")
+        raise FormatError(
+            f"{name} is of format {found}, and this version knows {FORMATS[-1]}; use a newer featurestore"
+        )
     for column, kind in KINDS.items():
         if column not in delta.column_names or delta[column].type != kind or delta[column].null_count:
             raise CorruptFile(f"{name} has no column {column} of {kind} in every row; put back a copy of it")
     return delta
+
+
+def _split(delta: pa.Table, name: str, *, first_new: int) -> tuple[pa.Table, pa.Table]:
+    """Return the rows of images that are in the dataset, without ``status``, and those that were removed from it."""
+    if STATUS not in delta.column_names:
+        return delta, delta.slice(0, 0)
+    status = delta[STATUS]
+    if status.type == pa.string():
+        gone = pc.fill_null(pc.equal(status, REMOVED), False)
+        removed, kept = delta.filter(gone), delta.filter(pc.invert(gone)).drop_columns([STATUS])
+        known = not pc.any(pc.greater_equal(removed["image_id"], first_new)).as_py()
+        if known and status.null_count == len(kept):
+            return kept, removed
+    raise CorruptFile(f"{name} removes images in a way that no ingest does; put back a copy of it")
 
 
 def _check_new(added: pa.Table, name: str, *, first_new: int, next_chunk: int) -> None:
@@ -131,7 +195,7 @@ def _delta(connection: sa.Connection, dataset: pa.Table, chunk_size: int) -> pa.
     """Return the rows that are new or changed, with their ids, in ``image_id`` order."""
     known = _types(connection)
     extra = [name for name in dataset.column_names if name not in KEYS]
-    differs = ["t.subset IS DISTINCT FROM i.subset"]
+    differs = ["i.removed_by IS NOT NULL", "t.subset IS DISTINCT FROM i.subset"]
     differs += [
         f"CAST(t.{_quote(n)} AS VARCHAR) IS DISTINCT FROM "
         + (f"CAST(d.{_quote(n)} AS VARCHAR)" if _folded(n) in known else "NULL")
@@ -194,11 +258,14 @@ def _chunks_of(added: pa.Table) -> pa.Table:
     )
 
 
-def _update_subsets(connection: sa.Connection, changed: pa.Table) -> None:
-    with registered(connection, "changed_rows", changed.select(KEYS)):
-        connection.execute(
-            sa.text("UPDATE images SET subset = c.subset FROM changed_rows c WHERE images.image_id = c.image_id")
-        )
+def _update_images(connection: sa.Connection, changed: pa.Table, removed: pa.Table, number: int) -> None:
+    known = {"changed_rows": "subset = r.subset, removed_by = NULL", "removed_rows": f"removed_by = {number}"}
+    for (name, values), rows in zip(known.items(), (changed, removed), strict=True):
+        if len(rows):
+            with registered(connection, name, rows.select(["image_id", "subset"])):
+                connection.execute(
+                    sa.text(f"UPDATE images SET {values} FROM {name} r WHERE images.image_id = r.image_id")
+                )
 
 
 def _store_columns(connection: sa.Connection, added: pa.Table, changed: pa.Table) -> None:
@@ -207,7 +274,7 @@ def _store_columns(connection: sa.Connection, added: pa.Table, changed: pa.Table
     run = connection.exec_driver_sql  # names of CSV columns may hold colons, which text() would take for parameters
     if not known:
         run(f"CREATE TABLE {DATASET_COLUMNS} (image_id BIGINT)")
-    names = [name for name in added.column_names if name not in KEYS]
+    names = [name for name in added.column_names if name not in KEYS] if len(added) or len(changed) else []
     with registered(connection, "added_rows", added), registered(connection, "changed_rows", changed):
         for name in names:
             _fit_column(connection, name, known.get(_folded(name)))
@@ -234,17 +301,16 @@ def _quote(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _report(catalog: Catalog, dataset: pa.Table, ingest_id: int | None) -> IngestReport:
+def _report(catalog: Catalog, ingest_id: int | None, n_returned: int) -> IngestReport:
     with catalog.reading() as connection:
-        with registered(connection, "incoming", dataset.select(["filename"])):
-            gone = connection.execute(
-                sa.text("SELECT count(*) FROM images ANTI JOIN incoming USING (filename)")
-            ).scalar_one()
-        subsets = connection.execute(sa.text("SELECT subset, count(*) FROM images GROUP BY 1 ORDER BY 1")).all()
+        query = "SELECT subset, count(*) FROM images WHERE removed_by IS NULL GROUP BY 1 ORDER BY 1"
+        subsets = connection.execute(sa.text(query)).all()
         n_chunks = connection.execute(sa.text("SELECT count(*) FROM chunks")).scalar_one()
-        done = connection.execute(
-            sa.text("SELECT n_new, n_changed FROM ingests WHERE ingest_id = :id"), {"id": ingest_id or -1}
-        ).all()
-    n_new, n_changed = done[0] if done else (0, 0)
+        query = """SELECT n_new, n_changed, (SELECT count(*) FROM images WHERE removed_by = ingest_id)
+                   FROM ingests WHERE ingest_id = :id"""
+        done = connection.execute(sa.text(query), {"id": ingest_id or -1}).all()
+    n_new, n_changed, n_removed = done[0] if done else (0, 0, 0)
     counts = {str(name): int(n) for name, n in subsets}
-    return IngestReport(ingest_id, n_new, n_changed, gone, sum(counts.values()), n_chunks, counts)
+    return IngestReport(
+        ingest_id, n_new, n_changed, n_removed, n_returned, sum(counts.values()), n_chunks, subsets=counts
+    )

@@ -41,15 +41,20 @@ class Learning:
 
     @cached_property
     def selected(self) -> Mask:
-        """The images that the stage learns from, usable or not: those of its subset."""
+        """The images that the stage learns from, usable or not: those of its subset that are in the dataset."""
         subsets = self._connection.execute(sa.text("SELECT DISTINCT subset FROM images")).scalars().all()
-        query = "SELECT image_id FROM images WHERE list_contains($subsets, subset)"
+        query = "SELECT image_id FROM images WHERE list_contains($subsets, subset) AND removed_by IS NULL"
         return self._mask(query, {"subsets": [subset for subset in subsets if self._stage.selects(subset)]})
+
+    @cached_property
+    def removed(self) -> Mask:
+        """The images that have left the dataset."""
+        return self._mask("SELECT image_id FROM images WHERE removed_by IS NOT NULL", {})
 
     @property
     def leaked(self) -> Mask:
         """The images that it has learnt from and that are held out today."""
-        return self.learnt & ~self.selected
+        return self.learnt & ~self.selected & ~self.removed
 
     def unseen(self) -> dict[int, int]:
         """Return, by chunk, how many usable images the model has not learnt; nothing where there is no model."""

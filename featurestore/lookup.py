@@ -75,25 +75,35 @@ class Lookup:
 
     @property
     def images(self) -> pa.Table:
-        """``image_id``, ``chunk_id`` and ``filename`` of every image."""
+        """``image_id``, ``chunk_id``, ``filename`` and ``removed_by`` of every image."""
         with self._lock:
             if self._images is None:
                 with self.context.catalog.reading() as connection:
-                    query = "SELECT image_id, chunk_id, filename FROM images ORDER BY image_id"
+                    query = "SELECT image_id, chunk_id, filename, removed_by FROM images ORDER BY image_id"
                     self._images = arrow(connection, query)
             return self._images
 
-    def find(self, filename: str) -> tuple[int, int]:
+    def find(self, filename: str, *, removed: bool = False) -> tuple[int, int]:
         """Return the ``image_id`` and ``chunk_id`` of an image.
 
+        Args:
+            filename: of the image.
+            removed: take one that has left the dataset too.
+
         Raises:
-            QueryError: there is no such image; the message has the most similar name.
+            QueryError: there is no such image, and the message has the most similar name; or it has left the dataset.
         """
         position = pc.index(self.images["filename"], filename).as_py()
         if position < 0:
-            near = nearest(self.images["filename"], filename)
+            near = nearest(self.images.filter(pc.field("removed_by").is_null())["filename"], filename)
             raise QueryError(f"there is no image {filename!r} in {self.context.root.path}; {_hint(filename, near)}")
-        return self.images["image_id"][position].as_py(), self.images["chunk_id"][position].as_py()
+        image = {name: self.images[name][position].as_py() for name in ("image_id", "chunk_id", "removed_by")}
+        if image["removed_by"] is not None and not removed:
+            raise QueryError(
+                f"{filename!r} was removed from the dataset by ingest {image['removed_by']}; what was made of it is "
+                "kept, and it comes back with its row"
+            )
+        return image["image_id"], image["chunk_id"]
 
     def row(self, filename: str, *, stage: str, variant: str | None, columns: Sequence[str]) -> tuple[Row, Layout]:
         """Return what a stage made of an image, columns of its partition, and the partition's layout.

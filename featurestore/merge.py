@@ -19,6 +19,7 @@ from featurestore.access import readable
 from featurestore.catalog import arrow, insert_arrow
 from featurestore.context import Context
 from featurestore.errors import CorruptFile, Incompatible, NotEnoughSpace
+from featurestore.instance import registered
 from featurestore.ledger import check_partition, describe_model, record_file, record_model
 from featurestore.lock import refuse_busy
 from featurestore.plan import Step, resolve
@@ -69,7 +70,7 @@ def merge(context: Context, other: Context) -> MergeReport:
     """
     refuse_busy(other.root)
     _compare_recipes(context, other)
-    _compare_datasets(context, other)
+    notes = _compare_datasets(context, other)
     found = _find(context, other)
     _check(context, other, found)
     for row in found.models:
@@ -85,7 +86,7 @@ def merge(context: Context, other: Context) -> MergeReport:
         len(found.models),
         found.n_bytes,
         found.n_here,
-        tuple(found.notes),
+        (*notes, *found.notes),
     )
 
 
@@ -96,8 +97,8 @@ def _compare_recipes(context: Context, other: Context) -> None:
         found += [f"{ours.name}.{n} is {here[n]!r} here and {there[n]!r} there" for n in here if here[n] != there[n]]
     if found:
         raise Incompatible(
-            f"{other.root.path} has another recipe: {_shown(found)}. Make featurestore.toml the same in both, and run "
-            "there what has changed"
+            f"{other.root.path} has another recipe: {_shown(found[:SHOWN], len(found))}. Make featurestore.toml the "
+            "same in both, and run there what has changed"
         )
 
 
@@ -108,36 +109,56 @@ def _flat(parameters: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def _compare_datasets(context: Context, other: Context) -> None:
-    """Make sure that every image of the other store is the same image here."""
-    ours, theirs = _images(context), _images(other)
-    if len(theirs) > len(ours):
+def _compare_datasets(context: Context, other: Context) -> list[str]:
+    """Make sure that every image of the other store is the same image here; return what is to be said of the others.
+
+    An image may have left one dataset and not the other: its partitions are the same, and this store's dataset stays.
+    """
+    with other.catalog.reading() as connection:
+        theirs = arrow(connection, "SELECT image_id, chunk_id, filename, subset, removed_by FROM images")
+    with context.catalog.reading() as connection, registered(connection, "theirs", theirs):
+        n_images = connection.execute(sa.text("SELECT count(*) FROM images")).scalar_one()
+        different = arrow(connection, f"{_DIFFERENT} LIMIT {SHOWN}").to_pylist()
+        (removals,) = arrow(connection, _REMOVALS).to_pylist()
+    if len(theirs) > n_images:
         raise Incompatible(
-            f"{other.root.path} has {len(theirs):,} images and this store {len(ours):,}; ingest the same dataset here "
+            f"{other.root.path} has {len(theirs):,} images and this store {n_images:,}; ingest the same dataset here "
             "first, then merge again"
         )
-    if theirs.equals(ours.slice(0, len(theirs))):
-        return
-    pairs = zip(ours.to_pylist(), theirs.to_pylist(), strict=False)
-    different = [f"image {a['image_id']} is {_image(a)} here and {_image(b)} there" for a, b in pairs if a != b]
-    raise Incompatible(
-        f"{other.root.path} has another dataset: {_shown(different)}. Only stores of the same dataset CSV, split and "
-        "chunk size can be merged"
-    )
+    if different:
+        listed = _shown([row["what"] for row in different], different[0]["n"])
+        raise Incompatible(
+            f"{other.root.path} has another dataset: {listed}. Only stores of the same dataset CSV, split and chunk "
+            "size can be merged"
+        )
+    where = {"here": ("n_here", "there"), "there": ("n_there", "here")}
+    return [
+        f"{removals[n]:,} images that were removed {place} are in the dataset {elsewhere}; this store's dataset is kept"
+        for place, (n, elsewhere) in where.items()
+        if removals[n]
+    ]
 
 
-def _images(context: Context) -> pa.Table:
-    with context.catalog.reading() as connection:
-        return arrow(connection, "SELECT image_id, chunk_id, filename, subset FROM images ORDER BY image_id")
+# Images that are not the same in both. What subset a removed image was in is of no consequence.
+_DIFFERENT = """
+SELECT format('image {} is {} ({}, chunk {}) here and {} ({}, chunk {}) there',
+              o.image_id, o.filename, o.subset, o.chunk_id, t.filename, t.subset, t.chunk_id) AS what,
+       count(*) OVER () AS n
+FROM images o JOIN theirs t ON t.image_id = o.image_id
+WHERE o.filename <> t.filename OR o.chunk_id <> t.chunk_id
+   OR (o.subset <> t.subset AND o.removed_by IS NULL AND t.removed_by IS NULL)
+ORDER BY o.image_id
+"""
+_REMOVALS = """
+SELECT count(*) FILTER (WHERE o.removed_by IS NOT NULL AND t.removed_by IS NULL) AS n_here,
+       count(*) FILTER (WHERE o.removed_by IS NULL AND t.removed_by IS NOT NULL) AS n_there
+FROM images o JOIN theirs t ON t.image_id = o.image_id
+"""
 
 
-def _image(row: Row) -> str:
-    return f"{row['filename']} ({row['subset']}, chunk {row['chunk_id']})"
-
-
-def _shown(differences: Sequence[str]) -> str:
-    more = len(differences) - SHOWN
-    return "; ".join(differences[:SHOWN]) + (f"; and {more:,} more" if more > 0 else "")
+def _shown(differences: Sequence[str], n: int) -> str:
+    more = n - len(differences)
+    return "; ".join(differences) + (f"; and {more:,} more" if more > 0 else "")
 
 
 def _find(context: Context, other: Context) -> _Takeover:

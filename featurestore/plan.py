@@ -243,10 +243,12 @@ def stale_images(connection: sa.Connection, step: Step, retry: Collection[str] =
         return {}
     policies = stale or "false"
     statuses = ", ".join(f"'{status}'" for status in retry) or "NULL"
+    # What decides the rows of a chunk may not depend on when an image left the dataset; what is tried again may.
+    retried = f"status IN ({statuses}) AND image_id NOT IN (SELECT image_id FROM images WHERE removed_by IS NOT NULL)"
     found = arrow(
         connection,
         "SELECT chunk_id, list(image_id) AS images FROM results "
-        f"WHERE stage = $stage AND variant = $variant AND (({policies}) OR status IN ({statuses})) GROUP BY chunk_id",
+        f"WHERE stage = $stage AND variant = $variant AND (({policies}) OR ({retried})) GROUP BY chunk_id",
         {"stage": step.stage.name, "variant": step.variant},
     ).to_pylist()
     return {row["chunk_id"]: frozenset(row["images"]) for row in found}

@@ -200,7 +200,7 @@ class Reading(OpenStore):
         from featurestore.info import info
 
         lookup = self._looking_up()
-        return info(lookup.context, lookup.find(filename)[0])
+        return info(lookup.context, lookup.find(filename, removed=True)[0])
 
     def encode(
         self, image: StrPath | NDArray[Any], *, keypoints: bool = False

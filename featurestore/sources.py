@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+import pyarrow.compute as pc
 import sqlalchemy as sa
 
 from featurestore.access import status_of
@@ -41,15 +42,21 @@ class Change:
 
 
 def recorded_sources(context: Context) -> Iterator[Source]:
-    """Yield what the current partitions of extract say of the image files, pruned ones included."""
+    """Yield what the current partitions of extract say of the image files, pruned ones included.
+
+    Images that have left the dataset are passed over: their files may be gone.
+    """
     with context.catalog.reading() as connection:
         step = next(step for step in resolve(connection, context.flow) if isinstance(step.stage, Extract))
         query = "SELECT chunk_id, path FROM partitions WHERE stage = $stage AND variant = $variant ORDER BY chunk_id"
         key = {"stage": step.stage.name, "variant": step.variant}
         files = arrow(connection, query, key).to_pylist()
+        removed = arrow(connection, "SELECT image_id FROM images WHERE removed_by IS NOT NULL")["image_id"]
     for row in files:
         with PartitionFile(context.root.local(row["path"])) as file:
             table = file.columns(["image_id", "filename", "status", "source_bytes", "source_hash"])
+        if len(removed):
+            table = table.filter(pc.invert(pc.is_in(table["image_id"], removed)))
         for values in zip(*(table[name].to_pylist() for name in table.column_names), strict=True):
             yield Source(row["chunk_id"], *values)
 

@@ -71,7 +71,10 @@ def status(context: Context) -> Status:
     with context.catalog.reading() as connection:
         steps = resolve(connection, context.flow)
         plans = make_plan(connection, steps)
-        subsets = connection.execute(sa.text("SELECT subset, count(*) FROM images GROUP BY 1 ORDER BY 1")).all()
+        query = "SELECT subset, count(*) FROM images WHERE removed_by IS NULL GROUP BY 1 ORDER BY 1"
+        subsets = connection.execute(sa.text(query)).all()
+        query = "SELECT count(*) FROM images WHERE removed_by IS NOT NULL"
+        n_removed = connection.execute(sa.text(query)).scalar_one()
         n_chunks = connection.execute(sa.text("SELECT count(*) FROM chunks")).scalar_one()
         facts = _facts(connection, steps)
         notes = {step.stage.name: _notes(connection, step) for step in steps}
@@ -88,15 +91,24 @@ def status(context: Context) -> Status:
         n_chunks,
         stages,
         living_holder(context.root),
-        notes=tuple(filter(None, [change_note(context, before)])),
+        notes=tuple(filter(None, [change_note(context, before), _removed_note(n_removed)])),
     )
+
+
+def _removed_note(n: int) -> str | None:
+    left = f"{counted(n, 'image')} {'has' if n == 1 else 'have'} left the dataset; see the view removed_images"
+    return left if n else None
 
 
 def _facts(connection: sa.Connection, steps: Sequence[Step]) -> dict[str, dict[str, Any]]:
     """Return what is recorded of each step, by the stage's name."""
-    # Both count every variant, which takes less than looking for today's in ten million rows.
+    # They count every variant, which takes less than looking for today's in ten million rows.
     query = "SELECT stage, variant, status, count(*) AS n FROM results GROUP BY ALL ORDER BY n DESC"
     results = arrow(connection, query).to_pylist()
+    query = """SELECT stage, variant, status, count(*) AS n, CAST(sum(n_descriptors) AS BIGINT) AS n_descriptors
+               FROM results SEMI JOIN (SELECT image_id FROM images WHERE removed_by IS NOT NULL) USING (image_id)
+               GROUP BY ALL"""
+    removed = {(row["stage"], row["variant"], row["status"]): row for row in arrow(connection, query).to_pylist()}
     query = """SELECT stage, variant, CAST(sum(n_descriptors) AS BIGINT) AS n_descriptors,
                       CAST(coalesce(sum(n_bytes) FILTER (WHERE NOT pruned), 0) AS BIGINT) AS n_bytes,
                       CAST(sum(n_clipped) AS BIGINT) AS n_clipped, CAST(sum(n_descriptors * dim) AS BIGINT) AS n_values,
@@ -107,7 +119,12 @@ def _facts(connection: sa.Connection, steps: Sequence[Step]) -> dict[str, dict[s
     for step in steps:
         key = step.stage.name, step.variant
         images = {row["status"]: row["n"] for row in results if (row["stage"], row["variant"]) == key}
-        facts[step.stage.name] = {**NOTHING, **partitions.get(key, {}), "images": images}
+        found = {**NOTHING, **partitions.get(key, {})}
+        for status in images:
+            left = removed.get((*key, status), {"n": 0, "n_descriptors": 0})
+            images[status] -= left["n"]
+            found["n_descriptors"] -= left["n_descriptors"]
+        facts[step.stage.name] = {**found, "images": {status: n for status, n in images.items() if n}}
     return facts
 
 
@@ -122,6 +139,10 @@ def _notes(connection: sa.Connection, step: Step) -> list[str]:
     held_out = int(learning.leaked.sum())
     if held_out:
         notes.append(f"leakage: the model learnt from {counted(held_out, 'image')} that the split holds out today")
+    removed = int((learning.learnt & learning.removed).sum())
+    if removed:
+        left = f"{counted(removed, 'image')} that {'has' if removed == 1 else 'have'} left the dataset"
+        notes.append(f"the model learnt from {left}")
     return notes
 
 

@@ -102,13 +102,18 @@ class FeatureStore(Reading, Upkeep):
         store.ingested = made.ingested
         return store
 
-    def ingest(self, dataset: StrPath | None = None) -> IngestReport:
+    def ingest(self, dataset: StrPath | None = None, *, yes: bool | Callable[[str], bool] = False) -> IngestReport:
         """Read the dataset again: new rows become new chunks, known ones get their new columns and subset.
+
+        Images without a row are removed: they leave the views, loading and later fits, what was made of them is kept,
+        and they come back with their rows.
 
         Args:
             dataset: another CSV than the one in the recipe.
+            yes: agree to the removal of more than a tenth of the images; a function is asked.
 
         Raises:
+            ConfirmationNeeded: more than a tenth of the images have no row, and ``yes`` was not given.
             DatasetError: the CSV, the split or the folder of images can't be used.
         """
         from featurestore.dataset import read_csv, scan_folder
@@ -126,7 +131,9 @@ class FeatureStore(Reading, Upkeep):
                 observed = observe(path)
                 rows = read_csv(path, filename_column=settings.filename_column, split=settings.split)
                 warnings += look_for_new(context, rows)
-            report = ingest(context.root, context.catalog, rows, chunk_size=settings.chunk_size)
+            report = ingest(
+                context.root, context.catalog, rows, chunk_size=settings.chunk_size, confirm=_confirming(yes)
+            )
             record(context, observed)
         if path is not None and "train" not in report.subsets:
             warnings.append("no image is train, so there is nothing to learn the PCA from")
@@ -178,7 +185,7 @@ class FeatureStore(Reading, Upkeep):
             check_images: read the image files again, and make the rows of those that were replaced again.
             partial: fit a model although not every chunk is there, or most images failed.
             update: let the models go on with the images that they have not seen.
-            yes: agree to what an update makes stale; a function is asked.
+            yes: agree to what an update makes stale, and to what ``ingest`` removes; a function is asked.
             ingest: read the dataset again first, as `ingest` does.
             quiet: show nothing.
 
@@ -200,10 +207,10 @@ class FeatureStore(Reading, Upkeep):
             retry=self._statuses(retry_failed),
             partial=partial,
             update=update,
-            confirm=yes if callable(yes) else lambda _: bool(yes),
+            confirm=_confirming(yes),
         )
         if ingest:
-            self.ingest()
+            self.ingest(yes=yes)
         with self._changing("run", Silent() if quiet else Terminal()) as context:
             self._check_chunks(context, options.stages, options.chunks)
             if check_images:
@@ -271,6 +278,10 @@ class FeatureStore(Reading, Upkeep):
         unknown = sorted(set(chunks) - known)
         if unknown:
             raise ConfigError(f"there is no chunk {unknown[0]}; this store has chunks 0 to {max(known, default=-1)}")
+
+
+def _confirming(yes: bool | Callable[[str], bool]) -> Callable[[str], bool]:
+    return yes if callable(yes) else lambda _: bool(yes)
 
 
 def _for_the_recipe(path: Path) -> str:

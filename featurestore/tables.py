@@ -57,13 +57,14 @@ class DatasetFile(Base):
 
 
 class Image(Base):
-    """One row of the dataset."""
+    """One row of the dataset, or one that was a row of it."""
 
     __tablename__ = "images"
     image_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     chunk_id: Mapped[int]
     filename: Mapped[str]
     subset: Mapped[str]
+    removed_by: Mapped[int | None]  # the ingest whose dataset had no such row; None: it is in the dataset
 
 
 class Chunk(Base):

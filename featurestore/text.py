@@ -107,9 +107,10 @@ def ingest_text(report: IngestReport) -> str:
     if report.ingest_id is None:
         done = "nothing is new or changed"
     else:
-        done = f"{counted(report.n_new, 'image')} new, {report.n_changed:,} changed"
-    gone = f", {report.n_gone:,} are not in the dataset any more and were kept" if report.n_gone else ""
-    return f"{done}{gone}; {counted(report.n_images, 'image')} ({subsets}) in {counted(report.n_chunks, 'chunk')}"
+        back = f" ({report.n_returned:,} of them came back)" if report.n_returned else ""
+        gone = f", {report.n_removed:,} removed (see the view removed_images)" if report.n_removed else ""
+        done = f"{counted(report.n_new, 'image')} new, {report.n_changed:,} changed{back}{gone}"
+    return f"{done}; {counted(report.n_images, 'image')} ({subsets}) in {counted(report.n_chunks, 'chunk')}"
 
 
 def import_text(report: ImportReport) -> str:
@@ -178,6 +179,8 @@ def info_text(info: ImageInfo) -> str:
     facts = {"image_id": info.image_id, "chunk": info.chunk_id, "subset": info.subset, **info.dataset}
     width = max(map(len, facts))
     lines = [info.filename, *(f"  {name:<{width}}  {'' if v is None else _cell(v)}" for name, v in facts.items()), ""]
+    if info.removed_by is not None:
+        lines[1:1] = [f"  removed from the dataset by ingest {info.removed_by}; it comes back with its row"]
     header = ["stage", "status", "descriptors", "variant", "model", "partition"]
     rows = [_info_row(stage) for stage in info.stages]
     align = ("left", "left", NUMBERS, "left", "left", "left")

@@ -29,18 +29,18 @@ VIEWS: dict[str, tuple[tuple[str, ...], str]] = {
     "images": (
         ("images", "dataset_columns"),
         "SELECT i.image_id, i.filename, i.subset, i.chunk_id, d.* EXCLUDE (image_id) "
-        "FROM _images i LEFT JOIN _dataset_columns d ON d.image_id = i.image_id",
+        "FROM _images i LEFT JOIN _dataset_columns d ON d.image_id = i.image_id WHERE i.removed_by IS NULL",
     ),
     "descriptor_counts": (
         ("images", "results"),
         "SELECT i.image_id, i.filename, i.subset, r.stage, r.status, r.n_descriptors "
-        "FROM _results r JOIN _images i ON i.image_id = r.image_id",
+        "FROM _results r JOIN _images i ON i.image_id = r.image_id WHERE i.removed_by IS NULL",
     ),
     "failures": (
         ("images", "results"),
         "SELECT i.image_id, i.filename, i.subset, r.stage, r.status, r.error "
         "FROM _results r JOIN _flow f ON f.stage = r.stage "
-        "JOIN _images i ON i.image_id = r.image_id WHERE r.status NOT IN ('ok', 'empty') "
+        "JOIN _images i ON i.image_id = r.image_id WHERE r.status NOT IN ('ok', 'empty') AND i.removed_by IS NULL "
         "QUALIFY row_number() OVER (PARTITION BY r.image_id ORDER BY f.position) = 1",
     ),
     "runs": (("runs",), "SELECT * FROM _runs"),
@@ -55,14 +55,20 @@ VIEWS: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "training_images": (
         ("images", "training_images"),
-        "SELECT t.model_id, t.image_id, i.filename, i.subset "
+        "SELECT t.model_id, t.image_id, i.filename, CASE WHEN i.removed_by IS NULL THEN i.subset END AS subset "
         "FROM _training_images t JOIN _images i ON i.image_id = t.image_id",
+    ),
+    "removed_images": (
+        ("images", "dataset_columns"),
+        "SELECT i.image_id, i.filename, i.subset, i.chunk_id, i.removed_by AS ingest_id, d.* EXCLUDE (image_id) "
+        "FROM _images i LEFT JOIN _dataset_columns d ON d.image_id = i.image_id WHERE i.removed_by IS NOT NULL",
     ),
     "chunks": (("chunks",), "SELECT * FROM _chunks"),
     "variants": (("variants",), "SELECT * FROM _variants"),
 }
 PARTITION_VIEWS = {"extracted": "extract", "projected": "project", "quantized": "quantize"}
 DESCRIPTOR_VIEWS = {f"{view}_descriptors": view for view in PARTITION_VIEWS}
+REMOVED = "_removed"  # where images have left the dataset: their ids
 MISSING = "missing"  # what `run` would do: stage, chunk_id, n_images, why
 EVERY_VIEW = (*VIEWS, MISSING, *PARTITION_VIEWS, *DESCRIPTOR_VIEWS)
 
@@ -88,6 +94,9 @@ def make_views(context: Context, connection: duckdb.DuckDBPyConnection, text: st
         if MISSING in names:
             made[MISSING] = _missing_table(catalog, steps)
         files = {view: _files(context, catalog, _step(steps, stage)) for view, stage in stages.items()}
+        if stages:  # partitions keep the rows of images that have left the dataset
+            removed = arrow(catalog, "SELECT image_id FROM images WHERE removed_by IS NOT NULL")
+            made |= {REMOVED: removed} if len(removed) else {}
         if tables:
             attach_copy(connection, catalog, copy)
     if tables:
@@ -98,7 +107,7 @@ def make_views(context: Context, connection: duckdb.DuckDBPyConnection, text: st
         connection.execute(f"CREATE TEMP VIEW {view} AS {select}")
     layouts = expected_layouts(context.flow)
     for view, stage in stages.items():
-        make_partition_view(connection, view, files[view], layouts[stage])
+        make_partition_view(connection, view, files[view], layouts[stage], without=REMOVED if REMOVED in made else None)
         make_function(connection, view, layouts[stage])
         if f"{view}_descriptors" in names:
             make_descriptor_view(connection, view, layouts[stage])
@@ -126,13 +135,24 @@ def lock_down(connection: duckdb.DuckDBPyConnection, files: Sequence[str]) -> No
     connection.execute("SET lock_configuration = true")
 
 
-def make_partition_view(connection: duckdb.DuckDBPyConnection, view: str, files: Sequence[str], layout: Layout) -> None:
-    """Make a view over committed partitions: a list of files and never a glob, which one broken file would fail."""
+def make_partition_view(
+    connection: duckdb.DuckDBPyConnection,
+    view: str,
+    files: Sequence[str],
+    layout: Layout,
+    *,
+    without: str | None = None,
+) -> None:
+    """Make a view over committed partitions: a list of files and never a glob, which one broken file would fail.
+
+    ``without`` is a table of the ``image_id`` of rows that it passes over.
+    """
     if files:
         # Nor is the store's own path one, or the place of columns: `old[1]`, `a*`, `status=ok`.
         listed = ", ".join(quoted(glob.escape(file)) for file in files)
+        passing = f" ANTI JOIN {without} USING (image_id)" if without else ""
         connection.execute(
-            f"CREATE TEMP VIEW {view} AS SELECT * FROM read_parquet([{listed}], hive_partitioning = false)"
+            f"CREATE TEMP VIEW {view} AS SELECT * FROM read_parquet([{listed}], hive_partitioning = false){passing}"
         )
     else:
         connection.register(view, layout.schema().empty_table())

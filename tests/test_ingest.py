@@ -33,7 +33,8 @@ class Dataset:
     def ingest(self, text: str, *, chunk_size: int = 2) -> IngestReport:
         csv = self.path.parent / "dataset.csv"
         csv.write_text(text, encoding="utf-8")
-        return ingest(self.root, self.catalog, read_csv(csv), chunk_size=chunk_size)
+        rows = read_csv(csv)
+        return ingest(self.root, self.catalog, rows, chunk_size=chunk_size, confirm=lambda question: True)
 
     def query(self, query: str) -> Values:
         return rows(self.path, query)
@@ -83,7 +84,7 @@ def csv_of(names: str, *, header: str = "filename,subset", value: str = "train")
 
 def test_ids_and_chunks_follow_the_csv(dataset: Dataset) -> None:
     report = dataset.ingest(csv_of("cabde"))
-    assert (report.ingest_id, report.n_new, report.n_changed, report.n_gone) == (1, 5, 0, 0)
+    assert (report.ingest_id, report.n_new, report.n_changed, report.n_removed) == (1, 5, 0, 0)
     assert (report.n_images, report.n_chunks, report.subsets) == (5, 3, {"train": 5})
     assert [(i, chunk, name) for i, chunk, name, _ in dataset.images] == [
         *((0, 0, "c.jpg"), (1, 0, "a.jpg"), (2, 1, "b.jpg"), (3, 1, "d.jpg"), (4, 2, "e.jpg"))
@@ -101,16 +102,6 @@ def test_new_rows_are_new_chunks_wherever_they_stand(dataset: Dataset) -> None:
         *((3, 2, "x.jpg"), (4, 2, "y.jpg"), (5, 2, "z.jpg"))
     ]
     assert dataset.chunks == [(0, 0, 2), (1, 2, 1), (2, 3, 3)]  # the last chunk of the first ingest stays closed
-
-
-def test_what_is_gone_is_kept_and_reported(dataset: Dataset) -> None:
-    dataset.ingest(csv_of("abc"))
-    before = tables(dataset.path, without=("runs",))
-    report = dataset.ingest(csv_of("ca"))
-    assert (report.ingest_id, report.n_new, report.n_gone, report.n_images) == (None, 0, 1, 3)
-    assert tables(dataset.path, without=("runs",)) == before
-    report = dataset.ingest(csv_of("cab"))  # and is itself again when it comes back
-    assert (report.n_new, report.n_gone) == (0, 0)
 
 
 def test_nothing_new_writes_nothing(dataset: Dataset) -> None:
@@ -137,7 +128,10 @@ def test_known_images_get_their_new_values(dataset: Dataset) -> None:
 def test_only_what_changed_is_written(dataset: Dataset) -> None:
     dataset.ingest("filename,subset,artist\na,train,Gris\nb,train,Goya\nc,test,Dix\n")
     assert dataset.ingest("filename,subset,artist\na,train,Gris\nb,train,\nd,test,Dix\n").n_changed == 1
-    assert pq.read_table(dataset.path / "dataset/000002.parquet")["filename"].to_pylist() == ["b", "d"]
+    record = pq.read_table(dataset.path / "dataset/000002.parquet")
+    assert record.select(["filename", "status"]).to_pylist() == [
+        *({"filename": "b", "status": None}, {"filename": "c", "status": "removed"}, {"filename": "d", "status": None})
+    ]
 
 
 def test_a_column_that_is_gone_keeps_its_values(dataset: Dataset) -> None:
@@ -279,10 +273,10 @@ def test_a_damaged_dataset_file_is_one_line(dataset: Dataset) -> None:
 
 
 def test_a_dataset_file_of_the_future_is_refused(dataset: Dataset) -> None:
-    metadata = {"featurestore": '{"format": 2}'}
+    metadata = {"featurestore": '{"format": 3}'}
     path = dataset.root.local("000001.parquet")
     pq.write_table(pa.table({"a": [1]}).replace_schema_metadata(metadata), path)
-    with pytest.raises(FormatError, match=r"^000001.parquet is of format 2, and this version knows 1; use a newer"):
+    with pytest.raises(FormatError, match=r"^000001.parquet is of format 3, and this version knows 2; use a newer"):
         replay(dataset.root, dataset.catalog, "000001.parquet")
 
 

@@ -189,9 +189,9 @@ def test_a_partition_of_a_chunk_that_nobody_knows_is_left_out(
     ("metadata", "drop", "text"),
     [
         (
-            {"featurestore": '{"format": 2}'},
+            {"featurestore": '{"format": 3}'},
             [],
-            "^dataset/000001.parquet is of format 2, and this version knows 1; use a",
+            "^dataset/000001.parquet is of format 3, and this version knows 2; use a",
         ),
         (
             {"featurestore": '{"format": 1}'},
