@@ -86,7 +86,7 @@ sys.exit(code)
 
 
 def run_with_bounded_memory(store: FeatureStore) -> None:
-    command = [sys.executable, "-c", MEASURED, "run", str(store.path), "--workers", "2"]
+    command = [sys.executable, "-c", MEASURED, "run", str(store.path), "--workers", "2", "--partial"]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stderr) == (0, "")
     query = "SELECT max(width::BIGINT * height) FROM extracted WHERE status IN ('ok', 'empty')"
