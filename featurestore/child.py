@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from pathlib import Path
 from featurestore import errors
 from featurestore.access import readable, reason_unreadable, unreadable
 from featurestore.errors import CorruptFile, FeatureStoreError
+from featurestore.offspring import command, ending, environment
 
 MEMORY = 4 << 30  # bytes of address space; a row group of the largest images takes a fraction of it
 CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGTRAP, signal.SIGSYS)
@@ -31,17 +31,10 @@ def run_child(job: str, *arguments: Path, memory: int = MEMORY) -> None:
         UnreadableFile: a file could not be read, or the process could not be started or was ended from outside.
         FeatureStoreError: whatever else the job raises.
     """
-    # -P: no module is looked for in the current folder, which may be the very store that nobody trusts.
-    command = [sys.executable, "-P", "-m", "featurestore.child", job, str(memory), *map(str, arguments)]
-    package = str(Path(__file__).resolve().parent.parent)
-    environment = {
-        **os.environ,
-        **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
-        "ARROW_DEFAULT_MEMORY_POOL": "system",
-        "PYTHONPATH": os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH", "")))),
-    }
+    small = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}
+    started = command("featurestore.child", job, str(memory), *map(str, arguments))
     with readable(arguments[0]):
-        done = subprocess.run(command, capture_output=True, env=environment, check=False)
+        done = subprocess.run(started, capture_output=True, env=environment(**small), check=False)
     if done.returncode == 0:
         return
     lines = done.stdout.decode(errors="replace").splitlines()
@@ -52,7 +45,7 @@ def run_child(job: str, *arguments: Path, memory: int = MEMORY) -> None:
     if reason is not None:
         raise unreadable(arguments[0], reason)
     at = f" at {lines[-1]}" if lines else ""
-    raise CorruptFile(f"the process that reads {arguments[0]} ended with {_ending(done.returncode)}{at}; {_ADVICE}")
+    raise CorruptFile(f"the process that reads {arguments[0]} ended with {ending(done.returncode)}{at}; {_ADVICE}")
 
 
 _ADVICE = "the file is damaged, or was made to do harm: put back a copy of it"
@@ -63,17 +56,8 @@ def _reason(code: int, stderr: str) -> str | None:
     words = [reason_unreadable(RuntimeError(line)) for line in stderr.splitlines()]
     known = next(filter(None, words), None)
     if known is None and -code not in CRASHES:
-        return f"the process that reads it ended with {_ending(code)}"
+        return f"the process that reads it ended with {ending(code)}"
     return known
-
-
-def _ending(code: int) -> str:
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        return signal.Signals(-code).name
-    except ValueError:
-        return f"signal {-code}"
 
 
 def _salvage(catalog: Path, target: Path) -> None:

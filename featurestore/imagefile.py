@@ -1,92 +1,19 @@
-"""One image file -> its pixels, or a status and a line that says what is wrong with it.
-
-The pixels are those of ``cv2.imread``. What ``cv2.imread`` leaves to its caller is done here: a truncated or damaged
-picture is noticed (OpenCV fills what is lost with grey), a picture is measured before it is decoded, and what the
-decoders print to the C level's stderr becomes the message. A bad file never raises.
-"""
+"""One image file -> its pixels, or a status and a line that says what is wrong with it. A bad file never raises."""
 
 from __future__ import annotations
 
 import hashlib
-import io
-import os
-import re
 import stat
-import struct
-import sys
-import tempfile
-import threading
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Literal
+from typing import Literal
 
-from featurestore.damage import picture_is_lost
+from featurestore import decoder
+from featurestore.decoding import NO_MEMORY, ImageFile
 from featurestore.whereabouts import why_missing
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-Status = Literal["ok", "missing", "unreadable", "truncated", "damaged", "too_large"]
-Size = tuple[int, int]  # width, height
-
-JPEG, PNG, RIFF = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF"
-JPEG_END = b"\xff\xd9"
-# At the end of a file libjpeg makes up end markers without end; the longest segment that can swallow them has 64 KiB.
-JPEG_ENDS = JPEG_END * (2**15 + 16)
-HDR_SIZE = re.compile(rb"-Y (\d{1,9}) \+X (\d{1,9})")
-JPEG_MARKER = re.compile(rb"\xff[^\x00\xff]")
-ENDS_EARLY = "the file ends before its picture does"
-PARTLY_LOST = "part of the picture is lost"
-NO_MEMORY = "Insufficient memory"  # OpenCV's words
 
 # A file may hold 8 bytes per pixel that is allowed (16-bit RGBA) and this much of metadata, previews, further pages.
 BYTES_PER_PIXEL = 8
 EXTRA_BYTES = 64 * 2**20
-MESSAGE_LENGTH = 300
-
-# What Pillow measures (JPEG and PNG are measured here). No other formats: OpenCV does not read them.
-PILLOW_FORMATS = ("TIFF", "BMP", "GIF", "WEBP", "JPEG2000", "PPM", "SUN", "AVIF")
-# Its plugins trip over hostile headers in every way Python knows, and none of them says more than "not measured".
-PILLOW_ERRORS = (
-    *(OSError, ValueError, TypeError, SyntaxError, LookupError, ArithmeticError, AttributeError),
-    *(AssertionError, RuntimeError, EOFError, MemoryError, struct.error),
-)
-# How the decoders say that they ran out of bytes: first BMP, GIF and PNM, then JPEG 2000, TIFF, AVIF and HDR.
-RAN_OUT = re.compile(
-    r"Unexpected end of input stream|Stream too short|inconsistent with stream length|bytes remaining"
-    r"|Seek error accessing TIFF directory|Can not read TIFF directory|IO error during reading of|Read error (at|on) s"
-    r"|runcated data|RGBE read error"
-)
-
-# stderr and Pillow's limits belong to the whole process, so its threads take turns.
-_ONE_AT_A_TIME = threading.Lock()
-
-
-@dataclass(frozen=True, slots=True)
-class ImageFile:
-    """What one file holds.
-
-    Attributes:
-        status: ``ok``, or why there are no pixels.
-        message: One line: what is wrong; with ``ok``, what the decoder had to say, mostly None.
-        pixels: uint8, height x width x 3, BGR, rotated as EXIF says; None unless ``ok``.
-        width: Pixels, of ``pixels``, or as the header says if the file was not decoded; None if it is not known.
-        height: As ``width``.
-        source_bytes: Size of the file.
-        source_hash: SHA-256 of the file's bytes, in hex; None if they were not read.
-    """
-
-    status: Status
-    message: str | None = None
-    pixels: NDArray[np.uint8] | None = None
-    width: int | None = None
-    height: int | None = None
-    source_bytes: int | None = None
-    source_hash: str | None = None
 
 
 def read_image(path: str, *, max_pixels: int, truncated: Literal["refuse", "keep"]) -> ImageFile:
@@ -115,7 +42,7 @@ def read_image(path: str, *, max_pixels: int, truncated: Literal["refuse", "keep
             return ImageFile("unreadable", f"{kind}, not a file")
         with Path(path).open("rb") as stream:
             if found.st_size > limit:
-                return _too_many_bytes(stream, found.st_size, limit)
+                return _too_many_bytes(path, found.st_size, limit)
             data = stream.read(found.st_size)
     except (FileNotFoundError, NotADirectoryError):
         return ImageFile("missing", why_missing(Path(path)))
@@ -125,225 +52,10 @@ def read_image(path: str, *, max_pixels: int, truncated: Literal["refuse", "keep
     except ValueError:  # NUL, or a character that the file system can't spell
         return ImageFile("missing", "the file name holds a character that no file name can hold")
     read = ImageFile("ok", source_bytes=len(data), source_hash=hashlib.sha256(data).hexdigest())
-    return _judge(read, data, max_pixels, keep=truncated == "keep")
+    return decoder.judge(read, data, max_pixels, keep=truncated == "keep")
 
 
-def _too_many_bytes(stream: IO[bytes], size: int, limit: int) -> ImageFile:
-    width, height = _pillow_size(stream, ("JPEG", "PNG", *PILLOW_FORMATS)) or (None, None)
+def _too_many_bytes(path: str, size: int, limit: int) -> ImageFile:
+    width, height = decoder.size_of(path) or (None, None)
     message = f"{size / 1e6:.0f} MB, over the {limit / 1e6:.0f} MB that a file may have under the limit on pixels"
     return ImageFile("too_large", message, width=width, height=height, source_bytes=size)
-
-
-def _judge(read: ImageFile, data: bytes, max_pixels: int, *, keep: bool) -> ImageFile:
-    """Complete ``read``, which knows the file's size and hash, by what its bytes turn out to be."""
-    if not data:
-        return replace(read, status="unreadable", message="the file is empty (0 bytes)")
-    size, cut = _measure(data)
-    width, height = size or (None, None)
-    read = replace(read, width=width, height=height)
-    if (too_large := _over(size, max_pixels)) or (cut and not keep):
-        return replace(read, status="too_large" if too_large else "truncated", message=too_large or ENDS_EARLY)
-    is_jpeg = data.startswith(JPEG)
-    pixels, words = _decode(data, JPEG_ENDS if cut and is_jpeg else b"")
-    if pixels is None and is_jpeg and not cut:
-        # From memory, libjpeg gives up where the bytes do; from a file it makes up an end marker and goes on. With them
-        # appended the picture is that of imread, and that they were needed shows that the file had ended too early.
-        pixels, words = _decode(data, JPEG_ENDS)
-        cut = pixels is not None
-    if pixels is None:
-        return _failed(read, data, words, cut=cut, keep=keep)
-    height, width = pixels.shape[:2]
-    if too_large := _over((width, height), max_pixels):  # the header lied, or could not be measured
-        return replace(read, status="too_large", message=too_large, width=width, height=height)
-    if words and is_jpeg and not picture_is_lost(words):
-        words = _with_what_it_hid(words, data)
-    lost = picture_is_lost(words)
-    if (cut or lost) and not keep:
-        if cut:
-            return replace(read, status="truncated", message=ENDS_EARLY)
-        return replace(read, status="damaged", message=f"{PARTLY_LOST} ({_shortened(words)})")
-    kept = f"truncated, kept: {ENDS_EARLY}" if cut else f"damaged, kept: {PARTLY_LOST}" if lost else ""
-    message = "; ".join(filter(None, [kept, _shortened(words)]))
-    return replace(read, message=message or None, pixels=pixels, width=width, height=height)
-
-
-def _with_what_it_hid(words: str, data: bytes) -> str:
-    """The decoder's words, with those of damage that it kept to itself because it warns of one thing only."""
-    hidden = _decode(_bare_jpeg(data), JPEG_ENDS, smallest=True)[1]
-    return f"{words}; {hidden}" if picture_is_lost(hidden) else words
-
-
-def _failed(read: ImageFile, data: bytes, words: str, *, cut: bool, keep: bool) -> ImageFile:
-    if NO_MEMORY in words:  # says nothing about the file: a row to retry
-        return replace(read, status="unreadable", message="not enough memory to decode the picture")
-    short_riff = data.startswith(RIFF) and int.from_bytes(data[4:8], "little") + 8 > len(data)  # WebP
-    if cut or short_riff or (RAN_OUT.search(words) and not data.startswith(PNG)):
-        words = _shortened(words) or ("OpenCV makes no picture of it" if keep else "")
-        return replace(read, status="truncated", message=ENDS_EARLY + (f" ({words})" if words else ""))
-    start = data[:512].lstrip().lower()
-    if start.startswith(b"version https://git-lfs"):
-        words = "the file is a Git LFS pointer"
-    elif start.startswith((b"<!doctype html", b"<html")):
-        words = "the file is a web page"
-    elif all(byte in b"\t\n\r" or 0x20 <= byte < 0x7F for byte in start):
-        words = "the file is text"
-    message = "not an image that OpenCV can read" + (f" ({_shortened(words)})" if words else "")
-    return replace(read, status="unreadable", message=message)
-
-
-def _over(size: Size | None, max_pixels: int) -> str | None:
-    if size is None or size[0] * size[1] <= max_pixels:
-        return None
-    megapixels = f"{size[0] * size[1] / 1e6:.6g} megapixels"
-    return f"{size[0]}x{size[1]} px = {megapixels}, over the limit of {max_pixels / 1e6:.6g} megapixels"
-
-
-def _measure(data: bytes) -> tuple[Size | None, bool]:
-    """Width and height as the header says, and whether the structure of the file shows that it ends too early."""
-    if data.startswith(JPEG):
-        return _measure_jpeg(data)
-    if data.startswith(PNG):
-        return _measure_png(data)
-    if data.startswith(b"#?") and (found := HDR_SIZE.search(data[:4096])):  # Pillow does not know Radiance HDR
-        return (int(found[2]), int(found[1])), False
-    return _pillow_size(io.BytesIO(data), PILLOW_FORMATS), False
-
-
-def _jpeg_header(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Walk the segments up to the first scan or the end: the marker's code, and where the segment's content lies.
-
-    As libjpeg does, what is no marker is skipped. Thumbnails hide in segments, with markers of their own.
-    """
-    at = 2
-    while match := JPEG_MARKER.search(data, at):
-        code, at = match[0][1], match.end()
-        if code in (0xD9, 0xDA):
-            yield code, at, len(data)
-            return
-        if 0xD0 <= code <= 0xD8 or code == 0x01:
-            continue  # stands alone
-        end = at + max(int.from_bytes(data[at : at + 2], "big"), 2)
-        yield code, at, end
-        at = end
-
-
-def _measure_jpeg(data: bytes) -> tuple[Size | None, bool]:
-    """The size, and whether no end marker stands behind the beginning of the first scan.
-
-    The search is from the back, so that it is free for a whole file; garbage or further pictures (MPO) may follow.
-    """
-    size = None
-    for code, at, _ in _jpeg_header(data):
-        if code == 0xD9:
-            return size, False  # no picture at all, but an end: broken, not cut
-        if code == 0xDA:
-            return size, data.rfind(JPEG_END, at) < 0
-        is_frame = 0xC0 <= code <= 0xCF and code not in (0xC4, 0xC8, 0xCC)
-        if is_frame and size is None and len(data) >= at + 7:
-            height, width = struct.unpack_from(">HH", data, at + 3)
-            size = (width, height)
-    return size, True
-
-
-def _bare_jpeg(data: bytes) -> bytes:
-    """The JPEG without metadata and superfluous bytes in its header, so that nothing is left there to warn of."""
-    kept = [data[:2]]
-    for code, at, end in _jpeg_header(data):
-        if 0xC0 <= code <= 0xDF:  # frame, tables, restart interval, scans; not applications and comments
-            kept.append(bytes((0xFF, code)) + data[at:end])
-    return b"".join(kept)
-
-
-def _measure_png(data: bytes) -> tuple[Size | None, bool]:
-    """Walk the chunks: a file whose IEND never comes was cut; one whose chunks make no sense is broken, not cut."""
-    if not b"IHDR".startswith(data[12:16]):
-        return None, False
-    size: Size | None = struct.unpack_from(">II", data, 16) if len(data) >= 24 else None
-    at = len(PNG)
-    while at + 8 <= len(data):
-        length, name = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
-        if not name.isalpha() or length >= 2**31:
-            return size, False
-        at += 12 + length
-        if name == b"IEND":
-            return size, at > len(data)
-    return size, True
-
-
-def _pillow_size(stream: IO[bytes], formats: tuple[str, ...]) -> Size | None:
-    from PIL import Image
-
-    with _ONE_AT_A_TIME, _stderr(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # the limit is ours to judge
-        try:
-            with Image.open(stream, formats=formats) as image:  # reads the header only
-                return image.size
-        except PILLOW_ERRORS:
-            return None
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
-
-
-def _decode(data: bytes, more: bytes = b"", *, smallest: bool = False) -> tuple[NDArray[np.uint8] | None, str]:
-    """OpenCV's picture of ``data + more``, and what it and the libraries below it had to say.
-
-    ``smallest`` reads all of the data, but makes a small picture in grey: for those who want the words only.
-    """
-    import cv2
-    import numpy as np
-
-    pixels, complaint = None, ""
-    flags = cv2.IMREAD_REDUCED_GRAYSCALE_8 if smallest else cv2.IMREAD_COLOR
-    with _ONE_AT_A_TIME, _stderr() as log:
-        try:
-            if data.startswith(PNG) and data.find(b"acTL", 0, data.find(b"IDAT")) > 0:
-                # Animated: from memory, OpenCV 5.0 loses its default picture and does not notice where it is cut.
-                with tempfile.TemporaryDirectory() as folder:
-                    copy = Path(folder, "animated.png")
-                    copy.write_bytes(data)
-                    picture = cv2.imread(str(copy))
-            else:
-                picture = cv2.imdecode(np.frombuffer(data + more, np.uint8), flags)
-            pixels = None if picture is None else np.asarray(picture, np.uint8)
-        except cv2.error as error:  # OpenCV's own limits: 2^30 pixels, 2^20 a side
-            complaint = str(error)
-        except MemoryError:
-            complaint = NO_MEMORY
-        log.seek(0)
-        words = log.read(2**16).decode("utf-8", errors="replace")
-    return pixels, _one_line(f"{words}\n{complaint}")
-
-
-@contextmanager
-def _stderr() -> Iterator[IO[bytes]]:
-    """Send the C level's stderr, with OpenCV's warnings whatever its log level is, to a file in memory."""
-    from cv2.utils import logging
-
-    if sys.stderr is not None:
-        sys.stderr.flush()
-    level = logging.getLogLevel()
-    descriptor = os.memfd_create("stderr") if sys.platform == "linux" else tempfile.mkstemp()[0]
-    with os.fdopen(descriptor, "w+b") as log:
-        saved = os.dup(2)
-        try:
-            os.dup2(log.fileno(), 2)
-            logging.setLogLevel(logging.LOG_LEVEL_WARNING)
-            yield log
-        finally:
-            logging.setLogLevel(level)
-            os.dup2(saved, 2)
-            os.close(saved)
-
-
-def _one_line(words: str) -> str:
-    """The decoders' words without what differs between runs and machines: threads, times, paths, temporary names."""
-    words = re.sub(r"\[ ?[A-Z]+:[^\]]*\] (?:\S+ \S+:\d+ \w+ )?", "", words)
-    words = re.sub(r"\bim(?:read|decode)_\('[^']*'\): |OpenCV\([^)]*\) \S+ error: | in function '[^']+'", "", words)
-    words = re.sub(r"\(-2:Unspecified error\) |(?<![\w./])/(?:[^/\s'\"]+/)*", "", words)
-    lines = [" ".join("".join(c if c.isprintable() else " " for c in line).split()) for line in words.splitlines()]
-    return "; ".join(dict.fromkeys(filter(None, lines)))
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= MESSAGE_LENGTH else text[: MESSAGE_LENGTH - 3] + "..."

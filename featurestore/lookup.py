@@ -7,7 +7,6 @@ import unicodedata
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
 import duckdb
@@ -68,6 +67,7 @@ class Lookup:
     context: Context
     signature: Signature
     _images: pa.Table | None = None
+    _encoder: Encoder | None = None
     _variants: dict[tuple[str, str | None], _Variant] = field(default_factory=dict)
     _bounds: dict[str | None, tuple[NDArray[np.float32], NDArray[np.float32]]] = field(default_factory=dict)
     _open: OrderedDict[Path, _Open] = field(default_factory=OrderedDict)
@@ -136,16 +136,20 @@ class Lookup:
             raise NothingUsable(f"{filename!r} has no descriptors: {row.error or 'nothing is known'} ({row.status})")
         return row, opened.file.layout
 
-    @cached_property
+    @property
     def encoder(self) -> Encoder:
         """What a new image goes through."""
-        return make_encoder(self.context)
+        with self._lock:
+            if self._encoder is None:
+                self._encoder = make_encoder(self.context)
+            return self._encoder
 
     def bounds(self, variant: str | None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return the bounds that a variant of quantize used: least and greatest value of every dimension."""
-        if variant not in self._bounds:
-            self._bounds[variant] = bounds(self.context, variant)
-        return self._bounds[variant]
+        with self._lock:
+            if variant not in self._bounds:
+                self._bounds[variant] = bounds(self.context, variant)
+            return self._bounds[variant]
 
     def _variant(self, stage: str, variant: str | None) -> _Variant:
         key = (stage, variant)

@@ -276,19 +276,20 @@ class Reading(OpenStore):
         return export(context, located(out, "an export"), find_format(format), choice, force=force)
 
     def _row(self, filename: str, stage: str, variant: str | None, columns: Sequence[str]) -> tuple[Row, Layout]:
+        lookup = self._looking_up()
         try:
-            return self._looking_up().row(filename, stage=stage, variant=variant, columns=columns)
+            return lookup.row(filename, stage=stage, variant=variant, columns=columns)
         except StoreBusy:  # a run made its chunk anew between the look at the catalog and the look at the file
-            self._lookup = None
-            return self._looking_up().row(filename, stage=stage, variant=variant, columns=columns)
+            return self._looking_up(other_than=lookup).row(filename, stage=stage, variant=variant, columns=columns)
 
-    def _looking_up(self) -> Lookup:
+    def _looking_up(self, *, other_than: Lookup | None = None) -> Lookup:
         from featurestore.lookup import Lookup, signature
 
         now = signature(self.path)
-        if self._lookup is None or self._lookup.signature != now:
-            self._lookup = Lookup(self._context(Silent()), now)
-        return self._lookup
+        found = self._lookup  # another thread may put its own there at any time
+        if found is None or found is other_than or found.signature != now:
+            found = self._lookup = Lookup(self._context(Silent()), now)
+        return found
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave open files behind: a store is handed to worker processes as its path."""

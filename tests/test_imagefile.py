@@ -17,7 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
-from featurestore.imagefile import ImageFile, read_image
+from featurestore.decoding import ImageFile
+from featurestore.imagefile import read_image
 from tests.broken_images import NOT_IMAGES, bomb_png, bombs, cuts, cuttable, encoded, picture, unusual, with_thumbnail
 
 ROOT = Path(__file__).parent.parent
@@ -59,7 +60,9 @@ REAL_BROKEN = {
 READER = """
 import json, resource, sys
 import cv2, numpy, PIL.Image
+from featurestore.decoder import decode_here
 from featurestore.imagefile import read_image
+decode_here()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 found = {}
 for path in sys.argv[1:]:
@@ -333,7 +336,9 @@ def test_too_little_memory(tmp_path: Path) -> None:
     code = """
 import resource, sys
 import cv2, numpy
+from featurestore.decoder import decode_here
 from featurestore.imagefile import read_image
+decode_here()
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 2**26, -1))
 print(read_image(sys.argv[1], max_pixels=10**8, truncated="keep").message)

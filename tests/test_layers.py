@@ -31,8 +31,8 @@ LAYERS = [
     "stages",
     "extractors engines catalog",
     "tables partition partition_writer models index storage manifest lock config dataset imagefile samples progress "
-    "memory npz unpickle damage diagnosis whereabouts",
-    "paths scratch access",
+    "memory npz unpickle damage decoding decoder diagnosis whereabouts",
+    "paths scratch access offspring",
     "errors at_exit interrupt instance blas _version",
 ]
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
+from featurestore.decoder import decode_here
 from featurestore.engines.engine import T, Task, run_task
 from featurestore.errors import EngineLost
 from featurestore.interrupt import SIGNALS
+from featurestore.offspring import end_with
 
 # Threads would compete with the workers beside them, and BLAS with several threads differs in the last bits.
 SINGLE_THREADED = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -130,14 +130,5 @@ def begin_worker(parent: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(1)
     threadpoolctl.threadpool_limits(1)
-    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
-
-
-def _watch(parent: int) -> None:
-    while _alive(parent):
-        time.sleep(0.5)
-    os._exit(1)
-
-
-def _alive(pid: int) -> bool:
-    return os.getppid() == pid
+    decode_here()
+    end_with(parent)

@@ -10,8 +10,9 @@ import pyarrow as pa
 
 from featurestore.config import option
 from featurestore.damage import PATTERN
+from featurestore.decoding import ImageFile
 from featurestore.extractors import EXTRACTORS, Extractor, Sift
-from featurestore.imagefile import ImageFile, read_image
+from featurestore.imagefile import read_image
 from featurestore.partition import Layout, Row
 from featurestore.stages.stage import Arrays, ChunkStage
 
