@@ -23,9 +23,9 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
 from featurestore import diagnosis
-from featurestore.access import is_file, is_refusal, not_writable, readable
+from featurestore.access import is_file, readable, writing
 from featurestore.at_exit import forget_overloads
-from featurestore.errors import CorruptFile, FormatError, StoreBusy
+from featurestore.errors import CorruptFile, FormatError, NotWritable, StoreBusy
 from featurestore.instance import Instance, raw, registered
 from featurestore.interrupt import held_back
 from featurestore.lock import living_holder
@@ -55,7 +55,7 @@ class Catalog:
         """Open the catalog for writing; commit at the end, roll back on an exception.
 
         Raises:
-            StoreBusy: others kept the catalog busy for two minutes.
+            StoreBusy: others kept the catalog busy for two minutes, or another process has taken over the store.
             NotWritable: the catalog belongs to somebody else.
             NotEnoughSpace: the disk is full; the transaction did not happen.
             UnreadableFile: it can't be opened or read, for a reason that says nothing of what is in it.
@@ -69,6 +69,7 @@ class Catalog:
             connection.begin(),
         ):
             yield connection
+            self._root.check_guard()
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
@@ -162,18 +163,16 @@ class Catalog:
             return
         lock = filelock.FileLock(self._root.local("catalog.lock"))
         try:
-            with readable(Path(lock.lock_file)):
+            with readable(Path(lock.lock_file)), writing(Path(lock.lock_file)):
                 lock.acquire(timeout=LOCK_SECONDS, poll_interval=POLL_SECONDS)
         except filelock.Timeout as error:
             raise StoreBusy(
                 f"the catalog of {self._root.path} was in use by other processes for {LOCK_SECONDS:.0f} seconds; "
                 "wait for them to end, then run the same command again"
             ) from error
-        except OSError as error:
-            if not is_refusal(error):
-                raise
+        except NotWritable:
             if not optional:
-                raise not_writable(self._root.local("catalog.lock")) from error
+                raise
         try:
             yield
         finally:
@@ -225,6 +224,7 @@ class Catalog:
     def replace(self, draft: Path) -> None:
         """Put the finished catalog ``draft`` in the place of this one, in one step. Only under the run lock."""
         with self._once(), self._lock():
+            self._root.check_guard()
             # What DuckDB had not yet written into the old catalog would be played into the new one.
             self.path.with_name(f"{self.path.name}.wal").unlink(missing_ok=True)
             self._root.publish(draft, CATALOG)

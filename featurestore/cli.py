@@ -83,7 +83,7 @@ def ingest(store: Path, dataset: Path | None, yes: bool) -> None:
 
 
 def _ingest(store: FeatureStore, dataset: Path | None, *, yes: bool | Callable[[str], bool]) -> None:
-    report = store.ingest(dataset, yes=yes)
+    report = store.ingest(dataset, yes=yes, quiet=False)
     _warn(report.warnings)
     click.echo(_ingest_text(report))
 

@@ -34,7 +34,7 @@ def rebuild(store: Path) -> None:
     from featurestore.text_upkeep import rebuild_text
 
     with stoppable("the old catalog is where it was"):
-        report = open_store(store).rebuild()
+        report = open_store(store).rebuild(quiet=False)
     click.echo(rebuild_text(report))
 
 
@@ -46,7 +46,7 @@ def merge(store: Path, others: tuple[Path, ...]) -> None:
     from featurestore.text_upkeep import merge_text
 
     with stoppable("whatever was taken over is kept. To go on, merge again"):
-        reports = open_store(store).merge(*others)
+        reports = open_store(store).merge(*others, quiet=False)
     for report in reports:
         click.echo(merge_text(report))
 
@@ -60,7 +60,7 @@ def prune(store: Path, keep: tuple[str, ...], dry_run: bool) -> None:
     from featurestore.text_upkeep import prune_text
 
     with stoppable("whatever was pruned is recorded. To go on, prune again"):
-        report = open_store(store).prune(keep, dry_run=dry_run)
+        report = open_store(store).prune(keep, dry_run=dry_run, quiet=False)
     click.echo(prune_text(report, dry_run=dry_run))
 
 

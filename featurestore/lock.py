@@ -1,42 +1,50 @@
-"""The run lock: one process at a time changes a store, and whoever is turned away is told who holds it.
+"""The run lock: one process at a time changes a store, and another is told which.
 
-The operating system drops the lock when its holder dies, so a dead process never keeps a store busy.
+The operating system drops the lock when its holder dies, so a dead process never keeps a store busy. What it knows of
+processes on other machines depends on the file system: see `lease`.
 """
 
 from __future__ import annotations
 
-import json
+import fcntl
 import os
 import re
 import shutil
-import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import filelock
 
+from featurestore import lease
+from featurestore.access import readable, writing
 from featurestore.errors import NotWritable, StoreBusy
+from featurestore.lease import Lease, read_signature, seen_signature, watch
 from featurestore.storage import Root, temporary_name
 
 LOCK = "run.lock"
-HOLDER = "run.lock.json"
-LONGEST = 1000  # characters of it that are read
+PROBED_SECONDS = 0.3  # a process that asks who holds a store has its lock for microseconds
+
+Say = Callable[[str], None]
+
+
+def say_nothing(line: str) -> None:
+    """Keep it to oneself."""
 
 
 @contextmanager
-def exclusive(root: Root, verb: str, *, optional: bool = False) -> Iterator[None]:
+def exclusive(root: Root, verb: str, *, optional: bool = False, say: Say = say_nothing) -> Iterator[None]:
     """Hold the store for the whole of ``verb``.
 
     Args:
         root: of the store.
         verb: what other processes are told.
         optional: where this user may not write the store, it is enough that no process is changing it now.
+        say: is told what people should know, such as that this waits for a sign of life from another machine.
 
     Raises:
-        StoreBusy: another process holds it; the message says which, on what host and since when.
+        StoreBusy: another process holds it; the message says which, on what host and since when. Or, from whatever
+            changes the store later: another process took over.
         NotWritable: something in the store belongs to somebody else.
     """
     try:
@@ -44,68 +52,107 @@ def exclusive(root: Root, verb: str, *, optional: bool = False) -> Iterator[None
     except NotWritable:
         if not optional:
             raise
-        refuse_busy(root)
+        refuse_busy(root, say=say)
         yield
         return
+    with _locked(root):
+        _wait_for_another_machine(root, say, then=f"this {verb} takes over")
+        with Lease(root, verb).held():
+            yield
+
+
+@contextmanager
+def _locked(root: Root) -> Iterator[None]:
     lock = filelock.FileLock(root.local(LOCK))
     try:
-        lock.acquire(timeout=0)
+        with readable(root.local(LOCK)), writing(root.local(LOCK)):
+            lock.acquire(timeout=PROBED_SECONDS, poll_interval=0.01)
     except filelock.Timeout as error:
         raise _busy(root, holder(root)) from error
     try:
-        _sign(root, verb)
         yield
     finally:
-        root.remove(HOLDER)
         lock.release()
 
 
-def refuse_busy(root: Root) -> None:
+def _wait_for_another_machine(root: Root, say: Say, *, then: str) -> None:
+    """Give the holder on another machine, whose lock can't be seen from here, time for a sign of life.
+
+    Raises:
+        StoreBusy: there was one.
+    """
+    found = read_signature(root)
+    if found is None or found.is_of_this_machine:
+        return
+    say(f"{root.path} was signed by {found}; waiting up to {lease.STALE_SECONDS:.0f} s for a sign of life from there")
+    now = watch(root, found, seconds=lease.STALE_SECONDS)
+    if now is None:
+        return
+    if now != found:
+        raise _busy(root, str(now))
+    say(f"there was no sign of life from {found.host} for {lease.STALE_SECONDS:.0f} s; {then}")
+
+
+def refuse_busy(root: Root, *, say: Say = say_nothing) -> None:
     """Make sure that no process is changing the store.
 
     Raises:
         StoreBusy: one is.
     """
-    found = living_holder(root)
-    if found is not None:
-        raise _busy(root, found)
+    if _is_locked(root):
+        raise _busy(root, holder(root))
+    _wait_for_another_machine(root, say, then="it is taken for dead")
 
 
 def _busy(root: Root, found: str) -> StoreBusy:
     return StoreBusy(f"{root.path} is in use by {found}; wait for it to end, or stop it")
 
 
-def _sign(root: Root, verb: str) -> None:
-    since = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    text = json.dumps({"verb": verb, "pid": os.getpid(), "host": socket.gethostname(), "since": since})
-    with root.publishing(HOLDER) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
 def holder(root: Root) -> str:
     """Return who holds the store, as far as that is known."""
-    found = _read(root)
     # It may have just begun, or be just ending.
-    return "featurestore {verb} (pid {pid} on {host}, since {since})".format(**found) if found else "another process"
+    return str(seen_signature(root) or "another process")
 
 
 def living_holder(root: Root) -> str | None:
-    """Return who holds the store, or None if nobody does. The lock itself is left alone: a run could be after it."""
-    found = _read(root)
-    if found is None or (found["host"] == socket.gethostname() and not is_alive(found["pid"])):
+    """Return who holds the store, or None if no process does.
+
+    Where only another machine knows, its sign of life is waited for, for some seconds.
+    """
+    locked, found = _is_locked(root), seen_signature(root)
+    if locked:
+        return holder(root)
+    if found is None or (locked is False and found.is_of_this_machine):
         return None
-    return holder(root)
+    now = watch(root, found, seconds=lease.LOOK_SECONDS)
+    if now != found:
+        return None if now is None else str(now)
+    return (
+        f"{found}, unless that has died: there was no sign of life for {lease.LOOK_SECONDS:.0f} s. A verb that "
+        f"changes the store waits {lease.STALE_SECONDS:.0f} s for one, and then takes over"
+    )
 
 
-def _read(root: Root) -> dict[str, Any] | None:
+def _is_locked(root: Root) -> bool | None:
+    """Return whether a process has the lock, None where this user or the file system can't tell.
+
+    It is a shared lock that is tried, so that those who ask do not take each other for the holder.
+    """
     try:
-        with root.local(HOLDER).open(encoding="utf-8") as file:
-            content = json.loads(file.read(LONGEST))
-        found = {name: content[name] for name in ("verb", "pid", "host", "since")}
-        # 0 and less would name groups of processes
-        return found if type(found["pid"]) is int and 0 < found["pid"] < 2**31 else None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        descriptor = os.open(root.local(LOCK), os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    except OSError:
         return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def is_alive(pid: int) -> bool:

@@ -68,7 +68,7 @@ def merge(context: Context, other: Context) -> MergeReport:
         CorruptFile: a file of the other store is not what it promises. Nothing was taken from it.
         NotEnoughSpace: the disk has no room for what is to be copied.
     """
-    refuse_busy(other.root)
+    refuse_busy(other.root, say=context.reporter.say)
     _compare_recipes(context, other)
     notes = _compare_datasets(context, other)
     found = _find(context, other)

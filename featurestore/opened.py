@@ -70,7 +70,7 @@ class OpenStore:
 
         self._refuse_untrusted(verb)
         context = self._context(reporter)
-        with exclusive(context.root, verb):
+        with exclusive(context.root, verb, say=reporter.say):
             context.catalog.migrate()
             recover(context)
             yield context

@@ -97,6 +97,11 @@ class Terminal:
             self._bar.clear()
 
 
+def reporter(*, quiet: bool) -> Reporter:
+    """Return what a verb reports to."""
+    return Silent() if quiet else Terminal()
+
+
 def summary_line(summary: StageSummary) -> str:
     """Return one line: images by status, descriptors, bytes, seconds."""
     statuses = ", ".join(f"{n:,} {status}" for status, n in sorted(summary.statuses.items(), key=lambda s: -s[1]))

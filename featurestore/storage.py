@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -36,6 +36,16 @@ class Root:
     def __init__(self, path: Path) -> None:
         """Take the folder at ``path``; it need not exist yet."""
         self.path = path
+        self.guard: Callable[[], None] | None = None  # of the run lock, while this process has it
+
+    def check_guard(self) -> None:
+        """Make sure that a process that has taken the run lock still has it. Comes before whatever changes the store.
+
+        Raises:
+            StoreBusy: another process has taken over.
+        """
+        if self.guard is not None:
+            self.guard()
 
     def local(self, name: str) -> Path:
         """Return the path of the file called ``name``."""
@@ -103,12 +113,14 @@ class Root:
         """Flush ``temporary`` to disk and give it its final name."""
         target = self.local(name)
         flush(temporary)
+        self.check_guard()
         with writing(target):
             temporary.replace(target)
         flush(target.parent)
 
     def remove(self, name: str) -> None:
         """Delete a file; one that is gone already is fine."""
+        self.check_guard()
         with writing(self.local(name)):
             self.local(name).unlink(missing_ok=True)
 
@@ -153,6 +165,7 @@ class Root:
 
         A folder that can't be listed is passed over.
         """
+        self.check_guard()
         left = [path for folder in ("", *FOLDERS, BLOCKS) for path in self._walk(folder) if _TEMPORARY.match(path.name)]
         for path in left:
             with writing(path):

@@ -14,7 +14,7 @@ from featurestore.context import Context
 from featurestore.errors import ConfigError, DatasetError, FeatureStoreError, StoreExists
 from featurestore.lock import draft_folder
 from featurestore.paths import StrPath, is_text, located, shown, store_folder
-from featurestore.progress import Silent, StageSummary, Terminal
+from featurestore.progress import Silent, StageSummary, reporter
 from featurestore.reading import Reading
 from featurestore.stages import FLOW, ChunkStage
 from featurestore.storage import CONFIG, FOLDERS, room_on_disk
@@ -102,7 +102,9 @@ class FeatureStore(Reading, Upkeep):
         store.ingested = made.ingested
         return store
 
-    def ingest(self, dataset: StrPath | None = None, *, yes: bool | Callable[[str], bool] = False) -> IngestReport:
+    def ingest(
+        self, dataset: StrPath | None = None, *, yes: bool | Callable[[str], bool] = False, quiet: bool = True
+    ) -> IngestReport:
         """Read the dataset again: new rows become new chunks, known ones get their new columns and subset.
 
         Images without a row are removed: they leave the views, loading and later fits, what was made of them is kept,
@@ -111,6 +113,7 @@ class FeatureStore(Reading, Upkeep):
         Args:
             dataset: another CSV than the one in the recipe.
             yes: agree to the removal of more than a tenth of the images; a function is asked.
+            quiet: do not say that a sign of life of another machine is waited for.
 
         Raises:
             ConfirmationNeeded: more than a tenth of the images have no row, and ``yes`` was not given.
@@ -121,7 +124,7 @@ class FeatureStore(Reading, Upkeep):
         from featurestore.intake import look_for_new, observe, record
 
         warnings, observed = list[str](), None
-        with self._changing("ingest", Silent()) as context:
+        with self._changing("ingest", reporter(quiet=quiet)) as context:
             settings = context.settings
             path = located(dataset, "the dataset") if dataset is not None else context.dataset
             if path is None:
@@ -159,7 +162,7 @@ class FeatureStore(Reading, Upkeep):
         """
         from featurestore.import_npz import import_npz
 
-        with self._changing("import-npz", Silent() if quiet else Terminal()) as context:
+        with self._changing("import-npz", reporter(quiet=quiet)) as context:
             return import_npz(context, located(folder, "the folder of npz files"))
 
     def run(
@@ -210,8 +213,8 @@ class FeatureStore(Reading, Upkeep):
             confirm=_confirming(yes),
         )
         if ingest:
-            self.ingest(yes=yes)
-        with self._changing("run", Silent() if quiet else Terminal()) as context:
+            self.ingest(yes=yes, quiet=quiet)
+        with self._changing("run", reporter(quiet=quiet)) as context:
             self._check_chunks(context, options.stages, options.chunks)
             if check_images:
                 options = replace(options, replaced=replaced_images(context))

@@ -11,7 +11,7 @@ from featurestore.errors import Incompatible
 from featurestore.lock import exclusive
 from featurestore.opened import OpenStore
 from featurestore.paths import StrPath
-from featurestore.progress import Silent, Terminal
+from featurestore.progress import Silent, reporter
 
 if TYPE_CHECKING:
     from featurestore.merge import MergeReport
@@ -38,11 +38,11 @@ class Upkeep(OpenStore):
 
         if repair:
             self._refuse_untrusted("verify --repair")
-        context = self._context(Silent() if quiet else Terminal())
+        context = self._context(reporter(quiet=quiet))
         with ExitStack() as stack:
             # What a run is about to record would look like an orphan.
             if repair or self._vetted is None:
-                stack.enter_context(exclusive(context.root, "verify", optional=not repair))
+                stack.enter_context(exclusive(context.root, "verify", optional=not repair, say=context.reporter.say))
             report = verify(context, deep=deep)
             if repair and report.problems:
                 from featurestore.repair import repair as mend
@@ -51,11 +51,14 @@ class Upkeep(OpenStore):
         told = [Problem("untrusted", self.path.name, line, "ask for the store without it") for line in self.left_out]
         return replace(report, problems=[*told, *report.problems])
 
-    def rebuild(self) -> RebuildReport:
+    def rebuild(self, *, quiet: bool = True) -> RebuildReport:
         """Make a lost or damaged catalog anew from ``dataset/``, ``partitions/`` and ``models/``.
 
         Every file is read and has to hold what it promises; one that does not is left out and reported. Runs are taken
         from the old catalog where that can be read.
+
+        Args:
+            quiet: do not say that a sign of life of another machine is waited for.
 
         Raises:
             CorruptFile: a dataset file is gone or damaged.
@@ -64,14 +67,18 @@ class Upkeep(OpenStore):
         from featurestore.rebuild import rebuild
 
         self._refuse_untrusted("rebuild")
-        context = self._context(Silent())
-        with exclusive(context.root, "rebuild"):
+        context = self._context(reporter(quiet=quiet))
+        with exclusive(context.root, "rebuild", say=context.reporter.say):
             return rebuild(context)
 
-    def merge(self, *others: StrPath) -> list[MergeReport]:
+    def merge(self, *others: StrPath, quiet: bool = True) -> list[MergeReport]:
         """Take over the partitions and models of stores of the same dataset and recipe, made on other machines.
 
         Every file is checked before anything is taken from its store; what is here already is left as it is.
+
+        Args:
+            others: the stores' folders.
+            quiet: do not say that a sign of life of another machine is waited for.
 
         Raises:
             Incompatible: another dataset, another recipe, or a model that was fitted on its own; the message says how.
@@ -85,10 +92,10 @@ class Upkeep(OpenStore):
         for other in opened:
             if other.path == self.path:
                 raise Incompatible(f"{other.path} is the very store to merge into; name another one")
-        with self._changing("merge", Silent()) as context:
+        with self._changing("merge", reporter(quiet=quiet)) as context:
             return [merge(context, other._context(Silent())) for other in opened]
 
-    def prune(self, keep: str | Sequence[str] = (), *, dry_run: bool = False) -> PruneReport:
+    def prune(self, keep: str | Sequence[str] = (), *, dry_run: bool = False, quiet: bool = True) -> PruneReport:
         """Delete old variants, files without a record and, on request, what the partitions to keep were made from.
 
         An old variant goes chunk by chunk, where the current recipe has made something in its place. What is upstream
@@ -97,6 +104,7 @@ class Upkeep(OpenStore):
         Args:
             keep: stages whose partitions are enough, like ``"quantize"``; none prunes nothing of the current recipe.
             dry_run: change nothing, and say what would be freed and what it would cost to have it back.
+            quiet: do not say that a sign of life of another machine is waited for.
 
         Raises:
             ConfigError: ``keep`` names something that has no partitions.
@@ -105,10 +113,10 @@ class Upkeep(OpenStore):
         from featurestore.prune import prune
 
         names = [keep] if isinstance(keep, str) else list(keep)
-        context = self._context(Silent())
+        context = self._context(reporter(quiet=quiet))
         if dry_run:
             return prune(context, keep=names, dry_run=True)
         self._refuse_untrusted("prune")
-        with exclusive(context.root, "prune"):
+        with exclusive(context.root, "prune", say=context.reporter.say):
             context.catalog.migrate()
             return prune(context, keep=names, dry_run=False)

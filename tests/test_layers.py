@@ -30,8 +30,8 @@ LAYERS = [
     "blockfile",
     "stages",
     "extractors engines catalog",
-    "tables partition partition_writer models index storage manifest lock config dataset imagefile samples progress "
-    "memory npz unpickle damage decoding decoder diagnosis whereabouts",
+    "tables partition partition_writer models index storage manifest lock lease config dataset imagefile samples "
+    "progress memory npz unpickle damage decoding decoder diagnosis whereabouts",
     "paths scratch access offspring",
     "errors at_exit interrupt instance blas _version",
 ]

@@ -1,0 +1,188 @@
+"""What the holder of a store signs, and how others see that it lives.
+
+Whether a store is held is decided by taking its lock. Machines may share a folder and not its locks. Between them the
+signature decides, ``run.lock.json``: a thread of the holder raises a number in it every other second. A process that
+watches the number goes by its own clock alone. The signature has a token, and a process that takes over writes another,
+so that a holder that was taken for dead finds out before it changes anything.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+
+from featurestore.access import ABSENT, readable
+from featurestore.errors import StoreBusy, UnreadableFile
+from featurestore.interrupt import SIGNALS
+from featurestore.storage import Root
+
+HOLDER = "run.lock.json"
+LONGEST = 1000  # bytes of it that are read
+BEAT_SECONDS = 2.0
+STALE_SECONDS = 60.0  # without a beat, by the clock of the process that watches; it may take over then
+LOOK_SECONDS = 5.0  # a process that only asks does not watch longer
+POLL_SECONDS = 0.25
+
+
+@dataclass(frozen=True)
+class Signature:
+    """Who holds a store."""
+
+    verb: str
+    pid: int
+    host: str
+    since: str
+    boot: str = ""  # of the kernel; empty in signatures of earlier versions, which have no token and no beat either
+    token: str = ""
+    beat: int = 0
+
+    def __str__(self) -> str:
+        """Return it as people read it."""
+        return f"featurestore {self.verb} (pid {self.pid} on {self.host}, since {self.since})"
+
+    @property
+    def is_of_this_machine(self) -> bool:
+        """Whether the lock itself tells if the holder lives."""
+        return self.boot == boot_id() if self.boot and boot_id() else self.host == socket.gethostname()
+
+    def encode(self) -> bytes:
+        """Return it as JSON, of the same length for every beat."""
+        values = asdict(self)
+        beat = values.pop("beat")
+        return f'{json.dumps(values)[:-1]}, "beat": {beat:12d}}}'.encode()
+
+
+def decode(data: bytes) -> Signature | None:
+    """Return the signature that was read, None if it is none."""
+    try:
+        content = json.loads(data)
+        found = Signature(**{name: content[name] for name in Signature.__annotations__ if name in content})
+        # 0 and less would name groups of processes
+        return found if type(found.pid) is int and 0 < found.pid < 2**31 else None
+    except (ValueError, TypeError, RecursionError):
+        return None
+
+
+def read_signature(root: Root) -> Signature | None:
+    """Return who has signed the store, None if that is no one or can't be understood.
+
+    Raises:
+        UnreadableFile: there is no telling.
+    """
+    path = root.local(HOLDER)
+    try:
+        with readable(path), path.open("rb") as file:
+            return decode(file.read(LONGEST))
+    except ABSENT:
+        return None
+
+
+def seen_signature(root: Root) -> Signature | None:
+    """Return who has signed the store, as far as that can be read."""
+    try:
+        return read_signature(root)
+    except UnreadableFile:
+        return None
+
+
+def watch(root: Root, found: Signature, *, seconds: float) -> Signature | None:
+    """Watch a signature for so long, or until there is another, which is a sign of life, or none; return the last."""
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        time.sleep(min(POLL_SECONDS, left))
+        now = read_signature(root)
+        if now != found:
+            return now
+    return found
+
+
+@cache
+def boot_id() -> str:
+    """Return what tells this machine, since it was started, from all others; empty where the system has no such id."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+@dataclass
+class Lease:
+    """A holder's own signature, kept alive."""
+
+    root: Root
+    verb: str
+    _token: str = field(default_factory=lambda: uuid.uuid4().hex[:16])
+    _over: threading.Event = field(default_factory=threading.Event)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Sign the store, and let nothing of it be changed through ``root`` once another process has signed.
+
+        Raises:
+            StoreBusy: from whatever changes the store then.
+        """
+        since = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        mine = Signature(self.verb, os.getpid(), socket.gethostname(), since, boot_id(), self._token)
+        thread = threading.Thread(target=self._beat, args=(mine,), name="featurestore-lease", daemon=True)
+        try:
+            with self.root.publishing(HOLDER) as temporary:
+                temporary.write_bytes(mine.encode())
+            self.root.guard = self.check
+            with readable(self.root.local(HOLDER)):  # what keeps a thread from being started is no fault of the store
+                thread.start()
+            yield
+        finally:
+            self._over.set()
+            self.root.guard = None
+            if thread.ident is not None:
+                thread.join(BEAT_SECONDS)  # a file system that hangs holds up nothing else
+            if self._is_ours(seen_signature(self.root)):
+                self.root.remove(HOLDER)
+
+    def check(self) -> None:
+        """Make sure that no other process has taken over.
+
+        Raises:
+            StoreBusy: one has.
+            UnreadableFile: there is no telling.
+        """
+        found = read_signature(self.root)
+        if not self._is_ours(found):
+            who = f"taken over by {found}" if found else f"let go of: {HOLDER} is gone"
+            raise StoreBusy(
+                f"{self.root.path} was {who}, since this {self.verb} gave no sign of life for a while; it records "
+                "nothing more. Run it again when no other process is at work on the store"
+            )
+
+    def _is_ours(self, found: Signature | None) -> bool:
+        return found is not None and found.token == self._token
+
+    def _beat(self, mine: Signature) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # they are the main thread's
+        beat = 0
+        while not self._over.wait(BEAT_SECONDS):
+            beat += 1
+            try:
+                self._write(Signature(**{**asdict(mine), "beat": beat}))
+            except OSError:  # it may go well the next time, and a process that watches is patient
+                continue
+
+    def _write(self, mine: Signature) -> None:
+        """Write the next beat, into the very file that was found to be ours: one that replaced it is left alone."""
+        descriptor = os.open(self.root.local(HOLDER), os.O_RDWR)
+        try:
+            if self._is_ours(decode(os.pread(descriptor, LONGEST, 0))):
+                os.pwrite(descriptor, mine.encode(), 0)
+        finally:
+            os.close(descriptor)
