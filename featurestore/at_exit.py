@@ -8,6 +8,8 @@ import sys
 import typing
 from typing import NoReturn
 
+from featurestore.streams import lost
+
 
 def leave(code: int) -> NoReturn:
     """End the process, with all that was registered for its end, but without taking the interpreter apart.
@@ -15,6 +17,8 @@ def leave(code: int) -> NoReturn:
     That would take a tenth of a second, more than all queries of ``status`` together. Mypy ends in the same way.
     """
     atexit._run_exitfuncs()
+    if not code and (reason := lost()):
+        print(f"warning: the work is done, and its report could not be printed: {reason}", file=sys.stderr)
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from featurestore._version import __version__
+from featurestore.access import reason_unreadable
 from featurestore.cli_ask import VERBS as ASK
 from featurestore.cli_exchange import VERBS as EXCHANGE
-from featurestore.cli_shared import STORE, UNTRUSTED, as_json, open_store, stoppable
+from featurestore.cli_shared import STORE, UNTRUSTED, answer, as_json, open_store, stoppable
 from featurestore.cli_upkeep import VERBS as UPKEEP
 from featurestore.errors import FeatureStoreError
 from featurestore.interrupt import Interrupt, interruptible
+from featurestore.paths import shown
 
 if TYPE_CHECKING:
     from featurestore.store import FeatureStore
@@ -125,7 +127,7 @@ def _say_what_would_be_done(store: FeatureStore, stages: tuple[str, ...], option
     from featurestore.text import plan_text
 
     asked = {name: options[name] for name in ("chunks", "retry_failed", "check_images")}
-    click.echo(plan_text(store.plan(*stages, **asked)))
+    answer(plan_text(store.plan(*stages, **asked)))
 
 
 def _run(store: FeatureStore, stages: tuple[str, ...], options: dict[str, Any]) -> None:
@@ -145,11 +147,11 @@ def status(store: Path, json_wanted: bool, untrusted: bool) -> None:
     """Show each stage: chunks done, images by status, and what is missing and why."""
     found = open_store(store, untrusted=untrusted).status()
     if json_wanted:
-        click.echo(as_json(found.as_dict()))
+        answer(as_json(found.as_dict()))
     else:
         from featurestore.text import status_text
 
-        click.echo(status_text(found))
+        answer(status_text(found))
 
 
 @cli.command(short_help="Run the whole job on sample images.")
@@ -178,17 +180,26 @@ def _exit_code(interrupt: Interrupt) -> int:
         error.show()
         return error.exit_code
     except FeatureStoreError as error:
-        click.echo(f"error: {' '.join(str(error).split())}", err=True)
+        click.echo(f"error: {_one_line(' '.join(str(error).split()))}", err=True)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        return interrupt.exit_code
-    except RuntimeError:  # what DuckDB makes of an interrupt in the middle of a query
-        if interrupt.signal is None:
-            raise
         return interrupt.exit_code
     except BrokenPipeError:  # the reader of the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that flushing it at exit can't fail
         return 0
+    except Exception as error:
+        if interrupt.signal is not None and isinstance(error, RuntimeError):
+            return interrupt.exit_code  # what DuckDB makes of an interrupt in the middle of a query
+        reason = reason_unreadable(error)
+        if reason is None:
+            raise
+        about = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
+        click.echo(f"error: {_one_line(f'{about}{reason}')}; see to that, then run the same command again", err=True)
+        return 1
+
+
+def _one_line(text: str) -> str:
+    return " ".join(shown(text).split())
 
 
 def _agreed(yes: bool) -> bool | Callable[[str], bool]:

@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from featurestore.cli_shared import STORE, UNTRUSTED, as_json, open_store
+from featurestore.cli_shared import STORE, UNTRUSTED, answer, as_json, open_store
+from featurestore.streams import must_arrive
 
 SHOWN = 1000  # rows of a table on the screen
 ENDINGS = (".csv", ".json", ".parquet", ".arrow")
@@ -38,31 +39,31 @@ def sql(store: Path, query: str, form: str | None, output: Path | None, untruste
 
     if form and output:
         raise click.UsageError(f"--{form} is for the screen, and --output takes the form from the file's ending")
-    with open_store(store, untrusted=untrusted).answer(query) as answer:
+    with open_store(store, untrusted=untrusted).answer(query) as found:
         if output is not None:
-            n = answers.write(answer, output)
+            n = answers.write(found, output)
             click.echo(f"{output}: {n:,} row{'' if n == 1 else 's'}")
         elif form is not None:
-            with click.open_file("-", "wb") as stdout:
-                answers.FORMATS[f".{form}"](answer, stdout)
+            with must_arrive(), click.open_file("-", "wb") as stdout:
+                answers.FORMATS[f".{form}"](found, stdout)
         else:
-            _show(answer)
+            _show(found)
 
 
-def _show(answer: Any) -> None:
+def _show(found: Any) -> None:
     from featurestore.text import explain_text, table_text
 
     rows: list[tuple[Any, ...]] = []
     n = 0
-    for batch in answer.batches:
+    for batch in found.batches:
         n += len(batch)
         some = batch.slice(0, max(SHOWN - len(rows), 0))
         rows += zip(*(column.to_pylist() for column in some.columns), strict=True)
-    names = answer.schema.names
+    names = found.schema.names
     if names == ["explain_key", "explain_value"]:
-        click.echo(explain_text(rows))
+        answer(explain_text(rows))
         return
-    click.echo(table_text(names, rows, n_rows=n))
+    answer(table_text(names, rows, n_rows=n))
     if n > len(rows):
         click.echo(f"only the first {SHOWN:,} rows are shown; --csv, --json and --output give all", err=True)
 
@@ -76,11 +77,11 @@ def info(store: Path, filename: str, json_wanted: bool, untrusted: bool) -> None
     """Show everything about one image: its row of the CSV, what each stage made of it, the models it trained."""
     found = open_store(store, untrusted=untrusted).info(filename)
     if json_wanted:
-        click.echo(as_json(found.as_dict()))
+        answer(as_json(found.as_dict()))
     else:
         from featurestore.text import info_text
 
-        click.echo(info_text(found))
+        answer(info_text(found))
 
 
 VERBS = (sql, info)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from featurestore.streams import must_arrive
+
 if TYPE_CHECKING:
     from featurestore.store import FeatureStore
 
@@ -26,6 +28,12 @@ def stoppable(what_next: str) -> Iterator[None]:
     except KeyboardInterrupt:
         click.echo(f"stopped; {what_next}", err=True)
         raise
+
+
+def answer(text: str) -> None:
+    """Print what a verb was asked for, which has to arrive."""
+    with must_arrive():
+        click.echo(text)
 
 
 def open_store(path: Path, *, untrusted: bool = False) -> FeatureStore:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from featurestore.cli_shared import STORE, UNTRUSTED, as_json, open_store, stoppable
+from featurestore.cli_shared import STORE, UNTRUSTED, answer, as_json, open_store, stoppable
 
 
 @click.command(short_help="Compare files, catalog and images.")
@@ -22,7 +22,7 @@ def verify(store: Path, deep: bool, repair: bool, json_wanted: bool, untrusted: 
     with stoppable("whatever was repaired stays repaired"):
         opened = open_store(store, untrusted=untrusted)
         report = opened.verify(deep=deep, repair=repair, quiet=json_wanted)
-    click.echo(as_json(report.as_dict()) if json_wanted else verify_text(report))
+    answer(as_json(report.as_dict()) if json_wanted else verify_text(report))
     if not report.ok:
         click.get_current_context().exit(1)
 
@@ -61,7 +61,7 @@ def prune(store: Path, keep: tuple[str, ...], dry_run: bool) -> None:
 
     with stoppable("whatever was pruned is recorded. To go on, prune again"):
         report = open_store(store).prune(keep, dry_run=dry_run, quiet=False)
-    click.echo(prune_text(report, dry_run=dry_run))
+    (answer if dry_run else click.echo)(prune_text(report, dry_run=dry_run))
 
 
 VERBS = (verify, rebuild, merge, prune)

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
@@ -87,7 +87,8 @@ class Interrupt:
 
     @staticmethod
     def _leave(number: int) -> NoReturn:
-        os.write(2, b"stopped at once; whatever was finished is kept\n")
+        with suppress(OSError):  # stderr is closed
+            os.write(2, b"stopped at once; whatever was finished is kept\n")
         os._exit(128 + number)
 
 

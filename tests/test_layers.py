@@ -33,7 +33,7 @@ LAYERS = [
     "tables partition partition_writer models index storage manifest lock lease config dataset imagefile samples "
     "progress memory npz unpickle damage decoding decoder diagnosis whereabouts",
     "paths scratch access offspring",
-    "errors at_exit interrupt instance blas _version",
+    "errors at_exit streams interrupt instance blas _version",
 ]
 
 # What a stage or an extractor sees are arrays and tables, so that it runs the same in a unit test and on a cluster.

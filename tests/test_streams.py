@@ -1,0 +1,154 @@
+"""Standard streams that are closed, full, broken or of few characters: the work is done, and the exit code is right."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from featurestore import FeatureStore
+from tests.small import configure, copy, make_small, small_store
+
+FULL = Path("/dev/full")
+ROOT = Path(__file__).parent.parent
+needs_full = pytest.mark.skipif(not FULL.exists(), reason="there is no /dev/full")
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    """A finished store of three images."""
+    folder = tmp_path_factory.mktemp("tiny")
+    make_small(folder / "images", n=3)
+    recipe: dict[str, dict[str, Any]] = {"fit_pca": {"n_components": 4}, "project": {"top": 20}}
+    store = small_store(folder / "store", folder / "images", recipe=recipe)
+    store.run(workers=0)
+    return store
+
+
+def typed(redirection: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Type a command into a shell, with a redirection after it."""
+    command = [sys.executable, "-m", "featurestore", *map(str, arguments)]
+    script = f'exec "$@" {redirection}'
+    return subprocess.run(
+        ["/bin/sh", "-c", script, "sh", *command],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment},
+    )
+
+
+def with_work_to_do(store: FeatureStore, path: Path) -> FeatureStore:
+    made = copy(store, path)
+    configure(made, "fit_scale", margin=0.5)
+    return made
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_run_is_done_whatever_is_closed(tiny: FeatureStore, tmp_path: Path, closed: str) -> None:
+    store = with_work_to_do(tiny, tmp_path / "s")
+    workers = 2 if closed == "2>&-" else 0
+    ended = typed(closed, "run", store.path, "--workers", workers)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert store.run(workers=0) == []
+    assert store.verify().ok
+
+
+@needs_full
+@pytest.mark.parametrize("verb", [["run", "--workers", "0"], ["prune"], ["rebuild"], ["ingest"]])
+def test_work_whose_report_is_lost_is_done_and_says_so(tiny: FeatureStore, tmp_path: Path, verb: list[str]) -> None:
+    store = with_work_to_do(tiny, tmp_path / "s")
+    ended = typed("> /dev/full", verb[0], store.path, *verb[1:])
+    said = "warning: the work is done, and its report could not be printed: No space left on device\n"
+    assert (ended.returncode, ended.stderr) == (0, said)
+    assert bool(store.run(workers=0)) == (verb[0] != "run")
+
+
+ASKING = {
+    "status": ["status"],
+    "info": ["info", "000.png"],
+    "verify": ["verify"],
+    "dry run": ["run", "--dry-run"],
+    "table": ["sql", "FROM images"],
+    "csv": ["sql", "FROM range(100000)", "--csv"],
+    "json": ["sql", "FROM images", "--json"],
+}
+
+
+@pytest.mark.parametrize("verb", ASKING)
+@pytest.mark.parametrize(
+    ("where", "says"), [("> /dev/full", "No space left on device"), (">&-", "stdout is closed, so the answer can't be")]
+)
+def test_an_answer_that_can_not_be_printed_is_an_error(
+    tiny: FeatureStore, verb: str, where: str, says: str, tmp_path: Path
+) -> None:
+    if "full" in where and not FULL.exists():
+        pytest.skip("there is no /dev/full")
+    name, *rest = ASKING[verb]
+    ended = typed(where, name, tiny.path, *rest)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("error: ")
+    assert says in ended.stderr
+    assert ended.stderr.count("\n") == 1
+
+
+def test_the_exit_code_is_right_where_no_error_can_be_said(tiny: FeatureStore, tmp_path: Path) -> None:
+    for closed in ("2>&-", "2>/dev/full" if FULL.exists() else "2>&-"):
+        assert typed(closed, "status", tmp_path / "none").returncode == 1
+        assert typed(closed, "status").returncode == 2
+        assert typed(closed, "status", tiny.path).returncode == 0
+
+
+def test_a_run_goes_on_when_its_reader_has_seen_enough(tiny: FeatureStore, tmp_path: Path) -> None:
+    store = with_work_to_do(tiny, tmp_path / "s")
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "featurestore", "run", str(store.path), "--workers", "0"]
+    ended = subprocess.run(command, cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert store.run(workers=0) == []
+
+
+@pytest.mark.parametrize(("encoding", "shown"), [("ascii", None), ("latin-1", r"\u674e"), ("cp1252", r"\u674e")])
+def test_what_a_terminal_has_no_character_for_is_escaped(
+    tiny: FeatureStore, tmp_path: Path, encoding: str, shown: str | None
+) -> None:
+    (tmp_path / "李").mkdir()
+    store = with_work_to_do(tiny, tmp_path / "李" / "s")
+
+    def type_in(*arguments: object) -> tuple[int, str, str]:
+        ended = typed("", *arguments, PYTHONIOENCODING=encoding)
+        return ended.returncode, ended.stdout, ended.stderr
+
+    expected = "李" if shown is None else shown  # click prints UTF-8 where Python takes the terminal for one of ASCII
+    code, out, err = type_in("status", store.path)
+    assert (code, expected in out, err) == (0, True, "")
+    code, out, err = type_in("sql", store.path, "SELECT chr(26446) AS name")
+    assert (code, expected in out, err) == (0, True, "")
+    code, out, err = type_in("run", store.path, "--workers", "0")
+    assert (code, err) == (0, "")
+    code, out, err = type_in("init", tmp_path / "李" / "n", "--images", tiny.path.parent / "images")
+    assert (code, expected in out, (tmp_path / "李" / "n").is_dir()) == (0, True, True)
+    code, out, err = type_in("status", tmp_path / "李")
+    assert (code, out, err.count("\n")) == (1, "", 1)
+
+
+def test_files_that_are_opened_do_not_become_a_closed_stream(tiny: FeatureStore) -> None:
+    code = """
+import os
+for number in range(3):
+    os.close(number)
+from featurestore import streams
+streams.prepare()
+import sys
+print("lost")
+opened = [os.open(os.devnull, os.O_RDONLY) for _ in range(3)]
+os._exit(0 if min(opened) > 2 and sys.stdin.read() == "" and all(map(os.get_inheritable, range(3))) else 1)
+"""
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
