@@ -1,7 +1,8 @@
 """Answers as files and as text: CSV, JSON, Parquet and Arrow, a batch at a time.
 
 What CSV and JSON have no word for: a BLOB is base64; in CSV, lists and structs are JSON; NULL is nothing in CSV and
-null in JSON, as are NaN and infinity; times and intervals are ISO 8601, UTC where they have no zone.
+null in JSON; NaN, infinity and a decimal that no float is are text in JSON; times and intervals are ISO 8601, UTC
+where they have no zone.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def _csv_array(column: pa.Array, kind: pa.DataType) -> pa.Array:
 
 def _as_text(value: Any) -> str:
     if isinstance(value, decimal.Decimal):
-        return str(value)
+        return f"{value:f}"
     plain = as_json_value(value)
     return plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
 
@@ -83,18 +84,27 @@ def as_json_value(value: Any) -> Any:
     if isinstance(value, bytes):
         return base64.b64encode(value).decode("ascii")
     if isinstance(value, float):
-        return value if math.isfinite(value) else None
+        return value if math.isfinite(value) else str(value)
     if isinstance(value, decimal.Decimal):
-        return int(value) if value == value.to_integral_value() else float(value)
+        return _as_number(value)
     if isinstance(value, dict):
-        return {str(name): as_json_value(item) for name, item in value.items()}
+        return {_as_text(name): as_json_value(item) for name, item in value.items()}
     if isinstance(value, pa.MonthDayNano):
-        return f"P{value.months}M{value.days}DT{value.nanoseconds / 1e9:g}S"
+        seconds = decimal.Decimal(value.nanoseconds).scaleb(-9).normalize()
+        return f"P{value.months}M{value.days}DT{seconds:f}S"
     if isinstance(value, (list, tuple)):
         return [as_json_value(item) for item in value]
     if isinstance(value, (datetime.date, datetime.time)):  # a datetime is a date
         return value.isoformat()
     return value if value is None or isinstance(value, (bool, int, str)) else str(value)
+
+
+def _as_number(value: decimal.Decimal) -> int | float | str:
+    """Return a number that is this one to the digit, or its text: readers of JSON make floats of numbers."""
+    if value == value.to_integral_value():
+        return int(value)
+    near = float(value)
+    return near if decimal.Decimal(repr(near)) == value else f"{value:f}"
 
 
 def write_parquet(answer: Answer, file: IO[bytes]) -> None:

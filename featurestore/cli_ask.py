@@ -39,7 +39,7 @@ def sql(store: Path, query: str, form: str | None, output: Path | None, untruste
 
     if form and output:
         raise click.UsageError(f"--{form} is for the screen, and --output takes the form from the file's ending")
-    with open_store(store, untrusted=untrusted).answer(query) as found:
+    with open_store(store, untrusted=untrusted).answer(query, as_text=not (form or output)) as found:
         if output is not None:
             n = answers.write(found, output)
             click.echo(f"{output}: {n:,} row{'' if n == 1 else 's'}")
@@ -63,7 +63,7 @@ def _show(found: Any) -> None:
     if names == ["explain_key", "explain_value"]:
         answer(explain_text(rows))
         return
-    answer(table_text(names, rows, n_rows=n))
+    answer(table_text(names, rows, n_rows=n, numbers=found.numbers))
     if n > len(rows):
         click.echo(f"only the first {SHOWN:,} rows are shown; --csv, --json and --output give all", err=True)
 

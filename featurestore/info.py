@@ -9,8 +9,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from featurestore.answers import as_json_value
 from featurestore.catalog import arrow
 from featurestore.context import Context
+from featurestore.exact import exact
+from featurestore.instance import raw
 from featurestore.plan import Step, chunk_states, resolve, why_missing
 from featurestore.selection import PENDING, partition_of
 from featurestore.stages import ChunkStage
@@ -50,7 +53,8 @@ class ImageInfo:
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain values, for JSON."""
-        return dataclasses.asdict(self)
+        dataset = {name: as_json_value(value) for name, value in self.dataset.items()}
+        return {**dataclasses.asdict(self), "dataset": dataset}
 
 
 def info(context: Context, image_id: int) -> ImageInfo:
@@ -58,7 +62,8 @@ def info(context: Context, image_id: int) -> ImageInfo:
     key = {"id": image_id}
     with context.catalog.reading() as connection:
         image = arrow(connection, "SELECT * FROM images WHERE image_id = $id", key).to_pylist()[0]
-        columns = arrow(connection, "SELECT * FROM dataset_columns WHERE image_id = $id", key).to_pylist()
+        found = raw(connection).sql("SELECT * FROM dataset_columns WHERE image_id = $id", params=key)
+        columns = exact(found).to_arrow_table().to_pylist()
         steps = [step for step in resolve(connection, context.flow) if isinstance(step.stage, ChunkStage)]
         made = arrow(connection, MADE, key).to_pylist()
         trained = arrow(connection, TRAINED, key).to_pylist()

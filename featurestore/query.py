@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from featurestore.context import Context
 from featurestore.errors import MissingDependency, QueryError
+from featurestore.exact import NUMBERS, WIDE, exact, texts
 from featurestore.interrupt import ready_thread
 from featurestore.memory import free_memory
 from featurestore.progress import human_bytes
@@ -28,8 +30,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 ROWS = 100_000  # in a batch of an answer
+EXACT_FLOATS = 2**53  # up to here every whole number is a float
 WIDE_ROWS = 256  # if a row may hold a whole image
-HUGEINT = pa.decimal128(38, 0)  # what the sum of whole numbers is in DuckDB, and nobody can calculate with
 QUESTIONS = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN, duckdb.StatementType.MULTI)  # MULTI: PIVOT
 LIST_VIEWS = re.compile(r"\s*(show\s+(all\s+)?(tables|views)|describe)\s*;?\s*", re.IGNORECASE)
 VIEW_LIST = """
@@ -55,7 +57,12 @@ class QueryResult:
 
     def df(self) -> pd.DataFrame:
         """Return the answer as a pandas data frame."""
+        import pandas as pd
+
         frame: pd.DataFrame = self.table.to_pandas()
+        for name in self.columns:
+            if _loses_whole_numbers(self.table[name]):
+                frame[name] = pd.Series(self.table[name].to_pylist(), dtype=object)
         return frame
 
     def pl(self) -> Any:
@@ -68,7 +75,12 @@ class QueryResult:
             import polars
         except ImportError as error:
             raise MissingDependency("polars is not installed; pip install 'featurestore[polars]'") from error
-        return polars.from_arrow(self.table)
+        try:
+            return polars.from_arrow(self.table)
+        except Exception as error:
+            if not type(error).__module__.startswith("polars"):
+                raise
+            raise QueryError(f"polars can't hold a column of the answer ({error}); CAST it to VARCHAR") from error
 
     def fetchall(self) -> list[tuple[Any, ...]]:
         """Return the answer as a list of tuples."""
@@ -82,6 +94,7 @@ class Answer:
 
     schema: pa.Schema
     batches: Iterator[pa.RecordBatch]
+    numbers: tuple[bool, ...] = ()  # which columns are of numbers, in an answer that was asked for as text
 
 
 def sql(context: Context, query: str) -> QueryResult:
@@ -104,8 +117,13 @@ def sql(context: Context, query: str) -> QueryResult:
 
 
 @contextmanager
-def answering(context: Context, query: str) -> Iterator[Answer]:
+def answering(context: Context, query: str, *, as_text: bool = False) -> Iterator[Answer]:
     """Begin to answer a question; the batches can be had as long as the context is open.
+
+    Args:
+        context: of the store.
+        query: the question.
+        as_text: have DuckDB's text of every value but of BLOBs, to be shown.
 
     Raises:
         QueryError: it is not a question, or DuckDB refused it.
@@ -118,9 +136,9 @@ def answering(context: Context, query: str) -> Iterator[Answer]:
         def run(work: Callable[[], T]) -> T:
             return _result(thread.submit(work))
 
-        reader = run(lambda: _reader(connection, query))
+        reader, numbers = run(lambda: _reader(connection, query, as_text))
         schema = tidy_schema(reader.schema)
-        yield Answer(schema, _batches(reader, schema, run))
+        yield Answer(schema, _batches(reader, schema, run), numbers)
 
 
 @contextmanager
@@ -160,28 +178,37 @@ def _result(future: Future[T]) -> T:
         raise QueryError(explain(error)) from error
 
 
-def _reader(connection: duckdb.DuckDBPyConnection, query: str) -> pa.RecordBatchReader:
-    relation = connection.sql(query)
-    wide = any(kind.id in ("blob", "list", "struct", "map", "union") for kind in relation.types)
-    return relation.to_arrow_reader(WIDE_ROWS if wide else ROWS)
+def _reader(
+    connection: duckdb.DuckDBPyConnection, query: str, as_text: bool
+) -> tuple[pa.RecordBatchReader, tuple[bool, ...]]:
+    asked = connection.sql(query)
+    relation = texts(asked) if as_text else exact(asked, keep_in=connection)
+    wide = any(kind.id in WIDE for kind in asked.types)
+    return relation.to_arrow_reader(WIDE_ROWS if wide else ROWS), tuple(kind.id in NUMBERS for kind in asked.types)
 
 
 def _batches(
     reader: pa.RecordBatchReader, schema: pa.Schema, run: Callable[[Callable[[], Any]], Any]
 ) -> Iterator[pa.RecordBatch]:
     while (batch := run(lambda: next(reader, None))) is not None:
-        try:
-            arrays = [column.cast(field.type) for column, field in zip(batch.columns, schema, strict=True)]
-        except pa.ArrowInvalid as error:
-            raise QueryError(
-                f"a whole number of the answer is too large for 64 bits ({error}); CAST it to DOUBLE or VARCHAR"
-            ) from error
+        arrays = [column.cast(field.type) for column, field in zip(batch.columns, schema, strict=True)]
         yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _loses_whole_numbers(column: pa.ChunkedArray) -> bool:
+    """Return whether pandas would make floats of whole numbers beside NULL, and of one that no float is."""
+    kind = column.type
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return any(_loses_whole_numbers(pa.chunked_array([part.flatten()])) for part in column.chunks)
+    if not pa.types.is_integer(kind) or kind.bit_width < 64 or not column.null_count:
+        return False
+    found = pc.min_max(column)
+    return any(value is not None and abs(value) > EXACT_FLOATS for value in found.as_py().values())
 
 
 def tidy_schema(schema: pa.Schema) -> pa.Schema:
     """Return plain types, and names of which none comes twice."""
-    plain = {HUGEINT: pa.int64(), pa.large_string(): pa.string()}
+    plain = {pa.large_string(): pa.string()}
     names: list[str] = []
     for name in schema.names:
         free, n = name, 0

@@ -47,8 +47,10 @@ class Reading(OpenStore):
         return sql(self._context(Silent()), query)
 
     @contextmanager
-    def answer(self, query: str) -> Iterator[Answer]:
+    def answer(self, query: str, *, as_text: bool = False) -> Iterator[Answer]:
         """Answer a question batch by batch, for answers that are larger than memory.
+
+        ``as_text`` gives DuckDB's text of every value but of BLOBs, to be shown.
 
         Example::
 
@@ -61,7 +63,7 @@ class Reading(OpenStore):
         """
         from featurestore.query import answering
 
-        with answering(self._context(Silent()), query) as answer:
+        with answering(self._context(Silent()), query, as_text=as_text) as answer:
             yield answer
 
     def load(

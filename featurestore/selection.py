@@ -25,6 +25,7 @@ from featurestore.access import status_of
 from featurestore.catalog import arrow
 from featurestore.context import Context
 from featurestore.errors import CorruptFile, NotReady, QueryError, StoreBusy
+from featurestore.exact import exact
 from featurestore.partition import Layout, PartitionFile, Row
 from featurestore.plan import Step, chunk_list, chunk_states, resolve, why_missing
 from featurestore.query import asking, explain, tidy_schema
@@ -138,7 +139,8 @@ def _choose(context: Context, where: str | None, columns: Sequence[str]) -> tupl
         wanted = list(dict.fromkeys(["image_id", "chunk_id", "filename", *asked]))
         try:
             chosen = view if where is None else view.filter(where)
-            table = chosen.project(", ".join(map(identifier, wanted))).order("image_id").to_arrow_table()
+            found = chosen.project(", ".join(map(identifier, wanted)))
+            table = exact(found).order("image_id").to_arrow_table()
         except duckdb.Error as error:
             raise QueryError(f"where {where!r} can't be evaluated: {explain(error)}") from error
         return table.rename_columns(wanted).cast(tidy_schema(table.schema)).combine_chunks(), view.columns

@@ -141,10 +141,22 @@ def import_text(report: ImportReport) -> str:
     return "\n".join(lines)
 
 
-def table_text(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, n_rows: int | None = None) -> str:
-    """Return the answer to a query as a table; ``n_rows`` is how many there are, if these are not all."""
-    text = [["NULL" if value is None else _cell(value) for value in row] for row in rows]
-    table = tabulate(text, columns, tablefmt="simple", disable_numparse=True, colalign=_alignment(rows, len(columns)))
+def table_text(
+    columns: Sequence[str], rows: Sequence[Sequence[Any]], *, n_rows: int | None = None, numbers: Sequence[bool] = ()
+) -> str:
+    """Return the answer to a query as a table.
+
+    Args:
+        columns: their names.
+        rows: the values, or DuckDB's text of them.
+        n_rows: how many there are, if these are not all.
+        numbers: which columns are of numbers, where that can't be seen.
+    """
+    text = [[_cell(value) for value in row] for row in rows]
+    align = tuple(NUMBERS if number else "left" for number in numbers) if rows and numbers else None
+    header = [_cell(name) for name in columns]
+    align = align or _alignment(rows, len(columns))
+    table = tabulate(text, header, tablefmt="simple", disable_numparse=True, colalign=align)
     shown = f"{len(rows):,} of " if n_rows is not None and n_rows > len(rows) else ""
     return f"{table}\n({shown}{counted(len(rows) if n_rows is None else n_rows, 'row')})"
 
@@ -162,9 +174,16 @@ def _cell(value: Any) -> str:
     if isinstance(value, bytes):
         return f"<{len(value):,} bytes>"
     if isinstance(value, float):
-        return f"{value:.10g}"
-    if isinstance(value, list) and len(value) > 6:
-        return f"[{', '.join(map(_cell, value[:6]))}, ... {len(value):,} in all]"
+        return str(value)
+    if isinstance(value, list):
+        more = [f"... {len(value):,} in all"] if len(value) > 6 else []
+        return f"[{', '.join([*map(_cell, value[:6]), *more])}]"
+    if isinstance(value, tuple):  # of a map
+        return "=".join(map(_cell, value))
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{_cell(name)}: {_cell(item)}' for name, item in value.items())}}}"
+    if value is None:
+        return "NULL"
     # a line feed or an escape sequence in a CSV must not redraw somebody's terminal
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(value))
 

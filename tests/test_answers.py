@@ -67,7 +67,7 @@ def test_json(finished: FeatureStore, tmp_path: Path) -> None:
     rows = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     assert base64.b64decode(rows[0]["descriptors"]) == finished.descriptors(rows[0]["filename"]).tobytes()
     expected: dict[str, Any] = {"s": {"a": 1, "b": [None, 2]}, "m": {"k": 1}, "nothing": None, "empty": ""}
-    expected |= {"odd": 'a,"b"\nc', "d": 1.5, "nan": None, "yes": True, "day": "2026-01-02", "i": "P0M3DT0S"}
+    expected |= {"odd": 'a,"b"\nc', "d": 1.5, "nan": "nan", "yes": True, "day": "2026-01-02", "i": "P0M3DT0S"}
     assert {name: rows[0][name] for name in expected} == expected
     assert datetime.datetime.fromisoformat(rows[0]["t"]).microsecond == 678000
     assert (rows[24]["filename"], rows[24]["descriptors"]) == ("blank.jpg", None)
@@ -163,9 +163,11 @@ def test_a_folder_without_permission(finished: FeatureStore, tmp_path: Path, mon
 @pytest.mark.parametrize(
     ("value", "json_value"),
     [
-        (float("inf"), None),
+        (float("inf"), "inf"),
         (decimal.Decimal("3"), 3),
         (decimal.Decimal("0.5"), 0.5),
+        (decimal.Decimal("0.12345678901234567890"), "0.12345678901234567890"),
+        (pa.MonthDayNano([0, 0, 999_999_999_000]), "P0M0DT999.999999S"),
         (b"\x00\xff", "AP8="),
         (datetime.time(1, 2, 3), "01:02:03"),
         ([{"a": b"a"}], [{"a": "YQ=="}]),

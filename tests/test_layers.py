@@ -23,7 +23,7 @@ LAYERS = [
     "reading upkeep opened",
     "runner load lookup encode info export exporters import_npz ingest intake status recover "
     "verify repair rebuild merge prune untrusted child sources chunk_run extraction",
-    "selection query views vectors answers",
+    "selection query views exact vectors answers",
     "fits assembly blocks estimate",
     "records plan learnt snapshot ledger",
     "context tasks",

@@ -1,0 +1,137 @@
+"""What of an answer Arrow, Python, pandas and files carry exactly, and the text of the rest.
+
+DuckDB knows dates before the year 1 and infinite ones, 24:00, whole numbers of 128 bits and more, and times with an
+offset. Python and Arrow know some of them not at all, and take others for another value. A column that has such a
+value comes as DuckDB's own text, at any depth; one that has none keeps its type.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from featurestore.views import identifier, quoted
+
+if TYPE_CHECKING:
+    import duckdb
+
+_WHOLE = {f"{sign}{size}int" for sign in ("", "u") for size in ("tiny", "small", "big", "huge")}
+NUMBERS = _WHOLE | {"integer", "uinteger", "bignum", "float", "double", "decimal"}
+WIDE = {"blob", "list", "array", "struct", "tuple", "map", "union"}  # a row may hold a whole image
+# Arrow loses the offset, the fraction, the length, the member or the meaning.
+_ALWAYS_TEXT = {"time with time zone", "time_ns", "bit", "union", "bignum", "geometry", "variant", "type"}
+_YEARS = "{} BETWEEN TIMESTAMP '0001-01-01' AND TIMESTAMP '9999-12-31 23:59:59.999999'"
+# a day less at both ends, whatever the time zone in which it is shown
+_INSTANTS = "{} BETWEEN TIMESTAMPTZ '0001-01-02 00:00:00+00' AND TIMESTAMPTZ '9999-12-30 00:00:00+00'"
+_NANOSECONDS = "{} BETWEEN '1677-09-22 00:00:00' AND '2262-04-11 23:47:16'"
+# Types of which most values are carried, and the condition.
+_FITS = {
+    "hugeint": "{} BETWEEN -9223372036854775808 AND 9223372036854775807",
+    "uhugeint": "{} <= 9223372036854775807",
+    "date": "{} BETWEEN DATE '0001-01-01' AND DATE '9999-12-31'",
+    "time": "{} < TIME '24:00:00'",
+    **dict.fromkeys(("timestamp", "timestamp_s", "timestamp_ms"), _YEARS),
+    "timestamp with time zone": _INSTANTS,
+    **dict.fromkeys(("timestamp_ns", "timestamptz_ns"), _NANOSECONDS),
+    "interval": "abs(date_part('hour', {})) < 2562047",  # Arrow counts nanoseconds in 64 bits
+}
+Type = Any  # duckdb's DuckDBPyType, whose children are of as many kinds as there are types
+
+
+def exact(
+    relation: duckdb.DuckDBPyRelation, *, keep_in: duckdb.DuckDBPyConnection | None = None
+) -> duckdb.DuckDBPyRelation:
+    """Return a relation of the same values of which Arrow carries each, or its text.
+
+    What is too far out is looked for first, which computes those columns that may hold such values.
+
+    Args:
+        relation: the answer.
+        keep_in: a connection in memory, where a narrow answer is kept, so that it is not computed twice.
+    """
+    names, kinds = relation.columns, relation.types
+    checks = [_fits(kind, f"#{i}") for i, kind in enumerate(kinds, 1)]
+    asked = [i for i, check in enumerate(checks) if check is not None]
+    fits = [True] * len(kinds)
+    if asked:
+        if keep_in is not None and not any(kind.id in WIDE for kind in kinds):
+            relation.create("_answer")
+            relation = keep_in.table("_answer")
+        checked = relation.project(", ".join(f"({checks[i]}) AS c{i}" for i in asked))
+        (found,) = checked.aggregate(", ".join(f"bool_and(c{i})" for i in asked)).fetchall()
+        for i, answer in zip(asked, found, strict=True):
+            fits[i] = answer is not False  # None: there is no value
+    return _cast(relation, names, [_carried(kind, fits=fit) for kind, fit in zip(kinds, fits, strict=True)])
+
+
+def texts(relation: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
+    """Return a relation of the texts of all values, but of BLOBs, in lists and structs as before."""
+    return _cast(relation, relation.columns, [_shown(kind) for kind in relation.types])
+
+
+def _cast(relation: duckdb.DuckDBPyRelation, names: list[str], wanted: list[str]) -> duckdb.DuckDBPyRelation:
+    if [str(kind) for kind in relation.types] == wanted:
+        return relation
+    columns = [
+        f"#{i}" if str(kind) == want else f"CAST(#{i} AS {want})"
+        for i, (kind, want) in enumerate(zip(relation.types, wanted, strict=True), 1)
+    ]
+    return relation.project(", ".join(f"{c} AS {identifier(name)}" for c, name in zip(columns, names, strict=True)))
+
+
+def _fits(kind: Type, value: str, depth: int = 0) -> str | None:
+    """Return SQL that is false where ``value`` has a part that can't be carried; None: all can, or none is tried."""
+    if kind.id in _FITS:
+        return _FITS[kind.id].format(value)
+    if kind.id in ("list", "array"):
+        return _all_fit(dict(kind.children)["child"], value, depth)
+    if kind.id == "map":
+        parts = [_all_fit(inner, f"map_{name}s({value})", depth) for name, inner in kind.children]
+    elif kind.id in ("struct", "tuple"):
+        parts = [
+            _fits(inner, f"struct_extract({value}, {quoted(name) if name else i})", depth)
+            for i, (name, inner) in enumerate(kind.children, 1)
+        ]
+    else:
+        return None
+    found = [part for part in parts if part is not None]
+    return f"({' AND '.join(found)})" if found else None
+
+
+def _all_fit(kind: Type, values: str, depth: int) -> str | None:
+    inner = _fits(kind, f"x{depth}", depth + 1)
+    return None if inner is None else f"list_bool_and(list_transform({values}, lambda x{depth}: {inner}))"
+
+
+def _carried(kind: Type, *, fits: bool) -> str:
+    """Return the type as which a column, all of whose values fit or not, is fetched."""
+
+    def leaf(kind: Type) -> str:
+        if kind.id in _ALWAYS_TEXT or (kind.id in _FITS and not fits):
+            return "VARCHAR"
+        return "BIGINT" if kind.id in ("hugeint", "uhugeint") else str(kind)
+
+    return _with_leaves(kind, leaf)
+
+
+def _shown(kind: Type) -> str:
+    return _with_leaves(kind, lambda kind: "BLOB" if kind.id == "blob" else "VARCHAR")
+
+
+def _with_leaves(kind: Type, leaf: Any) -> str:
+    """Return a type with other leaves. The keys of a map that Python has no hash for become text."""
+    if kind.id in ("list", "array"):
+        inner = dict(kind.children)
+        return f"{_with_leaves(inner['child'], leaf)}[{inner.get('size', '')}]"
+    if kind.id == "map":
+        inner = dict(kind.children)
+        key = "VARCHAR" if inner["key"].id in WIDE - {"blob"} else _with_leaves(inner["key"], leaf)
+        return f"MAP({key}, {_with_leaves(inner['value'], leaf)})"
+    if kind.id == "struct" and kind.children:
+        members = [(str(inner), _with_leaves(inner, leaf), name) for name, inner in kind.children]
+        if all(before == after for before, after, _ in members):
+            return str(kind)
+        return f"STRUCT({', '.join(f'{identifier(name)} {after}' for _, after, name in members)})"
+    if kind.id == "tuple":
+        same = all(str(inner) == _with_leaves(inner, leaf) for _, inner in kind.children)
+        return str(kind) if same else "VARCHAR"
+    return str(leaf(kind)) if kind.id != "struct" else str(kind)
