@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from featurestore.access import NO_ROOM, files_below, make_folder, may_write, not_writable, readable, writing
 from featurestore.errors import NotEnoughSpace, UnreadableFile
@@ -37,6 +38,10 @@ class Root:
         """Take the folder at ``path``; it need not exist yet."""
         self.path = path
         self.guard: Callable[[], None] | None = None  # of the run lock, while this process has it
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the guard out: the lock belongs to this process, and workers only write what it publishes."""
+        return {"path": self.path, "guard": None}
 
     def check_guard(self) -> None:
         """Make sure that a process that has taken the run lock still has it. Comes before whatever changes the store.

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import pickle
 import resource
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -159,3 +161,11 @@ def test_a_folder_that_cannot_be_written_says_so(root: Root, monkeypatch: pytest
     assert root.writable
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # whoever runs as root may write everywhere
     assert not root.writable
+
+
+def test_a_root_travels_to_workers_without_the_guard_of_its_process(root: Root) -> None:
+    lock = threading.Lock()
+    root.guard = lock.release  # it would raise, if it were there
+    there = pickle.loads(pickle.dumps(root))
+    there.check_guard()
+    assert there.path == root.path
