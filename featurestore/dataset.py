@@ -20,6 +20,7 @@ import duckdb
 import pyarrow as pa
 
 from featurestore.errors import DatasetError
+from featurestore.whereabouts import leads_to_folder
 
 RESERVED = ("image_id", "chunk_id", "filename", "subset", "ingest_id", "status", "error", "n_descriptors")
 """Columns that the store writes itself; a column of the CSV with such a name becomes ``csv_<name>``."""
@@ -95,7 +96,6 @@ def scan_folder(folder: Path) -> pa.Table:
     Raises:
         DatasetError: there is no such folder, a part of it can't be read, it holds no image, or the name of an image
             is not UTF-8.
-
     """
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "does not exist"
@@ -126,10 +126,10 @@ def _images_below(folder: Path) -> Iterator[str]:
             entries = sorted((entry for entry in found if not entry.name.startswith(".")), key=lambda entry: entry.name)
         for entry in entries:
             name = posixpath.join(here, entry.name)
-            if entry.is_dir():
+            if leads_to_folder(entry):
                 (links if entry.is_symlink() else real).append(name)
-            elif name.lower().endswith(IMAGE_SUFFIXES) and (entry.is_file() or entry.is_symlink()):
-                yield name  # a dangling link too: extract will say that it is missing
+            elif name.lower().endswith(IMAGE_SUFFIXES) and (entry.is_symlink() or entry.is_file()):
+                yield name  # a dangling or circular link too: extract will say what is wrong with it
 
 
 def _read_header(path: Path, filename_column: str) -> _Header:

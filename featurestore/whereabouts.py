@@ -67,6 +67,16 @@ def exists(path: Path) -> bool:
     return True
 
 
+def leads_to_folder(entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry is a folder, or a link to one; a link that leads to itself is not."""
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return False
+        raise
+
+
 def twin(path: Path) -> Path | None:
     """Return the path if it exists, else the one that differs from it by the Unicode form of its parts only, or None.
 

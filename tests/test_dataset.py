@@ -452,6 +452,15 @@ def test_linked_folders_are_entered_once(tmp_path: Path) -> None:
     assert scan_folder(images)["filename"].to_pylist() == ["gone.jpg", "more/b.jpg", "z/a.jpg"]
 
 
+def test_a_link_that_leads_to_itself_is_no_end_of_the_scan(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").touch()
+    for name in ("loop", "loop.jpg", "folder"):
+        (tmp_path / name).symlink_to(name)
+    (tmp_path / "there").symlink_to("back")
+    (tmp_path / "back").symlink_to("there")
+    assert scan_folder(tmp_path)["filename"].to_pylist() == ["a.jpg", "loop.jpg"]
+
+
 def test_a_folder_that_can_not_be_scanned(tmp_path: Path) -> None:
     touch(tmp_path, "file.jpg", "empty/notes.txt")
     with pytest.raises(DatasetError, match=r"image folder .*/nowhere does not exist\."):
