@@ -13,8 +13,9 @@ from featurestore.cli_shared import STORE, UNTRUSTED, open_store
 @click.command("import-npz", short_help="Take over the notebook's chunk files.")
 @STORE
 @click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
+@click.option("--opencv", metavar="VERSION", help="The version of OpenCV that made the files, if that is known.")
 @click.option("--quiet", is_flag=True, help="Show no bar and no summary.")
-def import_npz(store: Path, folder: Path, quiet: bool) -> None:
+def import_npz(store: Path, folder: Path, opencv: str | None, quiet: bool) -> None:
     """Take over descriptors from the notebook's chunk files, sift_chunk_*.npz in DIR.
 
     A chunk of the store is published when the files hold all of its images; one that has its descriptors already is
@@ -23,7 +24,7 @@ def import_npz(store: Path, folder: Path, quiet: bool) -> None:
     """
     opened = open_store(store)
     try:
-        report = opened.import_npz(folder, quiet=quiet)
+        report = opened.import_npz(folder, opencv=opencv, quiet=quiet)
     except KeyboardInterrupt:
         click.echo(f"stopped; what was published is kept. To go on: featurestore import-npz {store} {folder}", err=True)
         raise

@@ -5,6 +5,7 @@ A finished block is a file that stays whatever ends the run, and the next one go
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections import deque
@@ -23,7 +24,8 @@ from featurestore.engines.dispatch import WINDOW
 from featurestore.errors import NothingUsable
 from featurestore.partition import PartitionFile
 from featurestore.plan import StagePlan, Work
-from featurestore.records import partition_manifest
+from featurestore.progress import StageSummary
+from featurestore.records import UNKNOWN, opencv_of, partition_manifest, versions
 from featurestore.stages import Extract
 from featurestore.tasks import ImageBlock, JoinBlocks, Written
 
@@ -64,6 +66,19 @@ class ExtractRun(ChunkRun):
         self._complete: deque[_Chunk] = deque()
         self._n_waiting = sum(work.n_left for work in plan.todo)  # images that no task has
         self._begun, self._spent = time.monotonic(), 0.0
+
+    def run(self) -> StageSummary:
+        """Make every missing partition, and say so where it joins others that another version of OpenCV made."""
+        query = "SELECT DISTINCT versions FROM partitions WHERE variant = $variant AND origin = 'npz'"
+        with self._context.catalog.reading() as connection:
+            found = arrow(connection, query, {"variant": self._plan.step.variant})["versions"].to_pylist()
+        imported, ours = sorted({opencv_of(json.loads(text)) for text in found}), opencv_of(versions())
+        if set(imported) - {ours}:
+            self._context.reporter.say(
+                f"extract adds to descriptors that were imported, made by OpenCV {', '.join(imported)}; this is OpenCV "
+                f"{ours}, and other versions give other descriptors: SELECT versions, origin FROM partitions"
+            )
+        return super().run()
 
     def _tasks(self) -> Iterator[Task[Any] | None]:
         while self._todo or self._chunks:
@@ -110,13 +125,13 @@ class ExtractRun(ChunkRun):
         return max(1, min(MAX_BLOCK, share, int(seconds * done / self._spent))) if done else 1
 
     def _join(self, chunk: _Chunk) -> JoinBlocks:
-        work, origin, old = chunk.work, "run", None
+        work, origin, old, opencv = chunk.work, "run", None, UNKNOWN
         if work.redo is not None and work.old_path is not None:  # the other rows stay what they were
             old = self._context.root.local(work.old_path)
             with PartitionFile(old) as file:
-                origin = file.manifest["origin"]
+                origin, opencv = file.manifest["origin"], opencv_of(file.manifest["versions"])
         if work.chunk_id not in self._open:
-            manifest = partition_manifest(self._plan.step, work, origin=origin)
+            manifest = partition_manifest(self._plan.step, work, origin=origin, opencv=opencv)
             layout = self._stage.layout()
             self._open[work.chunk_id] = Assembly(self._context.root, work, layout=layout, manifest=manifest)
         target = self._open[work.chunk_id].target

@@ -31,10 +31,12 @@ from featurestore.npz import NotebookFile
 from featurestore.partition import Row
 from featurestore.plan import Step, Work, make_plan, resolve
 from featurestore.progress import StageSummary
+from featurestore.records import UNKNOWN as UNKNOWN_VERSION
 from featurestore.records import partition_manifest, recorded_run
 from featurestore.stages import Extract
 
 VERB = "import-npz"
+VERSION = re.compile(r"\d+(\.\d+){1,3}[\w.+-]{0,40}")
 UNKNOWN = "the notebook kept no descriptors: missing, unreadable or without keypoints"
 HELD_BYTES = 2 << 30  # of descriptors that wait for their turn
 MOST_OPEN = 64  # chunks that are put together at a time
@@ -67,16 +69,20 @@ class ImportReport:
     statuses: dict[str, int]  # images of the published chunks by status
 
 
-def import_npz(context: Context, folder: Path) -> ImportReport:
+def import_npz(context: Context, folder: Path, *, opencv: str | None = None) -> ImportReport:
     """Make extract partitions of the files in ``folder``; a chunk is published when all its members were found.
 
+    ``opencv`` is the version that computed the descriptors, for the manifests; None: it is not known.
+
     Raises:
-        ConfigError: the recipe's descriptors are not those of the notebook.
+        ConfigError: the recipe's descriptors are not those of the notebook, or ``opencv`` is no version.
         DatasetError: there are no files, or they hold something else.
         CorruptFile: a file is damaged, or holds more than arrays. Chunks that were published stay.
         LossyDescriptors: a value is not a whole number from 0 to 255.
         NotEnoughSpace: the disk is full.
     """
+    if opencv is not None and not VERSION.fullmatch(opencv):
+        raise ConfigError(f"--opencv takes a version like 4.10.0, as cv2.__version__ says it, and not {opencv!r}")
     files = notebook_files(folder)
     with context.catalog.reading() as connection:
         steps = resolve(connection, context.flow)
@@ -89,7 +95,7 @@ def import_npz(context: Context, folder: Path) -> ImportReport:
     work = {chunk_id: work for chunk_id, work in missing.items() if chunk_id in whole}
     statuses: Counter[str] = Counter()
     if work:
-        statuses = Import(context, plan.step, work, found.members).run()
+        statuses = Import(context, plan.step, work, found.members, opencv=opencv or UNKNOWN_VERSION).run()
     return ImportReport(
         n_files=len(files),
         n_matched=sum(chunk.n_found for chunk in found.chunks),
@@ -201,10 +207,13 @@ def match(context: Context, files: list[NotebookFile]) -> Match:
 class Import:
     """The reading of the files, and the partitions that come of it."""
 
-    def __init__(self, context: Context, step: Step, work: dict[int, Work], members: tuple[Members, ...]) -> None:
+    def __init__(
+        self, context: Context, step: Step, work: dict[int, Work], members: tuple[Members, ...], *, opencv: str
+    ) -> None:
         """Take the chunks that are to be made, all of whose images are among ``members``."""
         assert isinstance(step.stage, Extract)
         self._context, self._step, self._work, self._members = context, step, work, members
+        self._opencv = opencv
         self._layout = step.stage.layout()
         self._open: dict[int, Assembly] = {}
         self._complete: dict[int, Assembly] = {}
@@ -242,7 +251,7 @@ class Import:
 
     def _read(self, members: Members, active: set[int]) -> None:
         names = members.file.filenames()
-        found = members.file.descriptors(len(names))
+        found = members.file.descriptors(names)
         # To the very end, although the last images may not be wanted: only there is the file's checksum compared.
         for name, image_id, chunk_id, descriptors in zip(
             names, members.image_ids.tolist(), members.chunk_ids.tolist(), found, strict=True
@@ -257,7 +266,7 @@ class Import:
     def _take(self, chunk_id: int, row: Row, active: set[int]) -> None:
         if chunk_id not in self._open:
             work = self._work[chunk_id]
-            manifest = partition_manifest(self._step, work, origin="npz")
+            manifest = partition_manifest(self._step, work, origin="npz", opencv=self._opencv)
             self._open[chunk_id] = Assembly(self._context.root, work, layout=self._layout, manifest=manifest)
             self._found[chunk_id] = Counter()
         assembly = self._open[chunk_id]

@@ -9,7 +9,7 @@ import tokenize
 import zipfile
 import zlib
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from featurestore.errors import CorruptFile, DatasetError
-from featurestore.unpickle import LARGEST, Bounded, read_objects
+from featurestore.unpickle import LARGEST, Bounded, Empty, read_objects
 
 DESCRIPTORS = "descriptors_list"
 FILENAMES = "filenames"
@@ -60,46 +60,57 @@ class NotebookFile:
                 raise ValueError(f"{FILENAMES} has the shape {shape}, and should be a list")
             if dtype.kind == "O":
                 names = list(read_objects(file, shape))
-            elif dtype.kind == "U":
+            elif dtype.kind in "US" or shape == (0,):  # of an empty list NumPy says that it is of numbers
                 names = _plain(file, shape, dtype).tolist()
             else:
                 raise ValueError(f"{FILENAMES} is of {dtype}, and should be text")
-            if not all(isinstance(name, str) for name in names):
-                raise ValueError(f"{FILENAMES} holds something that is not text")
-        return names
+            return [_text(name) for name in names]
 
-    def descriptors(self, n_images: int) -> Iterator[NDArray[Any] | None]:
+    def descriptors(self, filenames: Sequence[str]) -> Iterator[NDArray[Any] | None]:
         """Yield the descriptors of each image, ``(n, 128)`` of whichever numbers were saved, or None; one at a time.
 
-        NumPy makes three dimensions out of arrays of one shape; that is undone.
+        NumPy makes two or three dimensions out of arrays of one shape; that is undone. Of an image without keypoints
+        notebooks keep an empty array of any shape, or an empty list: here it has 0 rows.
 
         Args:
-            n_images: the number of filenames.
+            filenames: of the images, in their order.
 
         Raises:
             CorruptFile: the file is damaged, holds more than arrays, or not as many as there are filenames.
             DatasetError: the arrays are not SIFT descriptors.
         """
         with self._member(DESCRIPTORS, None) as (file, shape, dtype):
-            if len(shape) not in (1, 3) or shape[0] != n_images:
-                raise ValueError(f"{DESCRIPTORS} has the shape {shape}, and there are {n_images:,} filenames")
-            if len(shape) == 1 and dtype.kind != "O":
+            empties = len(shape) == 2 and not shape[1]
+            if (len(shape) not in (1, 3) and not empties) or shape[0] != len(filenames):
+                raise ValueError(f"{DESCRIPTORS} has the shape {shape}, and there are {len(filenames):,} filenames")
+            if len(shape) == 1 and dtype.kind != "O" and shape[0]:
                 raise ValueError(f"{DESCRIPTORS} is of {dtype}, and should be arrays")
             found = _images(file, shape, dtype)
-            for _ in range(n_images):
-                yield self._checked(next(found))
-            for _ in found:  # the end of the pickle, which has to make sense too
+            for name in filenames:
+                with _naming(name):
+                    image = next(found)
+                yield self._checked(image, name)
+            with _naming(filenames[-1] if filenames else ""):
+                goes_on = next(found, found) is not found  # the end of the pickle has to make sense too
+            if goes_on:
                 raise ValueError(f"{DESCRIPTORS} goes on after the last image")
 
-    def _checked(self, descriptors: Any) -> NDArray[Any] | None:
+    def _checked(self, descriptors: Any, name: str) -> NDArray[Any] | None:
         if descriptors is None:
             return None
-        if not isinstance(descriptors, np.ndarray) or descriptors.ndim != 2 or descriptors.dtype.kind not in "fiu":
-            raise ValueError(f"{DESCRIPTORS} holds something that is not a matrix of numbers")
+        if isinstance(descriptors, Empty):
+            return np.empty((0, DIM), np.uint8)
+        if not isinstance(descriptors, np.ndarray) or descriptors.dtype.kind not in "fiu":
+            raise ValueError(f"{DESCRIPTORS} holds something that is not numbers, at the image {name!r}")
+        if not descriptors.size:
+            return np.empty((0, DIM), np.uint8)
+        if descriptors.ndim != 2:
+            raise ValueError(f"{DESCRIPTORS} holds something that is not a matrix of numbers, at the image {name!r}")
         if descriptors.shape[1] != DIM:
             raise DatasetError(
-                f"{self.path.name} holds descriptors of {descriptors.shape[1]} values, and SIFT's are of {DIM}; "
-                "import-npz reads the files that the notebook wrote first, sift_chunk_*.npz, from before the PCA"
+                f"{self.path.name} holds descriptors of {descriptors.shape[1]} values, at the image {name!r}, and those"
+                f" of SIFT are of {DIM}; import-npz reads the files that the notebook wrote first, sift_chunk_*.npz, "
+                "from before the PCA"
             )
         return descriptors
 
@@ -129,6 +140,26 @@ class NotebookFile:
             ) from error
 
 
+@contextmanager
+def _naming(image: str) -> Iterator[None]:
+    """Say at which image something makes no sense."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{error}, at the image {image!r}") from error
+
+
+def _text(name: Any) -> str:
+    if isinstance(name, bytes):
+        try:
+            return name.decode()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{FILENAMES} holds the bytes {name!r}, which are not UTF-8") from error
+    if not isinstance(name, str):
+        raise ValueError(f"{FILENAMES} holds something that is not text")
+    return name
+
+
 def _header(file: Bounded) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     version = npy.read_magic(file)  # type: ignore[arg-type]
     readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
@@ -146,6 +177,9 @@ def _images(file: Bounded, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Iter
             yield _plain(file, shape[1:], dtype)
     elif len(shape) == 1:
         yield from read_objects(file, shape)
+    elif not shape[-1] and len(shape) == 2:
+        yield from (Empty() for _ in range(shape[0]))
+        yield from read_objects(file, shape)  # none, and the end of the pickle
     else:
         yield from _stacked(read_objects(file, shape), shape)
 

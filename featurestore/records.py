@@ -6,7 +6,7 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from importlib import metadata
@@ -28,6 +28,9 @@ LIBRARIES = (
 )
 
 
+UNKNOWN = "unknown"  # the version of OpenCV that made what was imported
+
+
 @cache  # reading the metadata of packages takes milliseconds each time
 def versions() -> dict[str, str]:
     """Return the versions of this package and of the libraries that a result can depend on."""
@@ -40,17 +43,27 @@ def versions() -> dict[str, str]:
     return found
 
 
-def partition_manifest(step: Step, work: Work, *, origin: str) -> dict[str, Any]:
+def opencv_of(versions: Mapping[str, str]) -> str:
+    """Return the version of OpenCV among the versions of a manifest, of whichever package; `UNKNOWN` without one.
+
+    It has three numbers: a fourth counts the builds of a package.
+    """
+    found = (version for name, version in versions.items() if name.startswith("opencv"))
+    return ".".join(next(found, UNKNOWN).split(".")[:3])
+
+
+def partition_manifest(step: Step, work: Work, *, origin: str, opencv: str = UNKNOWN) -> dict[str, Any]:
     """Return the manifest of a partition that is to be made; its ``payload`` is known when its rows are.
 
     Args:
         step: the stage, with its variant.
         work: the chunk.
         origin: ``run``, or ``npz`` for descriptors that were imported.
+        opencv: of what was imported, the version that computed it.
     """
     known = versions()
     if origin != "run":  # the libraries here had no part in computing the descriptors
-        known = {name: known[name] for name in ("featurestore", "numpy", "pyarrow")}
+        known = {name: known[name] for name in ("featurestore", "numpy", "pyarrow")} | {"opencv": opencv}
     return {
         "format": FORMAT,
         "stage": step.stage.name,

@@ -19,6 +19,7 @@ from featurestore.learnt import Learning
 from featurestore.lock import living_holder
 from featurestore.plan import StagePlan, Step, chunk_list, make_plan, resolve
 from featurestore.progress import counted
+from featurestore.records import opencv_of
 from featurestore.stages import Extract, FitStage
 from featurestore.storage import Root
 
@@ -171,7 +172,7 @@ def _stage_status(root: Root, plan: StagePlan, facts: Mapping[str, Any], notes: 
 
 def _mixed(versions: Sequence[Mapping[str, str]]) -> str:
     """Return a note on a variant that several versions of the libraries made: those of OpenCV differ in descriptors."""
-    opencv = sorted({version for found in versions for name, version in found.items() if name.startswith("opencv")})
+    opencv = sorted(set(map(opencv_of, versions)))
     if len(opencv) > 1:
         return f"made by several versions of OpenCV, which give other descriptors: {', '.join(opencv)}"
     return "made by several versions of the libraries; see: SELECT DISTINCT versions FROM partitions"

@@ -143,7 +143,7 @@ class FeatureStore(Reading, Upkeep):
         self.ingested = replace(report, warnings=warnings)
         return self.ingested
 
-    def import_npz(self, folder: StrPath, *, quiet: bool = True) -> ImportReport:
+    def import_npz(self, folder: StrPath, *, opencv: str | None = None, quiet: bool = True) -> ImportReport:
         """Make extract partitions of the notebook's chunk files, ``sift_chunk_*.npz``, without redoing the extraction.
 
         Filenames are matched with the catalog; a chunk is published when all its members were found. Nothing in the
@@ -151,10 +151,11 @@ class FeatureStore(Reading, Upkeep):
 
         Args:
             folder: where the files are.
+            opencv: the version of OpenCV that computed the descriptors, like ``4.10.0``; None: it is not known.
             quiet: show nothing.
 
         Raises:
-            ConfigError: the recipe's descriptors are not those of the notebook.
+            ConfigError: the recipe's descriptors are not those of the notebook, or ``opencv`` is no version.
             DatasetError: there are no files, or they hold something else.
             CorruptFile: a file is damaged, or holds more than arrays. Chunks that were published stay.
             LossyDescriptors: a value is not a whole number from 0 to 255.
@@ -163,7 +164,7 @@ class FeatureStore(Reading, Upkeep):
         from featurestore.import_npz import import_npz
 
         with self._changing("import-npz", reporter(quiet=quiet)) as context:
-            return import_npz(context, located(folder, "the folder of npz files"))
+            return import_npz(context, located(folder, "the folder of npz files"), opencv=opencv)
 
     def run(
         self,

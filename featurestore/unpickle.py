@@ -30,8 +30,12 @@ _NAMES = {
     "numpy.core.multiarray scalar": "scalar",
     "numpy ndarray": "ndarray",
     "numpy dtype": "dtype",
+    # how protocol 2 spells bytes, which Python 2 had no word for
+    "_codecs encode": "encode",
+    "__builtin__ bytes": "bytes",
 }
-_DTYPES = re.compile(r"O[48]?|[fiu][1248]|U\d{1,6}")
+_DTYPES = re.compile(r"O[48]?|[fiu][1248]|[US]\d{1,6}")
+LONGEST_NOTE = 4096  # characters of a text that may be referred to: a filename, and not the bytes of an array
 
 
 class NotPlain(ValueError):
@@ -92,12 +96,16 @@ class _Array:
     values: NDArray[Any] | None = None
 
 
+class Empty:
+    """An empty list among the objects."""
+
+
 _MARK = object()
 _ITEMS = object()  # the list of the outer array's objects, which are handed out and not kept
 
 
 def read_objects(file: Bounded, shape: tuple[int, ...]) -> Iterator[Any]:
-    """Yield the objects of a pickled object array, in C order: None, str, float, int, or a numeric array.
+    """Yield the objects of a pickled object array, in C order: None, text, bytes, a number, an array, or `Empty`.
 
     Args:
         file: at the beginning of the pickle.
@@ -159,16 +167,24 @@ class _Machine:
         if name not in self._acts:
             raise NotPlain(f"its pickle has the instruction {name}, which no array needs")
         if name not in _NOTING:
+            self._refuse_to_fill(name)
             self._hand_out_early()
         self._acts[name](argument)
 
+    def _refuse_to_fill(self, name: str) -> None:
+        """Refuse what would go into a list among the objects that was empty so far."""
+        if self._stack and isinstance(self._stack[-1], Empty):
+            alone = self._stack[-2:-1] == [_ITEMS]  # the outer list's last item, which is appended by itself
+            if name == "MARK" or (alone and name != "APPEND"):
+                raise NotPlain("it holds lists")
+
     def _hand_out_early(self) -> None:
-        # An array or a None right after the list's beginning is complete: it need not wait for the other 999.
+        # What stands right after the list's beginning is complete: it need not wait for the other 999.
         if self._items_at is None:
             return
         above = self._stack[self._items_at + 1 :] if len(self._stack) <= self._items_at + 3 else ()
         item = above[-1] if above and (len(above) == 1 or above[0] is _MARK) else _MARK
-        if item is None or (isinstance(item, _Array) and item.values is not None):
+        if item is None or isinstance(item, Empty) or (isinstance(item, _Array) and item.values is not None):
             self.out.append(_value(self._stack.pop()))
 
     def _push(self, value: Any) -> None:
@@ -202,7 +218,8 @@ class _Machine:
 
     def _begin_items(self, _: Any) -> None:
         if self._items_at is not None:
-            raise NotPlain("it holds lists")
+            self._push(Empty())
+            return
         self._items_at = len(self._stack)
         self._push(_ITEMS)
 
@@ -236,6 +253,10 @@ class _Machine:
                 self._push(_Array())
             case "dtype", (str(text), 0, 1) if _DTYPES.fullmatch(text):
                 self._push(_Dtype(text))
+            case "encode", (str(text), "latin1"):
+                self._push(text.encode("latin1"))
+            case "bytes", ():
+                self._push(b"")
             case "scalar", (_Dtype(value=dtype), bytes(raw)) if dtype.kind != "O" and 0 < dtype.itemsize == len(raw):
                 self._push(np.frombuffer(raw, dtype)[0].item())
             case _:
@@ -273,7 +294,7 @@ _NOTING = frozenset({"MEMOIZE", "BINPUT", "LONG_BINPUT", "FRAME"})
 def _value(item: Any) -> Any:
     if isinstance(item, _Array) and item.values is not None:
         return item.values
-    if item is None or isinstance(item, (str, float, int)):
+    if item is None or isinstance(item, (str, bytes, float, int, Empty)):
         return item
     raise NotPlain(f"it holds a {type(item).__name__.lstrip('_').lower()} among its objects")
 
@@ -282,7 +303,9 @@ def _is_light(value: Any, depth: int = 0) -> bool:
     """Whether a value may be kept: nothing that holds the bytes of an array."""
     if isinstance(value, tuple):
         return depth < 2 and all(_is_light(part, depth + 1) for part in value)
-    return isinstance(value, (_Name, _Dtype, str, int)) or value is None or (type(value) is bytes and len(value) < 64)
+    if isinstance(value, (str, bytes)):
+        return len(value) <= LONGEST_NOTE
+    return value is None or isinstance(value, (_Name, _Dtype, Empty, int))
 
 
 def _product(shape: tuple[int, ...]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -14,6 +15,8 @@ from featurestore.cli import cli
 from featurestore.errors import ConfigError, CorruptFile, DatasetError, LossyDescriptors, StoreBusy
 from featurestore.lock import exclusive
 from featurestore.partition import PartitionFile, Row
+from featurestore.progress import Silent
+from featurestore.runner import Options, run
 from featurestore.storage import Root
 from tests.notebook import Images, write_chunk, write_chunks
 from tests.small import configure, copy, make_small, rows_of, small_store
@@ -97,7 +100,73 @@ def test_it_is_recorded(theirs: FeatureStore, images: Images, tmp_path: Path) ->
     path = theirs.path / theirs.sql("SELECT path FROM partitions").fetchall()[0][0]
     with PartitionFile(path) as file:
         assert file.manifest["origin"] == "npz"
-        assert set(file.manifest["versions"]) == {"featurestore", "numpy", "pyarrow"}
+        assert set(file.manifest["versions"]) == {"featurestore", "numpy", "pyarrow", "opencv"}
+        assert file.manifest["versions"]["opencv"] == "unknown"
+
+
+class Listening(Silent):
+    """Keeps what was said."""
+
+    def __init__(self) -> None:
+        self.said = list[str]()
+
+    def say(self, line: str) -> None:
+        self.said.append(line)
+
+
+@pytest.mark.parametrize(("opencv", "recorded"), [(None, "unknown"), ("4.5.5.64", "4.5.5")])
+def test_a_run_that_adds_to_another_opencv_says_so_once(
+    theirs: FeatureStore, images: Images, tmp_path: Path, opencv: str | None, recorded: str
+) -> None:
+    write_chunk(tmp_path / "npz", images[:5])
+    theirs.import_npz(tmp_path / "npz", opencv=opencv)
+    reporter = Listening()
+    with theirs._changing("run", reporter) as context:
+        run(context, Options(("extract",), workers=0))
+        run(context, Options(("extract",), workers=0))
+    assert len(reporter.said) == 1
+    assert reporter.said[0].startswith(f"extract adds to descriptors that were imported, made by OpenCV {recorded}; ")
+    note = next(stage.notes for stage in theirs.status().stages if stage.stage == "extract")
+    assert note[0].startswith("made by several versions of OpenCV")
+    assert recorded in note[0]
+
+
+def test_a_run_beside_an_import_of_the_same_opencv_says_nothing(
+    theirs: FeatureStore, images: Images, tmp_path: Path
+) -> None:
+    write_chunk(tmp_path / "npz", images[:5])
+    theirs.import_npz(tmp_path / "npz", opencv=cv2.__version__)
+    reporter = Listening()
+    with theirs._changing("run", reporter) as context:
+        run(context, Options(("extract",), workers=0))
+    assert reporter.said == []
+
+
+def test_a_retry_of_imported_rows_keeps_the_version_of_the_others(
+    theirs: FeatureStore, images: Images, tmp_path: Path
+) -> None:
+    write_chunk(tmp_path / "npz", [*images[:4], (images[4][0], None)])
+    theirs.import_npz(tmp_path / "npz", opencv="4.5.5")
+    theirs.run("extract", workers=0, chunks=[0], retry_failed=["unknown"])
+    query = "SELECT origin, versions::JSON ->> 'opencv' FROM partitions"
+    assert theirs.sql(query).fetchall() == [("npz", "4.5.5")]
+
+
+@pytest.mark.parametrize("version", ["", "five", "4", "4.5.5; DROP TABLE runs"])
+def test_what_is_no_version_of_opencv(theirs: FeatureStore, tmp_path: Path, version: str) -> None:
+    with pytest.raises(ConfigError, match=r"--opencv takes a version like 4\.10\.0"):
+        theirs.import_npz(tmp_path, opencv=version)
+
+
+def test_images_without_keypoints_and_names_as_bytes(theirs: FeatureStore, images: Images, tmp_path: Path) -> None:
+    descriptors = np.empty(5, object)
+    descriptors[:] = [images[0][1], [], np.array([]), np.empty((0, 128), np.float32), None]
+    (tmp_path / "npz").mkdir()
+    names = np.array([name.encode() for name, _ in images[:5]])
+    np.savez(tmp_path / "npz" / "sift_chunk_0.npz", descriptors_list=descriptors, filenames=names)
+    np.savez(tmp_path / "npz" / "sift_chunk_5.npz", descriptors_list=np.array([]), filenames=np.array([]))
+    report = theirs.import_npz(tmp_path / "npz")
+    assert (report.n_files, report.published, report.statuses) == (2, (0,), {"ok": 1, "empty": 3, "unknown": 1})
 
 
 def test_an_import_does_not_make_extract_look_fast(theirs: FeatureStore, images: Images, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from featurestore import unpickle
 from featurestore.errors import CorruptFile, DatasetError
 from featurestore.npz import NotebookFile
-from featurestore.unpickle import Bounded, NotPlain, read_objects
+from featurestore.unpickle import Bounded, read_objects
 from tests.notebook import write_chunk
 
 
@@ -41,7 +41,7 @@ def as_objects(values: list[Any]) -> NDArray[Any]:
 
 def check(file: NotebookFile, names: list[str], descriptors: list[NDArray[Any] | None]) -> None:
     assert file.filenames() == names
-    found = list(file.descriptors(len(names)))
+    found = list(file.descriptors(names))
     assert [one is None for one in found] == [one is None for one in descriptors]
     for one, other in zip(found, descriptors, strict=True):
         np.testing.assert_array_equal(one, other) if other is not None else None
@@ -78,13 +78,53 @@ def test_what_numpy_wrote_is_read(tmp_path: Path, case: str) -> None:
 def test_older_pickles(protocol: int, case: str) -> None:
     array = np.array(SEVERAL[case], dtype=object)
     data = pickle.dumps(array, protocol=protocol)
-    if protocol == 2:  # Python 2's: bytes are written as text and turned back by a function that the pickle names
-        with pytest.raises(NotPlain, match=r"it names _codecs\.encode"):
-            list(read_objects(Bounded(io.BytesIO(data), len(data)), array.shape))
-        return
     found = list(read_objects(Bounded(io.BytesIO(data), len(data)), array.shape))
     for one, other in zip(found, array.ravel().tolist(), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+NONE = np.empty((0, 128), np.float32)
+NO_KEYPOINTS: dict[str, tuple[Any, list[NDArray[Any] | None]]] = {
+    "an empty array": (as_objects([sift(2), np.array([], np.float32), sift(1)]), [sift(2), NONE, sift(1)]),
+    "an empty array of floats": (as_objects([np.array([]), sift(2)]), [NONE, sift(2)]),
+    "no rows": (as_objects([np.empty((0, 128), np.float32), sift(2)]), [NONE, sift(2)]),
+    "an empty list": (as_objects([sift(2), [], None, []]), [sift(2), NONE, None, NONE]),
+    "one empty list": (as_objects([[]]), [NONE]),
+    "an empty list after a full batch": (as_objects([*[None] * 1000, []]), [*[None] * 1000, NONE]),
+    "the same empty list twice": (as_objects([[]] * 3), [NONE] * 3),
+    "nothing but empty lists": (np.array([[], []], object), [NONE, NONE]),
+    "nothing but empty arrays": (np.array([np.array([]), np.array([])]), [NONE, NONE]),
+    "no image": (np.array([]), []),
+    "no image, of objects": (as_objects([]), []),
+}
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4])
+@pytest.mark.parametrize("case", NO_KEYPOINTS)
+def test_an_image_without_keypoints_has_no_rows(tmp_path: Path, case: str, protocol: int) -> None:
+    array, expected = NO_KEYPOINTS[case]
+    described = header(array.dtype.str, array.shape)
+    data = described + (pickle.dumps(array, protocol=protocol) if array.dtype.hasobject else array.tobytes())
+    titles = np.array(names(len(expected)) or [])  # of an empty list NumPy makes numbers
+    file = with_members(tmp_path / "f.npz", descriptors_list=data, filenames=npy(titles))
+    check(file, names(len(expected)), expected)
+
+
+@pytest.mark.parametrize(
+    "lists", [[[1.0]], [[1.0, 2.0]], [[], [1.0]], [None, [1.0]], [[1.0], None], [*[None] * 1000, [1.0]], [[[]]]]
+)
+def test_lists_that_hold_something_are_refused(tmp_path: Path, lists: list[Any]) -> None:
+    file = save(tmp_path / "f.npz", as_objects(lists), np.array(names(len(lists))))
+    with pytest.raises(CorruptFile, match=r"it holds lists, at the image 'monet/lilies-\d+\.jpg'"):
+        list(file.descriptors(names(len(lists))))
+
+
+def test_a_file_of_protocol_2_takes_the_memory_of_one_image() -> None:
+    array = as_objects([sift(20_000, i) for i in range(8)])
+    data = pickle.dumps(array, protocol=2)
+    with memory() as most:
+        assert sum(len(one) for one in read_objects(Bounded(io.BytesIO(data), len(data)), array.shape)) == 160_000
+    assert most() < 8 * array[0].nbytes  # of all there would be three times as much
 
 
 def test_old_names_of_numpy_are_known() -> None:
@@ -100,6 +140,9 @@ def test_old_names_of_numpy_are_known() -> None:
         ("text", np.array),
         ("objects", lambda texts: np.array(texts, dtype=object)),
         ("objects of NumPy's text", lambda texts: as_objects([np.str_(text) for text in texts])),
+        ("bytes", lambda texts: np.array([text.encode() for text in texts])),
+        ("objects of bytes", lambda texts: as_objects([text.encode() for text in texts])),
+        ("objects of NumPy's bytes", lambda texts: as_objects([np.bytes_(text.encode()) for text in texts])),
         ("one object many times", lambda texts: as_objects([texts[0]] * len(texts))),
     ],
 )
@@ -107,6 +150,12 @@ def test_filenames(tmp_path: Path, form: str, make: Callable[[list[str]], NDArra
     texts = ["a.jpg", "mönet/ß.jpg", "很/长.jpg"]
     file = save(tmp_path / "f.npz", as_objects([None] * 3), make(texts))
     assert file.filenames() == ([texts[0]] * 3 if form.startswith("one") else texts)
+
+
+def test_names_of_another_encoding_are_refused(tmp_path: Path) -> None:
+    file = save(tmp_path / "f.npz", as_objects([None]), np.array(["ä.jpg".encode("latin1")]))
+    with pytest.raises(CorruptFile, match=r"filenames holds the bytes b'\\xe4\.jpg', which are not UTF-8"):
+        file.filenames()
 
 
 @pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f8", "u1", "<i8"])
@@ -173,17 +222,20 @@ def attacks(mark: Path) -> dict[str, Any]:
     }
 
 
+TEXTS = ("text", "bytes")
+
+
 @pytest.mark.parametrize(
     ("member", "attack"),
-    # text is what filenames are
-    [(m, a) for a in attacks(Path("x")) for m in ("descriptors", "filenames") if (m, a) != ("filenames", "text")],
+    # text and bytes are what filenames are
+    [(m, a) for a in attacks(Path("x")) for m in ("descriptors", "filenames") if m != "filenames" or a not in TEXTS],
 )
 def test_nothing_is_run_and_nothing_else_is_read(tmp_path: Path, member: str, attack: str) -> None:
     mark = tmp_path / "it-ran"
     bad, good = as_objects([attacks(mark)[attack]]), as_objects(["a"] if member == "descriptors" else [None])
     file = save(tmp_path / "f.npz", *((bad, good) if member == "descriptors" else (good, bad)))
     with pytest.raises(CorruptFile, match=r"^f\.npz can't be read .* Nothing in it was run; put back a copy"):
-        list(file.descriptors(1)) if member == "descriptors" else file.filenames()
+        list(file.descriptors(["a.jpg"])) if member == "descriptors" else file.filenames()
     assert not mark.exists()
 
 
@@ -196,7 +248,7 @@ def test_an_object_in_the_array_s_place(tmp_path: Path) -> None:
         archive.writestr("descriptors_list.npy", buffer.getvalue())
         archive.writestr("filenames.npy", npy(np.array(["a"])))
     with pytest.raises(CorruptFile, match=r"it names (posix|nt)\.system, and may name nothing but NumPy arrays"):
-        list(NotebookFile(tmp_path / "f.npz").descriptors(1))
+        list(NotebookFile(tmp_path / "f.npz").descriptors(["a.jpg"]))
     assert not mark.exists()
 
 
@@ -247,7 +299,7 @@ LONG_BYTES = [b"\x80\x04B" + (4 << 28).to_bytes(4, "little"), b"\x80\x04\x8e" + 
 def test_a_lie_about_size_fills_no_memory(tmp_path: Path, descriptors: bytes, reason: str) -> None:
     file = with_members(tmp_path / "f.npz", descriptors_list=descriptors, filenames=GOOD)
     with memory() as peak, pytest.raises(CorruptFile, match=reason):
-        list(file.descriptors(1))
+        list(file.descriptors(["a.jpg"]))
     assert peak() < 20_000_000
 
 
@@ -265,7 +317,7 @@ def test_a_lie_about_size_fills_no_memory(tmp_path: Path, descriptors: bytes, re
 def test_what_makes_no_sense_is_named(tmp_path: Path, descriptors: bytes, reason: str) -> None:
     file = with_members(tmp_path / "f.npz", descriptors_list=descriptors, filenames=GOOD)
     with pytest.raises(CorruptFile, match=reason):
-        list(file.descriptors(1))
+        list(file.descriptors(["a.jpg"]))
 
 
 def test_a_bomb_of_filenames_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,14 +331,14 @@ def test_an_item_may_not_be_larger_than_any_image(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(unpickle, "LARGEST", 1000)
     file = NotebookFile(write_chunk(tmp_path, [("a", sift(2)), ("b", None)]))
     with pytest.raises(CorruptFile, match="claims an item of 1,024 bytes"):
-        list(file.descriptors(2))
+        list(file.descriptors(["a.jpg", "b.jpg"]))
 
 
 def test_memory_is_that_of_an_image_and_not_of_the_file(tmp_path: Path) -> None:
     images = [sift(2000 + i, i) for i in range(40)]  # a megabyte each
     file = NotebookFile(write_chunk(tmp_path, list(zip(names(40), images, strict=True)), compressed=False))
     with memory() as peak:
-        assert sum(1 for _ in file.descriptors(40)) == 40
+        assert sum(1 for _ in file.descriptors(names(40))) == 40
     assert peak() < 5_000_000
 
 
@@ -300,7 +352,7 @@ def test_a_flipped_bit_is_noticed_at_the_end(tmp_path: Path, compressed: bool) -
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
     with pytest.raises(CorruptFile):
-        list(NotebookFile(path).descriptors(2))
+        list(NotebookFile(path).descriptors(["a.jpg", "b.jpg"]))
 
 
 @pytest.mark.parametrize("keep", [0, 0.1, 0.5])
@@ -317,7 +369,7 @@ def test_a_pickle_that_is_cut_anywhere(tmp_path: Path) -> None:
     for end in range(len(data) - 1):
         file = with_members(tmp_path / "f.npz", descriptors_list=data[:end], filenames=GOOD)
         with pytest.raises(CorruptFile):
-            list(file.descriptors(2))
+            list(file.descriptors(["a.jpg", "b.jpg"]))
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the text that the changed bytes happen to make
@@ -329,7 +381,7 @@ def test_no_byte_can_be_changed_into_a_crash(tmp_path: Path) -> None:
         broken[int(rng.integers(0, 330))] = int(rng.integers(0, 256))
         file = with_members(tmp_path / "f.npz", descriptors_list=bytes(broken), filenames=GOOD)
         try:
-            list(file.descriptors(2))
+            list(file.descriptors(["a.jpg", "b.jpg"]))
         except (CorruptFile, DatasetError):
             refused += 1
     assert refused > 200
@@ -343,8 +395,10 @@ def test_another_npz_is_named(tmp_path: Path) -> None:
 
 def test_descriptors_after_the_pca_are_not_sift(tmp_path: Path) -> None:
     file = save(tmp_path / "f.npz", as_objects([np.zeros((3, 64), np.float32)]), np.array(["a"]))
-    with pytest.raises(DatasetError, match=r"descriptors of 64 values, and SIFT's are of 128; import-npz reads"):
-        list(file.descriptors(1))
+    with pytest.raises(
+        DatasetError, match=r"descriptors of 64 values, at the image 'a\.jpg', and those of SIFT are of 128"
+    ):
+        list(file.descriptors(["a.jpg"]))
 
 
 @pytest.mark.parametrize(
@@ -363,10 +417,10 @@ def test_descriptors_after_the_pca_are_not_sift(tmp_path: Path) -> None:
 def test_what_the_notebook_never_wrote(tmp_path: Path, descriptors: Any, filenames: Any, reason: str) -> None:
     file = save(tmp_path / "f.npz", descriptors, filenames)
     with pytest.raises(CorruptFile, match=reason):
-        list(file.descriptors(len(file.filenames())))
+        list(file.descriptors(file.filenames()))
 
 
 def test_an_array_that_stands_twice_is_refused(tmp_path: Path) -> None:
     one = sift(2)
     with pytest.raises(CorruptFile, match="one array stands in it twice"):
-        list(save(tmp_path / "f.npz", as_objects([one, one]), np.array(["a", "b"])).descriptors(2))
+        list(save(tmp_path / "f.npz", as_objects([one, one]), np.array(["a", "b"])).descriptors(["a.jpg", "b.jpg"]))
