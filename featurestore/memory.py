@@ -29,9 +29,23 @@ def _machine() -> int | None:
 def _container() -> int | None:
     try:
         limit, used = ((CGROUP / name).read_text(encoding="ascii") for name in ("memory.max", "memory.current"))
-        return max(int(limit) - int(used), 0)
+        return max(int(limit) - int(used) + _reclaimable(), 0)
     except (OSError, ValueError):  # none, or "max"
         return None
+
+
+def _reclaimable() -> int:
+    """Return the bytes of ``memory.current`` that the kernel takes back as soon as they are wanted.
+
+    That is its cache of files: everything that was ever read counts as used. What is in a tmpfs stays, and is no part
+    of the two lists.
+    """
+    try:
+        lines = (CGROUP / "memory.stat").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    amounts = dict(line.split(maxsplit=1) for line in lines)
+    return sum(int(amounts.get(name, 0)) for name in ("active_file", "inactive_file", "slab_reclaimable"))
 
 
 def refuse_if_too_large(what: str, n_bytes: int, *, instead: str) -> None:

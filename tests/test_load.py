@@ -188,6 +188,10 @@ def test_free_memory_is_that_of_the_machine_or_of_the_container(
     assert free_memory() == 3072
     (tmp_path / "memory.max").write_text("3000\n", encoding="ascii")
     assert free_memory() == 2000
+    # What was read from files is counted as used, and given back when it is wanted; what is in a tmpfs is not.
+    stat = "anon 300\nfile 600\nshmem 100\ninactive_file 350\nactive_file 150\nslab_reclaimable 50\nslab 70\n"
+    (tmp_path / "memory.stat").write_text(stat, encoding="ascii")
+    assert free_memory() == 2550
 
 
 def test_a_partition_that_is_not_what_the_catalog_says(store: FeatureStore) -> None:
