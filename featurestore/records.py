@@ -16,7 +16,6 @@ import sqlalchemy as sa
 
 from featurestore._version import __version__
 from featurestore.context import Context
-from featurestore.errors import NotEnoughSpace
 from featurestore.partition import FORMAT
 from featurestore.plan import Step, Work
 from featurestore.tables import Run, now
@@ -125,11 +124,11 @@ def recorded_run(context: Context, step: Step, *, workers: int, verb: str | None
         try:
             with context.catalog.transaction() as connection:
                 update_run(connection, run_id, **counts, **end)
-        except NotEnoughSpace:
-            # Where the stage has failed for the same reason, that is what people are to hear of. The next run ends
-            # the record.
+        except Exception as error:
+            # Where the stage has failed, that is what people should hear of. The next run ends the record.
             if outcome == "done":
                 raise
+            context.reporter.say(f"how this run ended could not be recorded: {' '.join(str(error).split())}")
 
 
 def update_run(connection: sa.Connection, run_id: str, **values: Any) -> None:
