@@ -17,13 +17,14 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from featurestore.access import is_file
 from featurestore.context import Context
 from featurestore.engines import Engine, dispatch
-from featurestore.errors import ConfirmationNeeded, NothingUsable, NotReady
+from featurestore.errors import ConfirmationNeeded, CorruptFile, NothingUsable, NotReady
 from featurestore.interrupt import ready_thread
 from featurestore.learnt import Learning
 from featurestore.ledger import model_name, record_model
-from featurestore.models import IMAGES, from_bitmap, model_id, read_arrays, to_bitmap, write_arrays
+from featurestore.models import IMAGES, from_bitmap, model_id, read_arrays, read_state, to_bitmap, write_arrays
 from featurestore.partition import Row
 from featurestore.plan import StagePlan, Step, Work, chunk_list, downstream_partitions
 from featurestore.progress import StageSummary, counted
@@ -155,20 +156,36 @@ class FitRun:
         return summary
 
     def _resume(self) -> _Fold:
-        path = self._context.root.local(self._state)
-        if path.is_file():
-            arrays, manifest = read_arrays(path)
-            if manifest["parent_id"] == (self._parent["model_id"] if self._parent else None):
-                learnt = manifest["chunks"]
-                chunks = {work.chunk_id: self._source(work) for work in self._todo if str(work.chunk_id) in learnt}
-                if {str(chunk): source for chunk, source in chunks.items()} == learnt:
-                    return self._fold(arrays, chunks)
-                self._context.reporter.say(
-                    f"{self._stage.name} begins anew: images or the split have changed since it was interrupted"
-                )
+        if is_file(self._context.root.local(self._state)):
+            try:
+                fold, why = self._saved()
+            except (CorruptFile, LookupError, TypeError, ValueError, AttributeError) as error:
+                fold, why = None, f"{self._state} is damaged ({' '.join(str(error).split()) or type(error).__name__})"
+            if fold is not None:
+                return fold
+            if why is not None:
+                self._context.reporter.say(f"{self._stage.name} begins again: {why}")
         if self._parent_arrays is None:
             return _Fold(self._stage.learner(None), {}, np.zeros(0, bool))
         return self._fold(self._parent_arrays, {})
+
+    def _saved(self) -> tuple[_Fold | None, str | None]:
+        """Return the fit in progress, or why it is not gone on with, which nobody needs to hear of another fit.
+
+        Raises:
+            CorruptFile, LookupError, TypeError, ValueError, AttributeError: it is damaged, or parts of it are missing.
+        """
+        arrays, manifest = read_state(self._context.root.local(self._state))
+        if manifest["parent_id"] != (self._parent["model_id"] if self._parent else None):
+            return None, None
+        learnt = manifest["chunks"]
+        chunks = {work.chunk_id: self._source(work) for work in self._todo if str(work.chunk_id) in learnt}
+        if {str(chunk): source for chunk, source in chunks.items()} != learnt:
+            return None, "images or the split have changed since it was interrupted"
+        fold = self._fold(arrays, chunks)
+        if fold.learner.state().keys() != arrays.keys() - {IMAGES}:
+            raise CorruptFile("it lacks arrays")
+        return fold, None
 
     def _fold(self, arrays: dict[str, NDArray[Any]], chunks: dict[int, str]) -> _Fold:
         fold = _Fold(self._stage.learner(arrays), chunks, np.zeros(0, bool))
@@ -232,9 +249,10 @@ class FitRun:
         return FitChunk(self._stage, work.chunk_id, path, frozenset(self._wanted(work).tolist()))
 
     def _checkpoint(self, fold: _Fold) -> None:
-        manifest = {**self._manifest(), "chunks": fold.chunks}
+        arrays = {**fold.learner.state(), IMAGES: fold.bitmap()}
+        manifest = {**self._manifest(), "chunks": fold.chunks, "arrays": model_id(self._variant, arrays)}
         with self._context.root.publishing(self._state) as temporary:
-            write_arrays(temporary, {**fold.learner.state(), IMAGES: fold.bitmap()}, manifest)
+            write_arrays(temporary, arrays, manifest)
 
     def _publish(self, fold: _Fold) -> dict[str, Any]:
         try:
@@ -246,7 +264,7 @@ class FitRun:
         manifest = {**self._manifest(), "summary": self._stage.summary(arrays)}
         arrays = {**arrays, IMAGES: fold.bitmap()}
         name = model_name(self._stage.name, self._variant, model_id(self._variant, arrays))
-        if not self._context.root.local(name).is_file():
+        if not is_file(self._context.root.local(name)):
             with self._context.root.publishing(name) as temporary:
                 write_arrays(temporary, arrays, manifest)
         model = record_model(self._context.root, self._context.catalog, name)

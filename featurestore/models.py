@@ -81,6 +81,18 @@ def read_arrays(path: Path) -> tuple[Arrays, dict[str, Any]]:
     return arrays, manifest
 
 
+def read_state(path: Path) -> tuple[Arrays, dict[str, Any]]:
+    """Return the arrays and the manifest of a fit in progress. The errors are those of `read_arrays`.
+
+    Its manifest has a digest of the arrays, unless it is of a version that wrote none.
+    """
+    arrays, manifest = read_arrays(path)
+    promised = manifest.get("arrays")
+    if promised is not None and promised != model_id(str(manifest.get("variant")), arrays):
+        raise CorruptFile(f"{path.name} does not hold the arrays that its manifest promises")
+    return arrays, manifest
+
+
 def _read_members(file: zipfile.ZipFile) -> Arrays:
     members = file.infolist()
     if sum(member.file_size for member in members) > MOST_BYTES:

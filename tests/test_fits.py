@@ -347,8 +347,56 @@ def test_a_fit_begins_anew_where_what_it_has_learnt_has_changed(
     run(context_of(store, listening), Options(stages=("fit_pca",), workers=0))
     straight.run("fit_pca", workers=0)
     assert digests(store, "models/fit_pca/**/*") == digests(straight, "models/fit_pca/**/*")
-    anew = ["fit_pca begins anew: images or the split have changed since it was interrupted"]
+    anew = ["fit_pca begins again: images or the split have changed since it was interrupted"]
     assert listening.said == ([] if change == "nothing" else anew)
+
+
+def spoil(path: Path, how: str) -> None:
+    """Take something from a checkpoint."""
+    if how == "bytes":
+        path.write_bytes(path.read_bytes()[:-100])
+        return
+    arrays, manifest = read_arrays(path)
+    name = how.split()[-1]
+    if how.startswith("key"):
+        del manifest[name]
+    else:
+        del arrays[name]
+    if how.startswith("old"):  # of a version that wrote no digest of them
+        del manifest["arrays"]
+    write_arrays(path, arrays, manifest)
+
+
+SPOILT = ("bytes", "key chunks", "key parent_id", "array images", "array pending", "old array mean_")
+
+
+@pytest.mark.parametrize("how", SPOILT)
+def test_a_checkpoint_that_is_damaged_is_not_gone_on_from(store: FeatureStore, tmp_path: Path, how: str) -> None:
+    straight = copy(store, tmp_path / "straight")
+    straight.run("fit_pca", workers=0)
+    with pytest.raises(KeyboardInterrupt):
+        run(context_of(store, StopAfter(2)), Options(stages=("fit_pca",), workers=0))
+    (state,) = state_of(store)
+    spoil(state, how)
+    if how == "array pending":
+        assert [problem.kind for problem in store.verify().problems] == ["state"]
+    listening = Listening()
+    run(context_of(store, listening), Options(stages=("fit_pca",), workers=0))
+    (said,) = listening.said
+    assert re.fullmatch(r"fit_pca begins again: models/fit_pca/\w+/state\.npz is damaged \(.+\)", said)
+    assert digests(store, "models/fit_pca/**/*") == digests(straight, "models/fit_pca/**/*")
+
+
+def test_a_checkpoint_without_a_digest_is_gone_on_from(store: FeatureStore) -> None:
+    """As earlier versions wrote it."""
+    with pytest.raises(KeyboardInterrupt):
+        run(context_of(store, StopAfter(2)), Options(stages=("fit_pca",), workers=0))
+    (state,) = state_of(store)
+    arrays, manifest = read_arrays(state)
+    del manifest["arrays"]
+    write_arrays(state, arrays, manifest)
+    (summary,) = store.run("fit_pca", workers=0)
+    assert summary.n_chunks == 3  # of five
 
 
 def test_an_update_learns_of_a_chunk_only_the_image_that_failed_before(images: Path, tmp_path: Path) -> None:
