@@ -5,14 +5,17 @@ from __future__ import annotations
 from concurrent.futures import Future
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from featurestore import extraction, runner
 from featurestore.engines import InlineEngine, Task
 from featurestore.engines.engine import T
+from featurestore.errors import CorruptFile
 from featurestore.plan import Work
 from featurestore.runner import Options, run_stage
 from tests.small import context_of, digests, make_small, small_store
+from tests.tampering import our_metadata
 
 
 def work(chunk_id: int, n_images: int) -> Work:
@@ -50,6 +53,19 @@ def test_how_many_are_read_at_once_changes_nothing(tmp_path: Path, monkeypatch: 
     make_small(images, n=9)
     with_one_failed.run("extract", workers=0, retry_failed=True)
     assert digests(with_one_failed, "partitions/extract/**/*") == before
+
+
+def test_rows_that_stay_are_found_by_their_image(tmp_path: Path) -> None:
+    """A partition whose rows stand in another order is damaged, and none of them becomes another image's."""
+    make_small(tmp_path / "images", n=4)
+    (tmp_path / "images" / "001.png").unlink()
+    store = small_store(tmp_path / "store", tmp_path / "images")
+    store.run("extract", workers=0)
+    (path,) = (store.path / "partitions" / "extract").rglob("*.parquet")
+    pq.write_table(pq.read_table(path).take([0, 1, 3, 2]).replace_schema_metadata(our_metadata(path)), path)
+    make_small(tmp_path / "images", n=4)
+    with pytest.raises(CorruptFile, match="does not have one row for each image of its chunk, in order"):
+        store.run("extract", workers=0, retry_failed=True)
 
 
 class Watched(InlineEngine):

@@ -21,8 +21,10 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
+from featurestore import FeatureStore
 from featurestore import catalog as module
 from featurestore.catalog import (
     HEAD,
@@ -37,6 +39,7 @@ from featurestore.errors import CorruptFile, NotEnoughSpace, StoreBusy
 from featurestore.ledger import record_partition, upsert
 from featurestore.storage import CATALOG, Root
 from featurestore.tables import Base, Chunk, Model, Partition
+from tests.catalogs import change
 
 HOLD = """
 import sys
@@ -410,3 +413,28 @@ def test_a_full_disk_is_said_and_nothing_has_happened(catalog: Catalog, no_room:
         f"{os.strerror(errno.EFBIG)}: {CATALOG} could not be written; nothing half-written is recorded. "
     )
     assert chunks(catalog) == []
+
+
+def test_a_mistake_in_our_own_sql_is_no_damage(finished: FeatureStore) -> None:
+    """A table or a column that is not there is damage only if it should be there."""
+    catalog = Catalog(Root(finished.path))
+    for query in ("SELECT * FROM imagse", "SELECT filenaem FROM images", "SELECT no_such_function(1)"):
+        with pytest.raises((duckdb.CatalogException, duckdb.BinderException)), catalog.reading() as connection:
+            arrow(connection, query)
+        with pytest.raises(DBAPIError), catalog.transaction() as connection:
+            connection.execute(sa.text(query))
+
+
+@pytest.mark.parametrize(
+    ("statement", "lacks"),
+    [
+        ("DROP TABLE runs", r"runs\.\w+ of \w+"),
+        ("ALTER TABLE images DROP COLUMN filename", "images.filename of VARCHAR"),
+        ("ALTER TABLE images RENAME COLUMN filename TO name", "images.filename of VARCHAR"),
+    ],
+)
+def test_a_catalog_of_another_schema_is_damaged(store: FeatureStore, statement: str, lacks: str) -> None:
+    change(store.path, statement)
+    catalog = Catalog(Root(store.path))
+    with pytest.raises(CorruptFile, match=f"is damaged: it has no {lacks}; make it anew from"), catalog.reading() as c:
+        arrow(c, "SELECT filename, (SELECT count(*) FROM runs) FROM images")
