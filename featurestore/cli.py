@@ -23,6 +23,8 @@ from featurestore.paths import shown
 if TYPE_CHECKING:
     from featurestore.store import FeatureStore
 
+MOST_CHUNKS = 1_000_000  # that are named one by one, in memory
+DIGITS = 18  # of a chunk's number
 STAGES = "extract fit_pca project fit_scale quantize"
 
 
@@ -37,9 +39,16 @@ class _Chunks(click.ParamType[frozenset[int]]):
         found: set[int] = set()
         for part in str(value).split(","):
             first, dash, last = part.strip().partition("-")
+            if len(first) > DIGITS or len(last) > DIGITS:
+                self.fail("no store has a chunk whose number is so long", param, ctx)
             if not first.isdecimal() or (dash and not last.isdecimal()) or int(last or first) < int(first):
                 self.fail(f"{part!r} is not a chunk or a range of chunks; write them like 0-3,7", param, ctx)
-            found.update(range(int(first), int(last or first) + 1))
+            numbers = range(int(first), int(last or first) + 1)
+            if len(found) + len(numbers) > MOST_CHUNKS:
+                self.fail(
+                    f"{part!r}: at most {MOST_CHUNKS:,} chunks can be named; leave --chunks out for all", param, ctx
+                )
+            found.update(numbers)
         return frozenset(found)
 
 

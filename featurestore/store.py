@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
@@ -204,10 +205,11 @@ class FeatureStore(Reading, Upkeep):
         from featurestore.runner import Options, plan_of, run
         from featurestore.sources import replaced_images
 
+        cores = _all_cores()  # always: scikit-learn needs joblib without workers too
         options = Options(
             stages=self._known(stages),
             chunks=None if chunks is None else frozenset(chunks),
-            workers=_all_cores() if workers is None else workers,
+            workers=cores if workers is None else workers,
             retry=self._statuses(retry_failed),
             partial=partial,
             update=update,
@@ -295,9 +297,21 @@ def _for_the_recipe(path: Path) -> str:
 
 
 def _all_cores() -> int:
-    import joblib
+    """Return the number of cores that this process may use, in a container too.
 
-    return int(joblib.cpu_count())  # those that this process may use, in a container too
+    Raises:
+        ConfigError: a variable of the environment keeps joblib from saying so.
+    """
+    try:
+        import joblib
+
+        return int(joblib.cpu_count())
+    except (ImportError, ValueError) as error:
+        given = [f"{name}={value}" for name, value in os.environ.items() if name.startswith("LOKY_")]
+        if not given:
+            raise
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"joblib can't work with {', '.join(given)} ({reason}); unset what is wrong") from error
 
 
 def _lay_out(folder: Path, settings: StoreSettings) -> None:

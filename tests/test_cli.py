@@ -154,6 +154,14 @@ def test_chunks_that_are_none(invoke: Invoke, fresh: FeatureStore, chunks: str) 
     assert "is not a chunk or a range of chunks; write them like 0-3,7" in ended.err
 
 
+@pytest.mark.parametrize("chunks", ["0-99999999999", "0-999999,1000000-1000001", "9" * 5000, "0-" + "9" * 30])
+def test_chunks_that_no_store_has_take_no_memory(invoke: Invoke, fresh: FeatureStore, chunks: str) -> None:
+    ended = invoke("run", fresh.path, "--chunks", chunks)
+    assert ended.code == 2
+    assert re.search("no store has a chunk|at most 1,000,000 chunks can be named", ended.err)
+    assert "Traceback" not in ended.err
+
+
 def test_status_without_retry_is_a_usage_error(invoke: Invoke, fresh: FeatureStore) -> None:
     ended = invoke("run", fresh.path, "--status", "missing")
     assert (ended.code, "--status goes with --retry-failed" in ended.err) == (2, True)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 from collections.abc import Iterator
-from concurrent.futures import Future
+from concurrent.futures import BrokenExecutor, Future
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -50,9 +51,12 @@ class LocalEngine:
                 if self._executor is None:
                     self._executor = self._open()
                 future: Future[list[T]] = self._executor.submit(run_task, task)  # the first one starts the workers
-        except OSError as error:
+        except BrokenExecutor:
+            raise  # is dealt with where the task came from
+        except (OSError, RuntimeError) as error:  # the latter: no thread can be started, or loky nests too deep
+            reason = getattr(error, "strerror", None) or " ".join(str(error).split())
             raise EngineLost(
-                f"{self.workers} worker processes could not be started ({error.strerror}). Whatever was finished is "
+                f"{self.workers} worker processes could not be started ({reason}). Whatever was finished is "
                 "kept; run the same command again with fewer --workers, or with --workers 0"
             ) from error
         self._begun = True
@@ -69,6 +73,11 @@ class LocalEngine:
             self._executor, self._begun = None, False
 
     def _open(self) -> Any:
+        if multiprocessing.current_process().daemon:
+            raise EngineLost(
+                "this process is daemonic, as those of a multiprocessing.Pool are, and may start no worker processes; "
+                "work in it with workers=0, or start the run from another process"
+            )
         from joblib.externals.loky import ProcessPoolExecutor
 
         return ProcessPoolExecutor(
