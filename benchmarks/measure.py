@@ -144,3 +144,25 @@ def load_average() -> Iterator[list[float]]:
     loads = [os.getloadavg()[0]]
     yield loads
     loads.append(os.getloadavg()[0])
+
+
+class AnonymousPeak(threading.Thread):
+    """Looks at this process a hundred times a second, and knows the most memory it has had that is no file's."""
+
+    def __init__(self) -> None:
+        """Begin to look."""
+        super().__init__(daemon=True)
+        self.peak, self._over = 0, threading.Event()
+        self.start()
+
+    def run(self) -> None:
+        """Look until the end."""
+        while not self._over.wait(0.01):
+            found = re.search(r"RssAnon:\s+(\d+) kB", _read(Path("/proc/self/status")))
+            self.peak = max(self.peak, int(found[1]) * 1024 if found else 0)
+
+    def end(self) -> int:
+        """Stop looking; return the peak in bytes."""
+        self._over.set()
+        self.join()
+        return self.peak

@@ -21,6 +21,7 @@ SECTIONS = {
     "load": "Loading",
     "memory": "Peak memory",
     "growth": "Growth of the catalog",
+    "ingest": "Reading the dataset",
     "start": "Starting",
 }
 HEAD = """# Benchmarks

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -22,9 +23,10 @@ import sqlalchemy as sa
 from featurestore.access import readable
 from featurestore.catalog import Catalog, arrow, insert_arrow
 from featurestore.errors import ConfirmationNeeded, CorruptFile, FormatError
-from featurestore.instance import registered
+from featurestore.instance import raw, registered
 from featurestore.ledger import upsert
 from featurestore.manifest import parse
+from featurestore.spill import IN_MEMORY, ROWS_TOGETHER, Spill
 from featurestore.storage import Root, file_digest
 from featurestore.tables import DATASET_COLUMNS, Ingest
 
@@ -58,6 +60,7 @@ def ingest(
     *,
     chunk_size: int,
     confirm: Callable[[str], bool] = lambda question: False,
+    spill: Spill = IN_MEMORY,
 ) -> IngestReport:
     """Take over the dataset: new filenames get new ids in new chunks, known ones their new values, others are removed.
 
@@ -67,27 +70,34 @@ def ingest(
         dataset: from `dataset.read_csv` or `dataset.scan_folder`.
         chunk_size: images in a new chunk.
         confirm: is asked before more than a tenth of the images are removed.
+        spill: where rows go that would need much memory.
 
     Raises:
         ConfirmationNeeded: it did not agree.
     """
-    with catalog.reading() as connection:
-        delta = _delta(connection, dataset, chunk_size)
+    with catalog.reading() as connection, spill.bounding(raw(connection), columns=dataset.num_columns):
+        delta = _delta(connection, dataset, chunk_size, spill)
         removed, n_returned = _removed(connection, dataset, confirm)
         number = connection.execute(sa.text("SELECT coalesce(max(ingest_id), 0) + 1 FROM ingests")).scalar_one()
     file_format = FORMATS[bool(len(removed))]
     if len(removed):
         delta = _with_removed(delta, removed)
-    if len(delta):
+    n_delta = len(delta)
+    if n_delta:
         name = f"dataset/{number:06d}.parquet"
         with root.publishing(name) as temporary:
             # The checksums are of use when the catalog, which has one of the whole file, is lost.
             metadata = {"featurestore": json.dumps({"format": file_format, "kind": "dataset"})}
             pq.write_table(
-                delta.replace_schema_metadata(metadata), temporary, compression="zstd", write_page_checksum=True
+                delta.replace_schema_metadata(metadata),
+                temporary,
+                row_group_size=ROWS_TOGETHER,
+                compression="zstd",
+                write_page_checksum=True,
             )
-        replay(root, catalog, name)
-    return _report(catalog, number if len(delta) else None, n_returned)
+        del delta
+        replay(root, catalog, name, spill)
+    return _report(catalog, number if n_delta else None, n_returned)
 
 
 def _removed(connection: sa.Connection, dataset: pa.Table, confirm: Callable[[str], bool]) -> tuple[pa.Table, int]:
@@ -126,7 +136,7 @@ def new_filenames(catalog: Catalog, dataset: pa.Table, most: int) -> list[str]:
     return names
 
 
-def replay(root: Root, catalog: Catalog, name: str) -> None:
+def replay(root: Root, catalog: Catalog, name: str, spill: Spill = IN_MEMORY) -> None:
     """Bring the catalog up to the dataset file ``name``, in one transaction.
 
     Raises:
@@ -135,15 +145,20 @@ def replay(root: Root, catalog: Catalog, name: str) -> None:
         FormatError: it was written by a newer version.
     """
     path = root.local(name)
-    delta = _read(path, name)
+    delta = _read(path, name, spill)
     number = int(path.stem)
-    with catalog.transaction() as connection:
-        first_new = connection.execute(sa.text("SELECT coalesce(max(image_id) + 1, 0) FROM images")).scalar_one()
-        delta, removed = _split(delta, name, first_new=first_new)
-        new = pc.greater_equal(delta["image_id"], first_new)
-        added, changed = delta.filter(new), delta.filter(pc.invert(new))
+    with (
+        catalog.transaction() as connection,
+        spill.bounding(
+            raw(connection), columns=delta.num_columns, indexed=(first_new := _next_image(connection)) + len(delta)
+        ),
+    ):
+        n_known = int(np.count_nonzero(delta["image_id"].to_numpy() < first_new))
+        known, added = delta.slice(0, n_known), delta.slice(n_known)
+        changed, removed = _split(known, name, spill)
         next_chunk = connection.execute(sa.text("SELECT coalesce(max(chunk_id) + 1, 0) FROM chunks")).scalar_one()
         _check_new(added, name, first_new=first_new, next_chunk=next_chunk)
+        added = added.select(changed.column_names)
         insert_arrow(connection, "images", added.select(KEYS))
         insert_arrow(connection, "chunks", _chunks_of(added))
         _update_images(connection, changed, removed, number)
@@ -152,11 +167,16 @@ def replay(root: Root, catalog: Catalog, name: str) -> None:
         upsert(connection, Ingest, {"ingest_id": number, **values})
 
 
-def _read(path: Path, name: str) -> pa.Table:
+def _next_image(connection: sa.Connection) -> int:
+    return int(connection.execute(sa.text("SELECT coalesce(max(image_id) + 1, 0) FROM images")).scalar_one())
+
+
+def _read(path: Path, name: str, spill: Spill) -> pa.Table:
     try:
         with readable(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
             found = parse((file.metadata.metadata or {}).get(b"featurestore", b"")).get("format")
-            delta = file.read() if found in FORMATS else None
+            batches = file.iter_batches(ROWS_TOGETHER)
+            delta = spill.keep(batches, file.schema_arrow) if found in FORMATS else None
     except (OSError, pa.ArrowException, ValueError) as error:
         raise CorruptFile(f"{name} can't be read ({' '.join(str(error).split())}); put back a copy of it") from error
     if delta is None:
@@ -169,29 +189,29 @@ def _read(path: Path, name: str) -> pa.Table:
     return delta
 
 
-def _split(delta: pa.Table, name: str, *, first_new: int) -> tuple[pa.Table, pa.Table]:
-    """Return the rows of images that are in the dataset, without ``status``, and those that were removed from it."""
-    if STATUS not in delta.column_names:
-        return delta, delta.slice(0, 0)
-    status = delta[STATUS]
+def _split(known: pa.Table, name: str, spill: Spill) -> tuple[pa.Table, pa.Table]:
+    """Return the rows of known images that are in the dataset, without ``status``, and of those removed from it."""
+    if STATUS not in known.column_names:
+        return known, known.slice(0, 0)
+    status = known[STATUS]
     if status.type == pa.string():
         gone = pc.fill_null(pc.equal(status, REMOVED), False)
-        removed, kept = delta.filter(gone), delta.filter(pc.invert(gone)).drop_columns([STATUS])
-        known = not pc.any(pc.greater_equal(removed["image_id"], first_new)).as_py()
-        if known and status.null_count == len(kept):
-            return kept, removed
+        kept = spill.filter(known.drop_columns([STATUS]), pc.invert(gone))
+        if status.null_count == len(kept):
+            return kept, spill.filter(known.select(KEYS), gone)
     raise CorruptFile(f"{name} removes images in a way that no ingest does; put back a copy of it")
 
 
 def _check_new(added: pa.Table, name: str, *, first_new: int, next_chunk: int) -> None:
-    chunks = added["chunk_id"].to_pylist()
-    in_order = added["image_id"].to_pylist() == list(range(first_new, first_new + len(added)))
-    steps = {after - before for before, after in pairwise([next_chunk, *chunks])}
-    if not in_order or not steps <= {0, 1} or (chunks and chunks[0] != next_chunk):
+    chunks, ids = added["chunk_id"].to_numpy(), added["image_id"].to_numpy()
+    in_order = np.array_equal(ids, np.arange(first_new, first_new + len(added)))
+    in_order &= STATUS not in added.column_names or added[STATUS].null_count == len(added)
+    steps = np.diff(chunks)
+    if len(added) and not (in_order and chunks[0] == next_chunk and ((steps == 0) | (steps == 1)).all()):
         raise CorruptFile(f"{name} does not go on where the dataset files before it end; put back copies of them")
 
 
-def _delta(connection: sa.Connection, dataset: pa.Table, chunk_size: int) -> pa.Table:
+def _delta(connection: sa.Connection, dataset: pa.Table, chunk_size: int, spill: Spill) -> pa.Table:
     """Return the rows that are new or changed, with their ids, in ``image_id`` order."""
     known = _types(connection)
     extra = [name for name in dataset.column_names if name not in KEYS]
@@ -206,27 +226,26 @@ def _delta(connection: sa.Connection, dataset: pa.Table, chunk_size: int) -> pa.
     position = "position"
     while position in map(_folded, dataset.column_names):
         position += "_"
-    positions = pa.array(range(len(dataset)), pa.int64())
+    positions = pa.arange(0, len(dataset))
     with registered(connection, "incoming", dataset.append_column(position, positions)):
-        # `numbered` has columns of ours only: the CSV's can have any name.
-        return arrow(
-            connection,
-            f"""
-            WITH numbered AS (
+        # The rows are chosen by columns of ours only: the CSV's can have any name.
+        query = f"""
+            WITH chosen AS (
                 SELECT t.{position} AS position, i.image_id AS known_id, i.chunk_id AS known_chunk,
-                       {" OR ".join(differs)} AS differs,
                        row_number() OVER (PARTITION BY i.image_id IS NULL ORDER BY t.{position}) - 1 AS n
                 FROM incoming t LEFT JOIN images i ON i.filename = t.filename {stored}
+                WHERE i.image_id IS NULL OR {" OR ".join(differs)}
             )
-            SELECT coalesce(k.known_id, (SELECT coalesce(max(image_id) + 1, 0) FROM images) + k.n) AS image_id,
-                   CAST(coalesce(k.known_chunk,
-                                 (SELECT coalesce(max(chunk_id) + 1, 0) FROM chunks) + k.n // {chunk_size})
-                        AS INTEGER) AS chunk_id,
-                   t.filename, t.subset {columns}
-            FROM numbered k JOIN incoming t ON t.{position} = k.position
-            WHERE k.known_id IS NULL OR k.differs ORDER BY 1
-            """,
-        )
+            SELECT position, coalesce(known_id, (SELECT coalesce(max(image_id) + 1, 0) FROM images) + n) AS image_id,
+                   CAST(coalesce(known_chunk,
+                                 (SELECT coalesce(max(chunk_id) + 1, 0) FROM chunks) + n // {chunk_size})
+                        AS INTEGER) AS chunk_id
+            FROM chosen
+            """
+        with registered(connection, "numbered", spill.table(raw(connection).sql(query))):
+            query = f"""SELECT k.image_id, k.chunk_id, t.filename, t.subset {columns}
+                        FROM numbered k JOIN incoming t ON t.{position} = k.position ORDER BY 1"""
+            return spill.table(raw(connection).sql(query))
 
 
 def _types(connection: sa.Connection) -> dict[str, str]:
@@ -244,15 +263,18 @@ def _folded(name: str) -> str:
 
 def _chunks_of(added: pa.Table) -> pa.Table:
     digests: dict[int, Any] = {}
-    ids: dict[int, list[int]] = {}
-    for image_id, chunk_id, filename in zip(*(added[n].to_pylist() for n in KEYS[:3]), strict=True):
-        digests.setdefault(chunk_id, hashlib.sha256()).update(f"{image_id}\t{filename}\n".encode())
-        ids.setdefault(chunk_id, []).append(image_id)
+    first: dict[int, int] = {}
+    sizes: Counter[int] = Counter()
+    for batch in added.select(KEYS[:3]).to_batches(ROWS_TOGETHER):
+        for image_id, chunk_id, filename in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            digests.setdefault(chunk_id, hashlib.sha256()).update(f"{image_id}\t{filename}\n".encode())
+            first.setdefault(chunk_id, image_id)
+            sizes[chunk_id] += 1
     return pa.table(
         {
-            "chunk_id": pa.array(ids, pa.int32()),
-            "first_image_id": pa.array([members[0] for members in ids.values()], pa.int64()),
-            "n_images": pa.array([len(members) for members in ids.values()], pa.int32()),
+            "chunk_id": pa.array(first, pa.int32()),
+            "first_image_id": pa.array(first.values(), pa.int64()),
+            "n_images": pa.array(sizes.values(), pa.int32()),
             "digest": pa.array([sha.hexdigest()[:16] for sha in digests.values()], pa.string()),
         }
     )

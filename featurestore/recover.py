@@ -14,6 +14,7 @@ from featurestore.errors import CorruptFile, FormatError, UnreadableFile
 from featurestore.ingest import replay
 from featurestore.ledger import check_partition, record_file, record_model
 from featurestore.models import read_arrays
+from featurestore.spill import Spill
 from featurestore.tables import Run, now
 
 
@@ -37,7 +38,7 @@ def recover(context: Context) -> None:
         _end_dead_runs(context)
     for name in context.root.files("dataset", ".parquet"):
         if name not in known["ingests"]:
-            replay(context.root, context.catalog, name)
+            replay(context.root, context.catalog, name, Spill(context.root.path))
     for name in _listed(context, "models", ".npz"):
         if PurePosixPath(name).name == "state.npz":
             _settle(context, name, _end_finished_fit)

@@ -174,7 +174,10 @@ class Root:
         left = [path for folder in ("", *FOLDERS, BLOCKS) for path in self._walk(folder) if _TEMPORARY.match(path.name)]
         for path in left:
             with writing(path):
-                path.unlink(missing_ok=True)
+                if path.is_dir() and not path.is_symlink():  # of DuckDB, for what an ingest sorts
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
         return [path.relative_to(self.path).as_posix() for path in left]
 
     def _walk(self, folder: str) -> Iterator[Path]:

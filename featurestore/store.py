@@ -123,6 +123,7 @@ class FeatureStore(Reading, Upkeep):
         from featurestore.dataset import read_csv, scan_folder
         from featurestore.ingest import ingest
         from featurestore.intake import look_for_new, observe, record
+        from featurestore.spill import Spill
 
         warnings, observed = list[str](), None
         with self._changing("ingest", reporter(quiet=quiet)) as context:
@@ -136,7 +137,12 @@ class FeatureStore(Reading, Upkeep):
                 rows = read_csv(path, filename_column=settings.filename_column, split=settings.split)
                 warnings += look_for_new(context, rows)
             report = ingest(
-                context.root, context.catalog, rows, chunk_size=settings.chunk_size, confirm=_confirming(yes)
+                context.root,
+                context.catalog,
+                rows,
+                chunk_size=settings.chunk_size,
+                confirm=_confirming(yes),
+                spill=Spill(context.root.path),
             )
             record(context, observed)
         if path is not None and "train" not in report.subsets:

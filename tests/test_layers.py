@@ -31,7 +31,7 @@ LAYERS = [
     "stages",
     "extractors engines catalog",
     "tables partition partition_writer models index storage manifest lock lease config dataset imagefile samples "
-    "progress memory npz unpickle damage decoding decoder diagnosis whereabouts",
+    "progress memory npz unpickle damage decoding decoder diagnosis spill whereabouts",
     "paths scratch access offspring",
     "errors at_exit streams interrupt instance blas _version",
 ]

@@ -235,7 +235,7 @@ def test_a_record_that_no_ingest_wrote_is_refused(
     with HeldCatalog(root) as catalog:
         catalog.migrate()
         replay(root, catalog, "dataset/000001.parquet")
-        with pytest.raises(errors.CorruptFile, match=r"000002.parquet removes images in a way that no ingest does"):
+        with pytest.raises(errors.CorruptFile, match=r"000002.parquet (removes images in a way|does not go on)"):
             replay(root, catalog, "dataset/000002.parquet")
 
 

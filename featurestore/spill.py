@@ -1,0 +1,98 @@
+"""Tables of millions of rows that need no memory: written to disk, and mapped from there.
+
+What is mapped is file cache, which the system takes back when it needs memory. The file has no name any more once it
+is mapped, so that nothing is left of it when its table is gone, or its process killed.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from featurestore.storage import FULL, not_enough_space, room_on_disk
+
+ROWS_TOGETHER = 50_000  # that are in memory at a time
+DUCKDB_MEGABYTES = 500  # and one for each column; beyond, DuckDB writes what it sorts and joins to disk too
+MOST_THREADS = 4  # each of which has buffers of its own
+INDEX_BYTES = 16  # for a row of the index of a table, which stays in memory
+WHAT = "what an ingest keeps on disk for a while"
+
+
+@dataclass(frozen=True)
+class Spill:
+    """Where tables go: a folder of the store, or None for tables that stay in memory."""
+
+    folder: Path | None = None
+
+    def table(self, rows: duckdb.DuckDBPyRelation) -> pa.Table:
+        """Return the answer to a query."""
+        if self.folder is None:
+            return rows.to_arrow_table()
+        reader = rows.to_arrow_reader(ROWS_TOGETHER)
+        return self.keep(reader, reader.schema)
+
+    def keep(self, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> pa.Table:
+        """Return record batches as one table."""
+        if self.folder is None:
+            return pa.Table.from_batches(batches, schema)
+        path = self.folder / f".tmp-{uuid.uuid4().hex[:12]}-rows.arrow"
+        try:
+            with room_on_disk(WHAT):
+                with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, schema) as writer:
+                    for batch in batches:
+                        writer.write_batch(batch)
+                return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        finally:
+            path.unlink(missing_ok=True)
+
+    def filter(self, rows: pa.Table, mask: pa.ChunkedArray) -> pa.Table:
+        """Return the rows of a table for which the mask is true."""
+        marked = rows.append_column("", mask)
+        found = (batch.filter(batch.column(batch.num_columns - 1)) for batch in marked.to_batches(ROWS_TOGETHER))
+        return self.keep((batch.select(range(rows.num_columns)) for batch in found), rows.schema)
+
+    @contextmanager
+    def bounding(self, con: duckdb.DuckDBPyConnection, *, columns: int, indexed: int = 0) -> Iterator[None]:
+        """Let DuckDB write to disk what needs more than a fixed amount of memory.
+
+        Args:
+            con: a connection.
+            columns: of the widest rows.
+            indexed: rows that have to be in an index nevertheless.
+
+        Raises:
+            NotEnoughSpace: the disk is full.
+        """
+        if self.folder is not None:
+            memory = DUCKDB_MEGABYTES + columns + indexed * INDEX_BYTES // 10**6
+            place = str(self.folder / f".tmp-{uuid.uuid4().hex[:12]}-duckdb").replace("'", "''")
+            threads = min(MOST_THREADS, con.sql("SELECT current_setting('threads')").fetchall()[0][0])
+            for setting in (f"memory_limit = '{memory}MB'", f"temp_directory = '{place}'", f"threads = {threads}"):
+                con.execute(f"SET {setting}")
+        with noticing_no_room():
+            yield
+
+
+@contextmanager
+def noticing_no_room() -> Iterator[None]:
+    """Turn what DuckDB says of a full disk into our error.
+
+    Raises:
+        NotEnoughSpace: the disk is full.
+    """
+    try:
+        yield
+    except duckdb.Error as error:
+        full = next((text for text in FULL if text in str(error)), None)
+        if full is None:
+            raise
+        raise not_enough_space(WHAT, full) from error
+
+
+IN_MEMORY = Spill()
