@@ -114,7 +114,7 @@ def _ingest(store: FeatureStore, dataset: Path | None, *, yes: bool | Callable[[
 @click.option("--check-images", is_flag=True, help="Read the image files again; redo those that were replaced.")
 @click.option("--partial", is_flag=True, help="Fit a model although chunks are not there, or most images failed.")
 @click.option("--update", is_flag=True, help="Let the models go on with the images that they have not seen.")
-@click.option("--yes", is_flag=True, help="Agree to what an update makes stale, and to what --ingest removes.")
+@click.option("--yes", is_flag=True, help="Agree to what is asked: what becomes stale, is removed or costs much.")
 @click.option("--ingest", is_flag=True, help="Read the dataset again first.")
 @click.option("--quiet", is_flag=True, help="Show no bars and no summaries.")
 def run(store: Path, stages: tuple[str, ...], dry_run: bool, statuses: str | None, **options: Any) -> None:
@@ -135,7 +135,7 @@ def run(store: Path, stages: tuple[str, ...], dry_run: bool, statuses: str | Non
 def _say_what_would_be_done(store: FeatureStore, stages: tuple[str, ...], options: dict[str, Any]) -> None:
     from featurestore.text import plan_text
 
-    asked = {name: options[name] for name in ("chunks", "retry_failed", "check_images")}
+    asked = {name: options[name] for name in ("chunks", "retry_failed", "check_images", "partial", "update")}
     answer(plan_text(store.plan(*stages, **asked)))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
@@ -63,32 +63,57 @@ def run_fit(
         ConfirmationNeeded: nobody agreed to what an update makes stale.
         NothingUsable: there is too little to learn from.
     """
-    stage, todo = plan.step.stage, plan.todo
-    unseen: dict[int, int] = {}
-    if plan.step.current_model is not None:
-        if not update:
-            return None
-        with context.catalog.reading() as connection:
-            unseen = Learning(connection, plan.step).unseen()
-        todo = tuple(w for w in plan.inputs if w.chunk_id in unseen or not (w.input_ready or w.why == "pruned"))
-    missing = [work.chunk_id for work in todo if not work.input_ready]
-    if plan.step.variant is None or (missing and not partial):
-        raise NotReady(
-            f"{stage.name} learns from every chunk, and {stage.reads} is not up to date for {chunk_list(missing)}; "
-            f"run {stage.reads} first, or fit without them: featurestore run STORE {stage.name} --partial"
-        )
-    ready = [work for work in todo if work.input_ready]
+    if plan.step.current_model is not None and not update:
+        return None
+    wanted = wanted_chunks(context, plan)
+    ready = ready_chunks(plan.step, wanted, partial=partial)
     if plan.step.current_model is not None and not ready:
-        context.reporter.say(f"{stage.name}: the model has seen every image; there is nothing to update")
+        context.reporter.say(f"{plan.step.stage.name}: the model has seen every image; there is nothing to update")
         return None
     if not partial:
-        _refuse_most_lost(context, plan.step)
+        refuse_most_lost(context, plan.step)
     if plan.step.current_model is not None:
-        _ask(context, plan.step, sum(unseen.values()), confirm)
-    return FitRun(context, engine, plan.step, ready, partial=bool(missing)).run()
+        _ask(context, plan.step, sum(_unseen(context, plan.step).values()), confirm)
+    return FitRun(context, engine, plan.step, ready, partial=len(ready) < len(wanted)).run()
 
 
-def _refuse_most_lost(context: Context, step: Step) -> None:
+def wanted_chunks(context: Context, plan: StagePlan) -> list[Work]:
+    """Return the chunks that a fit learns from, there or not: all, or those with images that its model has not seen."""
+    if plan.step.current_model is None:
+        return list(plan.todo)
+    unseen = _unseen(context, plan.step)
+    return [w for w in plan.inputs if w.chunk_id in unseen or not (w.input_ready or w.why == "pruned")]
+
+
+def ready_chunks(step: Step, wanted: Sequence[Work], *, partial: bool) -> list[Work]:
+    """Return those of the chunks that are there.
+
+    Raises:
+        NotReady: some are not, and ``partial`` was not given; or none is.
+    """
+    ready = [work for work in wanted if work.input_ready]
+    missing = [work.chunk_id for work in wanted if not work.input_ready]
+    none = step.current_model is None and not ready
+    if missing and (none or not partial):
+        without = "" if none else f", or fit without them: featurestore run STORE {step.stage.name} --partial"
+        raise NotReady(
+            f"{step.stage.name} learns from every chunk, and {step.stage.reads} is not up to date for "
+            f"{chunk_list(missing)}; run {step.stage.reads} first{without}"
+        )
+    return ready
+
+
+def _unseen(context: Context, step: Step) -> dict[int, int]:
+    with context.catalog.reading() as connection:
+        return Learning(connection, step).unseen()
+
+
+def refuse_most_lost(context: Context, step: Step) -> None:
+    """Make sure that a fit does not learn from the few images that have not failed.
+
+    Raises:
+        NotReady: more than half of what it would learn from has failed.
+    """
     with context.catalog.reading() as connection:
         learning = Learning(connection, step)
         lost, n_images = learning.lost(), int(learning.selected.sum())

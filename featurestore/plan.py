@@ -72,6 +72,8 @@ class Work:
     old_path: str | None = None
     old_payload: str | None = None
     redo: frozenset[int] | None = None  # only these images; None: all
+    again: bool = False  # it was made before and pruned, and comes out the same
+    whole_for: int = 0  # images that would be made again alone, had the others not been pruned
     finished: tuple[Block, ...] = ()  # of extract: what an earlier run has made of them
 
     @property
@@ -128,7 +130,7 @@ def make_plan(
     *,
     retry: Collection[str] = (),
     replaced: Mapping[int, frozenset[int]] | None = None,
-    asked: str | None = None,
+    asked: Collection[str] = (),
 ) -> dict[str, StagePlan]:
     """Return what every stage has to do, by the stage's name.
 
@@ -137,7 +139,7 @@ def make_plan(
         steps: from `resolve`.
         retry: statuses whose rows of extract are to be made again.
         replaced: by chunk, the images whose file is another than the one that was extracted.
-        asked: a stage that was asked for by name: its pruned partitions are wanted too.
+        asked: stages that were asked for by name: their pruned partitions are wanted too.
     """
     state = chunk_states(connection, steps)
     plans = {}
@@ -148,7 +150,7 @@ def make_plan(
             stale = stale_images(connection, step, retry)
             redo = {chunk: stale.get(chunk, frozenset()) | other.get(chunk, frozenset()) for chunk in {*stale, *other}}
             reason = why_missing(connection, step) if any(not row["current"] for row in rows) else ""
-            works = [_work(row, redo, reason, row["wanted"] or asked == step.stage.name) for row in rows]
+            works = [_work(row, redo, reason, row["wanted"] or step.stage.name in asked) for row in rows]
             todo = [_said_why(work, other) for work in works if work]
             plans[step.stage.name] = StagePlan(step, len(rows), tuple(todo))
         else:
@@ -183,6 +185,8 @@ def _make_flow_table(connection: sa.Connection, steps: Sequence[Step]) -> None:
 
 def _work(row: dict[str, Any], redo: dict[int, frozenset[int]], reason: str, wanted: bool) -> Work | None:
     images = redo.get(row["chunk_id"])
+    pruned = row["current"] and row["pruned"]
+    again, whole_for = pruned and not images, len(images or ()) if pruned and not wanted else 0
     if not row["current"]:
         why = "input changed" if row["payload"] is not None else reason
         images = None
@@ -206,6 +210,8 @@ def _work(row: dict[str, Any], redo: dict[int, frozenset[int]], reason: str, wan
         old_path=row["path"],
         old_payload=row["payload"],
         redo=images,
+        again=again,
+        whole_for=whole_for,
     )
 
 

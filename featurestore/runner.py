@@ -32,11 +32,11 @@ class Options:
     confirm: Callable[[str], bool] = field(default=lambda question: False)
 
 
-def plan_of(context: Context, options: Options, *, asked: str | None = None) -> dict[str, StagePlan]:
-    """Return what every stage has to do, for the chunks that were asked for."""
+def plan_of(context: Context, options: Options) -> dict[str, StagePlan]:
+    """Return what every stage has to do as the store is now, for the chunks that were asked for."""
     with context.catalog.reading() as connection:
         steps = resolve(connection, context.flow)
-        plans = make_plan(connection, steps, retry=options.retry, replaced=options.replaced, asked=asked)
+        plans = make_plan(connection, steps, retry=options.retry, replaced=options.replaced, asked=options.stages)
     if options.chunks is not None:
         plans = {name: _only(plan, options.chunks) for name, plan in plans.items()}
     return {**plans, Extract.name: with_finished(context, plans[Extract.name], retry=options.retry)}
@@ -70,30 +70,34 @@ def run(context: Context, options: Options) -> list[StageSummary]:
 
 def run_stage(context: Context, engine: Engine, options: Options, name: str) -> StageSummary | None:
     """Do what is missing of one stage; return None if that is nothing."""
-    alone = name if options.stages else None
-    plan = plan_of(context, options, asked=alone)[name]
+    plan = plan_of(context, options)[name]
     if isinstance(plan.step.stage, FitStage):
-        unready = [work.chunk_id for work in plan.todo if not work.input_ready]
-        if options.chunks is not None and unready:  # it learns from every chunk, and only some were asked for
+        if fit_waits(plan, options):
+            unready = [work.chunk_id for work in plan.todo if not work.input_ready]
             context.reporter.say(f"{name} waits for {plan.step.stage.reads} of {chunk_list(unready)}")
             return None
         return run_fit(context, engine, plan, partial=options.partial, update=options.update, confirm=options.confirm)
-    waits = options.chunks is not None and not alone and plan.step.variant is None
+    waits = options.chunks is not None and not options.stages and plan.step.variant is None
     if waits or not plan.todo:
         return None
-    refuse_unready(plan)
+    refuse_unready(plan, fitted=plan.step.variant is not None)
     kind = ExtractRun if isinstance(plan.step.stage, Extract) else TransformRun
     return kind(context, engine, plan, workers=options.workers).run()
 
 
-def refuse_unready(plan: StagePlan) -> None:
-    """Make sure that a stage can run.
+def fit_waits(plan: StagePlan, options: Options) -> bool:
+    """Return whether a fit is passed over: it learns from every chunk, and only some were asked for."""
+    return options.chunks is not None and any(not work.input_ready for work in plan.todo)
+
+
+def refuse_unready(plan: StagePlan, *, fitted: bool) -> None:
+    """Make sure that a stage can run, whose model is ``fitted`` or not.
 
     Raises:
         NotReady: the model that it uses or the partitions that it reads are not there.
     """
     stage = plan.step.stage
-    if plan.step.variant is None:
+    if not fitted:
         raise NotReady(
             f"{stage.name} needs the model of {stage.model}, which has not been fitted yet; "
             f"run {stage.model} first, or run without naming a stage"

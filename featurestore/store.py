@@ -196,19 +196,22 @@ class FeatureStore(Reading, Upkeep):
             check_images: read the image files again, and make the rows of those that were replaced again.
             partial: fit a model although not every chunk is there, or most images failed.
             update: let the models go on with the images that they have not seen.
-            yes: agree to what an update makes stale, and to what ``ingest`` removes; a function is asked.
+            yes: agree to what an update makes stale, to what ``ingest`` removes, and to the extraction of whole chunks
+                that were pruned for some of their images; a function is asked.
             ingest: read the dataset again first, as `ingest` does.
             quiet: show nothing.
 
         Raises:
             StoreBusy: another process is changing the store.
+            ConfirmationNeeded: nobody agreed.
             NotReady: what a stage reads is incomplete.
             NotEnoughSpace: the disk has less room than the run will need.
             NothingUsable: every image failed, or there is nothing to learn from.
         """
         from featurestore.estimate import estimate, refuse_if_too_large
+        from featurestore.forecast import forecast, refuse_unasked
         from featurestore.intake import change_note, observed_before
-        from featurestore.runner import Options, plan_of, run
+        from featurestore.runner import Options, run
         from featurestore.sources import replaced_images
 
         cores = _all_cores()  # always: scikit-learn needs joblib without workers too
@@ -227,14 +230,14 @@ class FeatureStore(Reading, Upkeep):
             self._check_chunks(context, options.stages, options.chunks)
             if check_images:
                 options = replace(options, replaced=replaced_images(context))
-            plans = plan_of(context, options)
-            wanted = {name: plan for name, plan in plans.items() if not options.stages or name in options.stages}
+            ahead = forecast(context, options)
             with context.catalog.reading() as connection:
-                estimates = estimate(connection, wanted)
+                estimates = estimate(connection, ahead.plans)
                 before = observed_before(connection)
             if (note := change_note(context, before)) is not None:
                 context.reporter.say(note)
             refuse_if_too_large(context, estimates)
+            refuse_unasked(ahead, estimates, options)
             return run(context, options)
 
     def plan(
@@ -243,21 +246,35 @@ class FeatureStore(Reading, Upkeep):
         chunks: Collection[int] | None = None,
         retry_failed: bool | Sequence[str] = False,
         check_images: bool = False,
+        partial: bool = False,
+        update: bool = False,
     ) -> list[Estimate]:
-        """Return what `run` would do with the same arguments, and what it would cost. Nothing is changed."""
+        """Return what `run` would do with the same arguments, and what it would cost. Nothing is changed.
+
+        Raises:
+            NotReady: that a run would end with: what a stage reads is incomplete.
+        """
         from featurestore.estimate import estimate
-        from featurestore.runner import Options, plan_of
+        from featurestore.forecast import forecast
+        from featurestore.runner import Options
         from featurestore.sources import replaced_images
 
         context = self._context(Silent())
-        names = self._known(stages)
-        options = Options(names, None if chunks is None else frozenset(chunks), retry=self._statuses(retry_failed))
+        options = Options(
+            stages=self._known(stages),
+            chunks=None if chunks is None else frozenset(chunks),
+            retry=self._statuses(retry_failed),
+            partial=partial,
+            update=update,
+        )
         if check_images:
             options = replace(options, replaced=replaced_images(context))
-        self._check_chunks(context, names, options.chunks)
-        plans = plan_of(context, options, asked=names[0] if len(names) == 1 else None)
+        self._check_chunks(context, options.stages, options.chunks)
+        ahead = forecast(context, options)
+        if ahead.error is not None:
+            raise ahead.error
         with context.catalog.reading() as connection:
-            return estimate(connection, {name: p for name, p in plans.items() if not names or name in names})
+            return estimate(connection, ahead.plans)
 
     @staticmethod
     def _known(stages: Sequence[str]) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ LAYERS = [
     "store",
     "reading upkeep opened",
     "runner load lookup encode info export exporters import_npz ingest intake status recover "
-    "verify repair rebuild merge prune untrusted child sources chunk_run extraction",
+    "verify repair rebuild merge prune untrusted child sources chunk_run extraction forecast",
     "selection query views exact vectors answers",
     "fits assembly blocks estimate",
     "records plan learnt snapshot ledger",

@@ -275,8 +275,8 @@ def test_a_fit_without_a_model_needs_what_it_reads(hand: Hand, model: str, prune
 
 def test_what_is_asked_for_by_name_is_wanted(hand: Hand) -> None:
     hand.change("extract", [0, 2], pruned=True)
-    assert hand.missing(asked="extract") == {"extract": {0: P, 2: P}}
-    assert hand.missing(asked="project") == {}
+    assert hand.missing(asked=["extract"]) == {"extract": {0: P, 2: P}}
+    assert hand.missing(asked=["project"]) == {}
 
 
 def test_another_payload_makes_what_follows_stale_at_once(hand: Hand) -> None:

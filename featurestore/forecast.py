@@ -1,0 +1,144 @@
+"""What a run will do, stage after stage, before anything of it is done.
+
+`run_stage` plans each stage when its turn has come, from what the stages before it have made. Here the same plans are
+made ahead: of a stage that will be run it is known which of its chunks will be there, and which may have changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from featurestore.context import Context
+from featurestore.errors import ConfirmationNeeded, NotReady
+from featurestore.estimate import Estimate
+from featurestore.fits import ready_chunks, refuse_most_lost, wanted_chunks
+from featurestore.plan import StagePlan, Work, chunk_list
+from featurestore.progress import counted, human_seconds
+from featurestore.runner import Options, fit_waits, plan_of, refuse_unready
+from featurestore.stages import Extract, FitStage
+
+FOLLOWS = "if images that are made again come out otherwise"
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a run will do, by stage, and the error that it will end with, if that is known."""
+
+    plans: dict[str, StagePlan]
+    error: NotReady | None
+
+
+@dataclass
+class _Made:
+    """What the stages before have made, as far as the run has come in thought."""
+
+    chunks: dict[str, set[int]] = field(default_factory=dict)  # by stage: those that will be there
+    changed: dict[str, set[int]] = field(default_factory=dict)  # by stage: those whose rows may become others
+    models: set[str] = field(default_factory=set)  # fit stages with another model than before
+    variants: set[str] = field(default_factory=set)  # stages whose variant follows from these
+
+
+def forecast(context: Context, options: Options) -> Forecast:
+    """Return what `run` will do with these options.
+
+    What waits for a model is counted as if everything were to be made.
+    """
+    plans = plan_of(context, options)
+    every = next(plan.inputs for plan in plans.values() if isinstance(plan.step.stage, FitStage))
+    found, made = dict[str, StagePlan](), _Made()
+    for name in options.stages or plans:
+        try:
+            plan = _ahead(context, options, plans[name], every, made)
+        except NotReady as error:
+            return Forecast(found, error)
+        if plan is not None and plan.todo:
+            found[name] = plan
+            _note(plan, made)
+    return Forecast(found, None)
+
+
+def _ahead(context: Context, options: Options, plan: StagePlan, every: Iterable[Work], made: _Made) -> StagePlan | None:
+    """Return what a stage will have to do when its turn has come, None if it waits.
+
+    Raises:
+        NotReady: it can't do that.
+    """
+    if isinstance(plan.step.stage, FitStage):
+        return _fit_ahead(context, options, plan, made)
+    stage, todo = plan.step.stage, {work.chunk_id: work for work in plan.todo}
+    another = stage.model in made.models or stage.reads in made.variants
+    follows = made.changed.get(stage.reads, set())
+    for work in every:
+        if options.chunks is None or work.chunk_id in options.chunks:
+            if another:
+                todo[work.chunk_id] = replace(work, why="model changed")
+            elif work.chunk_id in follows:
+                todo.setdefault(work.chunk_id, replace(work, why=FOLLOWS))
+    fitted = stage.model in made.models or (plan.step.variant is not None and stage.reads not in made.variants)
+    if not todo or (not fitted and options.chunks is not None and not options.stages):
+        return None
+    ahead = replace(plan, todo=_there(sorted(todo.values(), key=lambda work: work.chunk_id), stage.reads, made))
+    refuse_unready(ahead, fitted=fitted)
+    return ahead
+
+
+def _fit_ahead(context: Context, options: Options, plan: StagePlan, made: _Made) -> StagePlan | None:
+    reads = plan.step.stage.reads
+    if reads in made.variants:  # of which there is no model yet
+        plan = replace(plan, step=replace(plan.step, current_model=None), todo=plan.inputs)
+    if fit_waits(replace(plan, todo=_there(plan.todo, reads, made)), options):
+        return None
+    if plan.step.current_model is not None and not options.update:
+        return None
+    changed = made.changed.get(reads, set())
+    wanted = {work.chunk_id: work for work in wanted_chunks(context, plan)}
+    for work in plan.inputs:
+        if work.chunk_id in changed:
+            wanted.setdefault(work.chunk_id, replace(work, why=FOLLOWS))
+    works = _there([wanted[chunk] for chunk in sorted(wanted)], reads, made)
+    ready = ready_chunks(plan.step, works, partial=options.partial)
+    if ready and not options.partial and reads not in made.chunks:
+        refuse_most_lost(context, plan.step)
+    return replace(plan, todo=tuple(ready))
+
+
+def _there(works: Iterable[Work], reads: str, made: _Made) -> tuple[Work, ...]:
+    """Return works that know which of what they read will be there."""
+    there = made.chunks.get(reads, set())
+    return tuple(replace(work, input_ready=work.input_ready or work.chunk_id in there) for work in works)
+
+
+def _note(plan: StagePlan, made: _Made) -> None:
+    stage = plan.step.stage
+    if isinstance(stage, FitStage):
+        made.models.add(stage.name)
+        return
+    if stage.model in made.models or stage.reads in made.variants:
+        made.variants.add(stage.name)
+    made.chunks[stage.name] = {work.chunk_id for work in plan.todo}
+    made.changed[stage.name] = {work.chunk_id for work in plan.todo if not work.again}
+
+
+def refuse_unasked(found: Forecast, estimates: Iterable[Estimate], options: Options) -> None:
+    """Ask before pruned chunks are extracted again as a whole because of some of their images.
+
+    Raises:
+        ConfirmationNeeded: nobody agreed.
+    """
+    plan = found.plans.get(Extract.name)
+    works = [work for work in plan.todo if work.whole_for] if plan is not None else []
+    if not works:
+        return
+    cost = next(estimate for estimate in estimates if estimate.stage == Extract.name)
+    n_images = sum(work.n_images for work in works)
+    takes = (
+        "" if cost.seconds is None else f", which takes about {human_seconds(cost.seconds / cost.n_images * n_images)}"
+    )
+    question = (
+        f"{counted(sum(work.whole_for for work in works), 'image')} of {chunk_list([w.chunk_id for w in works])} "
+        f"would be extracted again, and the descriptors of the others were pruned: so all {n_images:,} images will be"
+        f"{takes}"
+    )
+    if not options.confirm(question):
+        raise ConfirmationNeeded(f"{question}; agree with --yes")
