@@ -24,8 +24,8 @@ NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 # What a missing file says, and what a wrong offset in a damaged one leads to. All other codes are about the attempt.
 _OTHER = NO_ROOM | {errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.ESPIPE, errno.EOVERFLOW}
 _REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
-_MEMORY = ("std::bad_alloc", "Out of Memory Error", "MemoryError")  # of C++, of DuckDB and of Python
-_THREADS = ("can't start new thread", os.strerror(errno.EAGAIN))
+_MEMORY = ("std::bad_alloc", "Out of Memory Error", "MemoryError", "Insufficient memory")  # C++, DuckDB, Python, OpenCV
+THREADS = ("can't start new thread", os.strerror(errno.EAGAIN))
 # Some libraries keep the words of the operating system only.
 _WORDS = tuple(
     map(
@@ -42,7 +42,7 @@ _ADVICE = {
     os.strerror(errno.EMFILE): "raise the limit of open files (ulimit -n)",
     os.strerror(errno.ENFILE): "have other programs close files",
     os.strerror(errno.ENOMEM): "give this process more memory",
-    **dict.fromkeys(_THREADS, "raise the limit of processes (ulimit -u)"),
+    **dict.fromkeys(THREADS, "raise the limit of processes (ulimit -u)"),
 }
 
 
@@ -70,15 +70,19 @@ def _reason(error: BaseException) -> str | None:
     text = str(error).partition("\n")[0]
     if any(word in text for word in _MEMORY):
         return os.strerror(errno.ENOMEM)
-    return next((word for word in (*_WORDS, *_THREADS) if word in text), None)
+    return next((word for word in (*_WORDS, *THREADS) if word in text), None)
+
+
+def advice_for(reason: str) -> str:
+    """Return what to do about what `reason_unreadable` says."""
+    return _ADVICE.get(reason, "see to the disk, the network or the machine")
 
 
 def unreadable(path: Path, reason: str) -> UnreadableFile:
     """Return the error that says that ``path`` can't be read, for ``reason``."""
-    advice = _ADVICE.get(reason, "see to the disk, the network or the machine")
     error = UnreadableFile(
-        f"{path} can't be read: {reason}; nothing is known to be wrong with it. Do not delete it: {advice}, then run "
-        "the same command again"
+        f"{path} can't be read: {reason}; nothing is known to be wrong with it. Do not delete it: {advice_for(reason)}"
+        ", then run the same command again"
     )
     error.reason = reason
     return error

@@ -24,6 +24,7 @@ from featurestore.partition import PartitionFile, Row, RowDigest
 from featurestore.partition_writer import PartitionWriter
 from featurestore.stages import Extract
 from featurestore.storage import BLOCKS, Root, flush
+from featurestore.trouble import Trouble, trouble
 
 FileState = tuple[int, int] | None  # bytes and time of the last change in nanoseconds; None: there is no such file
 
@@ -71,6 +72,7 @@ class Draft:
     block: Block
     statuses: Counter[str]
     n_descriptors: int
+    troubles: tuple[Trouble | None, ...]  # of each image
     n_warned: int  # pictures that were used although the decoder had something to say
     seconds: float  # that it took
 
@@ -112,7 +114,8 @@ def write_block(root: Root, attempt: Attempt, stage: Extract, rows: Iterable[tup
         NotEnoughSpace: the disk is full. Nothing is left behind.
     """
     started = time.perf_counter()
-    image_ids, files, statuses = list[int](), list[FileState](), Counter[str]()
+    image_ids, files, troubles = list[int](), list[FileState](), list[Trouble | None]()
+    statuses = Counter[str]()
     n_descriptors = n_warned = 0
     with root.draft(f"{attempt.folder}/block.parquet") as temporary:
         writer = PartitionWriter(temporary, layout=stage.layout(), manifest=attempt.manifest)
@@ -121,6 +124,7 @@ def write_block(root: Root, attempt: Attempt, stage: Extract, rows: Iterable[tup
                 writer.write(row)
                 image_ids.append(row.image_id)
                 files.append(state)
+                troubles.append(trouble(row))
                 statuses[row.status] += 1
                 n_descriptors += row.n_descriptors
                 n_warned += stage.warned(row)
@@ -130,7 +134,7 @@ def write_block(root: Root, attempt: Attempt, stage: Extract, rows: Iterable[tup
             raise
         flush(temporary)  # here, where it keeps nobody else waiting
     block = Block(f"{attempt.folder}/block-{image_ids[0]}-{len(image_ids)}-{writer.payload}.parquet", tuple(image_ids))
-    return Draft(temporary, block, statuses, n_descriptors, n_warned, time.perf_counter() - started)
+    return Draft(temporary, block, statuses, n_descriptors, tuple(troubles), n_warned, time.perf_counter() - started)
 
 
 @dataclass(frozen=True)

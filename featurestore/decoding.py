@@ -131,8 +131,8 @@ def _with_what_it_hid(words: str, data: bytes) -> str:
 
 
 def _failed(read: ImageFile, data: bytes, words: str, *, cut: bool, keep: bool) -> ImageFile:
-    if NO_MEMORY in words:  # says nothing about the file: a row to retry
-        return replace(read, status="unreadable", message="not enough memory to decode the picture")
+    if NO_MEMORY in words:  # says nothing about the file
+        raise MemoryError("not enough memory to decode the picture")
     short_riff = data.startswith(RIFF) and int.from_bytes(data[4:8], "little") + 8 > len(data)  # WebP
     if cut or short_riff or (RAN_OUT.search(words) and not data.startswith(PNG)):
         words = _shortened(words) or ("OpenCV makes no picture of it" if keep else "")

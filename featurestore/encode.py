@@ -15,6 +15,7 @@ from featurestore import blas
 from featurestore.catalog import arrow
 from featurestore.context import Context
 from featurestore.errors import NothingUsable, NotReady, QueryError
+from featurestore.imagefile import ReadFailed
 from featurestore.models import Arrays, read_arrays
 from featurestore.partition import KEYPOINT, Layout, Row
 from featurestore.plan import Step, resolve
@@ -62,7 +63,10 @@ class Encoder:
             return self._from_pixels(image)
         if not isinstance(image, (str, os.PathLike)):
             raise QueryError(f"encode takes the path of an image or an array of pixels, not {type(image).__name__}")
-        row = self.extract.extract(IMAGE, Path(image).name, os.fspath(image))
+        try:
+            row = self.extract.extract(IMAGE, Path(image).name, os.fspath(image))
+        except ReadFailed as error:
+            raise NothingUsable(f"{os.fspath(image)} can't be encoded: it can't be read ({error})") from error
         if row.status not in ("ok", "empty"):
             raise NothingUsable(f"{os.fspath(image)} can't be encoded: {row.error} ({row.status})")
         return row

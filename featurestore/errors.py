@@ -14,6 +14,7 @@
     ├── NotReady                 what was asked for reads something that is not there yet
     ├── ConfirmationNeeded       it would cost work that nobody has agreed to
     ├── NothingUsable            every image failed, or there is nothing to learn from
+    ├── ImagesGone               the folder of images went away, or can't be read any more
     ├── NotEnoughSpace           the disk is full, or will be
     ├── CorruptFile              a file of the store is not what its manifest says
     ├── UnreadableFile           a file can't be read, for a reason that says nothing of what it holds
@@ -79,6 +80,10 @@ class ConfirmationNeeded(FeatureStoreError):
 
 class NothingUsable(FeatureStoreError):
     """Every image failed, or no descriptor is left to learn from."""
+
+
+class ImagesGone(FeatureStoreError):
+    """The folder of images went away while a run read it, or one image after the other can't be read."""
 
 
 class NotEnoughSpace(FeatureStoreError):

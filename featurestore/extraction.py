@@ -9,7 +9,7 @@ import json
 import math
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -22,12 +22,15 @@ from featurestore.context import Context
 from featurestore.engines import Engine, Task
 from featurestore.engines.dispatch import WINDOW
 from featurestore.errors import NothingUsable
+from featurestore.imagefolder import ImageFolder
 from featurestore.partition import PartitionFile
 from featurestore.plan import StagePlan, Work
 from featurestore.progress import StageSummary
 from featurestore.records import UNKNOWN, opencv_of, partition_manifest, versions
+from featurestore.sources import image_folder
 from featurestore.stages import Extract
 from featurestore.tasks import ImageBlock, JoinBlocks, Written
+from featurestore.trouble import Streak
 
 # A block is what a kill costs each worker: long enough that its file costs nothing beside it, and that many workers do
 # not keep the coordinator busy; short enough that the progress is seen.
@@ -64,6 +67,8 @@ class ExtractRun(ChunkRun):
         self._chunks: dict[int, _Chunk] = {}
         self._waiting: deque[tuple[int, Images]] = deque()  # of a chunk, images without a gap, for one block or more
         self._complete: deque[_Chunk] = deque()
+        self._streak = Streak[tuple[_Chunk, Draft]]()
+        self._folder: ImageFolder | None = None
         self._n_waiting = sum(work.n_left for work in plan.todo)  # images that no task has
         self._begun, self._spent = time.monotonic(), 0.0
 
@@ -88,8 +93,15 @@ class ExtractRun(ChunkRun):
                 yield self._block(*self._waiting.popleft())
             elif self._todo:
                 self._begin(_take_images(self._todo))
+            elif self._all_is_held():
+                self._keep(self._streak.rest())
             else:
                 yield None
+
+    def _all_is_held(self) -> bool:
+        """Whether the blocks that are held back are the last ones."""
+        n_held = sum(len(draft.block.image_ids) for _, draft in self._streak.held)
+        return 0 < n_held == sum(chunk.n_left for chunk in self._chunks.values())
 
     def _begin(self, several: list[Work]) -> None:
         names = self._filenames(several)
@@ -115,8 +127,10 @@ class ExtractRun(ChunkRun):
             self._waiting.appendleft((chunk_id, images[size:]))
         block = tuple(images[:size])
         self._n_waiting -= len(block)
-        attempt, folder = self._chunks[chunk_id].attempt, str(self._context.images)
-        return ImageBlock(self._stage, chunk_id, folder, block, self._context.root, attempt, OVERTIME * seconds)
+        attempt = self._chunks[chunk_id].attempt
+        if self._folder is None:
+            self._folder = image_folder(self._context, self._plan)
+        return ImageBlock(self._stage, chunk_id, self._folder, block, self._context.root, attempt, OVERTIME * seconds)
 
     def _size(self, seconds: float) -> int:
         """Return how many images take so long, and leave something for everybody towards the end."""
@@ -152,17 +166,22 @@ class ExtractRun(ChunkRun):
                 del self._chunks[task.chunk_id]
 
     def _finish_block(self, chunk: _Chunk, task: ImageBlock, draft: Draft) -> None:
-        self._context.root.publish(draft.temporary, draft.block.name)
-        chunk.blocks.append(draft.block)
-        chunk.n_left -= len(draft.block.image_ids)
-        self._spent += draft.seconds
-        self._n_warned += draft.n_warned
         rest = list(task.images[len(draft.block.image_ids) :])
         if rest:  # the block has ended early
             self._put_back(chunk, rest)
-        if not chunk.n_left:
-            self._complete.append(chunk)
-        self._count(draft.statuses, draft.n_descriptors)
+        self._keep(self._streak.cleared((chunk, draft), draft.troubles))
+
+    def _keep(self, cleared: Iterable[tuple[_Chunk, Draft]]) -> None:
+        """Publish blocks: what they say of their images is believed."""
+        for chunk, draft in cleared:
+            self._context.root.publish(draft.temporary, draft.block.name)
+            chunk.blocks.append(draft.block)
+            chunk.n_left -= len(draft.block.image_ids)
+            self._spent += draft.seconds
+            self._n_warned += draft.n_warned
+            if not chunk.n_left:
+                self._complete.append(chunk)
+            self._count(draft.statuses, draft.n_descriptors)
 
     def _again(self, chunk: _Chunk, damaged: Block) -> None:
         """Have the images of a block that turned out to be damaged extracted again."""

@@ -1,19 +1,31 @@
-"""One image file -> its pixels, or a status and a line that says what is wrong with it. A bad file never raises."""
+"""One image file -> its pixels, or a status and a line that says what is wrong with it.
+
+A bad file never raises; a disk or a network that fails does.
+"""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import stat
 from pathlib import Path
 from typing import Literal
 
 from featurestore import decoder
-from featurestore.decoding import NO_MEMORY, ImageFile
+from featurestore.decoding import ImageFile
+from featurestore.failure import lacking
 from featurestore.whereabouts import why_missing
 
 # A file may hold 8 bytes per pixel that is allowed (16-bit RGBA) and this much of metadata, previews, further pages.
 BYTES_PER_PIXEL = 8
 EXTRA_BYTES = 64 * 2**20
+
+# Why a file can't be read, where that is its own: a second attempt finds the same. All else is the machine's.
+OWN = frozenset({errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.EISDIR, errno.EINVAL})
+
+
+class ReadFailed(Exception):
+    """The disk or the network failed while a file was read; the message is what the operating system said."""
 
 
 def read_image(path: str, *, max_pixels: int, truncated: Literal["refuse", "keep"]) -> ImageFile:
@@ -30,6 +42,8 @@ def read_image(path: str, *, max_pixels: int, truncated: Literal["refuse", "keep
         The picture, or a status and a message; no file is so bad that it raises.
 
     Raises:
+        ReadFailed: the file can't be read, for a reason that is not its own.
+        MemoryError, OSError: memory or open files have run out, see `failure.lacking`.
         ValueError: ``max_pixels`` or ``truncated`` is not one of the values above.
     """
     if max_pixels < 1 or truncated not in ("refuse", "keep"):
@@ -43,12 +57,15 @@ def read_image(path: str, *, max_pixels: int, truncated: Literal["refuse", "keep
         with Path(path).open("rb") as stream:
             if found.st_size > limit:
                 return _too_many_bytes(path, found.st_size, limit)
-            data = stream.read(found.st_size)
+            data = stream.read(found.st_size + 1)  # one more, so that a file is read that claims to be empty
     except (FileNotFoundError, NotADirectoryError):
         return ImageFile("missing", why_missing(Path(path)))
-    except (OSError, MemoryError) as error:
-        reason = getattr(error, "strerror", None) or NO_MEMORY
-        return ImageFile("unreadable", f"the file can't be read ({reason})")
+    except OSError as error:
+        if error.errno in OWN:
+            return ImageFile("unreadable", f"the file can't be read ({error.strerror})")
+        if lacking(error):
+            raise
+        raise ReadFailed(error.strerror) from error
     except ValueError:  # NUL, or a character that the file system can't spell
         return ImageFile("missing", "the file name holds a character that no file name can hold")
     read = ImageFile("ok", source_bytes=len(data), source_hash=hashlib.sha256(data).hexdigest())

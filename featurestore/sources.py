@@ -14,10 +14,21 @@ from featurestore.access import status_of
 from featurestore.catalog import arrow
 from featurestore.context import Context
 from featurestore.errors import UnreadableFile
+from featurestore.imagefolder import ImageFolder, open_folder
 from featurestore.partition import PartitionFile
-from featurestore.plan import resolve
+from featurestore.plan import StagePlan, resolve
 from featurestore.stages import Extract
 from featurestore.storage import file_digest
+
+SAMPLE = 64  # images of those that are to be read
+# Imported descriptors say nothing of the folder of images.
+SOME_READ = """
+SELECT image_id FROM (
+    SELECT r.image_id FROM results r SEMI JOIN partitions p
+    ON p.stage = r.stage AND p.variant = r.variant AND p.chunk_id = r.chunk_id AND p.origin = 'run'
+    WHERE r.stage = $stage AND r.status IN ('ok', 'empty')
+) USING SAMPLE reservoir(8 ROWS) REPEATABLE (1)
+"""
 
 
 @dataclass(frozen=True)
@@ -109,6 +120,24 @@ def replaced_images(context: Context) -> dict[int, frozenset[int]]:
         if change is not None and change.kind != "gone":
             found.setdefault(source.chunk_id, set()).add(source.image_id)
     return {chunk: frozenset(images) for chunk, images in found.items()}
+
+
+def image_folder(context: Context, plan: StagePlan) -> ImageFolder:
+    """Look at the folder of images as a run of extract begins.
+
+    Raises:
+        ImagesGone: images were read from it before, and now it holds neither these nor those that are to be read.
+    """
+    works = plan.todo[:: len(plan.todo) // SAMPLE + 1]
+    wanted = [i for work in works for i in work.wanted[:: len(work.wanted) * len(works) // SAMPLE + 1]]
+    with context.catalog.reading() as connection:
+        read = arrow(connection, SOME_READ, {"stage": Extract.name})["image_id"].to_pylist()
+        some = [*read, *wanted]
+        query = "SELECT image_id, filename FROM images WHERE list_contains($images, image_id)"
+        found = arrow(connection, query, {"images": some})
+    names = dict(zip(found["image_id"].to_pylist(), found["filename"].to_pylist(), strict=True))
+    before = [names[i] for i in read if i in names]
+    return open_folder(context.images, read=before, wanted=[names[i] for i in wanted if i in names])
 
 
 def filenames(connection: sa.Connection, chunk_id: int) -> list[str]:

@@ -19,6 +19,8 @@ from typing import Any
 from featurestore.blockfile import Attempt, Block, DamagedBlock, Draft, FileState, file_state, rows_of, write_block
 from featurestore.engines.engine import Task
 from featurestore.errors import CorruptFile, EngineLost
+from featurestore.imagefolder import ImageFolder
+from featurestore.imagerow import blamed, crashed, make_row
 from featurestore.partition import Layout, PartitionFile, Row, partition_name
 from featurestore.partition_writer import PartitionWriter
 from featurestore.stages import Arrays, Extract, FitStage, TransformStage
@@ -34,7 +36,7 @@ class ImageBlock:
 
     stage: Extract
     chunk_id: int
-    folder: str
+    folder: ImageFolder
     images: tuple[tuple[int, str], ...]  # (image_id, filename)
     root: Root
     attempt: Attempt
@@ -53,22 +55,22 @@ class ImageBlock:
         return [replace(self, images=(image,)) for image in self.images]
 
     def crashed(self, reason: str) -> list[Draft]:
-        """Write a block of rows of status ``crashed``."""
-        return self._write((file_state(self._path(name)), _crashed(i, name, reason)) for i, name in self.images)
+        """Write a block of rows that say why they failed."""
+        return self._write((self._state(name), blamed(self.stage, i, name, reason)) for i, name in self.images)
 
     def _rows(self) -> Iterator[tuple[FileState, Row]]:
         begun = time.monotonic()
         for image_id, name in self.images:
-            state = file_state(self._path(name))  # before it is read: what changes meanwhile is noticed
-            yield state, self.stage.extract(image_id, name, str(self._path(name)))
+            state = self._state(name)  # before it is read: what changes meanwhile is noticed
+            yield state, make_row(self.stage, image_id, name, self.folder)
             if time.monotonic() - begun > self.seconds:
                 return
 
     def _write(self, rows: Iterable[tuple[FileState, Row]]) -> list[Draft]:
         return [write_block(self.root, self.attempt, self.stage, rows)]
 
-    def _path(self, name: str) -> Path:
-        return Path(self.folder, name)
+    def _state(self, name: str) -> FileState:
+        return file_state(Path(self.folder.file(name)))
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ class RowBlock:
         """Return a row of status ``crashed``."""
         with PartitionFile(self.path) as file:
             rows = islice(file.rows([self.row_group], without=["descriptors"]), self.start, self.stop)
-            return [_crashed(row.image_id, row.filename, reason) for row in rows]
+            return [crashed(row.image_id, row.filename, reason) for row in rows]
 
 
 @dataclass(frozen=True)
@@ -283,7 +285,3 @@ class FitChunk:
             f"{self.stage.name} needs chunk {self.chunk_id}, and the worker process died on it ({reason}). What was "
             "learnt is kept; run the same command again with fewer --workers, or with --workers 0"
         )
-
-
-def _crashed(image_id: int, filename: str, reason: str) -> Row:
-    return Row(image_id, filename, "crashed", f"the worker process died on this image ({reason})")

@@ -202,7 +202,7 @@ def test_the_block_of_an_image_that_was_replaced_is_made_again(
     (block,) = [b for n in block_names(root) if 4 in (b := read_block(root, n).block).image_ids]
     change(images / "004.png")
     broken_off.run("extract", workers=0)
-    assert sorted(extracted) == sorted({*block.image_ids, *range(FINISHED, N)})
+    assert set(extracted) == {*block.image_ids, *range(FINISHED, N)}  # a missing file is tried twice
     expected = small_store(broken_off.path.with_name("expected"), images, chunk_size=N)
     expected.run("extract", workers=0)
     assert digests(broken_off) == digests(expected)
@@ -389,7 +389,7 @@ def test_a_block_says_what_it_is_of(broken_off: FeatureStore) -> None:
     found = [read_block(root, named) for named in block_names(root)]
     assert len({block.attempt.identity for block in found}) == 1
     manifest = found[0].attempt.manifest
-    assert manifest["policies"] == {"max_pixels": 50_000_000, "truncated": "refuse"}
+    assert manifest["policies"] == {"max_pixels": 50_000_000, "truncated": "refuse", "max_seconds": 600}
     assert (manifest["redo"], manifest["replaces"]) == (None, None)
     assert found[0].statuses <= {"ok", "unreadable"}
     assert json.dumps(dict(manifest)).count(str(broken_off.path)) == 0

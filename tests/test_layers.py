@@ -27,13 +27,15 @@ LAYERS = [
     "fits assembly blocks estimate",
     "records plan learnt snapshot ledger",
     "context tasks",
-    "blockfile",
+    "blockfile imagerow",
     "stages",
     "extractors engines catalog",
-    "tables partition partition_writer models index storage manifest lock lease config dataset imagefile samples "
-    "progress memory npz unpickle damage decoding decoder diagnosis spill whereabouts",
+    "trouble",
+    "tables partition partition_writer models index storage manifest lock lease config dataset imagefile imagefolder "
+    "samples progress memory npz unpickle damage decoding decoder diagnosis spill whereabouts",
+    "failure",
     "paths scratch access offspring",
-    "errors at_exit streams interrupt instance blas _version",
+    "timelimit errors at_exit streams interrupt instance blas _version",
 ]
 
 # What a stage or an extractor sees are arrays and tables, so that it runs the same in a unit test and on a cluster.

@@ -1,7 +1,7 @@
 """The one way work is handed out: a bounded window of tasks, and outcomes as values.
 
-When a worker dies, every task in flight is suspect. Suspects are run again one at a time, then image by image, so that
-only the image that kills its worker is blamed.
+When a worker dies, or lacks memory, open files or threads, every task in flight is suspect. Suspects are run again one
+at a time, then image by image, so that only the image that kills its worker is blamed.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from dataclasses import dataclass, field
 from typing import Any, Generic
 
+from featurestore.access import advice_for
 from featurestore.engines.engine import Engine, T, Task
 from featurestore.errors import EngineLost
+from featurestore.failure import MEMORY, lacking
+from featurestore.timelimit import CLOCK, CPU
 
 WINDOW = 2  # tasks in flight for every worker: one at work, one waiting
-DEATHS = (BrokenExecutor, MemoryError)  # a worker that is told that memory is out lives on, but did not do its work
 LOOKAHEAD = 64  # tasks that may be finished out of order, waiting for a slow one before them
 
 
@@ -75,20 +77,28 @@ def _has_room(engine: Engine, flight: _Flight[Any], number: int, lookahead: floa
 def _collect(engine: Engine, flight: _Flight[T]) -> Iterator[tuple[Task[T], list[T]]]:
     done, _ = wait(flight.futures, return_when=FIRST_COMPLETED)
     for future in done:
-        if isinstance(future.exception(), DEATHS):
+        if _says_nothing_of_its_task(future.exception()):
             yield from _run_suspects(engine, flight)
             return
         _, task = flight.futures.pop(future)
         yield task, future.result()
 
 
+def _says_nothing_of_its_task(error: BaseException | None) -> bool:
+    """Whether a task has to be tried alone: its worker died, or lacked what others may have taken from it."""
+    return error is not None and (isinstance(error, BrokenExecutor) or lacking(error) is not None)
+
+
 def _run_suspects(engine: Engine, flight: _Flight[T]) -> Iterator[tuple[Task[T], list[T]]]:
     suspects = sorted(flight.futures.items(), key=lambda item: item[1][0])
     flight.futures.clear()
+    out_of_time = any(_is_out_of_time(future.exception()) for future, _ in suspects if future.done())
     engine.restart()
     for future, (_, task) in suspects:
         if future.done() and not future.cancelled() and future.exception() is None:
             yield task, future.result()
+        elif out_of_time:  # trying the whole of it again would only take as long again
+            yield from _run_apart(engine, task)
         else:
             yield from _run_alone(engine, task)
 
@@ -96,16 +106,21 @@ def _run_suspects(engine: Engine, flight: _Flight[T]) -> Iterator[tuple[Task[T],
 def _run_alone(engine: Engine, task: Task[T]) -> Iterator[tuple[Task[T], list[T]]]:
     try:
         found = engine.submit(task).result()
-    except DEATHS as error:
+    except Exception as error:
+        if not _says_nothing_of_its_task(error):
+            raise
         engine.restart()
-        parts = task.split()
-        if len(parts) > 1:
-            for part in parts:
-                yield from _run_alone(engine, part)
+        if len(task.split()) > 1:
+            yield from _run_apart(engine, task)
             return
         _refuse_dead_engine(engine)
         found = task.crashed(_cause(error))
     yield task, found
+
+
+def _run_apart(engine: Engine, task: Task[T]) -> Iterator[tuple[Task[T], list[T]]]:
+    for part in task.split():
+        yield from _run_alone(engine, part)
 
 
 @dataclass(frozen=True)
@@ -140,10 +155,24 @@ def _refuse_dead_engine(engine: Engine) -> None:
         ) from error
 
 
-def _cause(error: BrokenExecutor | MemoryError) -> str:
-    if isinstance(error, MemoryError):
-        return "out of memory"
+def _cause(error: Exception) -> str:
+    """Return why a single image did not come through, with no other at work.
+
+    Raises:
+        EngineLost: the machine lacks what no image takes away.
+    """
+    reason = lacking(error)
+    if reason is not None and reason != MEMORY:
+        raise EngineLost(
+            f"{reason}, although nothing else was at work, so no image is to blame. Whatever was finished is kept: "
+            f"{advice_for(reason)}, then run the same command again"
+        ) from error
     # the same image must give the same message in every run, so only the signal is taken from the error's text
     signal = re.search(r"SIG[A-Z]+", str(error))
     causes = {"SIGSEGV": "segmentation fault", "SIGKILL": "killed, most likely out of memory"}
-    return f"{signal[0]}: {causes.get(signal[0], 'ended by a signal')}" if signal else "it ended without a word"
+    died = f"{signal[0]}: {causes.get(signal[0], 'ended by a signal')}" if signal else "it ended without a word"
+    return reason or died
+
+
+def _is_out_of_time(error: BaseException | None) -> bool:
+    return isinstance(error, BrokenExecutor) and any(number.name in str(error) for number in (CPU, CLOCK))

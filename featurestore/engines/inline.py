@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import Future
 
 from featurestore.engines.engine import T, Task
+from featurestore.failure import lacking
 
 
 class InlineEngine:
@@ -13,9 +14,14 @@ class InlineEngine:
     workers = 0
 
     def submit(self, task: Task[T]) -> Future[list[T]]:
-        """Run the task now; what it raises is raised here."""
+        """Run the task now. An error is the future's; Ctrl-C is raised here."""
         future: Future[list[T]] = Future()
-        future.set_result(task.run())
+        try:
+            future.set_result(task.run())
+        except Exception as error:
+            if lacking(error):
+                error.__traceback__ = None  # it would hold on to what was in use
+            future.set_exception(error)
         return future
 
     def restart(self) -> None:

@@ -15,6 +15,7 @@ from featurestore.engines.engine import T, Task, run_task
 from featurestore.errors import EngineLost
 from featurestore.interrupt import SIGNALS
 from featurestore.offspring import end_with
+from featurestore.timelimit import allow_limits
 
 # Threads would compete with the workers beside them, and BLAS with several threads differs in the last bits.
 SINGLE_THREADED = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -127,7 +128,7 @@ def _deaf_offspring() -> Iterator[None]:
 
 
 def begin_worker(parent: int) -> None:
-    """Prepare a worker: one thread, deaf to Ctrl-C, and gone when its parent is.
+    """Prepare a worker: one thread, a limit on its time, deaf to Ctrl-C, and gone when its parent is.
 
     Args:
         parent: the coordinator's pid. It is given, since asking in the worker would race with the parent's death.
@@ -137,6 +138,7 @@ def begin_worker(parent: int) -> None:
 
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    allow_limits()
     cv2.setNumThreads(1)
     threadpoolctl.threadpool_limits(1)
     decode_here()

@@ -11,10 +11,15 @@ import pyarrow as pa
 from featurestore.config import option
 from featurestore.damage import PATTERN
 from featurestore.decoding import ImageFile
+from featurestore.errors import FeatureStoreError
 from featurestore.extractors import EXTRACTORS, Extractor, Sift
+from featurestore.failure import lacking, line_of
 from featurestore.imagefile import read_image
 from featurestore.partition import Layout, Row
 from featurestore.stages.stage import Arrays, ChunkStage
+from featurestore.timelimit import BY_THE_CLOCK, CLOCK_OVER, CPU_OVER
+
+NUMBER = r"(\d+)"
 
 NO_KEYPOINTS = "no keypoints found"
 
@@ -36,6 +41,9 @@ class Extract(ChunkStage):
     truncated: Literal["refuse", "keep"] = option(
         "refuse", "policy: what to do with a picture of which a part is cut off or damaged: refuse or keep", policy=True
     )
+    max_seconds: int = option(
+        600, "policy: CPU seconds that an image may take in a worker; 0: no limit", policy=True, low=0, high=10_000_000
+    )
     sift: Sift = option(Sift, "parameters of SIFT")
 
     def build_extractor(self) -> Extractor:
@@ -54,7 +62,10 @@ class Extract(ChunkStage):
         return Layout(dim=extractor.dim, dtype=extractor.dtype, extra=extra)
 
     def stale_rows(self) -> str:
-        """Return SQL that is true for rows which ``max_pixels`` or ``truncated`` decide otherwise today."""
+        """Return SQL that is true for rows which today's policies decide otherwise.
+
+        Of a lower ``max_seconds`` there is no telling: how long an image took is not known.
+        """
         if self.truncated == "keep":  # a message in brackets is what the decoder said when it had no picture to keep
             other = "status = 'damaged' OR (status = 'truncated' AND coalesce(error, '') NOT LIKE '%)')"
         else:
@@ -64,29 +75,42 @@ class Extract(ChunkStage):
             other = f"status IN ('ok', 'empty') AND ({kept})"
         return (
             f"(status = 'too_large' AND pixels <= {self.max_pixels}) "
-            f"OR (status IN ('ok', 'empty') AND pixels > {self.max_pixels}) OR ({other})"
+            f"OR (status IN ('ok', 'empty') AND pixels > {self.max_pixels}) OR ({other}) OR {self._over_time()}"
         )
 
     def warned(self, row: Row) -> bool:
         """Return whether the decoder had something to say of a picture that was used."""
         return row.status in ("ok", "empty") and row.error not in (None, NO_KEYPOINTS)
 
+    def _over_time(self) -> str:
+        """SQL that is true for rows of images that would have more time today than they had."""
+        cpu, clock = (
+            f"TRY_CAST(regexp_extract(error, '{words.format(NUMBER)}', 1) AS BIGINT)"
+            for words in (f"^{CPU_OVER}$", CLOCK_OVER)
+        )
+        if not self.max_seconds:
+            return f"coalesce({cpu}, {clock}) IS NOT NULL"
+        return f"coalesce({cpu} < {self.max_seconds}, {clock} < {BY_THE_CLOCK * self.max_seconds}, false)"
+
     def extract(self, image_id: int, filename: str, path: str) -> Row:
         """Return the row of one image file; a file that can't be used becomes a row with a status and a message.
 
         Raises:
+            ReadFailed: the disk or the network failed while the file was read.
+            MemoryError, OSError, RuntimeError: the machine lacks something, see `failure.lacking`.
             LossyDescriptors: the extractor promises uint8 and gave something else.
         """
-        import cv2
-
         image = read_image(path, max_pixels=self.max_pixels, truncated=self.truncated)
         if image.pixels is None:
             return Row(image_id, filename, image.status, image.message, extra=_source(image))
         try:
             keypoints, descriptors = self.build_extractor().detect_and_compute(image.pixels)
-        except (cv2.error, MemoryError) as error:  # OpenCV raises its own error when memory runs out
-            reason = " ".join(str(error).split()) or "out of memory"
-            return Row(image_id, filename, "crashed", f"{self.extractor} failed: {reason}", extra=_source(image))
+        except FeatureStoreError:
+            raise
+        except Exception as error:
+            if lacking(error):
+                raise
+            return Row(image_id, filename, "crashed", line_of(error), extra=_source(image))
         if not len(descriptors):
             return Row(image_id, filename, "empty", image.message or NO_KEYPOINTS, extra=_source(image))
         return Row(image_id, filename, "ok", image.message, descriptors, keypoints, _source(image))

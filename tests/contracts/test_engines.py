@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -10,7 +11,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from featurestore.engines import Engine, InlineEngine, LocalEngine, Task, dispatch, open_engine
-from featurestore.errors import LossyDescriptors
+from featurestore.errors import EngineLost, LossyDescriptors
 from featurestore.partition import Row
 
 
@@ -71,6 +72,62 @@ def test_after_an_error_the_engine_works_on(engine: Engine) -> None:
     with pytest.raises(LossyDescriptors):
         list(dispatch(engine, [Squares((-1,))]))
     assert [results(rows) for _, rows in dispatch(engine, [Squares((4,))])] == [[(4, "16")]]
+
+
+class Poor(Squares):
+    """A machine on which something does not suffice for two images at once, nor ever for one whose number is 7."""
+
+    def run(self) -> list[Row]:
+        if len(self.numbers) > 1 or 7 in self.numbers:
+            raise self.lack()
+        return super().run()
+
+    def lack(self) -> Exception:
+        return MemoryError()
+
+
+class PoorInFiles(Poor):
+    def lack(self) -> Exception:
+        return OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+class PoorInThreads(Poor):
+    def lack(self) -> Exception:
+        return RuntimeError("can't start new thread")
+
+
+@pytest.mark.parametrize("kind", [Poor, PoorInFiles, PoorInThreads])
+def test_what_the_machine_lacks_is_tried_again_image_by_image(engine: Engine, kind: type[Poor]) -> None:
+    rows = [row for _, rows in dispatch(engine, [kind((1, 2)), Squares((3, 4)), kind((5, 6))]) for row in rows]
+    assert sorted(results(rows)) == [(i, str(i**2)) for i in range(1, 7)]
+
+
+def test_memory_that_does_not_suffice_for_one_image_is_its_fault(engine: Engine) -> None:
+    rows = [row for _, rows in dispatch(engine, [Poor((1, 2)), Poor((6, 7, 8))]) for row in rows]
+    failed = [(row.image_id, row.status, row.error) for row in rows if row.status != "ok"]
+    assert failed == [(7, "crashed", "Cannot allocate memory")]
+    assert sorted(row.image_id for row in rows) == [1, 2, 6, 7, 8]
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (
+            PoorInFiles,
+            "Too many open files, although nothing else was at work, so no image is to blame. Whatever was finished is "
+            "kept: raise the limit of open files (ulimit -n), then run the same command again",
+        ),
+        (
+            PoorInThreads,
+            "can't start new thread, although nothing else was at work, so no image is to blame. Whatever was finished "
+            "is kept: raise the limit of processes (ulimit -u), then run the same command again",
+        ),
+    ],
+)
+def test_what_no_image_takes_away_ends_the_run(engine: Engine, kind: type[Poor], message: str) -> None:
+    with pytest.raises(EngineLost) as caught:
+        list(dispatch(engine, [kind((1, 2)), kind((6, 7, 8))]))
+    assert str(caught.value) == message
 
 
 def test_it_can_be_restarted_and_closed_at_any_time(engine: Engine) -> None:

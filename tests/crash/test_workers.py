@@ -36,7 +36,7 @@ DIED = "the worker process died on this image"
 MESSAGES = {
     "china/whole-000.jpg": f"{DIED} (SIGSEGV: segmentation fault)",
     "flower/left-000.jpg": f"{DIED} (SIGKILL: killed, most likely out of memory)",
-    "china/left-090.jpg": f"{DIED} (out of memory)",
+    "china/left-090.jpg": "out of memory, with no other image at work",
     "broken.jpg": f"{DIED} (it ended without a word)",
 }
 FAILED = "SELECT filename, error FROM failures WHERE status = 'crashed' ORDER BY image_id"
@@ -82,7 +82,7 @@ def test_only_the_image_that_kills_is_lost_to_a_later_stage(ground: Ground, tmp_
     query = "SELECT filename, error, hash(descriptors) FROM projected ORDER BY image_id"
     whole = {row[0]: row for row in whole_store(ground).sql(query).fetchall()}
     lost = {name.removeprefix("project "): MESSAGES[name.removeprefix("project ")] for name in poison}
-    lost["flower/left-000.jpg"] = f"{DIED} (out of memory)"
+    lost["flower/left-000.jpg"] = "out of memory, with no other image at work"
     for row in store.sql(query).fetchall():
         assert row[1] == lost[row[0]] if row[0] in lost else row == whole[row[0]]
     assert not list(path.rglob(".tmp-*"))

@@ -1,16 +1,18 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 from pathlib import Path
 from typing import Any, ClassVar
 
 import cv2
+import duckdb
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from featurestore import extractors
-from featurestore.errors import LossyDescriptors
+from featurestore.errors import LossyDescriptors, NotEnoughSpace
 from featurestore.extractors import Sift
 from featurestore.partition import Row
 from featurestore.stages import Extract
@@ -124,7 +126,7 @@ def test_an_error_of_opencv_in_sift_costs_one_image(tmp_path: Path) -> None:
     row = extract(whole(tmp_path), Extract(sift=Sift(nfeatures=2**31)))  # OpenCV takes a C int
     assert row.status == "crashed"
     assert row.error is not None
-    assert row.error.startswith("sift failed: OpenCV(")
+    assert row.error.startswith("cv2.error: OpenCV(")
     assert "integer won't fit into a C int" in row.error
     assert "\n" not in row.error
     assert row.extra["width"] == 160
@@ -133,16 +135,69 @@ def test_an_error_of_opencv_in_sift_costs_one_image(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (MemoryError(), "sift failed: out of memory"),
-        (cv2.error("OpenCV: Insufficient\n memory"), "sift failed: OpenCV: Insufficient memory"),
+        (KeyError("octave"), "KeyError: 'octave'"),
+        (ValueError("bad\n  value \x1b[31m"), "ValueError: bad value [31m"),
+        (AssertionError(), "AssertionError"),
+        (
+            RuntimeError("<Net object at 0x7f12ab34cd56> in /home/me/net.so"),
+            "RuntimeError: <Net object at 0x...> in net.so",
+        ),
+        (
+            FileNotFoundError(2, "No such file", "/tmp/x9/weights"),
+            "FileNotFoundError: [Errno 2] No such file: 'weights'",
+        ),
+        (RecursionError("x" * 1000), f"RecursionError: {'x' * 281}..."),
+        (StopIteration(), "StopIteration"),
     ],
 )
-def test_running_out_of_memory_in_sift_costs_one_image(
-    failing: type[Failing], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: BaseException, message: str
+def test_any_exception_of_an_extractor_is_the_images_row(
+    failing: type[Failing], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: Exception, message: str
 ) -> None:
     monkeypatch.setattr(failing, "error", error)
     row = extract(whole(tmp_path))
     assert (row.status, row.error, row.descriptors) == ("crashed", message, None)
+    assert row.extra["source_bytes"] > 0
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        cv2.error("OpenCV(5.0.0) /io/alloc.cpp:73: error: (-4:Insufficient memory) Failed to allocate 12 bytes"),
+        OSError(errno.EMFILE, "Too many open files"),
+        OSError(errno.ENFILE, "Too many open files in system"),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        RuntimeError("can't start new thread"),
+        KeyboardInterrupt(),
+        SystemExit(3),
+        NotEnoughSpace("the disk is full"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_is_not_the_images_fault_is_raised(
+    failing: type[Failing], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: BaseException
+) -> None:
+    monkeypatch.setattr(failing, "error", error)
+    with pytest.raises(type(error)) as caught:
+        extract(whole(tmp_path))
+    assert caught.value is error
+
+
+def test_images_that_had_less_time_than_today_are_stale() -> None:
+    errors = {
+        "took more than 600 CPU seconds": 600,
+        "the file can't be read, nor could it a second time (no answer within 6000 seconds)": 600,
+        "ValueError: took more than 5 CPU seconds": None,
+        "took more than a million CPU seconds": None,
+        None: None,
+    }
+    for error, given in errors.items():
+        for today in (0, 1, 600, 601):
+            with duckdb.connect() as connection:
+                columns = "SELECT 'crashed' AS status, $error AS error, 100 AS pixels"
+                stale = Extract(max_seconds=today).stale_rows()
+                (found,) = connection.execute(f"SELECT {stale} FROM ({columns})", {"error": error}).fetchall()
+            assert found[0] == (given is not None and (today == 0 or today > given)), (error, today)
 
 
 def test_descriptors_that_would_lose_something_end_the_run(failing: type[Failing], tmp_path: Path) -> None:
@@ -161,7 +216,7 @@ def test_rootsift_is_chosen_in_the_recipe_and_shares_the_parameters(tmp_path: Pa
 
 def test_policies_are_no_part_of_the_identity() -> None:
     variant = Extract().variant(reads="", model_id=None)
-    assert Extract(max_pixels=5, truncated="keep").variant(reads="", model_id=None) == variant
+    assert Extract(max_pixels=5, truncated="keep", max_seconds=9).variant(reads="", model_id=None) == variant
     others = [Extract(extractor="rootsift"), *(Extract(sift=Sift(**{k: v})) for k, v in CHANGES.items())]
     assert len({variant, *(other.variant(reads="", model_id=None) for other in others)}) == 1 + len(others)
 

@@ -1,7 +1,8 @@
 """Poison for worker processes. Python imports this module at its start, where ``PYTHONPATH`` names this folder.
 
 ``FEATURESTORE_TEST_POISON`` is JSON: by an image's name, how a worker dies that is to extract it; ``project NAME`` is
-for one that is to project it. The key ``start`` lets every worker die before it gets any work.
+for one that is to project it, and ``sift NAME`` lets the extractor fail at its picture, see `suffer`. The key ``start``
+lets every worker die before it gets any work; ``clock`` is in the place of `timelimit.BY_THE_CLOCK`.
 
 ``FEATURESTORE_TEST_ROOM`` is JSON, a number of bytes and a kind of file (``blocks/extract``): from the first such file
 that a worker writes on, none of its files may grow beyond so many bytes.
@@ -15,6 +16,8 @@ import os
 import resource
 import signal
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -31,24 +34,59 @@ def die(how: str) -> None:
     elif how == "exit":
         os._exit(7)
     elif how == "memory":
-        limits = resource.getrlimit(resource.RLIMIT_AS)
-        resource.setrlimit(resource.RLIMIT_AS, (1 << 35, limits[1]))
-        try:
-            bytearray(1 << 36)
-        finally:
-            resource.setrlimit(resource.RLIMIT_AS, limits)
+        suffer(how)
+
+
+def suffer(how: str) -> None:
+    """Raise, burn CPU time in C, wait, or run out of something; ``once MARK how``: if there is no such file yet."""
+    if how.startswith("once "):
+        _, mark, how = how.split(" ", 2)
+        if Path(mark).exists():
+            return
+        Path(mark).touch()
+    if how == "raise":
+        raise KeyError("octave")
+    if how == "spin":
+        sum(range(10**15))
+    elif how == "wait":
+        time.sleep(10**6)
+    elif how == "files":
+        limited(resource.RLIMIT_NOFILE, 3, lambda: os.open(os.devnull, os.O_RDONLY))
+    elif how == "threads":
+        limited(resource.RLIMIT_AS, 1 << 20, threading.Thread(target=int).start)
+    elif how == "memory":
+        limited(resource.RLIMIT_AS, 1 << 35, lambda: bytearray(1 << 36))
+
+
+def limited(what: int, limit: int, work: Any) -> None:
+    """Do something under a limit of this process."""
+    limits = resource.getrlimit(what)
+    resource.setrlimit(what, (limit, limits[1]))
+    try:
+        work()
+    finally:
+        resource.setrlimit(what, limits)
 
 
 def put_poison() -> None:
     """Replace the methods that a worker calls for an image."""
+    from featurestore import timelimit
+    from featurestore.extractors import Sift
     from featurestore.stages import Extract, Project
 
-    original, apply = Extract.extract, Project.apply
+    original, apply, compute = Extract.extract, Project.apply, Sift.compute_float
+    timelimit.BY_THE_CLOCK = int(POISON.get("clock", timelimit.BY_THE_CLOCK))
+    at_work: list[str] = []
 
     def extract(stage: Extract, image_id: int, filename: str, path: str) -> Any:
+        at_work[:] = [filename]
         if filename in POISON:
             die(POISON[filename])
         return original(stage, image_id, filename, path)
+
+    def compute_float(extractor: Sift, pixels: Any) -> Any:
+        suffer(POISON.get(f"sift {at_work[0]}", POISON.get("sift *", "")))
+        return compute(extractor, pixels)
 
     def project(stage: Project, row: Any, model: Any) -> Any:
         if f"project {row.filename}" in POISON:
@@ -56,6 +94,7 @@ def put_poison() -> None:
         return apply(stage, row, model)
 
     Extract.extract = extract  # type: ignore[method-assign, assignment]
+    Sift.compute_float = compute_float  # type: ignore[method-assign, assignment]
     Project.apply = project  # type: ignore[method-assign, assignment]
 
 

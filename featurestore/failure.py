@@ -1,0 +1,35 @@
+"""What is made of an exception: a line for the row of an image, unless the machine lacked something for the moment."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+
+from featurestore.access import THREADS, reason_unreadable
+
+LENGTH = 300  # characters of a line
+MEMORY = os.strerror(errno.ENOMEM)
+_LACKING = {MEMORY, os.strerror(errno.EMFILE), os.strerror(errno.ENFILE), *THREADS}
+
+_ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{6,}")
+_FOLDERS = re.compile(r"(?<![\w./])/(?:[^/\s'\"]+/)+")
+
+
+def lacking(error: BaseException) -> str | None:
+    """Return what the machine or this process had too little of: memory, open files, threads; else None.
+
+    That says nothing of the image at work, which may come through when it is tried alone.
+    """
+    reason = reason_unreadable(error)
+    return reason if reason in _LACKING else None
+
+
+def line_of(error: BaseException) -> str:
+    """Return an exception's class and words as one line, the same in every run: without addresses and folders."""
+    kind = type(error)
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    words = _FOLDERS.sub("", _ADDRESS.sub("0x...", str(error)))
+    words = " ".join("".join(c if c.isprintable() else " " for c in words).split())
+    line = f"{name}: {words}" if words else name
+    return line if len(line) <= LENGTH else line[: LENGTH - 3] + "..."

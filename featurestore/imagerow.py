@@ -1,0 +1,73 @@
+"""The row of one image: whatever goes wrong with the image becomes its row, and what is not its fault does not.
+
+An image whose file can't be read is tried again, once it is known that its folder is still there. A lack of memory, of
+open files or of threads is raised: the engine tries the image again when no other is at work.
+"""
+
+from __future__ import annotations
+
+from featurestore.errors import FeatureStoreError
+from featurestore.failure import MEMORY, lacking, line_of
+from featurestore.imagefile import ReadFailed
+from featurestore.imagefolder import ImageFolder
+from featurestore.partition import Row
+from featurestore.stages import Extract
+from featurestore.timelimit import BY_THE_CLOCK, CLOCK, CLOCK_OVER, CPU, CPU_OVER, limited
+from featurestore.trouble import DIED, TWICE
+
+
+def make_row(stage: Extract, image_id: int, filename: str, folder: ImageFolder) -> Row:
+    """Return the row of one image of a folder.
+
+    Raises:
+        ImagesGone: its file can't be read, and those that could be before can't either.
+        MemoryError, OSError, RuntimeError: the machine lacks something, see `failure.lacking`.
+        LossyDescriptors: the extractor promises uint8 and gave something else.
+    """
+    with limited(stage.max_seconds):
+        row, reason = _tried(stage, image_id, filename, folder.file(filename))
+        if reason:
+            folder.refuse_if_gone(filename, reason)
+            row, _ = _tried(stage, image_id, filename, folder.file(filename))
+    if (n_bytes := row.extra.get("source_bytes")) is not None:
+        folder.was_read(filename, n_bytes)
+    return row
+
+
+def _tried(stage: Extract, image_id: int, filename: str, path: str) -> tuple[Row, str]:
+    """Return the row, and why the file could not be read, where that is so."""
+    try:
+        row = stage.extract(image_id, filename, path)
+    except ReadFailed as error:
+        return Row(image_id, filename, "unreadable", f"{TWICE} ({error})"), str(error)
+    except FeatureStoreError:
+        raise
+    except Exception as error:
+        if lacking(error):
+            raise
+        return Row(image_id, filename, "crashed", line_of(error)), ""
+    unread = row.status in ("missing", "unreadable") and row.extra.get("source_bytes") is None
+    return row, (row.error or row.status) if unread else ""
+
+
+def blamed(stage: Extract, image_id: int, filename: str, reason: str) -> Row:
+    """Return the row of an image that was ended with its worker, or that lacks memory even when it is tried alone.
+
+    Args:
+        stage: extract, with its limits.
+        image_id: of the image.
+        filename: of the image.
+        reason: what the engine knows.
+    """
+    if reason.startswith(CPU.name):
+        return Row(image_id, filename, "crashed", CPU_OVER.format(stage.max_seconds))
+    if reason.startswith(CLOCK.name):
+        waited = CLOCK_OVER.format(BY_THE_CLOCK * stage.max_seconds)
+        return Row(image_id, filename, "unreadable", f"{TWICE} ({waited})")
+    return crashed(image_id, filename, reason)
+
+
+def crashed(image_id: int, filename: str, reason: str) -> Row:
+    """Return the row of an image that killed its worker, or for which memory does not suffice."""
+    error = "out of memory, with no other image at work" if reason == MEMORY else f"{DIED} ({reason})"
+    return Row(image_id, filename, "crashed", error)
