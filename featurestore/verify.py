@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 from featurestore.access import is_file, is_folder
@@ -26,6 +25,7 @@ from featurestore.ledger import check_partition, describe, describe_model
 from featurestore.models import read_state
 from featurestore.partition import PartitionFile
 from featurestore.plan import resolve
+from featurestore.scratch import scratch_folder
 from featurestore.sources import Source, change_of, filenames, recorded_sources
 from featurestore.stages import FLOW, FitStage
 from featurestore.storage import CATALOG, Root, file_digest, file_size
@@ -101,8 +101,8 @@ def _take_copy(context: Context, copy: HeldCatalog) -> None:
     """Read the catalog into memory, first in a process that may crash."""
     if not is_file(context.catalog.path):
         raise CorruptFile(f"{CATALOG} is missing")
-    with tempfile.TemporaryDirectory(prefix="featurestore-") as folder:
-        run_child("salvage", context.catalog.path, Path(folder, "runs.parquet"))
+    with scratch_folder() as folder:
+        run_child("salvage", context.catalog.path, folder / "runs.parquet")
     copy.take_over(context.catalog.path)
 
 
