@@ -22,6 +22,7 @@ from featurestore.runner import Options, run
 from featurestore.stages import Extract
 from featurestore.storage import BLOCKS, Root
 from tests.broken_images import encoded, picture
+from tests.faults import forbidden
 from tests.small import configure, context_of, copy, digests, make_small, rows_of, small_store
 
 N, FINISHED = 13, 5
@@ -301,6 +302,30 @@ def test_a_damaged_block_is_made_again(
     assert sorted(extracted) == sorted({*images, *range(FINISHED, N)})
     assert digests(broken_off) == digests(whole)
     assert not (broken_off.path / BLOCKS).exists()
+
+
+class Noted(Silent):
+    """Notes what is said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.said.append(line)
+
+
+def test_a_block_that_can_not_be_read_is_left_with_a_word(broken_off: FeatureStore, whole: FeatureStore) -> None:
+    before, noted = in_names(broken_off), Noted()
+    with forbidden(broken_off.path / before[0]):
+        blocks.remove_stale(context_of(broken_off, noted))
+        (planned,) = broken_off.plan("extract")
+    assert in_names(broken_off) == before
+    assert [line.startswith(f"left alone: {broken_off.path / before[0]} can't be read: ") for line in noted.said] == [
+        True
+    ]
+    assert planned.n_images > N - FINISHED
+    broken_off.run("extract", workers=0)
+    assert digests(broken_off) == digests(whole)
 
 
 def test_a_block_of_a_newer_version_is_neither_used_nor_removed(
