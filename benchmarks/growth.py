@@ -14,14 +14,15 @@ import numpy as np
 import pyarrow as pa
 import sqlalchemy as sa
 
-from benchmarks.measure import Bench, Finding, at_most, clock, peak_bytes, python
+from benchmarks.measure import Bench, Finding, Watch, at_most, clock, peak_bytes, python
 from featurestore import FeatureStore
 from featurestore.catalog import insert_arrow
+from featurestore.child import run_child
 from featurestore.context import Context
 from featurestore.ledger import record_partition
 from featurestore.plan import make_plan, resolve
 from featurestore.progress import Silent
-from featurestore.storage import CONFIG
+from featurestore.storage import CATALOG, CONFIG
 from featurestore.tables import DATASET_COLUMNS
 
 CHUNK = 1000
@@ -50,6 +51,12 @@ def run(bench: Bench) -> list[Finding]:
         findings.append(
             Finding(f"peak memory of all this, {n * CHUNK:,} images", f"{peak:.2f} GB", "<= 2 GB", peak <= 2)
         )
+    children = [found[n]["child"][0] for n in (small, large)]
+    text = " and ".join(
+        f"{n * CHUNK:,} images: {peak / 1e6:.0f} MB" for n, peak in zip((small, large), children, strict=True)
+    )
+    what = "peak memory of the process that reads the catalog before verify and rebuild"
+    findings.append(Finding(what, text, "bounded: <= 1500 MB", max(children) <= 1.5e9))
     return findings
 
 
@@ -168,7 +175,15 @@ def measure(path: Path, repetitions: int) -> dict[str, list[float]]:
     found["commit"] = [clock(partial(_commit, context, chunk)) for chunk in range(last, last + repetitions)]
     found["sql"] = [clock(lambda: store.sql(BY_ARTIST)) for _ in range(repetitions)]
     found["peak"] = [peak_bytes()]
+    found["child"] = [_peak_of_child(path)]
     return found
+
+
+def _peak_of_child(path: Path) -> int:
+    """Return the memory of the process that reads a catalog before `verify` and `rebuild` do, in bytes."""
+    watch = Watch()
+    run_child("salvage", path / CATALOG, path / "runs.parquet")
+    return watch.end()
 
 
 def _plan(context: Context) -> None:

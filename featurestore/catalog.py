@@ -236,10 +236,10 @@ class HeldCatalog(Catalog):
     Transactions cost next to nothing, since no file is opened and no lock is taken for each.
     """
 
-    def __init__(self, root: Root, path: Path | None = None) -> None:
-        """Make an empty catalog in memory, or in the new file ``path``, with today's tables to come from `migrate`."""
+    def __init__(self, root: Root, path: Path | None = None, *, memory: str | None = None) -> None:
+        """Make an empty catalog in memory, or open that in the file ``path``; `migrate` brings it up to date."""
         super().__init__(root)
-        self._instance = Instance(path, threads=1)
+        self._instance = Instance(path, threads=1, memory=memory)
 
     def __enter__(self) -> HeldCatalog:
         """Return the catalog."""

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from featurestore import errors
 from featurestore.access import readable, reason_unreadable, unreadable
@@ -60,30 +61,44 @@ def _reason(code: int, stderr: str) -> str | None:
     return known
 
 
+def _opened(catalog: Path) -> Any:
+    import duckdb
+
+    from featurestore.instance import LITTLE
+
+    return duckdb.connect(str(catalog), read_only=True, config={"threads": 1, "memory_limit": LITTLE})
+
+
 def _salvage(catalog: Path, target: Path) -> None:
-    """Read every table of a catalog, and write ``runs`` to a Parquet file."""
+    """Read every value of a catalog, whose tables may be larger than memory, and write ``runs`` to a Parquet file."""
     import duckdb
     import pyarrow.parquet as pq
 
+    from featurestore.instance import fingerprint_query
+
     try:
-        with readable(catalog), duckdb.connect(str(catalog), read_only=True) as connection:
+        with readable(catalog), _opened(catalog) as connection:
             tables = [name for (name,) in connection.sql("SELECT table_name FROM duckdb_tables()").fetchall()]
-            read = {name: connection.table(name).to_arrow_table() for name in tables}
+            for name in tables:
+                quoted = name.replace('"', '""')
+                connection.execute(fingerprint_query(f'"{quoted}"')).fetchall()
+            runs = connection.table("runs").to_arrow_table() if "runs" in tables else None
     except duckdb.Error as error:
         reason = (str(error).splitlines() or ["unknown error"])[0]
         raise CorruptFile(f"{catalog} can't be read: {reason}") from error
-    if "runs" in read:
-        pq.write_table(read["runs"], target)
+    if runs is not None:
+        pq.write_table(runs, target)
 
 
 def _vet(store: Path, target: Path) -> None:
     """Read every file of a store, and write the catalog that follows from those that are what they should be."""
     from featurestore.catalog import HeldCatalog
+    from featurestore.instance import LITTLE
     from featurestore.rebuild import fill
     from featurestore.storage import Root
 
     root = Root(store)
-    with HeldCatalog(root, target) as catalog:
+    with HeldCatalog(root, target, memory=LITTLE) as catalog:
         found = fill(root, catalog, watch=lambda name: print(name, flush=True))
     notes = [*found.notes, *(f"left out: {line}" for line in found.unreadable)]
     target.with_name("notes.json").write_text(json.dumps(notes), encoding="utf-8")

@@ -17,17 +17,26 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import registry
 from sqlalchemy.pool import NullPool
 
+LITTLE = "1GB"  # of memory, for checks: DuckDB reads any number of blocks with it
 ATTACHED = "attached"  # the name of the file that is open
+Fingerprint = tuple[int, str | None]  # how many rows, and the sum of their hashes, whatever their order
 registry.register("duckdb", "duckdb_engine", "Dialect")  # else SQLAlchemy searches all that is installed for it
 
 
 class Instance:
     """One DuckDB, in memory or of a file, which stays open until `close`."""
 
-    def __init__(self, path: Path | None = None, *, threads: int | None = None) -> None:
-        """Make it in memory, or of the new file ``path``; ``threads`` is None for as many as there are cores."""
+    def __init__(self, path: Path | None = None, *, threads: int | None = None, memory: str | None = None) -> None:
+        """Make it in memory, or of the file ``path``.
+
+        Args:
+            path: of a file, new or not.
+            threads: None is one for every core.
+            memory: for blocks of the file, like ``"1GB"``; None is most of what the machine has.
+        """
         database = str(path) if path is not None else f":memory:{uuid.uuid4().hex}"
-        options = {} if threads is None else {"config": {"threads": threads}}
+        limits = {"threads": threads, "memory_limit": memory}
+        options = {"config": {name: value for name, value in limits.items() if value is not None}}
         url = sa.URL.create("duckdb", database=database)  # not as text: a "?" in the path would end it
         self._engine = sa.create_engine(url, poolclass=NullPool, connect_args=options)
         # Further connections to the same name in this process share what this one holds open.
@@ -79,6 +88,22 @@ class Instance:
 def raw(connection: sa.Connection) -> Any:
     """Return DuckDB's own connection."""
     return connection.connection.dbapi_connection
+
+
+def fingerprint_query(table: str, columns: str = "*COLUMNS(*)") -> str:
+    """Return the query for a `Fingerprint`, which reads every value of ``columns``.
+
+    Args:
+        table: its name, in quotes where it needs them, and what may follow it in a FROM clause.
+        columns: separated by commas. The row as a whole is no choice: a column of the CSV may have the table's name.
+    """
+    return f"SELECT count(*), CAST(sum(CAST(hash({columns}) AS HUGEINT)) AS VARCHAR) FROM {table}"
+
+
+def fingerprint(connection: sa.Connection, table: str, columns: str = "*COLUMNS(*)") -> Fingerprint:
+    """Return the fingerprint of a table of the catalog; see `fingerprint_query`."""
+    found: Fingerprint = raw(connection).execute(fingerprint_query(table, columns)).fetchone()
+    return found
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,6 +36,14 @@ def optional_scratch_folder() -> Iterator[Path | None]:
         return
     with found as name:
         yield Path(name)
+
+
+def copy_database(source: Path, target: Path) -> None:
+    """Copy the file of a DuckDB database, with what a writer that was killed had committed beside it."""
+    shutil.copyfile(source, target)
+    wal = Path(f"{source}.wal")
+    if wal.is_file():
+        shutil.copyfile(wal, f"{target}.wal")
 
 
 def no_scratch_folder() -> OutputError:

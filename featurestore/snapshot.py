@@ -6,15 +6,18 @@ question needs and no more, out of compressed storage; as tables in memory the s
 
 from __future__ import annotations
 
-import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
 import sqlalchemy as sa
 
-from featurestore.instance import attach, raw
-from featurestore.scratch import no_scratch_folder
-from featurestore.storage import room_on_disk
+from featurestore.catalog import HeldCatalog
+from featurestore.diagnosis import unopenable
+from featurestore.instance import LITTLE, attach, raw
+from featurestore.scratch import copy_database, no_scratch_folder
+from featurestore.storage import Root, room_on_disk
 
 SNAPSHOT = "snapshot"  # the copy's name in the connection that has it attached
 
@@ -58,7 +61,26 @@ def _copy_to_file(catalog: sa.Connection, source: str | None, path: Path) -> Non
         duck.execute(f"COPY FROM DATABASE memory TO {SNAPSHOT}")
         duck.execute(f"DETACH {SNAPSHOT}")
         return
-    shutil.copyfile(source, path)
-    wal = Path(f"{source}.wal")  # what a writer that was killed had committed
-    if wal.is_file():
-        shutil.copyfile(wal, f"{path}.wal")
+    copy_database(Path(source), path)
+
+
+@contextmanager
+def held_copy(root: Root, path: Path, target: Path) -> Iterator[HeldCatalog]:
+    """Yield a copy of the catalog file ``path`` in the new file ``target``, brought up to date, for checks.
+
+    It takes bounded memory, however many images there are.
+
+    Raises:
+        CorruptFile: it is damaged or not a DuckDB file.
+        FormatError: it was made by a newer version.
+        NotEnoughSpace: there is no room for it.
+    """
+    with room_on_disk(f"a copy of the catalog, {target},"):
+        copy_database(path, target)
+    try:
+        copy = HeldCatalog(root, target, memory=LITTLE)
+    except duckdb.Error as error:
+        raise unopenable(path, error) from error
+    with copy:
+        copy.migrate()
+        yield copy

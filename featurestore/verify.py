@@ -9,9 +9,12 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
+
+import numpy as np
 
 from featurestore.access import is_file, is_folder
 from featurestore.catalog import Catalog, HeldCatalog, arrow
@@ -20,12 +23,14 @@ from featurestore.context import Context
 from featurestore.diagnosis import REMEDY
 from featurestore.errors import CorruptFile, FormatError, UnreadableFile
 from featurestore.ingest import replay
+from featurestore.instance import LITTLE, Fingerprint, fingerprint
 from featurestore.learnt import Learning
 from featurestore.ledger import check_partition, describe, describe_model
 from featurestore.models import read_state
 from featurestore.partition import PartitionFile
 from featurestore.plan import resolve
 from featurestore.scratch import scratch_folder
+from featurestore.snapshot import held_copy
 from featurestore.sources import Source, change_of, filenames, recorded_sources
 from featurestore.stages import FLOW, FitStage
 from featurestore.storage import CATALOG, Root, file_digest, file_size
@@ -84,9 +89,9 @@ def verify(context: Context, *, deep: bool) -> VerifyReport:
         report.notes.append("the image files were not looked at: the store is untrusted")
         _Checks(context, deep=deep, report=report).run(images=False)
         return report
-    with HeldCatalog(context.root) as copy:
+    with ExitStack() as stack:
         try:
-            _take_copy(context, copy)
+            copy = stack.enter_context(_copied(context))
         except CorruptFile as error:
             report.problems.append(Problem("catalog", CATALOG, str(error).removesuffix(f"; {REMEDY}"), REMEDY))
             return report
@@ -97,17 +102,20 @@ def verify(context: Context, *, deep: bool) -> VerifyReport:
     return report
 
 
-def _take_copy(context: Context, copy: HeldCatalog) -> None:
-    """Read the catalog into memory, first in a process that may crash."""
-    if not is_file(context.catalog.path):
+@contextmanager
+def _copied(context: Context) -> Iterator[HeldCatalog]:
+    """Yield a copy of the catalog, after a process that may crash has read the original. Both take bounded memory."""
+    path = context.catalog.path
+    if not is_file(path):
         raise CorruptFile(f"{CATALOG} is missing")
     with scratch_folder() as folder:
-        run_child("salvage", context.catalog.path, folder / "runs.parquet")
-    copy.take_over(context.catalog.path)
+        run_child("salvage", path, folder / "runs.parquet")
+        with held_copy(context.root, path, folder / CATALOG) as copy:
+            yield copy
 
 
 class _Checks:
-    """The checks of one store, on a copy of its catalog in memory."""
+    """The checks of one store, on a copy of its catalog."""
 
     def __init__(self, context: Context, *, deep: bool, report: VerifyReport) -> None:
         self._context, self._root, self._deep, self._report = context, context.root, deep, report
@@ -146,7 +154,9 @@ class _Checks:
             for problem in _unless_unreadable(row["path"], self._recorded(row, "dataset", COPY)):
                 bad = True
                 yield problem
-        if not bad:
+        if not ingests:
+            yield Problem("catalog", "ingests", "it lists no dataset file", REMEDY)
+        elif not bad:
             yield from self._replayed([row["path"] for row in ingests])
 
     def _recorded(self, row: dict[str, Any], kind: str, remedy: str) -> Iterator[Problem]:
@@ -155,7 +165,7 @@ class _Checks:
             yield Problem(kind, row["path"], wrong, remedy)
 
     def _replayed(self, names: list[str]) -> Iterator[Problem]:
-        with HeldCatalog(self._root) as replayed:
+        with scratch_folder() as folder, HeldCatalog(self._root, folder / CATALOG, memory=LITTLE) as replayed:
             replayed.migrate()
             for name in names:
                 try:
@@ -234,12 +244,12 @@ class _Checks:
         except (CorruptFile, FormatError) as error:
             yield Problem("model", row["path"], str(error), RUN)
             return
-        learnt = self._rows(
-            "SELECT image_id FROM training_images WHERE model_id = $id ORDER BY image_id", id=row["model_id"]
-        )
+        query = "SELECT image_id FROM training_images WHERE model_id = $id ORDER BY image_id"
+        with self._context.catalog.reading() as connection:
+            learnt = arrow(connection, query, {"id": row["model_id"]})["image_id"].to_numpy()
         recorded = {**row, "summary": json.loads(row["summary"])}
         variant = self._rows("SELECT * FROM variants WHERE variant = $variant", variant=row["variant"])
-        right = recorded == values and [r["image_id"] for r in learnt] == images.tolist()
+        right = recorded == values and np.array_equal(learnt, images)
         if not right or not _is_variant(variant, {**manifest, "model_id": None}):
             yield Problem("model record", row["path"], "the catalog says something else of it than the file", RUN)
         reads = self._rows("SELECT 1 FROM partitions WHERE variant = $v LIMIT 1", v=manifest["reads_variant"])
@@ -334,9 +344,6 @@ def _is_variant(rows: list[dict[str, Any]], manifest: dict[str, Any]) -> bool:
     )
 
 
-def _fingerprint(catalog: Catalog, table: str) -> list[dict[str, Any]]:
-    """Return a digest of a table's rows, whatever their order: DuckDB's hash of each row, summed."""
-    query = f"SELECT count(*) AS n, CAST(sum(CAST(hash(t) AS HUGEINT)) AS VARCHAR) AS digest FROM {table} t"
+def _fingerprint(catalog: Catalog, table: str) -> Fingerprint:
     with catalog.reading() as connection:
-        found: list[dict[str, Any]] = arrow(connection, query).to_pylist()
-    return found
+        return fingerprint(connection, table)
