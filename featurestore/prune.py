@@ -13,6 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from featurestore.access import is_file
 from featurestore.blocks import unneeded
 from featurestore.catalog import Catalog, arrow
 from featurestore.context import Context
@@ -23,7 +24,7 @@ from featurestore.ledger import describe, record
 from featurestore.plan import Step, chunk_list, chunk_states, resolve
 from featurestore.recover import recover
 from featurestore.stages import FLOW, ChunkStage
-from featurestore.storage import Root, file_digest
+from featurestore.storage import Root, file_digest, file_size
 from featurestore.tables import Model, Partition, Result, TrainingImage, Variant
 from featurestore.verify import stray_files
 
@@ -57,6 +58,7 @@ class PruneReport:
 class _Plan:
     """What is to go."""
 
+    dry_run: bool  # no file is read, only looked at
     old: Rows = field(default_factory=list)  # partitions, without a trace
     blobs: Rows = field(default_factory=list)  # partitions, leaving an index
     models: Rows = field(default_factory=list)
@@ -71,7 +73,7 @@ def prune(context: Context, *, keep: Collection[str], dry_run: bool) -> PruneRep
         context: of the store. Only under the run lock, but for a dry run.
         keep: stages whose partitions are enough: where they are all current, what they were made from is pruned.
             Empty: only old variants and files without a record.
-        dry_run: change nothing.
+        dry_run: change nothing, and read no partition: whether those to keep are whole is told by their sizes.
 
     Raises:
         ConfigError: ``keep`` names something that has no partitions.
@@ -85,7 +87,7 @@ def prune(context: Context, *, keep: Collection[str], dry_run: bool) -> PruneRep
         recover(context)
         strays = [(name, size) for name, size in strays if not context.root.local(name).is_file()]
     with context.catalog.reading() as connection:
-        plan = _plan(context, connection, keep)
+        plan = _plan(context, connection, keep, dry_run=dry_run)
         report.items = _items(context.root, plan, paces(connection))
     report.notes = plan.notes
     if strays:
@@ -120,10 +122,10 @@ def _unrecorded(context: Context) -> list[str]:
     return [name for name in stray_files(context.root)[0] if name not in known]
 
 
-def _plan(context: Context, connection: sa.Connection, keep: Collection[str]) -> _Plan:
+def _plan(context: Context, connection: sa.Connection, keep: Collection[str], *, dry_run: bool) -> _Plan:
     steps = resolve(connection, context.flow)
     states = {(row["stage"], row["chunk_id"]): row for row in chunk_states(connection, steps)}
-    plan = _Plan()
+    plan = _Plan(dry_run)
     rows = arrow(connection, "SELECT * FROM partitions ORDER BY stage, variant, chunk_id").to_pylist()
     current = {(step.stage.name, step.variant) for step in steps}
     waiting: dict[tuple[str, str], list[int]] = defaultdict(list)
@@ -162,7 +164,7 @@ def _plan_blobs(
             plan.notes.append(f"kept: upstream of chunk {chunk}: {' and '.join(keep)} is not up to date for it")
             continue
         files = [rows[row["stage"], row["variant"], chunk] for row in kept]
-        damaged = [row["path"] for row in files if not _is_whole(context.root, row)]
+        damaged = [row["path"] for row in files if not _is_whole(context.root, row, by_size=plan.dry_run)]
         if damaged:
             plan.notes.append(f"kept: upstream of {damaged[0]}, which is damaged: featurestore verify STORE --repair")
             continue
@@ -172,9 +174,10 @@ def _plan_blobs(
                 plan.blobs.append(rows[step.stage.name, str(step.variant), chunk])
 
 
-def _is_whole(root: Root, row: dict[str, Any]) -> bool:
+def _is_whole(root: Root, row: dict[str, Any], *, by_size: bool) -> bool:
+    """Return whether a file is the one that was recorded, as its size tells, or all of its bytes."""
     path = root.local(row["path"])
-    return path.is_file() and file_digest(path) == row["checksum"]
+    return is_file(path) and file_size(path) == row["n_bytes"] and (by_size or file_digest(path) == row["checksum"])
 
 
 def _plan_models(root: Root, connection: sa.Connection, steps: Sequence[Step], rows: Rows, plan: _Plan) -> None:

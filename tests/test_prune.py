@@ -155,6 +155,24 @@ def test_chunks_that_are_not_finished_keep_what_they_need(store: FeatureStore) -
     assert [item.n_files for item in report.items] == [2, 2]
 
 
+def test_a_dry_run_reads_no_partition_and_a_real_one_reads_what_is_kept(
+    store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damaged = next((store.path / "partitions" / "quantize").rglob("chunk-000003-*"))
+    data = bytearray(damaged.read_bytes())
+    data[len(data) // 2] ^= 1
+    damaged.write_bytes(data)
+    with monkeypatch.context() as patch:
+        patch.setattr("featurestore.prune.file_digest", lambda path: pytest.fail(f"{path} was read"))
+        assert [item.n_files for item in store.prune("quantize", dry_run=True).items] == [4, 4]
+    report = store.prune("quantize")
+    assert [item.n_files for item in report.items] == [3, 3]
+    assert report.notes == [
+        f"kept: upstream of {damaged.relative_to(store.path).as_posix()}, which is damaged: "
+        "featurestore verify STORE --repair"
+    ]
+
+
 def test_project_can_be_kept_too(store: FeatureStore) -> None:
     assert [item.what.split()[2] for item in store.prune(["project", "quantize"]).items] == ["extract"]
     assert store.prune("extract").items == []
