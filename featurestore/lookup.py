@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import resource
 import threading
 import unicodedata
 from collections import OrderedDict
@@ -18,14 +21,15 @@ from numpy.typing import NDArray
 from featurestore.catalog import arrow
 from featurestore.context import Context
 from featurestore.encode import Encoder, bounds, make_encoder
-from featurestore.errors import CorruptFile, NothingUsable, NotReady, QueryError
+from featurestore.errors import CorruptFile, NothingUsable, NotReady, QueryError, UnreadableFile
 from featurestore.partition import Layout, PartitionFile, Row
 from featurestore.plan import chunk_states, resolve, why_missing
 from featurestore.selection import check_stage, older, open_partition, partition_of
 from featurestore.storage import CATALOG, CONFIG
 
 UNSEEN = ("Cc", "Cf")  # Unicode's categories of control characters and of those that only say how to write others
-OPEN_FILES = 64  # partitions whose footers are kept
+OPEN_FILES = 64  # partitions whose footers are kept at most
+TOO_MANY = tuple(map(os.strerror, (errno.EMFILE, errno.ENFILE)))
 
 Signature = tuple[tuple[int, int, int] | None, ...]
 
@@ -42,6 +46,12 @@ def _file_signature(path: Path) -> tuple[int, int, int] | None:
     except FileNotFoundError:
         return None
     return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def most_open() -> int:
+    """Return how many partitions to keep open: few enough to leave most of this process's files to the rest of it."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return OPEN_FILES if limit == resource.RLIM_INFINITY else max(1, min(OPEN_FILES, limit // 8))
 
 
 @dataclass
@@ -71,6 +81,7 @@ class Lookup:
     _variants: dict[tuple[str, str | None], _Variant] = field(default_factory=dict)
     _bounds: dict[str | None, tuple[NDArray[np.float32], NDArray[np.float32]]] = field(default_factory=dict)
     _open: OrderedDict[Path, _Open] = field(default_factory=OrderedDict)
+    _most: int = field(default_factory=most_open)
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     @property
@@ -168,12 +179,23 @@ class Lookup:
 
     def _opened(self, path: Path) -> _Open:
         if path not in self._open:
-            file = open_partition(path)
-            self._open[path] = _Open(file, np.cumsum([0, *file.row_group_sizes()], dtype=np.int64))
-            if len(self._open) > OPEN_FILES:
-                self._open.popitem(last=False)  # whoever still reads it keeps it open
+            self._open[path] = self._open_with_room(path)
+            while len(self._open) > self._most:
+                self._open.popitem(last=False)  # a thread that still reads it keeps it open
         self._open.move_to_end(path)
         return self._open[path]
+
+    def _open_with_room(self, path: Path) -> _Open:
+        """Open a partition; where there are too many open files, let go of others, and hold fewer from then on."""
+        while True:
+            try:
+                file = open_partition(path)
+                return _Open(file, np.cumsum([0, *file.row_group_sizes()], dtype=np.int64))
+            except UnreadableFile as error:
+                if error.reason not in TOO_MANY or not self._open:
+                    raise
+                self._most = max(1, len(self._open) - 1)
+                self._open.popitem(last=False)
 
 
 def _hint(filename: str, near: str | None) -> str:
