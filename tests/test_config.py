@@ -161,7 +161,7 @@ def test_policies_are_no_part_of_the_identity() -> None:
 
 @pytest.mark.parametrize("stage", FLOW)
 def test_every_parameter_but_the_policies_changes_the_variant(stage: type[Any]) -> None:
-    policies = {"max_pixels", "truncated"}
+    policies = {"max_pixels", "truncated", "max_seconds"}
     changed = {"int": 7, "float": 0.5, "bool": False}
     others: dict[str, Any] = {"extractor": "rootsift", "over": "train", "truncated": "keep", "solver": "covariance"}
     others["sift"] = {"nfeatures": 7}
