@@ -83,7 +83,7 @@ def init(store: Path, **options: Any) -> None:
 @cli.command(short_help="Read the dataset again.")
 @STORE
 @click.option("--dataset", type=click.Path(path_type=Path), help="Another CSV than the one in featurestore.toml.")
-@click.option("--yes", is_flag=True, help="Agree to the removal of more than a tenth of the images.")
+@click.option("--yes", is_flag=True, help="Agree to what it takes from images that are known: rows, or their subset.")
 def ingest(store: Path, dataset: Path | None, yes: bool) -> None:
     """Read the dataset again: new rows become new chunks, known ones get their new columns, others are removed.
 

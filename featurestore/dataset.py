@@ -7,19 +7,19 @@ and whatever else the CSV says. Nothing here knows of the catalog or of image id
 
 from __future__ import annotations
 
-import csv
-import glob
 import os
 import posixpath
-import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 
+from featurestore.columns import convert, decide, folded
+from featurestore.csv_file import find, first_line, has, one_line, read_header, read_texts
 from featurestore.errors import DatasetError
+from featurestore.spill import IN_MEMORY, Spill
 from featurestore.whereabouts import leads_to_folder
 
 RESERVED = ("image_id", "chunk_id", "filename", "subset", "ingest_id", "status", "error", "n_descriptors")
@@ -37,19 +37,17 @@ _SUSPICIOUS = rf"""filename IS NULL OR contains(filename, chr(0)) OR regexp_full
     OR regexp_matches(filename, '(^|/)\.{{0,2}}(/|$)')"""
 
 # A split may be somebody else's: it gets no files, no network, no Python variables, and no way to ask for them back.
-_SEALED: dict[str, str | bool | int | float | list[str]] = {"enable_external_access": False, "lock_configuration": True}
+_SEALED = ("enable_external_access = false", "lock_configuration = true")
 
 
-@dataclass(frozen=True)
-class _Header:
-    """How the CSV begins. DuckDB must not guess it: it would skip odd lines, or take ``a,b`` for one column."""
-
-    delimiter: str
-    blank_lines: int
-    columns: tuple[str, ...]
-
-
-def read_csv(path: Path, *, filename_column: str = "filename", split: str = "subset") -> pa.Table:
+def read_csv(
+    path: Path,
+    *,
+    filename_column: str = "filename",
+    split: str = "subset",
+    known: Mapping[str, str] | None = None,
+    spill: Spill = IN_MEMORY,
+) -> pa.Table:
     """Read a dataset CSV (UTF-8, with a header, separated by comma, semicolon, tab or bar) and compute the split.
 
     Args:
@@ -57,32 +55,62 @@ def read_csv(path: Path, *, filename_column: str = "filename", split: str = "sub
         filename_column: the column with the paths of the images, relative to the image folder, with ``/``.
         split: a SQL expression (DuckDB's dialect) over the columns of the CSV, which gives ``'train'``, ``'test'`` or
             another word for every row. It is evaluated without access to files or network.
+        known: the types of the columns that a store has already, by their folded names.
+        spill: where rows go that would need much memory.
 
     Returns:
         One row per row of the CSV, in its order: ``filename`` (string, normalised), ``subset`` (string), then every
-        other column with the type that DuckDB detects. A column named like one of ``RESERVED`` (in any case) becomes
-        ``csv_<name>``. If normalising changed a filename, ``csv_filename`` keeps the spelling of the CSV.
+        other column, as text or with the type that gives its text back (see `columns`). A column named like one of
+        ``RESERVED`` (in any case) becomes ``csv_<name>``. If normalising changed a filename, ``csv_filename`` keeps the
+        spelling of the CSV.
 
     Raises:
         DatasetError: the CSV can't be read, a filename is unusable or not unique, or the split can't be evaluated or
             leaves an image without a subset.
 
     """
-    rows = _load(path, _read_header(path, filename_column), filename_column)
+    rows = read_texts(path, read_header(path, filename_column), spill)
     if not rows.num_rows:
         raise DatasetError(f"{path.name} has a header but no rows: there is nothing to ingest. Add one row per image.")
-    position = _find(rows.column_names, filename_column)
+    position = find(rows.column_names, filename_column)
     written = rows.column(position)
-    with duckdb.connect(config=_SEALED) as con:
-        subsets = _evaluate_split(con, rows, position, split)
-        filenames = _normalise(con, written, filename_column)
+    with _sealed(spill, columns=rows.num_columns) as con:
+        filenames = _normalise(con, written, filename_column, spill)
+        ours = {"subset"} if is_subset(split) else set()
+        if filenames is written and rows.column_names[position].lower() == "filename":
+            ours.add("filename")
+        kept = _kept_names(rows.column_names, ours)
+        rows = _typed(con, rows, position, kept, known or {}, spill)
+        subsets = _evaluate_split(con, rows, position, split, spill)
         con.register("images", _numbered(filename=filenames, subset=subsets))
         _check_unique(con)
         _check_split(con, split)
-    ours = {"subset"} if _is_subset(split) else set()
-    if filenames is written and rows.column_names[position].lower() == "filename":
-        ours.add("filename")
-    return pa.table({"filename": filenames, "subset": subsets, **_other_columns(rows, ours)})
+    columns = {kept[name]: column for name, column in zip(rows.column_names, rows.columns, strict=True) if name in kept}
+    return pa.table({"filename": filenames, "subset": subsets, **columns})
+
+
+@contextmanager
+def _sealed(spill: Spill, *, columns: int) -> Iterator[duckdb.DuckDBPyConnection]:
+    with duckdb.connect() as con, spill.bounding(con, columns=columns):
+        for setting in _SEALED:
+            con.execute(f"SET {setting}")
+        yield con
+
+
+def _typed(
+    con: duckdb.DuckDBPyConnection,
+    rows: pa.Table,
+    position: int,
+    kept: Mapping[str, str],
+    known: Mapping[str, str],
+    spill: Spill,
+) -> pa.Table:
+    """Give the columns their types; the filename stays text."""
+    texts = {name: rows.column(i) for i, name in enumerate(rows.column_names) if i != position}
+    before = {name: known[folded(kept[name])] for name in texts if name in kept and folded(kept[name]) in known}
+    kinds = decide(con, texts, before)
+    chosen = {i: kinds[name] for i, name in enumerate(rows.column_names) if i != position}
+    return convert(con, rows, chosen, spill)
 
 
 def scan_folder(folder: Path) -> pa.Table:
@@ -132,119 +160,38 @@ def _images_below(folder: Path) -> Iterator[str]:
                 yield name  # a dangling or circular link too: extract will say what is wrong with it
 
 
-def _read_header(path: Path, filename_column: str) -> _Header:
-    """Find the delimiter: the one that makes ``filename_column`` a column, else the one that makes most columns."""
-    if not path.is_file():
-        what = "is not a file" if path.exists() else "does not exist"
-        raise DatasetError(f"The dataset CSV {path} {what}. Give the path of a CSV with one row per image.")
-    try:
-        str(path).encode()  # DuckDB takes no other
-        headers = [_split_header(path, delimiter) for delimiter in ",;\t|"]
-    except UnicodeEncodeError:
-        raise DatasetError(f"The name {os.fsencode(path.name)!r} of the CSV is not UTF-8. Rename it.") from None
-    except (OSError, csv.Error) as error:
-        raise DatasetError(f"Can't read the header of {path.name}: {error}. Is it a CSV, and readable?") from None
-    header = max(headers, key=lambda found: (_has(found.columns, filename_column), len(found.columns)))
-    if not header.columns:
-        raise DatasetError(f"{path.name} is empty. A header and one row per image are needed.")
-    if any("\0" in column for column in header.columns):
-        raise _not_utf8(path, "it looks like UTF-16, or like no text at all", "utf16")
-    if not _has(header.columns, filename_column):
-        raise DatasetError(
-            f"{path.name} has no column {filename_column!r}. Its columns are: {_one_line(', '.join(header.columns))}. "
-            "Name the one with the filenames (--filename-column)."
-        )
-    return header
-
-
-def _split_header(path: Path, delimiter: str) -> _Header:
-    # errors="replace": DuckDB is to say where the first byte that is not UTF-8 stands.
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        for blank_lines, fields in enumerate(csv.reader(file, delimiter=delimiter)):
-            if fields:
-                return _Header(delimiter, blank_lines, tuple(field.strip() for field in fields))
-    return _Header(delimiter, 0, ())
-
-
-def _load(path: Path, header: _Header, filename_column: str) -> pa.Table:
-    """Read the CSV in its order, with DuckDB's types but for the filename: ``001`` is not a number."""
-    name = header.columns[_find(header.columns, filename_column)]
-    try:
-        return _scan(path, header, "sample_size=-1, comment='', types=$types", {name: "VARCHAR"})
-    except duckdb.Error as error:
-        message = str(error)
-    if "Error when sniffing" in message:
-        # The sniffer does not say where it failed; reading everything as text stops at the row that is wrong.
-        try:
-            texts = {f"column{i}": "VARCHAR" for i in range(len(header.columns))}
-            _scan(path, header, "auto_detect=false, columns=$types", texts)
-        except duckdb.Error as error:
-            message = str(error)
-    raise _unreadable(path, header, message)
-
-
-def _scan(path: Path, header: _Header, options: str, types: dict[str, str]) -> pa.Table:
-    # The path is one file, not a pattern: `data[1].csv` would read data1.csv, a folder `subset=test` add a column.
-    query = f"""SELECT * FROM read_csv($path, header=true, delim=$delimiter, quote='"', escape='"', skip=$skip,
-        compression='none', hive_partitioning=false, {options})"""
-    params = {"path": glob.escape(str(path)), "delimiter": header.delimiter, "skip": header.blank_lines, "types": types}
-    with duckdb.connect() as con:
-        return con.sql(query, params=params).to_arrow_table()
-
-
-def _unreadable(path: Path, header: _Header, message: str) -> DatasetError:
-    """Condense DuckDB's page of text into one line."""
-    found = re.search(r"CSV Error on Line: (\d+)", message)
-    line = int(found[1]) if found else 0
-    where = f"line {line} (a value that spans lines counted as one)" if line > header.blank_lines + 1 else "the header"
-    if "Invalid unicode" in message:
-        return _not_utf8(path, f"the first wrong byte is in {where}", "latin1")
-    if counts := re.search(r"Expected Number of Columns: (\d+) Found: (\d+)", message):
-        what = f"{where} has {counts[2]} fields where the header has {counts[1]}"
-        return DatasetError(f"{path.name}: {what}. Correct it; {header.delimiter!r} in a value needs double quotes.")
-    if "unterminated quote" in message:
-        return DatasetError(f"{path.name}: {where} has a double quote that is not closed as it should be. Correct it.")
-    if size := re.search(r"Maximum line size of (\d+) bytes exceeded", message):
-        return DatasetError(f"{path.name}: {where} or the next is longer than {size[1]} bytes. Is a quote not closed?")
-    # What is left of a failed sniffer: fields too many that are empty, which reading as text lets pass.
-    what = "its rows differ in their number of fields" if "when sniffing" in message else _first_line(message)
-    hint = "Look for quotes that are not closed, and for mixed line ends (dos2unix makes them one kind)."
-    return DatasetError(f"{path.name} is not a CSV that DuckDB can read: {what.rstrip('.')}. {hint}")
-
-
-def _not_utf8(path: Path, why: str, encoding: str) -> DatasetError:
-    hint = f"iconv -f {encoding} -t utf8 {path.name} > utf8.csv"
-    return DatasetError(f"{path.name} is not UTF-8: {why}. Convert it, for example: {hint}")
-
-
-def _evaluate_split(con: duckdb.DuckDBPyConnection, rows: pa.Table, position: int, split: str) -> pa.ChunkedArray:
+def _evaluate_split(
+    con: duckdb.DuckDBPyConnection, rows: pa.Table, position: int, split: str, spill: Spill
+) -> pa.ChunkedArray:
     """Evaluate the expression for every row; the result is text, in the order of the rows."""
     names = rows.column_names
-    if _is_subset(split) and not _has(names, "subset"):
+    if is_subset(split) and not has(names, "subset"):
         example = "CASE WHEN md5_number_lower(filename) % 10 = 0 THEN 'test' ELSE 'train' END"
-        what = f"The CSV has no column 'subset'. Its columns are: {_one_line(', '.join(names))}"
+        what = f"The CSV has no column 'subset'. Its columns are: {one_line(', '.join(names))}"
         raise DatasetError(f'{what}. Say how to tell train from test, for example --split "{example}".')
-    if not _has(names, "filename"):
+    if not has(names, "filename"):
         rows = rows.append_column("filename", rows.column(position))
     row = "__row"
-    while _has(names, row):
+    while has(names, row):
         row += "_"
     con.register("csv", rows.append_column(row, pa.arange(0, rows.num_rows)))
     try:
         # It must be one expression by itself, and in brackets too: neither `1), (2` nor `1 AS x` is both.
         split.encode()  # an argument of the command line need not be UTF-8
         duckdb.SQLExpression(split)
-        values = con.sql(f"SELECT {row}, CAST((\n{split}\n) AS VARCHAR) FROM csv ORDER BY {row}").to_arrow_table()
+        values = spill.table(con.sql(f"SELECT {row}, CAST((\n{split}\n) AS VARCHAR) FROM csv ORDER BY {row}"))
         why = "It does not give one value for each row." if values.shape != (rows.num_rows, 2) else ""
     except (duckdb.Error, UnicodeEncodeError) as error:
-        why = _first_line(str(error))
+        why = first_line(str(error))
     if why:
-        need = f"It must be one SQL expression over the columns of the CSV: {_one_line(', '.join(names))}."
-        raise DatasetError(f"The split can't be evaluated: {_one_line(split)} -- {why} {need}")
+        need = f"It must be one SQL expression over the columns of the CSV: {one_line(', '.join(names))}."
+        raise DatasetError(f"The split can't be evaluated: {one_line(split)} -- {why} {need}")
     return values.column(1)
 
 
-def _normalise(con: duckdb.DuckDBPyConnection, filenames: pa.ChunkedArray, column: str) -> pa.ChunkedArray:
+def _normalise(
+    con: duckdb.DuckDBPyConnection, filenames: pa.ChunkedArray, column: str, spill: Spill
+) -> pa.ChunkedArray:
     """Return paths in normal form; the very same array if they are already."""
     con.register("names", _numbered(filename=filenames))
     suspicious = con.sql(f"SELECT row, filename FROM names WHERE {_SUSPICIOUS} ORDER BY row").to_arrow_table()
@@ -254,7 +201,7 @@ def _normalise(con: duckdb.DuckDBPyConnection, filenames: pa.ChunkedArray, colum
     normal = pa.array([_relative(row, filename, column) for row, filename in pairs], pa.string())
     con.register("normal", pa.table({"row": suspicious["row"], "path": normal}))
     query = "SELECT coalesce(path, filename) AS filename FROM names LEFT JOIN normal USING (row) ORDER BY row"
-    return con.sql(query).to_arrow_table()["filename"]
+    return spill.table(con.sql(query))["filename"]
 
 
 def _relative(row: int, filename: str | None, column: str) -> str:
@@ -279,11 +226,13 @@ def _numbered(**columns: pa.ChunkedArray) -> pa.Table:
 
 def _check_unique(con: duckdb.DuckDBPyConnection) -> None:
     repeated = con.execute(
-        """SELECT count(*) OVER (), filename, min(row, 2) FROM images
+        """SELECT count(*) OVER (), filename, min(row) FROM images
         GROUP BY filename HAVING count(*) > 1 ORDER BY min(row) LIMIT 1"""
     ).fetchone()
     if repeated:
-        n, filename, (first, second) = repeated
+        n, filename, first = repeated
+        query = "SELECT min(row) FROM images WHERE filename = $filename AND row > $first"
+        ((second,),) = con.execute(query, {"filename": filename, "first": first}).fetchall()
         what = f"{n} filename{' occurs' if n == 1 else 's occur'} more than once in the CSV; the first is {filename!r}"
         raise DatasetError(f"{what}, in rows {first} and {second}. Keep one row per image.")
 
@@ -295,7 +244,7 @@ def _check_split(con: duckdb.DuckDBPyConnection, split: str) -> None:
     if n:
         hint = "Give them one, for example by coalesce(..., 'train') or CASE ... ELSE 'train' END."
         what = f"The split gives no subset for {n} images, for example {filename!r}"
-        raise DatasetError(f"{what}: {_one_line(split)} -- {hint}")
+        raise DatasetError(f"{what}: {one_line(split)} -- {hint}")
     similar = f"subset NOT IN ('train', 'test') AND regexp_full_match(subset, '{_BLANK}(train|test){_BLANK}', 'i')"
     n, filename, subset = con.execute(query + similar).fetchone() or (0, "", "")
     if n:
@@ -304,38 +253,20 @@ def _check_split(con: duckdb.DuckDBPyConnection, split: str) -> None:
         raise DatasetError(f"{what} {meant!r} only by case or blanks. Correct the CSV, or --split 'lower(trim(...))'.")
 
 
-def _other_columns(rows: pa.Table, ours: set[str]) -> dict[str, pa.ChunkedArray]:
-    """Return every column that is not one of ours already, under a name that is not one of ours."""
-    taken = {name.lower() for name in rows.column_names}
-    columns = {}
-    for name in rows.column_names:
+def _kept_names(names: Sequence[str], ours: set[str]) -> dict[str, str]:
+    """Return every column that is not one of ours already, with a name for it that is not one of ours."""
+    taken = {name.lower() for name in names}
+    kept = {}
+    for name in names:
         free = name
         while free.lower() in RESERVED or (free != name and free.lower() in taken):
             free = f"csv_{free}"
         taken.add(free.lower())
         if name.lower() not in ours:
-            columns[free] = rows[name]
-    return columns
+            kept[name] = free
+    return kept
 
 
-def _is_subset(split: str) -> bool:
+def is_subset(split: str) -> bool:
+    """Return whether a split is the column ``subset`` as it stands, and no expression."""
     return split.strip().lower() in ("subset", '"subset"')
-
-
-def _has(columns: Sequence[str], name: str) -> bool:
-    return name.lower() in (column.lower() for column in columns)
-
-
-def _find(columns: Sequence[str], name: str) -> int:
-    """Find a column as SQL does. Of several that differ only by case, DuckDB renames all but the first."""
-    return [column.lower() for column in columns].index(name.lower())
-
-
-def _one_line(text: str, limit: int = 1000) -> str:
-    line = " ".join(text.split()).encode(errors="backslashreplace").decode()
-    return line if len(line) <= limit else f"{line[:limit]}..."
-
-
-def _first_line(message: str) -> str:
-    """DuckDB's message without what follows it: candidates, the drawing with the caret, advice on settings."""
-    return _one_line(message.strip().split("\n")[0], limit=300).rstrip(".!") + "."

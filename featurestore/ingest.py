@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,17 +22,28 @@ import sqlalchemy as sa
 
 from featurestore.access import readable
 from featurestore.catalog import Catalog, arrow, insert_arrow
+from featurestore.columns import folded, quote
+from featurestore.dataset_columns import (
+    KEYS,
+    as_it_will_be,
+    column_types,
+    departed_columns,
+    own_columns,
+    retyped_columns,
+    store_columns,
+)
 from featurestore.errors import ConfirmationNeeded, CorruptFile, FormatError
 from featurestore.instance import raw, registered
 from featurestore.ledger import upsert
 from featurestore.manifest import parse
+from featurestore.progress import counted
 from featurestore.spill import IN_MEMORY, ROWS_TOGETHER, Spill
 from featurestore.storage import Root, file_digest
 from featurestore.tables import DATASET_COLUMNS, Ingest
 
-KEYS = ("image_id", "chunk_id", "filename", "subset")
 KINDS = {"image_id": pa.int64(), "chunk_id": pa.int32(), "filename": pa.string(), "subset": pa.string()}
-FORMATS = (1, 2)  # 2: with removals, which an older version would overlook
+FORMAT = 2  # of a dataset file. In those of format 1 no image and no column leaves, and types only widen.
+METADATA = {"featurestore": json.dumps({"format": FORMAT, "kind": "dataset"})}
 STATUS = "status"  # the column that tells removed images from those of the dataset; no CSV column has this name
 REMOVED = "removed"
 MOST_REMOVED = 0.1  # of the images: beyond, an ingest asks
@@ -50,6 +61,7 @@ class IngestReport:
     n_images: int  # in the dataset
     n_chunks: int
     subsets: dict[str, int]
+    columns: tuple[str, ...] = ()  # a line for each column that has another type now, or has left
     warnings: list[str] = field(default_factory=list)
 
 
@@ -59,6 +71,7 @@ def ingest(
     dataset: pa.Table,
     *,
     chunk_size: int,
+    computed: bool = False,
     confirm: Callable[[str], bool] = lambda question: False,
     spill: Spill = IN_MEMORY,
 ) -> IngestReport:
@@ -67,29 +80,35 @@ def ingest(
     Args:
         root: of the store.
         catalog: of the store.
-        dataset: from `dataset.read_csv` or `dataset.scan_folder`.
+        dataset: from `dataset.read_csv` or `dataset.scan_folder`. Its columns, with their types, are those of the store
+            from now on.
         chunk_size: images in a new chunk.
-        confirm: is asked before more than a tenth of the images are removed.
+        computed: whether the subsets were computed from other columns, so that their types matter.
+        confirm: is asked before more than a tenth of the images are removed, and before columns of other types move
+            known images into other subsets.
         spill: where rows go that would need much memory.
 
     Raises:
-        ConfirmationNeeded: it did not agree.
+        ConfirmationNeeded: it did not agree. Nothing was written.
     """
     with catalog.reading() as connection, spill.bounding(raw(connection), columns=dataset.num_columns):
-        delta = _delta(connection, dataset, chunk_size, spill)
+        known = column_types(connection)
+        retyped = retyped_columns(connection, dataset)
+        if retyped and computed:
+            _ask_to_move(connection, dataset, retyped, confirm)
+        lines = (*retyped, *departed_columns(connection, dataset))
+        delta = _delta(connection, dataset, known, chunk_size, spill)
         removed, n_returned = _removed(connection, dataset, confirm)
         number = connection.execute(sa.text("SELECT coalesce(max(ingest_id), 0) + 1 FROM ingests")).scalar_one()
-    file_format = FORMATS[bool(len(removed))]
     if len(removed):
         delta = _with_removed(delta, removed)
-    n_delta = len(delta)
-    if n_delta:
+    is_changed = bool(len(delta) or lines or set(own_columns(dataset)) != set(known))
+    if is_changed:
         name = f"dataset/{number:06d}.parquet"
         with root.publishing(name) as temporary:
             # The checksums are of use when the catalog, which has one of the whole file, is lost.
-            metadata = {"featurestore": json.dumps({"format": file_format, "kind": "dataset"})}
             pq.write_table(
-                delta.replace_schema_metadata(metadata),
+                delta.replace_schema_metadata(METADATA),
                 temporary,
                 row_group_size=ROWS_TOGETHER,
                 compression="zstd",
@@ -97,7 +116,7 @@ def ingest(
             )
         del delta
         replay(root, catalog, name, spill)
-    return _report(catalog, number if n_delta else None, n_returned)
+    return _report(catalog, number if is_changed else None, n_returned, lines)
 
 
 def _removed(connection: sa.Connection, dataset: pa.Table, confirm: Callable[[str], bool]) -> tuple[pa.Table, int]:
@@ -145,7 +164,7 @@ def replay(root: Root, catalog: Catalog, name: str, spill: Spill = IN_MEMORY) ->
         FormatError: it was written by a newer version.
     """
     path = root.local(name)
-    delta = _read(path, name, spill)
+    delta, file_format = _read(path, name, spill)
     number = int(path.stem)
     with (
         catalog.transaction() as connection,
@@ -162,7 +181,7 @@ def replay(root: Root, catalog: Catalog, name: str, spill: Spill = IN_MEMORY) ->
         insert_arrow(connection, "images", added.select(KEYS))
         insert_arrow(connection, "chunks", _chunks_of(added))
         _update_images(connection, changed, removed, number)
-        _store_columns(connection, added, changed)
+        store_columns(connection, added, changed, file_format=file_format)
         values = {"path": name, "checksum": file_digest(path), "n_new": len(added), "n_changed": len(changed)}
         upsert(connection, Ingest, {"ingest_id": number, **values})
 
@@ -171,22 +190,20 @@ def _next_image(connection: sa.Connection) -> int:
     return int(connection.execute(sa.text("SELECT coalesce(max(image_id) + 1, 0) FROM images")).scalar_one())
 
 
-def _read(path: Path, name: str, spill: Spill) -> pa.Table:
+def _read(path: Path, name: str, spill: Spill) -> tuple[pa.Table, int]:
     try:
         with readable(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
             found = parse((file.metadata.metadata or {}).get(b"featurestore", b"")).get("format")
             batches = file.iter_batches(ROWS_TOGETHER)
-            delta = spill.keep(batches, file.schema_arrow) if found in FORMATS else None
+            delta = spill.keep(batches, file.schema_arrow) if found in (1, FORMAT) else None
     except (OSError, pa.ArrowException, ValueError) as error:
         raise CorruptFile(f"{name} can't be read ({' '.join(str(error).split())}); put back a copy of it") from error
-    if delta is None:
-        raise FormatError(
-            f"{name} is of format {found}, and this version knows {FORMATS[-1]}; use a newer featurestore"
-        )
+    if delta is None or found is None:
+        raise FormatError(f"{name} is of format {found}, and this version knows {FORMAT}; use a newer featurestore")
     for column, kind in KINDS.items():
         if column not in delta.column_names or delta[column].type != kind or delta[column].null_count:
             raise CorruptFile(f"{name} has no column {column} of {kind} in every row; put back a copy of it")
-    return delta
+    return delta, int(found)
 
 
 def _split(known: pa.Table, name: str, spill: Spill) -> tuple[pa.Table, pa.Table]:
@@ -211,20 +228,40 @@ def _check_new(added: pa.Table, name: str, *, first_new: int, next_chunk: int) -
         raise CorruptFile(f"{name} does not go on where the dataset files before it end; put back copies of them")
 
 
-def _delta(connection: sa.Connection, dataset: pa.Table, chunk_size: int, spill: Spill) -> pa.Table:
+def _ask_to_move(
+    connection: sa.Connection, dataset: pa.Table, retyped: Sequence[str], confirm: Callable[[str], bool]
+) -> None:
+    """Ask before another type of a column, and not the dataset's author, moves images between train and test."""
+    with registered(connection, "incoming", dataset.select(["filename", "subset"])):
+        n, filename, before, after = connection.execute(
+            sa.text(
+                """SELECT count(*), min(i.filename), arg_min(i.subset, i.filename), arg_min(t.subset, t.filename)
+                FROM incoming t JOIN images i ON i.filename = t.filename WHERE t.subset <> i.subset"""
+            )
+        ).one()
+    if not n:
+        return
+    question = (
+        f"{'; '.join(retyped)}: with that, {counted(n, 'known image')} would change the subset, for example {filename} "
+        f"from {before} to {after}"
+    )
+    if not confirm(question):
+        raise ConfirmationNeeded(f"{question}. Correct the dataset or the split, or agree with --yes")
+
+
+def _delta(
+    connection: sa.Connection, dataset: pa.Table, known: Mapping[str, str], chunk_size: int, spill: Spill
+) -> pa.Table:
     """Return the rows that are new or changed, with their ids, in ``image_id`` order."""
-    known = _types(connection)
+    own = own_columns(dataset)
     extra = [name for name in dataset.column_names if name not in KEYS]
-    differs = ["i.removed_by IS NOT NULL", "t.subset IS DISTINCT FROM i.subset"]
-    differs += [
-        f"CAST(t.{_quote(n)} AS VARCHAR) IS DISTINCT FROM "
-        + (f"CAST(d.{_quote(n)} AS VARCHAR)" if _folded(n) in known else "NULL")
-        for n in extra
-    ]
-    columns = "".join(f", t.{_quote(n)}" for n in extra)
+    # Two lists, and not a comparison for each of 3,000 columns: DuckDB's expressions may be 1,000 deep.
+    now = ", ".join(["t.subset", *(f"CAST(t.{quote(n)} AS VARCHAR)" for n in extra)])
+    then = ", ".join(["i.subset", *(as_it_will_be(n, own[folded(n)], folded(n) in known) for n in extra)])
+    columns = "".join(f", t.{quote(n)}" for n in extra)
     stored = f"LEFT JOIN {DATASET_COLUMNS} d ON d.image_id = i.image_id" if known else ""
     position = "position"
-    while position in map(_folded, dataset.column_names):
+    while position in map(folded, dataset.column_names):
         position += "_"
     positions = pa.arange(0, len(dataset))
     with registered(connection, "incoming", dataset.append_column(position, positions)):
@@ -234,7 +271,7 @@ def _delta(connection: sa.Connection, dataset: pa.Table, chunk_size: int, spill:
                 SELECT t.{position} AS position, i.image_id AS known_id, i.chunk_id AS known_chunk,
                        row_number() OVER (PARTITION BY i.image_id IS NULL ORDER BY t.{position}) - 1 AS n
                 FROM incoming t LEFT JOIN images i ON i.filename = t.filename {stored}
-                WHERE i.image_id IS NULL OR {" OR ".join(differs)}
+                WHERE i.image_id IS NULL OR i.removed_by IS NOT NULL OR [{now}] IS DISTINCT FROM [{then}]
             )
             SELECT position, coalesce(known_id, (SELECT coalesce(max(image_id) + 1, 0) FROM images) + n) AS image_id,
                    CAST(coalesce(known_chunk,
@@ -246,19 +283,6 @@ def _delta(connection: sa.Connection, dataset: pa.Table, chunk_size: int, spill:
             query = f"""SELECT k.image_id, k.chunk_id, t.filename, t.subset {columns}
                         FROM numbered k JOIN incoming t ON t.{position} = k.position ORDER BY 1"""
             return spill.table(raw(connection).sql(query))
-
-
-def _types(connection: sa.Connection) -> dict[str, str]:
-    found = connection.execute(
-        sa.text("SELECT column_name, data_type FROM duckdb_columns() WHERE table_name = :table"),
-        {"table": DATASET_COLUMNS},
-    ).all()
-    return {_folded(name): kind for name, kind in found}
-
-
-def _folded(name: str) -> str:
-    """Return the name of a column as DuckDB compares it: only the letters of ASCII are the same in any case."""
-    return "".join(letter.lower() if letter.isascii() else letter for letter in name)
 
 
 def _chunks_of(added: pa.Table) -> pa.Table:
@@ -290,40 +314,7 @@ def _update_images(connection: sa.Connection, changed: pa.Table, removed: pa.Tab
                 )
 
 
-def _store_columns(connection: sa.Connection, added: pa.Table, changed: pa.Table) -> None:
-    """Keep the CSV's own columns; where two ingests disagree about a column's type, it widens to VARCHAR."""
-    known = _types(connection)
-    run = connection.exec_driver_sql  # names of CSV columns may hold colons, which text() would take for parameters
-    if not known:
-        run(f"CREATE TABLE {DATASET_COLUMNS} (image_id BIGINT)")
-    names = [name for name in added.column_names if name not in KEYS] if len(added) or len(changed) else []
-    with registered(connection, "added_rows", added), registered(connection, "changed_rows", changed):
-        for name in names:
-            _fit_column(connection, name, known.get(_folded(name)))
-        for column in map(_quote, names):
-            run(
-                f"UPDATE {DATASET_COLUMNS} SET {column} = c.{column} FROM changed_rows c "
-                f"WHERE {DATASET_COLUMNS}.image_id = c.image_id"
-            )
-        columns = ", ".join(["image_id", *map(_quote, names)])
-        run(f"INSERT INTO {DATASET_COLUMNS} BY NAME SELECT {columns} FROM added_rows")
-
-
-def _fit_column(connection: sa.Connection, name: str, kind: str | None) -> None:
-    column, run = _quote(name), connection.exec_driver_sql
-    incoming = f"(SELECT {column} FROM added_rows UNION ALL SELECT {column} FROM changed_rows)"
-    incoming_kind, n_values = run(f"SELECT any_value(typeof({column})), count({column}) FROM {incoming}").all()[0]
-    if kind is None:
-        run(f"ALTER TABLE {DATASET_COLUMNS} ADD COLUMN {column} {incoming_kind}")
-    elif n_values and kind not in (incoming_kind, "VARCHAR"):
-        run(f"ALTER TABLE {DATASET_COLUMNS} ALTER {column} TYPE VARCHAR")
-
-
-def _quote(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _report(catalog: Catalog, ingest_id: int | None, n_returned: int) -> IngestReport:
+def _report(catalog: Catalog, ingest_id: int | None, n_returned: int, columns: tuple[str, ...]) -> IngestReport:
     with catalog.reading() as connection:
         query = "SELECT subset, count(*) FROM images WHERE removed_by IS NULL GROUP BY 1 ORDER BY 1"
         subsets = connection.execute(sa.text(query)).all()
@@ -333,6 +324,7 @@ def _report(catalog: Catalog, ingest_id: int | None, n_returned: int) -> IngestR
         done = connection.execute(sa.text(query), {"id": ingest_id or -1}).all()
     n_new, n_changed, n_removed = done[0] if done else (0, 0, 0)
     counts = {str(name): int(n) for name, n in subsets}
+    n_images = sum(counts.values())
     return IngestReport(
-        ingest_id, n_new, n_changed, n_removed, n_returned, sum(counts.values()), n_chunks, subsets=counts
+        ingest_id, n_new, n_changed, n_removed, n_returned, n_images, n_chunks, subsets=counts, columns=columns
     )

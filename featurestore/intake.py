@@ -1,9 +1,10 @@
-"""What an ingest looks at beside the rows: whether the image files exist, and which dataset file it reads."""
+"""What an ingest takes in: the rows of a dataset file, which file that is, and whether the image files exist."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,54 @@ from featurestore.tables import DatasetFile
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from featurestore.ingest import IngestReport
+    from featurestore.spill import Spill
+
 Observed = dict[str, Any]  # a row of ``dataset_files``
+
+
+def take_in(context: Context, path: Path | None, confirm: Callable[[str], bool]) -> IngestReport:
+    """Ingest a dataset file, or with None the folder of images; return what came of it.
+
+    Raises:
+        ConfirmationNeeded: ``confirm`` did not agree.
+        DatasetError: the dataset, the split or the folder of images can't be used.
+    """
+    from featurestore.dataset import is_subset, scan_folder  # late, like the next: `status` needs none of them
+    from featurestore.ingest import ingest
+    from featurestore.spill import Spill
+
+    spill, settings, observed = Spill(context.root.path), context.settings, None
+    if path is None:
+        rows = scan_folder(context.images)
+        warnings = ["there is no dataset CSV, so every image is train and nothing is held out"]
+    else:
+        observed = observe(path)
+        rows = _read(context, path, spill)
+        warnings = look_for_new(context, rows)
+    report = ingest(
+        context.root,
+        context.catalog,
+        rows,
+        chunk_size=settings.chunk_size,
+        computed=not is_subset(settings.split),
+        confirm=confirm,
+        spill=spill,
+    )
+    record(context, observed)
+    if path is not None and "train" not in report.subsets:
+        warnings.append("no image is train, so there is nothing to learn the PCA from")
+    return replace(report, warnings=warnings)
+
+
+def _read(context: Context, path: Path, spill: Spill) -> pa.Table:
+    from featurestore.dataset import read_csv
+    from featurestore.dataset_columns import column_types
+
+    settings = context.settings
+    with context.catalog.reading() as connection:
+        known = column_types(connection)
+    return read_csv(path, filename_column=settings.filename_column, split=settings.split, known=known, spill=spill)
 
 
 def look_for_new(context: Context, rows: pa.Table) -> list[str]:
@@ -27,7 +75,7 @@ def look_for_new(context: Context, rows: pa.Table) -> list[str]:
     Raises:
         DatasetError: the store is new, and not one of them exists.
     """
-    from featurestore.ingest import new_filenames  # late, like the next: `status` needs nothing of them
+    from featurestore.ingest import new_filenames
     from featurestore.whereabouts import MOST_NAMES, look_for
 
     if not context.images.is_dir():  # a run says so; an ingest does not need the images

@@ -113,41 +113,20 @@ class FeatureStore(Reading, Upkeep):
 
         Args:
             dataset: another CSV than the one in the recipe.
-            yes: agree to the removal of more than a tenth of the images; a function is asked.
+            yes: agree to the removal of more than a tenth of the images, and to other subsets of known images; a
+                function is asked.
             quiet: do not say that a sign of life of another machine is waited for.
 
         Raises:
-            ConfirmationNeeded: more than a tenth of the images have no row, and ``yes`` was not given.
+            ConfirmationNeeded: ``yes`` was not given, and more than a tenth of the images have no row, or the type of a
+                column is another one now and moves known images into another subset.
             DatasetError: the CSV, the split or the folder of images can't be used.
         """
-        from featurestore.dataset import read_csv, scan_folder
-        from featurestore.ingest import ingest
-        from featurestore.intake import look_for_new, observe, record
-        from featurestore.spill import Spill
+        from featurestore.intake import take_in
 
-        warnings, observed = list[str](), None
         with self._changing("ingest", reporter(quiet=quiet)) as context:
-            settings = context.settings
             path = located(dataset, "the dataset") if dataset is not None else context.dataset
-            if path is None:
-                rows = scan_folder(context.images)
-                warnings.append("there is no dataset CSV, so every image is train and nothing is held out")
-            else:
-                observed = observe(path)
-                rows = read_csv(path, filename_column=settings.filename_column, split=settings.split)
-                warnings += look_for_new(context, rows)
-            report = ingest(
-                context.root,
-                context.catalog,
-                rows,
-                chunk_size=settings.chunk_size,
-                confirm=_confirming(yes),
-                spill=Spill(context.root.path),
-            )
-            record(context, observed)
-        if path is not None and "train" not in report.subsets:
-            warnings.append("no image is train, so there is nothing to learn the PCA from")
-        self.ingested = replace(report, warnings=warnings)
+            self.ingested = take_in(context, path, _confirming(yes))
         return self.ingested
 
     def import_npz(self, folder: StrPath, *, opencv: str | None = None, quiet: bool = True) -> ImportReport:

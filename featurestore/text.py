@@ -102,7 +102,7 @@ def plan_text(estimates: Sequence[Estimate]) -> str:
 
 
 def ingest_text(report: IngestReport) -> str:
-    """Return what an ingest did in one line."""
+    """Return what an ingest did in one line, and one more for each column that is not what it was."""
     subsets = ", ".join(f"{n:,} {subset}" for subset, n in report.subsets.items())
     if report.ingest_id is None:
         done = "nothing is new or changed"
@@ -110,7 +110,8 @@ def ingest_text(report: IngestReport) -> str:
         back = f" ({report.n_returned:,} of them came back)" if report.n_returned else ""
         gone = f", {report.n_removed:,} removed (see the view removed_images)" if report.n_removed else ""
         done = f"{counted(report.n_new, 'image')} new, {report.n_changed:,} changed{back}{gone}"
-    return f"{done}; {counted(report.n_images, 'image')} ({subsets}) in {counted(report.n_chunks, 'chunk')}"
+    line = f"{done}; {counted(report.n_images, 'image')} ({subsets}) in {counted(report.n_chunks, 'chunk')}"
+    return "\n".join([line, *report.columns])
 
 
 def import_text(report: ImportReport) -> str:

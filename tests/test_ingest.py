@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from datetime import date, time
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,8 @@ import pytest
 from featurestore import FeatureStore
 from featurestore.catalog import Catalog
 from featurestore.dataset import read_csv
-from featurestore.errors import CorruptFile, FormatError
+from featurestore.dataset_columns import column_types
+from featurestore.errors import ConfirmationNeeded, CorruptFile, FormatError
 from featurestore.ingest import IngestReport, ingest, replay
 from featurestore.storage import CATALOG, Root
 from tests.catalogs import rows, tables
@@ -30,11 +33,24 @@ class Dataset:
         self.root = Root(path)
         self.catalog = Catalog(self.root)
 
-    def ingest(self, text: str, *, chunk_size: int = 2) -> IngestReport:
+    def ingest(self, text: str, *, chunk_size: int = 2, split: str = "subset", agree: bool = True) -> IngestReport:
         csv = self.path.parent / "dataset.csv"
         csv.write_text(text, encoding="utf-8")
-        rows = read_csv(csv)
-        return ingest(self.root, self.catalog, rows, chunk_size=chunk_size, confirm=lambda question: True)
+        with self.catalog.reading() as connection:
+            known = column_types(connection)
+        rows = read_csv(csv, known=known, split=split)
+        options: dict[str, Any] = {"computed": split != "subset", "confirm": lambda question: agree}
+        return ingest(self.root, self.catalog, rows, chunk_size=chunk_size, **options)
+
+    def replay_format_1(self, name: str, rows: pa.Table) -> None:
+        """Take over a dataset file as it was written before types were those of the text."""
+        metadata = {"featurestore": '{"format": 1, "kind": "dataset"}'}
+        kinds = {"image_id": pa.int64(), "chunk_id": pa.int32()}
+        for column, kind in kinds.items():
+            rows = rows.set_column(rows.column_names.index(column), column, rows[column].cast(kind))
+        self.root.local(name).parent.mkdir(exist_ok=True)
+        pq.write_table(rows.replace_schema_metadata(metadata), self.root.local(name), write_page_checksum=True)
+        replay(self.root, self.catalog, name)
 
     def query(self, query: str) -> Values:
         return rows(self.path, query)
@@ -134,11 +150,23 @@ def test_only_what_changed_is_written(dataset: Dataset) -> None:
     ]
 
 
-def test_a_column_that_is_gone_keeps_its_values(dataset: Dataset) -> None:
-    dataset.ingest("filename,subset,artist\na,train,Gris\n")
-    dataset.ingest("filename,subset,year\na,train,1913\nb,train,1914\n")
-    assert dataset.column("artist") == ["Gris", None]
-    assert dataset.column("year") == [1913, 1914]
+def test_a_column_that_left_the_dataset_leaves_and_comes_back(dataset: Dataset) -> None:
+    dataset.ingest("filename,subset,artist,year\na,train,Gris,1913\n")
+    report = dataset.ingest("filename,subset,year\na,train,1913\n")
+    assert (report.ingest_id, report.n_new, report.n_changed) == (2, 0, 0)
+    assert report.columns == ("no longer in the dataset, and so in no view: artist",)
+    assert dataset.types() == {"image_id": "BIGINT", "year": "BIGINT"}
+    assert pq.read_table(dataset.path / "dataset/000001.parquet")["artist"].to_pylist() == ["Gris"]
+    report = dataset.ingest("filename,subset,artist,year\na,train,Gris,1913\nb,train,,1914\n")
+    assert (report.n_new, report.n_changed, report.columns) == (1, 1, ())
+    assert (dataset.column("artist"), dataset.column("year")) == (["Gris", None], [1913, 1914])
+
+
+def test_many_columns_that_left_are_one_line(dataset: Dataset) -> None:
+    names = [f"c{i}" for i in range(14)]
+    dataset.ingest(f"filename,subset,{','.join(names)}\na,train{',1' * 14}\n")
+    (line,) = dataset.ingest("filename,subset\na,train\n").columns
+    assert line.endswith(f"{', '.join(names[:10])} and 4 more")
 
 
 # What a column holds in two ingests, its type in the end, and its values in the end.
@@ -146,8 +174,11 @@ WIDENED: list[tuple[str, str, str, list[Any]]] = [
     ("1", "x", "VARCHAR", ["1", "x"]),
     ("x", "1", "VARCHAR", ["x", "1"]),
     ("1", "2", "BIGINT", [1, 2]),
-    ("1", "2.5", "VARCHAR", ["1.0", "2.5"]),
+    ("1", "2.5", "DOUBLE", [1.0, 2.5]),
+    ("2.5", "1", "DOUBLE", [2.5, 1.0]),
+    ("2.5", "2.50", "VARCHAR", ["2.5", "2.50"]),
     ("2020-01-02", "3", "VARCHAR", ["2020-01-02", "3"]),
+    ("2020-01-02", "2020-1-3", "VARCHAR", ["2020-01-02", "2020-1-3"]),
     ("true", "0.5", "VARCHAR", ["true", "0.5"]),
     ("1", "", "BIGINT", [1, None]),
     ("", "1", "VARCHAR", [None, "1"]),
@@ -168,6 +199,111 @@ def test_types_that_differ_widen(dataset: Dataset, known: bool) -> None:
     files = dataset.files
     dataset.ingest(head + f"b,train,{second}\n")
     assert dataset.files == files  # the widened values do not count as changed for ever
+
+
+def test_what_widens_has_the_text_of_the_csv_again(dataset: Dataset) -> None:
+    """True, a T before the time and a whole number among fractions are not what DuckDB would write."""
+    head = "filename,subset,photo,taken,height,year\n"
+    row = "a,train,True,2020-01-02T03:04:05,7,1889\n"
+    dataset.ingest(head + row + "b,train,False,2020-01-02T06:00:00,7.5,1890\n")
+    kinds = {"image_id": "BIGINT", "photo": "BOOLEAN", "taken": "TIMESTAMP", "height": "DOUBLE", "year": "BIGINT"}
+    assert dataset.types() == kinds
+    report = dataset.ingest(head + row + "b,train,perhaps,long,7.50,1890.0\n")
+    assert report.columns == (
+        "photo is VARCHAR now, and was BOOLEAN, since 'perhaps' would not come back from a BOOLEAN as it is written",
+        "taken is VARCHAR now, and was TIMESTAMP, since 'long' would not come back from a TIMESTAMP as it is written",
+        "height is VARCHAR now, and was DOUBLE, since '7.50' would not come back from a DOUBLE as it is written",
+        "year is VARCHAR now, and was BIGINT, since '1890.0' would not come back from a BIGINT as it is written",
+    )
+    assert dataset.query("SELECT * EXCLUDE (image_id) FROM dataset_columns ORDER BY image_id") == [
+        ("True", "2020-01-02T03:04:05", "7", "1889"),
+        ("perhaps", "long", "7.50", "1890.0"),
+    ]
+
+
+def test_a_year_stays_a_number(dataset: Dataset) -> None:
+    """pandas writes whole numbers as fractions once one of them is absent."""
+    whole, fractions = "a,train,1889\nb,train,1890\n", "a,train,1889.0\nb,train,1890.0\nc,train,\n"
+    dataset.ingest(f"filename,subset,year\n{whole}")
+    report = dataset.ingest(f"filename,subset,year\n{fractions}")
+    assert report.columns == ("year is DOUBLE now, and was BIGINT",)
+    assert (report.n_new, report.n_changed) == (1, 0)
+    assert dataset.column("year") == [1889.0, 1890.0, None]
+    assert dataset.ingest(f"filename,subset,year\n{whole}c,train,\n").ingest_id is None
+    assert dataset.types()["year"] == "DOUBLE"
+
+
+def old_rows(**columns: list[Any]) -> pa.Table:
+    n = len(columns["filename"])
+    return pa.table({"image_id": list(range(n)), "chunk_id": [0] * n, **columns, "subset": ["train"] * n})
+
+
+def test_dataset_files_of_format_1_mean_what_they_meant(dataset: Dataset) -> None:
+    dataset.replay_format_1(
+        "dataset/000001.parquet", old_rows(filename=["a", "b"], year=[1889, 1890], artist=["x", "y"])
+    )
+    dataset.replay_format_1("dataset/000002.parquet", old_rows(filename=["a"], year=[1889.5]))
+    assert dataset.types() == {"image_id": "BIGINT", "year": "VARCHAR", "artist": "VARCHAR"}
+    assert (dataset.column("year"), dataset.column("artist")) == (["1889.5", "1890"], ["x", "y"])
+
+
+def test_a_store_with_guessed_types_changes_them_only_where_its_csv_shows_a_loss(dataset: Dataset) -> None:
+    columns: dict[str, list[Any]] = {
+        "accession": [1910.1, 1910.1],
+        "acquired": [date(2003, 2, 1), date(2005, 4, 3)],
+        "made": [date(2003, 2, 1), None],
+        "opens": [time(12, 30), None],
+        "number": [Decimal("12345678901234567890"), Decimal(7)],
+        "year": [1889, 1890],
+        "ratio": [0.5, 1.0],
+    }
+    dataset.replay_format_1("dataset/000001.parquet", old_rows(filename=["a", "b"], **columns))
+    before = dataset.types()
+    report = dataset.ingest(
+        "filename,subset,accession,acquired,made,opens,number,year,ratio\n"
+        "a,train,1910.10,01/02/2003,2003-02-01,12:30:00,12345678901234567890,1889,0.5\n"
+        "b,train,1910.100,03/04/2005,,,7,1890,1\n"
+    )
+    assert report.columns == (
+        "accession is VARCHAR now, and was DOUBLE, since '1910.10' would not come back from a DOUBLE as it is written",
+        "acquired is VARCHAR now, and was DATE, since '01/02/2003' would not come back from a DATE as it is written",
+    )
+    assert dataset.column("accession") == ["1910.10", "1910.100"]
+    assert dataset.column("acquired") == ["01/02/2003", "03/04/2005"]
+    assert dataset.types() == before | {"accession": "VARCHAR", "acquired": "VARCHAR"}
+
+
+def test_another_type_that_moves_images_between_train_and_test_asks(dataset: Dataset) -> None:
+    split = "CASE WHEN CAST(acquired AS VARCHAR) < '2004' THEN 'test' ELSE 'train' END"
+    columns = {"acquired": [date(2003, 2, 1), date(2005, 4, 3)]}
+    dataset.replay_format_1("dataset/000001.parquet", old_rows(filename=["a", "b"], **columns))
+    text = "filename,acquired\na,01/02/2003\nb,31/12/2005\nc,2003\n"
+    before = tables(dataset.path, without=("runs",))
+    with pytest.raises(ConfirmationNeeded) as caught:
+        dataset.ingest(text, split=split, agree=False)
+    assert str(caught.value) == (
+        "acquired is VARCHAR now, and was DATE, since '01/02/2003' would not come back from a DATE as it is written: "
+        "with that, 1 known image would change the subset, for example a from train to test. Correct the dataset "
+        "or the split, or agree with --yes"
+    )
+    assert (dataset.files, tables(dataset.path, without=("runs",))) == (["dataset/000001.parquet"], before)
+    assert dataset.ingest(text, split=split).subsets == {"test": 2, "train": 1}
+
+
+def test_who_moves_images_in_the_csv_is_not_asked(dataset: Dataset) -> None:
+    dataset.replay_format_1("dataset/000001.parquet", old_rows(filename=["a", "b"], acquired=[date(2003, 2, 1), None]))
+    report = dataset.ingest("filename,subset,acquired\na,test,01/02/2003\nb,train,\n", agree=False)
+    assert (report.subsets, len(report.columns)) == ({"test": 1, "train": 1}, 1)
+
+
+def test_a_dataset_with_3000_columns(dataset: Dataset) -> None:
+    """Nothing here may take time that grows with the square of the columns: it would be many minutes."""
+    names = ",".join(f"c{i}" for i in range(3000))
+    head = f"filename,subset,{names}\n"
+    dataset.ingest(f"{head}a,train{',1' * 3000}\n")
+    report = dataset.ingest(f"{head}a,train{',x' * 3000}\nb,train{',2' * 3000}\n")
+    assert (report.n_new, report.n_changed, len(report.columns)) == (1, 1, 3000)
+    assert dataset.query("SELECT c0, c2999 FROM dataset_columns ORDER BY image_id") == [("x", "x"), ("2", "2")]
 
 
 def test_an_empty_column_widens_nothing(dataset: Dataset) -> None:

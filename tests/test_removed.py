@@ -207,7 +207,7 @@ def test_an_older_version_refuses_the_record(own: FeatureStore, fewer: Path) -> 
         path.name: json.loads(pq.read_metadata(path).metadata[b"featurestore"])["format"]
         for path in sorted((own.path / "dataset").iterdir())
     }
-    assert found == {"000001.parquet": 1, "000002.parquet": 2}
+    assert found == {"000001.parquet": 2, "000002.parquet": 2}
     record = pq.read_table(own.path / "dataset" / "000002.parquet")
     assert record.select(["image_id", "status"]).to_pylist() == [{"image_id": i, "status": "removed"} for i in (1, 7)]
 

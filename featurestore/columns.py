@@ -1,0 +1,163 @@
+"""The types of a dataset's own columns: a column is text unless a type gives its text back.
+
+A CSV says no types. A column of it becomes BOOLEAN, BIGINT, DOUBLE, DATE or TIMESTAMP only where every cell is written
+as DuckDB writes a value of that type, so that the store's values are the CSV's text: ``007``, ``1910.10`` and
+``01/02/2003`` are text. Of the few spellings that give the same value (``True`` and ``true``, a ``T`` or a blank before
+the time, ``5`` and ``5.0`` among fractions) a column has one throughout. Empty cells are NULL and decide nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import duckdb
+import pyarrow as pa
+
+from featurestore.spill import Spill
+
+TEXT = "VARCHAR"
+GUESSED = ("BOOLEAN", "BIGINT", "DOUBLE", "DATE", "TIMESTAMP")
+"""The types that a column of text can become, in the order in which they are tried."""
+
+_WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER")
+_REAL = ("FLOAT", "DOUBLE")
+_HEAD = 2048  # rows that are looked at first: they rule out most types of most columns
+_CELLS = 1_000_000  # that one query looks at
+
+# How the text x spells a value of a type; NULL: not as DuckDB writes it. A column has one spelling besides ''.
+_BACK = "CAST(TRY_CAST(x AS {kind}) AS VARCHAR)"
+_NUMBER = f"""CASE WHEN x IN ('nan', 'inf', '-inf', '-0') THEN NULL
+    WHEN {_BACK} = x THEN if(ends_with(x, '.0'), 'point', '') WHEN {_BACK} = x || '.0' THEN 'whole' END"""
+_SPELLINGS = {
+    "BOOLEAN": """CASE WHEN x IN ('true', 'false') THEN 'lower' WHEN x IN ('True', 'False') THEN 'title'
+        WHEN x IN ('TRUE', 'FALSE') THEN 'upper' END""",
+    **dict.fromkeys(_REAL, _NUMBER),
+    "DATE": f"CASE WHEN length(x) = 10 AND {_BACK} = x THEN '' END",  # longer are 12000-01-01 and 0044-03-15 (BC)
+    "TIMESTAMP": f"""CASE WHEN x NOT LIKE '____-__-__T__:%' AND x NOT LIKE '____-__-__ __:%' THEN NULL
+        WHEN {_BACK} = x THEN 'blank' WHEN {_BACK} = replace(x, 'T', ' ') THEN 'T' END""",
+    "TIME": f"CASE WHEN x < '24' AND {_BACK} = x THEN '' END",
+}
+
+
+def folded(name: str) -> str:
+    """Return the name of a column as DuckDB compares it: only the letters of ASCII are the same in any case."""
+    return "".join(letter.lower() if letter.isascii() else letter for letter in name)
+
+
+def quote(name: str) -> str:
+    """Return the name of a column as SQL."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def decide(
+    con: duckdb.DuckDBPyConnection, texts: Mapping[str, pa.ChunkedArray], known: Mapping[str, str]
+) -> dict[str, str]:
+    """Choose the type of each column of text.
+
+    Args:
+        con: DuckDB, to ask.
+        texts: the columns, of strings.
+        known: the types that columns have in the store already. A column keeps its type where its text allows that, and
+            is text where not; only a whole number can become a DOUBLE.
+
+    Returns:
+        DuckDB's name of a type, for every column.
+    """
+    left = {name: _candidates(known.get(name)) for name in texts}
+    chosen = {name: known.get(name, TEXT) for name, column in texts.items() if column.null_count == len(column)}
+    left = {name: kinds for name, kinds in left.items() if name not in chosen}
+    if any(len(texts[name]) > _HEAD for name in left):
+        heads = {name: texts[name].slice(0, _HEAD) for name in left}
+        for kind in {kind: None for kinds in left.values() for kind in kinds}:
+            having = [name for name, kinds in left.items() if kind in kinds]
+            fitting = _fitting(con, {name: heads[name] for name in having}, kind)
+            for name in having:
+                left[name] = [k for k in left[name] if k != kind or name in fitting]
+    while left:
+        kinds = {name: (candidates or [TEXT])[0] for name, candidates in left.items()}
+        for kind in set(kinds.values()):
+            having = [name for name in left if kinds[name] == kind]
+            fitting = set(having) if kind == TEXT else _fitting(con, {name: texts[name] for name in having}, kind)
+            chosen |= dict.fromkeys(fitting, kind)
+        left = {name: left[name][1:] for name in left if name not in chosen}
+    return chosen
+
+
+def convert(con: duckdb.DuckDBPyConnection, rows: pa.Table, kinds: Mapping[int, str], spill: Spill) -> pa.Table:
+    """Give columns, by their positions, the types that were chosen for them."""
+    typed = {position: kind for position, kind in kinds.items() if kind != TEXT}
+    if not typed:
+        return rows
+    columns = rows.columns
+    con.register("texts", pa.table([columns[i] for i in typed], names=[str(i) for i in typed]))
+    select = ", ".join(f'CAST("{i}" AS {kind})' for i, kind in typed.items())
+    found = spill.table(con.sql(f"SELECT {select} FROM texts"))
+    con.unregister("texts")
+    for i, column in zip(typed, found.columns, strict=True):
+        columns[i] = column
+    return pa.table(columns, names=rows.column_names)
+
+
+def misfit(column: pa.ChunkedArray, kind: str) -> str | None:
+    """Return the first text of a column that is not as DuckDB writes a value of this type, None if all are."""
+    if not _lossless(kind):
+        return None
+    with duckdb.connect() as con:
+        con.register("cells", pa.table({"row": pa.arange(0, len(column)), "x": column}))
+        query = f"SELECT arg_min(x, row) FROM cells WHERE x IS NOT NULL AND ({_spelling(kind)}) IS NULL"
+        found = con.sql(query).fetchall()
+    return found[0][0] if found else None
+
+
+def _candidates(known: str | None) -> list[str]:
+    """Return the types that a column may have, given the one that it has in the store."""
+    if known is None:
+        return list(GUESSED)
+    if known in _WHOLE or known in _REAL:
+        wider = ("BIGINT", "DOUBLE") if known in _WHOLE else ("DOUBLE",)
+        return list(dict.fromkeys((known, *wider)))
+    return [known] if _lossless(known) else []
+
+
+def _lossless(kind: str) -> bool:
+    """Whether text can be compared with what is written back: BLOB, BIGNUM and times with a zone are not such types."""
+    return kind in _SPELLINGS or kind in _WHOLE or kind.startswith("DECIMAL(")
+
+
+def _spelling(kind: str) -> str:
+    return _SPELLINGS.get(kind, f"CASE WHEN {_BACK} = x THEN '' END").format(kind=kind)
+
+
+def _fitting(con: duckdb.DuckDBPyConnection, columns: Mapping[str, pa.ChunkedArray], kind: str) -> set[str]:
+    """Return the names of the columns whose every cell is spelt as a value of this type.
+
+    The cells stand below each other in one long column. A query with an aggregate for each of 1,500 columns
+    would take minutes: its time grows with the square of their number.
+    """
+    spelling = "nullif(spelling, '')"
+    query = f"""SELECT n FROM (SELECT n, {_spelling(kind)} AS spelling FROM cells WHERE x IS NOT NULL) GROUP BY n
+        HAVING bool_and(spelling IS NOT NULL) AND min({spelling}) IS NOT DISTINCT FROM max({spelling})"""
+    fitting: set[str] = set()
+    for names in _batches(columns):
+        con.register("cells", _below_each_other([columns[name] for name in names]))
+        fitting |= {names[n] for (n,) in con.sql(query).fetchall()}
+        con.unregister("cells")
+    return fitting
+
+
+def _batches(columns: Mapping[str, pa.ChunkedArray]) -> Iterator[list[str]]:
+    names, cells = list[str](), 0
+    for name, column in columns.items():
+        if names and cells + len(column) > _CELLS:
+            yield names
+            names, cells = [], 0
+        names.append(name)
+        cells += len(column)
+    if names:
+        yield names
+
+
+def _below_each_other(columns: Sequence[pa.ChunkedArray]) -> pa.Table:
+    numbers = [pa.repeat(pa.scalar(n, pa.int32()), len(column)) for n, column in enumerate(columns)]
+    chunks = [chunk for column in columns for chunk in column.chunks]
+    return pa.table({"n": pa.chunked_array(numbers, pa.int32()), "x": pa.chunked_array(chunks, pa.string())})

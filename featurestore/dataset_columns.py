@@ -1,0 +1,131 @@
+"""The table of the dataset's own columns, `DATASET_COLUMNS`: what an ingest makes of it.
+
+Every dataset has other columns, so this table is no model of SQLAlchemy's. It has the columns of the newest dataset
+file, with their types: what left the dataset leaves the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import duckdb
+import pyarrow as pa
+import sqlalchemy as sa
+
+from featurestore.columns import TEXT, folded, misfit, quote
+from featurestore.instance import registered
+from featurestore.tables import DATASET_COLUMNS
+
+KEYS = ("image_id", "chunk_id", "filename", "subset")
+
+
+def retyped_columns(connection: sa.Connection, dataset: pa.Table) -> list[str]:
+    """Say which of the store's columns have another type in the dataset, a line for each."""
+    incoming = own_columns(dataset)
+    lines = []
+    for name, before in _columns(connection):
+        after = incoming.get(folded(name), before)
+        if after != before:
+            example = misfit(dataset[_spelt(dataset, name)], before) if after == TEXT else None
+            why = f", since {example[:50]!r} would not come back from a {before} as it is written" if example else ""
+            lines.append(f"{name} is {after} now, and was {before}{why}")
+    return lines
+
+
+def departed_columns(connection: sa.Connection, dataset: pa.Table) -> list[str]:
+    """Say in a line which of the store's columns the dataset has no more; no line if there are none."""
+    incoming = own_columns(dataset)
+    names = [name for name, _ in _columns(connection) if folded(name) not in incoming]
+    if not names:
+        return []
+    more = f" and {len(names) - 10:,} more" if len(names) > 10 else ""
+    return [f"no longer in the dataset, and so in no view: {', '.join(names[:10])}{more}"]
+
+
+def as_it_will_be(name: str, kind: str, is_known: bool) -> str:
+    """Return SQL for the text of what the store holds in a column, after the column has become of type ``kind``."""
+    return f"CAST(TRY_CAST(d.{quote(name)} AS {kind}) AS VARCHAR)" if is_known else "NULL"
+
+
+def column_types(connection: sa.Connection) -> dict[str, str]:
+    """Return DuckDB's types of the dataset's own columns, by their folded names, as the store has them."""
+    return {folded(name): kind for name, kind in _columns(connection)}
+
+
+def _columns(connection: sa.Connection) -> list[tuple[str, str]]:
+    found = connection.execute(
+        sa.text(
+            "SELECT column_name, data_type FROM duckdb_columns() "
+            "WHERE table_name = :table AND column_name <> 'image_id' ORDER BY column_index"
+        ),
+        {"table": DATASET_COLUMNS},
+    ).all()
+    return [(name, kind) for name, kind in found]
+
+
+def own_columns(rows: pa.Table) -> dict[str, str]:
+    """Return the types of the columns that are the dataset's own, by their folded names."""
+    with duckdb.connect() as con:
+        con.register("rows", rows.slice(0, 0))
+        found = con.sql("DESCRIBE rows").fetchall()
+    return {folded(name): kind for name, kind, *_ in found if name not in KEYS}
+
+
+def _spelt(rows: pa.Table, name: str) -> str:
+    names: list[str] = rows.column_names
+    return next(column for column in names if folded(column) == folded(name))
+
+
+def store_columns(connection: sa.Connection, added: pa.Table, changed: pa.Table, *, file_format: int) -> None:
+    """Give the table of the dataset's own columns the columns of a dataset file, and its rows."""
+    run = connection.exec_driver_sql  # names of CSV columns may hold colons, which text() would take for parameters
+    before = dict(_columns(connection))
+    incoming = own_columns(added)
+    if file_format == 1:
+        after = _widened(before, incoming, pa.concat_tables([added, changed]))
+    else:
+        after = {name: incoming[folded(name)] for name in before if folded(name) in incoming}
+    have = {folded(name) for name in after}
+    after |= {
+        name: incoming[folded(name)] for name in added.column_names if name not in KEYS and folded(name) not in have
+    }
+    _reshape(connection, before, after)
+    names = [name for name in after if folded(name) in incoming]
+    with registered(connection, "added_rows", added), registered(connection, "changed_rows", changed):
+        if names and len(changed):
+            values = ", ".join(f"{quote(name)} = CAST(c.{quote(name)} AS {after[name]})" for name in names)
+            run(
+                f"UPDATE {DATASET_COLUMNS} SET {values} FROM changed_rows c "
+                f"WHERE {DATASET_COLUMNS}.image_id = c.image_id"
+            )
+        columns = ", ".join(["image_id", *map(quote, names)])
+        run(f"INSERT INTO {DATASET_COLUMNS} BY NAME SELECT {columns} FROM added_rows")
+
+
+def _widened(before: Mapping[str, str], incoming: Mapping[str, str], rows: pa.Table) -> dict[str, str]:
+    """Return the columns as dataset files of format 1 mean them: none leaves, and two types make VARCHAR."""
+    after = dict(before)
+    for name, kind in before.items():
+        differs = incoming.get(folded(name), kind) != kind
+        if differs and rows[_spelt(rows, name)].null_count < len(rows):
+            after[name] = TEXT
+    return after
+
+
+def _reshape(connection: sa.Connection, before: Mapping[str, str], after: Mapping[str, str]) -> None:
+    """Change columns and types in one statement: an ALTER for each of 1,500 columns would take minutes."""
+    run = connection.exec_driver_sql
+    exists = connection.execute(
+        sa.text("SELECT count(*) FROM duckdb_tables() WHERE table_name = :table"), {"table": DATASET_COLUMNS}
+    ).scalar_one()
+    if not exists:
+        columns = ", ".join(["image_id BIGINT", *(f"{quote(name)} {kind}" for name, kind in after.items())])
+        run(f"CREATE TABLE {DATASET_COLUMNS} ({columns})")
+    elif after != before:
+        values = [
+            f"TRY_CAST({quote(name) if name in before else 'NULL'} AS {kind}) AS {quote(name)}"
+            for name, kind in after.items()
+        ]
+        run(f"CREATE TABLE reshaped AS SELECT {', '.join(['image_id', *values])} FROM {DATASET_COLUMNS}")
+        run(f"DROP TABLE {DATASET_COLUMNS}")
+        run(f"ALTER TABLE reshaped RENAME TO {DATASET_COLUMNS}")

@@ -1,0 +1,154 @@
+"""A column is text unless a type gives the text of every cell back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import duckdb
+import pyarrow as pa
+import pytest
+
+from featurestore.columns import convert, decide, misfit
+from featurestore.spill import IN_MEMORY
+
+
+def kind_of(cells: Sequence[str | None], known: str | None = None) -> str:
+    with duckdb.connect() as con:
+        column = pa.chunked_array([cells], pa.string())
+        return decide(con, {"a": column}, {} if known is None else {"a": known})["a"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "cells"),
+    [
+        ("BIGINT", "0 1 -7 9223372036854775807 -9223372036854775808"),
+        ("VARCHAR", "9223372036854775808"),
+        ("VARCHAR", "12345678901234567890"),
+        ("VARCHAR", "1" * 60),
+        ("VARCHAR", "007"),
+        ("VARCHAR", "+1"),
+        ("VARCHAR", "-0"),
+        ("VARCHAR", "1_000"),
+        ("VARCHAR", "0x1f"),
+        ("DOUBLE", "0.5 -1.25 1e+20 1e-05 -0.0"),
+        ("DOUBLE", "1889.0 1890.0"),
+        ("DOUBLE", "1503 1889.5"),
+        ("VARCHAR", "1910 1910.0"),
+        ("VARCHAR", "1910.1 1910.10 1910.100"),
+        ("VARCHAR", "12.50"),
+        ("VARCHAR", ".5"),
+        ("VARCHAR", "5."),
+        ("VARCHAR", "1e5"),
+        ("VARCHAR", "1E+20"),
+        ("VARCHAR", "0.5 9007199254740993"),
+        ("VARCHAR", "0.1234567890123456789"),
+        ("VARCHAR", "0.5 inf"),
+        ("VARCHAR", "0.5 nan"),
+        ("VARCHAR", "1e400"),
+        ("BOOLEAN", "true false"),
+        ("BOOLEAN", "True False"),
+        ("BOOLEAN", "TRUE"),
+        ("VARCHAR", "true False"),
+        ("VARCHAR", "yes no"),
+        ("VARCHAR", "t f"),
+        ("DATE", "2020-01-02 0001-01-01 9999-12-31"),
+        ("VARCHAR", "2020-1-2"),
+        ("VARCHAR", "2020/01/02"),
+        ("VARCHAR", "2021-02-29"),
+        ("VARCHAR", "01/02/2003 03/04/2005"),
+        ("VARCHAR", "12000-01-01 2020-01-01"),
+        ("VARCHAR", "-0500-01-01"),
+        ("VARCHAR", "0000-01-01"),
+        ("VARCHAR", "infinity 2020-01-01"),
+        ("VARCHAR", "epoch"),
+        ("TIMESTAMP", "2020-01-02T03:04:05 2020-01-02T03:04:05.25"),
+        ("VARCHAR", "2020-01-02T03:04:05Z"),
+        ("VARCHAR", "2020-01-02T03:04:05+02:00"),
+        ("VARCHAR", "2020-01-02T03:04"),
+        ("VARCHAR", "2020-01-02T03:04:05.250"),
+        ("VARCHAR", "2020-01-02T24:00:00"),
+        ("VARCHAR", "12:30 24:00"),
+        ("VARCHAR", "12:30:00"),
+    ],
+)
+def test_a_type_gives_the_text_back(kind: str, cells: str) -> None:
+    found = cells.split(" ")
+    assert kind_of([None, *found, None]) == kind
+    assert kind_of([*found, *["x"]]) == "VARCHAR"
+
+
+@pytest.mark.parametrize(
+    ("kind", "cells"),
+    [
+        ("TIMESTAMP", ["2020-01-02 03:04:05", "2020-01-02 00:00:00"]),
+        ("VARCHAR", ["2020-01-02 03:04:05", "2020-01-02T03:04:05"]),
+        ("VARCHAR", ["0044-03-15 (BC)"]),
+        ("VARCHAR", ["0044-03-15 (BC) 12:00:00"]),
+        ("VARCHAR", [" 1"]),
+        ("VARCHAR", ["1 "]),
+        ("VARCHAR", [None, None]),
+    ],
+)
+def test_a_type_gives_the_text_with_its_blanks_back(kind: str, cells: list[str | None]) -> None:
+    assert kind_of(cells) == kind
+
+
+@pytest.mark.parametrize(
+    ("known", "cell", "kind"),
+    [
+        ("BIGINT", "1889.0", "DOUBLE"),
+        ("DOUBLE", "1889", "DOUBLE"),
+        ("INTEGER", "5", "INTEGER"),
+        ("INTEGER", "5000000000", "BIGINT"),
+        ("UTINYINT", "0.5", "DOUBLE"),
+        ("BIGINT", "2020-01-02", "VARCHAR"),
+        ("DATE", "2020-01-02 00:00:00", "VARCHAR"),
+        ("TIMESTAMP", "2020-01-02", "VARCHAR"),
+        ("VARCHAR", "1", "VARCHAR"),
+        ("TIME", "12:30:00", "TIME"),
+        ("TIME", "24:00:00", "VARCHAR"),
+        ("DECIMAL(38,0)", "12345678901234567890", "DECIMAL(38,0)"),
+        ("DECIMAL(4,2)", "1.5", "VARCHAR"),
+        ("BLOB", "1", "VARCHAR"),
+        ("BIGNUM", "1", "VARCHAR"),
+        ("DATE", None, "DATE"),
+    ],
+)
+def test_a_known_column_keeps_its_type_where_the_text_allows_it(known: str, cell: str | None, kind: str) -> None:
+    assert kind_of([cell], known) == kind
+
+
+@pytest.mark.parametrize("place", [0, 2047, 2048, 4999])
+def test_one_cell_decides_wherever_it_stands(place: int) -> None:
+    cells = [str(i) for i in range(5000)]
+    cells[place] = "0.5"
+    assert kind_of(cells) == "DOUBLE"
+    cells[place] = "n/a"
+    assert kind_of(cells) == "VARCHAR"
+
+
+def test_columns_are_told_apart_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("featurestore.columns._CELLS", 4)
+    written: dict[str, list[str | None]] = {
+        "i": ["1", "2"],
+        "t": ["x", None],
+        "d": ["2020-01-02", None],
+        "f": ["0.5", "1"],
+        "n": [None, None],
+    }
+    columns = {name: pa.chunked_array([cells[:1], cells[1:]], pa.string()) for name, cells in written.items()}
+    expected = {"i": "BIGINT", "t": "VARCHAR", "d": "DATE", "f": "DOUBLE", "n": "VARCHAR"}
+    with duckdb.connect() as con:
+        assert decide(con, columns, {}) == expected
+        rows = convert(con, pa.table(columns), dict(enumerate(expected.values())), IN_MEMORY)
+    assert rows.column_names == list(written)
+    assert rows["i"].to_pylist() == [1, 2]
+    assert rows["t"].to_pylist() == ["x", None]
+    assert rows["f"].to_pylist() == [0.5, 1.0]
+
+
+def test_the_first_cell_that_does_not_fit_is_named() -> None:
+    examples: Mapping[str, Sequence[str | None]] = {"1910.10": ["1.5", None, "1910.10", "x"], "": ["1.5"]}
+    for example, cells in examples.items():
+        assert misfit(pa.chunked_array([cells], pa.string()), "DOUBLE") == (example or None)
+    assert misfit(pa.chunked_array([["1"]], pa.string()), "BLOB") is None
