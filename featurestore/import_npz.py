@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from featurestore.access import is_folder, readable
 from featurestore.assembly import Assembly
 from featurestore.catalog import arrow
 from featurestore.context import Context
@@ -115,11 +116,13 @@ def notebook_files(folder: Path) -> list[NotebookFile]:
 
     Raises:
         DatasetError: the folder is not there or has none, or one of them holds something else.
-        CorruptFile: one of them can't be opened.
+        CorruptFile: one of them is damaged.
+        UnreadableFile: the folder or one of them can't be read.
     """
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise DatasetError(f"{folder} is not a folder; name the one with the notebook's sift_chunk_*.npz")
-    paths = [path for path in folder.glob("*.npz") if not path.name.startswith(".")]
+    with readable(folder):
+        paths = [path for path in folder.iterdir() if path.suffix == ".npz" and not path.name.startswith(".")]
     if not paths:
         raise DatasetError(f"{folder} has no .npz files; name the folder with the notebook's sift_chunk_*.npz")
     return [NotebookFile(path) for path in sorted(paths, key=lambda path: _numeric(path.name))]

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from featurestore.access import readable
 from featurestore.errors import CorruptFile, DatasetError
 from featurestore.unpickle import LARGEST, Bounded, Empty, read_objects
 
@@ -38,6 +39,7 @@ class NotebookFile:
 
         Raises:
             CorruptFile: it is missing or not an npz file.
+            UnreadableFile: it can't be opened or read.
             DatasetError: it is an npz file of something else.
         """
         self.path = path
@@ -130,7 +132,8 @@ class NotebookFile:
     @contextmanager
     def _refusing(self) -> Iterator[None]:
         try:
-            yield
+            with readable(self.path):
+                yield
         except _BAD as error:
             reason = str(error).strip().splitlines()
             raise CorruptFile(

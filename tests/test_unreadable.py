@@ -13,6 +13,7 @@ import pytest
 from featurestore import FeatureStore
 from featurestore.child import run_child
 from featurestore.errors import CorruptFile, StoreBusy, UnreadableFile
+from featurestore.import_npz import notebook_files
 from featurestore.recover import recover
 from featurestore.storage import CATALOG, CONFIG
 from tests.catalogs import change, tables
@@ -256,6 +257,14 @@ def test_a_merge_with_files_that_can_not_be_read(small: FeatureStore, made: Feat
     with forbidden(path), pytest.raises(UnreadableFile, match=f"^{path} can't be read: Permission denied"):
         small.merge(other.path)
     assert not (small.path / "partitions" / "quantize").exists()
+
+
+def test_the_notebooks_files(tmp_path: Path) -> None:
+    path = tmp_path / "sift_chunk_0.npz"
+    path.write_bytes(b"PK")
+    for hidden in (path, tmp_path):
+        with forbidden(hidden), pytest.raises(UnreadableFile, match=f"^{hidden} can't be read: Permission denied"):
+            notebook_files(tmp_path)
 
 
 def test_untrusted_stores(small: FeatureStore) -> None:
