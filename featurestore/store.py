@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
@@ -187,13 +186,14 @@ class FeatureStore(Reading, Upkeep):
             NotEnoughSpace: the disk has less room than the run will need.
             NothingUsable: every image failed, or there is nothing to learn from.
         """
+        from featurestore.engines import all_cores
         from featurestore.estimate import estimate, refuse_if_too_large
         from featurestore.forecast import forecast, refuse_unasked
         from featurestore.intake import change_note, observed_before
         from featurestore.runner import Options, run
         from featurestore.sources import replaced_images
 
-        cores = _all_cores()  # always: scikit-learn needs joblib without workers too
+        cores = all_cores()  # always: scikit-learn needs joblib without workers too
         options = Options(
             stages=self._known(stages),
             chunks=None if chunks is None else frozenset(chunks),
@@ -296,24 +296,6 @@ def _for_the_recipe(path: Path) -> str:
     if not is_text(path):
         raise DatasetError(f"{shown(path)} is not UTF-8, and the recipe, which names it, is; rename the file or folder")
     return str(path)
-
-
-def _all_cores() -> int:
-    """Return the number of cores that this process may use, in a container too.
-
-    Raises:
-        ConfigError: a variable of the environment keeps joblib from saying so.
-    """
-    try:
-        import joblib
-
-        return int(joblib.cpu_count())
-    except (ImportError, ValueError) as error:
-        given = [f"{name}={value}" for name, value in os.environ.items() if name.startswith("LOKY_")]
-        if not given:
-            raise
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"joblib can't work with {', '.join(given)} ({reason}); unset what is wrong") from error
 
 
 def _lay_out(folder: Path, settings: StoreSettings) -> None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from featurestore.engines.dispatch import dispatch
 from featurestore.engines.engine import Engine, Task
 from featurestore.engines.inline import InlineEngine
-from featurestore.engines.local import LocalEngine
+from featurestore.engines.local import LocalEngine, all_cores
 
-__all__ = ["Engine", "InlineEngine", "LocalEngine", "Task", "dispatch", "open_engine"]
+__all__ = ["Engine", "InlineEngine", "LocalEngine", "Task", "all_cores", "dispatch", "open_engine"]
 
 
 def open_engine(workers: int) -> Engine:

@@ -8,11 +8,13 @@ import signal
 from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor, Future
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
+from featurestore.access import readable
 from featurestore.decoder import decode_here
 from featurestore.engines.engine import T, Task, run_task
-from featurestore.errors import EngineLost
+from featurestore.errors import ConfigError, EngineLost
 from featurestore.interrupt import SIGNALS
 from featurestore.offspring import end_with
 from featurestore.timelimit import allow_limits
@@ -143,3 +145,23 @@ def begin_worker(parent: int) -> None:
     threadpoolctl.threadpool_limits(1)
     decode_here()
     end_with(parent)
+
+
+def all_cores() -> int:
+    """Return the number of cores that this process may use, in a container too.
+
+    Raises:
+        ConfigError: a variable of the environment keeps joblib from saying so.
+        UnreadableFile: what the system says of that can't be read.
+    """
+    try:
+        import joblib
+
+        with readable(Path("/sys/fs/cgroup")):  # where it looks for a container's share of them
+            return int(joblib.cpu_count())
+    except (ImportError, ValueError) as error:
+        given = [f"{name}={value}" for name, value in os.environ.items() if name.startswith("LOKY_")]
+        if not given:
+            raise
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"joblib can't work with {', '.join(given)} ({reason}); unset what is wrong") from error
