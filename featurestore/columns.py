@@ -98,15 +98,17 @@ def convert(con: duckdb.DuckDBPyConnection, rows: pa.Table, kinds: Mapping[int, 
     return pa.table(columns, names=rows.column_names)
 
 
-def misfit(column: pa.ChunkedArray, kind: str) -> str | None:
-    """Return the first text of a column that is not as DuckDB writes a value of this type, None if all are."""
-    if not _lossless(kind):
-        return None
+def misfits(columns: Mapping[str, pa.ChunkedArray], kinds: Mapping[str, str]) -> dict[str, str]:
+    """Return, for columns of text, the first cell that is not as DuckDB writes a value of a type, if there is one."""
+    found: dict[str, str] = {}
     with duckdb.connect() as con:
-        con.register("cells", pa.table({"row": pa.arange(0, len(column)), "x": column}))
-        query = f"SELECT arg_min(x, row) FROM cells WHERE x IS NOT NULL AND ({_spelling(kind)}) IS NULL"
-        found = con.sql(query).fetchall()
-    return found[0][0] if found else None
+        for kind in sorted(set(kinds.values())):
+            having = {name: columns[name] for name, its in kinds.items() if its == kind and _lossless(kind)}
+            query = (
+                f"SELECT n, arg_min(x, row) FROM cells WHERE x IS NOT NULL AND ({_spelling(kind)}) IS NULL GROUP BY n"
+            )
+            found |= _ask(con, having, query)
+    return found
 
 
 def _candidates(known: str | None) -> list[str]:
@@ -135,14 +137,19 @@ def _fitting(con: duckdb.DuckDBPyConnection, columns: Mapping[str, pa.ChunkedArr
     would take minutes: its time grows with the square of their number.
     """
     spelling = "nullif(spelling, '')"
-    query = f"""SELECT n FROM (SELECT n, {_spelling(kind)} AS spelling FROM cells WHERE x IS NOT NULL) GROUP BY n
+    query = f"""SELECT n, n FROM (SELECT n, {_spelling(kind)} AS spelling FROM cells WHERE x IS NOT NULL) GROUP BY n
         HAVING bool_and(spelling IS NOT NULL) AND min({spelling}) IS NOT DISTINCT FROM max({spelling})"""
-    fitting: set[str] = set()
+    return set(_ask(con, columns, query))
+
+
+def _ask(con: duckdb.DuckDBPyConnection, columns: Mapping[str, pa.ChunkedArray], query: str) -> dict[str, str]:
+    """Ask a query over ``cells``; return its second column by the names of those that its first one counts."""
+    found: dict[str, str] = {}
     for names in _batches(columns):
         con.register("cells", _below_each_other([columns[name] for name in names]))
-        fitting |= {names[n] for (n,) in con.sql(query).fetchall()}
+        found |= {names[n]: value for n, value in con.sql(query).fetchall()}
         con.unregister("cells")
-    return fitting
+    return found
 
 
 def _batches(columns: Mapping[str, pa.ChunkedArray]) -> Iterator[list[str]]:
@@ -160,4 +167,6 @@ def _batches(columns: Mapping[str, pa.ChunkedArray]) -> Iterator[list[str]]:
 def _below_each_other(columns: Sequence[pa.ChunkedArray]) -> pa.Table:
     numbers = [pa.repeat(pa.scalar(n, pa.int32()), len(column)) for n, column in enumerate(columns)]
     chunks = [chunk for column in columns for chunk in column.chunks]
-    return pa.table({"n": pa.chunked_array(numbers, pa.int32()), "x": pa.chunked_array(chunks, pa.string())})
+    rows = [pa.arange(0, len(column)) for column in columns]
+    arrays = (numbers, pa.int32()), (rows, pa.int64()), (chunks, pa.string())
+    return pa.table([pa.chunked_array(*array) for array in arrays], names=["n", "row", "x"])

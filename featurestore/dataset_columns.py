@@ -12,7 +12,7 @@ import duckdb
 import pyarrow as pa
 import sqlalchemy as sa
 
-from featurestore.columns import TEXT, folded, misfit, quote
+from featurestore.columns import TEXT, folded, misfits, quote
 from featurestore.instance import registered
 from featurestore.tables import DATASET_COLUMNS
 
@@ -21,14 +21,15 @@ KEYS = ("image_id", "chunk_id", "filename", "subset")
 
 def retyped_columns(connection: sa.Connection, dataset: pa.Table) -> list[str]:
     """Say which of the store's columns have another type in the dataset, a line for each."""
-    incoming = own_columns(dataset)
+    incoming, spelt = own_columns(dataset), {folded(name): name for name in dataset.column_names}
+    retyped = {n: kind for n, kind in _columns(connection) if incoming.get(folded(n), kind) != kind}
+    lost = {name: kind for name, kind in retyped.items() if incoming[folded(name)] == TEXT}
+    examples = misfits({name: dataset[spelt[folded(name)]] for name in lost}, lost)
     lines = []
-    for name, before in _columns(connection):
-        after = incoming.get(folded(name), before)
-        if after != before:
-            example = misfit(dataset[_spelt(dataset, name)], before) if after == TEXT else None
-            why = f", since {example[:50]!r} would not come back from a {before} as it is written" if example else ""
-            lines.append(f"{name} is {after} now, and was {before}{why}")
+    for name, before in retyped.items():
+        example = examples.get(name)
+        why = f", since {example[:50]!r} would not come back from a {before} as it is written" if example else ""
+        lines.append(f"{name} is {incoming[folded(name)]} now, and was {before}{why}")
     return lines
 
 
@@ -71,11 +72,6 @@ def own_columns(rows: pa.Table) -> dict[str, str]:
     return {folded(name): kind for name, kind, *_ in found if name not in KEYS}
 
 
-def _spelt(rows: pa.Table, name: str) -> str:
-    names: list[str] = rows.column_names
-    return next(column for column in names if folded(column) == folded(name))
-
-
 def store_columns(connection: sa.Connection, added: pa.Table, changed: pa.Table, *, file_format: int) -> None:
     """Give the table of the dataset's own columns the columns of a dataset file, and its rows."""
     run = connection.exec_driver_sql  # names of CSV columns may hold colons, which text() would take for parameters
@@ -104,12 +100,12 @@ def store_columns(connection: sa.Connection, added: pa.Table, changed: pa.Table,
 
 def _widened(before: Mapping[str, str], incoming: Mapping[str, str], rows: pa.Table) -> dict[str, str]:
     """Return the columns as dataset files of format 1 mean them: none leaves, and two types make VARCHAR."""
-    after = dict(before)
-    for name, kind in before.items():
-        differs = incoming.get(folded(name), kind) != kind
-        if differs and rows[_spelt(rows, name)].null_count < len(rows):
-            after[name] = TEXT
-    return after
+    columns = zip(rows.column_names, rows.columns, strict=True)
+    filled = {folded(name) for name, column in columns if column.null_count < len(column)}
+    return {
+        name: TEXT if folded(name) in filled and incoming[folded(name)] != kind else kind
+        for name, kind in before.items()
+    }
 
 
 def _reshape(connection: sa.Connection, before: Mapping[str, str], after: Mapping[str, str]) -> None:

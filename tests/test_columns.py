@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import duckdb
 import pyarrow as pa
 import pytest
 
-from featurestore.columns import convert, decide, misfit
+from featurestore.columns import convert, decide, misfits
 from featurestore.spill import IN_MEMORY
 
 
@@ -148,7 +148,7 @@ def test_columns_are_told_apart_in_batches(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_the_first_cell_that_does_not_fit_is_named() -> None:
-    examples: Mapping[str, Sequence[str | None]] = {"1910.10": ["1.5", None, "1910.10", "x"], "": ["1.5"]}
-    for example, cells in examples.items():
-        assert misfit(pa.chunked_array([cells], pa.string()), "DOUBLE") == (example or None)
-    assert misfit(pa.chunked_array([["1"]], pa.string()), "BLOB") is None
+    cells: dict[str, list[str | None]] = {"a": ["1.5", None, "1910.10", "x"], "b": ["1.5", "2"], "c": ["1"], "d": ["y"]}
+    columns = {name: pa.chunked_array([column], pa.string()) for name, column in cells.items()}
+    found = misfits(columns, {"a": "DOUBLE", "b": "DOUBLE", "c": "BLOB", "d": "DATE"})
+    assert found == {"a": "1910.10", "d": "y"}
