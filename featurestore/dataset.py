@@ -17,9 +17,10 @@ import duckdb
 import pyarrow as pa
 
 from featurestore.columns import convert, decide, folded
-from featurestore.csv_file import find, first_line, has, one_line, read_header, read_texts
+from featurestore.csv_file import find, read_header, read_texts
 from featurestore.errors import DatasetError
 from featurestore.spill import IN_MEMORY, Spill
+from featurestore.split import BLANK, check, evaluate, is_subset
 from featurestore.whereabouts import leads_to_folder
 
 RESERVED = ("image_id", "chunk_id", "filename", "subset", "ingest_id", "status", "error", "n_descriptors")
@@ -31,9 +32,8 @@ IMAGE_SUFFIXES = (
 )
 """Extensions (lower case) of the files that :func:`scan_folder` takes for images: those that OpenCV reads."""
 
-_BLANK = r"[\s\p{Z}]*"
 # The few names that Python has to look at: an empty, "." or ".." part (so absolute ones too), NUL, only blanks.
-_SUSPICIOUS = rf"""filename IS NULL OR contains(filename, chr(0)) OR regexp_full_match(filename, '{_BLANK}')
+_SUSPICIOUS = rf"""filename IS NULL OR contains(filename, chr(0)) OR regexp_full_match(filename, '{BLANK}')
     OR regexp_matches(filename, '(^|/)\.{{0,2}}(/|$)')"""
 
 # A split may be somebody else's: it gets no files, no network, no Python variables, and no way to ask for them back.
@@ -65,8 +65,8 @@ def read_csv(
         spelling of the CSV.
 
     Raises:
-        DatasetError: the CSV can't be read, a filename is unusable or not unique, or the split can't be evaluated or
-            leaves an image without a subset.
+        DatasetError: the CSV can't be read, a filename is unusable or not unique, or the split can't be evaluated,
+            leaves an image without a subset, gives other values than text, or makes no image ``'train'``.
 
     """
     rows = read_texts(path, read_header(path, filename_column), spill)
@@ -81,10 +81,10 @@ def read_csv(
             ours.add("filename")
         kept = _kept_names(rows.column_names, ours)
         rows = _typed(con, rows, position, kept, known or {}, spill)
-        subsets = _evaluate_split(con, rows, position, split, spill)
+        subsets = evaluate(con, rows, position, split, spill)
         con.register("images", _numbered(filename=filenames, subset=subsets))
         _check_unique(con)
-        _check_split(con, split)
+        check(con, split)
     columns = {kept[name]: column for name, column in zip(rows.column_names, rows.columns, strict=True) if name in kept}
     return pa.table({"filename": filenames, "subset": subsets, **columns})
 
@@ -160,35 +160,6 @@ def _images_below(folder: Path) -> Iterator[str]:
                 yield name  # a dangling or circular link too: extract will say what is wrong with it
 
 
-def _evaluate_split(
-    con: duckdb.DuckDBPyConnection, rows: pa.Table, position: int, split: str, spill: Spill
-) -> pa.ChunkedArray:
-    """Evaluate the expression for every row; the result is text, in the order of the rows."""
-    names = rows.column_names
-    if is_subset(split) and not has(names, "subset"):
-        example = "CASE WHEN md5_number_lower(filename) % 10 = 0 THEN 'test' ELSE 'train' END"
-        what = f"The CSV has no column 'subset'. Its columns are: {one_line(', '.join(names))}"
-        raise DatasetError(f'{what}. Say how to tell train from test, for example --split "{example}".')
-    if not has(names, "filename"):
-        rows = rows.append_column("filename", rows.column(position))
-    row = "__row"
-    while has(names, row):
-        row += "_"
-    con.register("csv", rows.append_column(row, pa.arange(0, rows.num_rows)))
-    try:
-        # It must be one expression by itself, and in brackets too: neither `1), (2` nor `1 AS x` is both.
-        split.encode()  # an argument of the command line need not be UTF-8
-        duckdb.SQLExpression(split)
-        values = spill.table(con.sql(f"SELECT {row}, CAST((\n{split}\n) AS VARCHAR) FROM csv ORDER BY {row}"))
-        why = "It does not give one value for each row." if values.shape != (rows.num_rows, 2) else ""
-    except (duckdb.Error, UnicodeEncodeError) as error:
-        why = first_line(str(error))
-    if why:
-        need = f"It must be one SQL expression over the columns of the CSV: {one_line(', '.join(names))}."
-        raise DatasetError(f"The split can't be evaluated: {one_line(split)} -- {why} {need}")
-    return values.column(1)
-
-
 def _normalise(
     con: duckdb.DuckDBPyConnection, filenames: pa.ChunkedArray, column: str, spill: Spill
 ) -> pa.ChunkedArray:
@@ -237,22 +208,6 @@ def _check_unique(con: duckdb.DuckDBPyConnection) -> None:
         raise DatasetError(f"{what}, in rows {first} and {second}. Keep one row per image.")
 
 
-def _check_split(con: duckdb.DuckDBPyConnection, split: str) -> None:
-    query = "SELECT count(*), arg_min(filename, row), arg_min(subset, row) FROM images WHERE "
-    missing = f"subset IS NULL OR regexp_full_match(subset, '{_BLANK}')"
-    n, filename, _ = con.execute(query + missing).fetchone() or (0, "", "")
-    if n:
-        hint = "Give them one, for example by coalesce(..., 'train') or CASE ... ELSE 'train' END."
-        what = f"The split gives no subset for {n} images, for example {filename!r}"
-        raise DatasetError(f"{what}: {one_line(split)} -- {hint}")
-    similar = f"subset NOT IN ('train', 'test') AND regexp_full_match(subset, '{_BLANK}(train|test){_BLANK}', 'i')"
-    n, filename, subset = con.execute(query + similar).fetchone() or (0, "", "")
-    if n:
-        what = f"The split gives {subset!r} ({n} images, for example {filename!r}), which differs from"
-        meant = subset.strip().lower()
-        raise DatasetError(f"{what} {meant!r} only by case or blanks. Correct the CSV, or --split 'lower(trim(...))'.")
-
-
 def _kept_names(names: Sequence[str], ours: set[str]) -> dict[str, str]:
     """Return every column that is not one of ours already, with a name for it that is not one of ours."""
     taken = {name.lower() for name in names}
@@ -265,8 +220,3 @@ def _kept_names(names: Sequence[str], ours: set[str]) -> dict[str, str]:
         if name.lower() not in ours:
             kept[name] = free
     return kept
-
-
-def is_subset(split: str) -> bool:
-    """Return whether a split is the column ``subset`` as it stands, and no expression."""
-    return split.strip().lower() in ("subset", '"subset"')

@@ -32,9 +32,10 @@ def take_in(context: Context, path: Path | None, confirm: Callable[[str], bool])
         ConfirmationNeeded: ``confirm`` did not agree.
         DatasetError: the dataset, the split or the folder of images can't be used.
     """
-    from featurestore.dataset import is_subset, scan_folder  # late, like the next: `status` needs none of them
+    from featurestore.dataset import scan_folder  # late, like the next: `status` needs none of them
     from featurestore.ingest import ingest
     from featurestore.spill import Spill
+    from featurestore.split import is_subset
 
     spill, settings, observed = Spill(context.root.path), context.settings, None
     if path is None:
@@ -54,8 +55,10 @@ def take_in(context: Context, path: Path | None, confirm: Callable[[str], bool])
         spill=spill,
     )
     record(context, observed)
-    if path is not None and "train" not in report.subsets:
-        warnings.append("no image is train, so there is nothing to learn the PCA from")
+    others = [f"{n:,} {name}" for name, n in report.subsets.items() if name not in ("train", "test")]
+    if others:
+        what = f"the split gives other names than train and test ({', '.join(others)})"
+        warnings.append(f"{what}; nothing is learnt from these")
     return replace(report, warnings=warnings)
 
 

@@ -150,14 +150,14 @@ def test_columns_named_like_ours_are_renamed(tmp_path: Path) -> None:
 
 
 def test_another_filename_column_is_kept_beside_ours(tmp_path: Path) -> None:
-    path = write(tmp_path, "Path,filename,subset\na.jpg,A,train\n")
-    table = read_csv(path, filename_column="path", split="CASE filename WHEN 'A' THEN 'test' ELSE 'train' END")
+    path = write(tmp_path, "Path,filename,subset\na.jpg,A,test\n")
+    table = read_csv(path, filename_column="path", split="CASE filename WHEN 'A' THEN 'train' ELSE 'test' END")
     assert table.to_pydict() == {
         "filename": ["a.jpg"],
-        "subset": ["test"],
+        "subset": ["train"],
         "Path": ["a.jpg"],
         "csv_filename": ["A"],
-        "csv_subset": ["train"],
+        "csv_subset": ["test"],
     }
 
 
@@ -180,11 +180,13 @@ def test_the_split_is_computed_for_each_row_in_the_order_of_the_csv(tmp_path: Pa
     path = write(tmp_path, "filename\n" + "\n".join(names) + "\n")
     hashed = read_csv(path, split=BY_HASH)
     assert 300 < hashed["subset"].to_pylist().count("test") < 700
-    ranked = read_csv(path, split="row_number() OVER (ORDER BY md5(filename)) -- a window reorders the rows")
+    rank = "row_number() OVER (ORDER BY md5(filename))"
+    ranked = read_csv(path, split=f"if({rank} = 1, 'train', {rank} || '') -- a window reorders the rows")
     assert hashed["filename"].to_pylist() == ranked["filename"].to_pylist() == names
-    alone = read_csv(write(tmp_path, "filename\n77.jpg\n"), split=BY_HASH)
-    assert alone["subset"][0] == hashed["subset"][77]
-    assert sorted(map(int, ranked["subset"].to_pylist())) == list(range(1, 5001))
+    few = read_csv(write(tmp_path, "filename\n77.jpg\n0.jpg\n1.jpg\n2.jpg\n"), split=BY_HASH)
+    assert few["subset"].to_pylist() == [hashed["subset"][i].as_py() for i in (77, 0, 1, 2)]
+    ranks = [1 if rank == "train" else int(rank) for rank in ranked["subset"].to_pylist()]
+    assert sorted(ranks) == list(range(1, 5001)) != ranks
 
 
 @pytest.mark.parametrize("split", ["subset", " SUBSET\n", '"subset"'])
@@ -263,6 +265,39 @@ def test_a_subset_that_is_nearly_train(tmp_path: Path, word: str) -> None:
     assert (
         f"gives {word!r} (1 images, for example 'b.jpg'), which differs from 'train' only by case or blanks" in message
     )
+
+
+@pytest.mark.parametrize(
+    ("split", "what", "example"),
+    [
+        ("fold < 2", "no words but BOOLEAN (3 true, 1 false images)", "CASE CAST(fold < 2 AS VARCHAR) WHEN 'true'"),
+        ("fold", "no words but BIGINT (2 1, 1 0, 1 3 images)", "CASE CAST(fold AS VARCHAR) WHEN '1'"),
+        ("day", "no words but DATE (4 2020-01-02 images)", "WHEN '2020-01-02' THEN 'train' ELSE 'test' END"),
+        ("kind", "makes no image 'train' (3 training, 1 it's images)", "WHEN 'training' THEN 'train' ELSE 'test' END"),
+    ],
+)
+def test_a_split_without_train_is_refused_with_what_it_gives(
+    tmp_path: Path, split: str, what: str, example: str
+) -> None:
+    day = "2020-01-02"
+    rows = f"a,0,training,{day}\nb,1,training,{day}\nc,1,it's,{day}\nd,3,training,{day}\n"
+    path = write(tmp_path, f"filename,fold,kind,day\n{rows}")
+    message = refused(path, split=split)
+    assert what in message
+    assert example in message
+    hint = message.rpartition('--split "')[2].removesuffix('".')
+    assert "train" in read_csv(path, split=hint)["subset"].to_pylist()
+
+
+def test_a_dataset_of_test_images_only_is_refused(tmp_path: Path) -> None:
+    message = refused(write(tmp_path, "filename,subset\na,test\nb,test\n"))
+    assert "makes no image 'train' (2 test images)" in message
+    assert message.endswith(f'--split "{BY_HASH}".')
+
+
+def test_a_split_with_many_values_counts_the_first(tmp_path: Path) -> None:
+    path = write(tmp_path, "filename\n" + "\n".join(map(str, range(9))) + "\n")
+    assert "(1 0, 1 1, 1 2, 1 3, 1 4, and 4 more values images)" in refused(path, split="filename")
 
 
 # Filenames

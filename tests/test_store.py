@@ -169,12 +169,19 @@ def test_nothing_held_out_is_a_warning(samples: Samples, tmp_path: Path) -> None
     assert store.ingested.warnings == ["there is no dataset CSV, so every image is train and nothing is held out"]
 
 
-def test_no_train_image_is_a_warning(samples: Samples, tmp_path: Path) -> None:
-    store = FeatureStore.create(tmp_path / "s", images=samples.images, dataset=samples.dataset, split="'test'")
+def test_without_a_train_image_nothing_is_made(samples: Samples, tmp_path: Path) -> None:
+    with pytest.raises(errors.DatasetError, match=r"makes no image 'train' \(\d+ test images\)"):
+        FeatureStore.create(tmp_path / "s", images=samples.images, dataset=samples.dataset, split="'test'")
+    assert not (tmp_path / "s").exists()
+
+
+def test_other_names_than_train_and_test_are_said(samples: Samples, tmp_path: Path) -> None:
+    split = "if(subset = 'test', 'validation', subset)"
+    store = FeatureStore.create(tmp_path / "s", images=samples.images, dataset=samples.dataset, split=split)
     assert store.ingested is not None
-    assert store.ingested.warnings == ["no image is train, so there is nothing to learn the PCA from"]
-    with pytest.raises(errors.NothingUsable, match="fit_pca has 0 descriptors of train images"):
-        store.run(workers=0)
+    n = store.ingested.subsets["validation"]
+    what = f"the split gives other names than train and test ({n} validation); nothing is learnt from these"
+    assert store.ingested.warnings == [what]
 
 
 def test_csv_columns_beside_the_image(finished: FeatureStore) -> None:

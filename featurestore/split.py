@@ -1,0 +1,107 @@
+"""The split: a SQL expression over the dataset's columns that says which images are train and which test."""
+
+from __future__ import annotations
+
+import duckdb
+import pyarrow as pa
+
+from featurestore.csv_file import first_line, has, one_line
+from featurestore.errors import DatasetError
+from featurestore.spill import Spill
+
+BLANK = r"[\s\p{Z}]*"
+_WORDS = ("VARCHAR", '"NULL"')  # what a split may give; NULLs alone are refused as missing
+EXAMPLE = "CASE WHEN md5_number_lower(filename) % 10 = 0 THEN 'test' ELSE 'train' END"
+_NAMED = 5  # values that a message counts
+
+
+def is_subset(split: str) -> bool:
+    """Tell whether the split is just the column ``subset``."""
+    return split.strip().lower() in ("subset", '"subset"')
+
+
+def evaluate(
+    con: duckdb.DuckDBPyConnection, rows: pa.Table, position: int, split: str, spill: Spill
+) -> pa.ChunkedArray:
+    """Evaluate the expression for every row.
+
+    Args:
+        con: DuckDB, sealed: a split may be somebody else's.
+        rows: the dataset as it is written, with the types of its columns.
+        position: of the column of filenames, which the split may call ``filename`` if no other column is called so.
+        split: one SQL expression over the columns.
+        spill: where the values go.
+
+    Returns:
+        Text, in the order of the rows.
+
+    Raises:
+        DatasetError: it can't be evaluated, or gives booleans or numbers.
+    """
+    names = rows.column_names
+    if is_subset(split) and not has(names, "subset"):
+        what = f"The CSV has no column 'subset'. Its columns are: {one_line(', '.join(names))}"
+        raise DatasetError(f'{what}. Say how to tell train from test, for example --split "{EXAMPLE}".')
+    if not has(names, "filename"):
+        rows = rows.append_column("filename", rows.column(position))
+    row = "__row"
+    while has(names, row):
+        row += "_"
+    con.register("csv", rows.append_column(row, pa.arange(0, rows.num_rows)))
+    try:
+        # It must be one expression by itself, and in brackets too: neither `1), (2` nor `1 AS x` is both.
+        split.encode()  # an argument of the command line need not be UTF-8
+        duckdb.SQLExpression(split)
+        kind = str(con.sql(f"SELECT (\n{split}\n) FROM csv").types[0])
+        values = spill.table(con.sql(f"SELECT {row}, CAST((\n{split}\n) AS VARCHAR) FROM csv ORDER BY {row}"))
+        why = "It does not give one value for each row." if values.shape != (rows.num_rows, 2) else ""
+    except (duckdb.Error, UnicodeEncodeError) as error:
+        why = first_line(str(error))
+    if why:
+        need = f"It must be one SQL expression over the columns of the CSV: {one_line(', '.join(names))}."
+        raise DatasetError(f"The split can't be evaluated: {one_line(split)} -- {why} {need}")
+    if kind not in _WORDS:
+        con.register("images", pa.table({"subset": values.column(1)}))
+        raise _no_words(con, split, f"gives no words but {kind}")
+    return values.column(1)
+
+
+def check(con: duckdb.DuckDBPyConnection, split: str) -> None:
+    """Look at what the split gave for each row of the table ``images``: ``row``, ``filename`` and ``subset``.
+
+    Raises:
+        DatasetError: an image has no subset, one that is nearly ``'train'`` or ``'test'``, or none is ``'train'``.
+    """
+    query = "SELECT count(*), arg_min(filename, row), arg_min(subset, row) FROM images WHERE "
+    missing = f"subset IS NULL OR regexp_full_match(subset, '{BLANK}')"
+    n, filename, _ = con.execute(query + missing).fetchone() or (0, "", "")
+    if n:
+        hint = "Give them one, for example by coalesce(..., 'train') or CASE ... ELSE 'train' END."
+        what = f"The split gives no subset for {n} images, for example {filename!r}"
+        raise DatasetError(f"{what}: {one_line(split)} -- {hint}")
+    similar = f"subset NOT IN ('train', 'test') AND regexp_full_match(subset, '{BLANK}(train|test){BLANK}', 'i')"
+    n, filename, subset = con.execute(query + similar).fetchone() or (0, "", "")
+    if n:
+        what = f"The split gives {subset!r} ({n} images, for example {filename!r}), which differs from"
+        meant = subset.strip().lower()
+        raise DatasetError(f"{what} {meant!r} only by case or blanks. Correct the CSV, or --split 'lower(trim(...))'.")
+    n, *_ = con.execute(query + "subset = 'train'").fetchone() or (0,)
+    if not n:
+        raise _no_words(con, split, "makes no image 'train'")
+
+
+def _no_words(con: duckdb.DuckDBPyConnection, split: str, what: str) -> DatasetError:
+    """Return the error that counts what the split gave in the table ``images``, and says how to make words of it."""
+    found = con.execute("SELECT subset, count(*) FROM images GROUP BY 1 ORDER BY 2 DESC, 1").fetchall()
+    counts = [f"{n:,} {one_line(str(value), 50)}" for value, n in found]
+    more = [f"and {len(counts) - _NAMED:,} more values"] if len(counts) > _NAMED else []
+    other = next((str(value)[:50].replace("'", "''") for value, _ in found if value != "test"), None)
+    hint = (
+        EXAMPLE
+        if other is None
+        else f"CASE CAST({split.strip()} AS VARCHAR) WHEN '{other}' THEN 'train' ELSE 'test' END"
+    )
+    return DatasetError(
+        f"The split {what} ({', '.join(counts[:_NAMED] + more)} images): {one_line(split)} -- The PCA is learnt "
+        f"from images that are 'train'. Say which these are, for example --split \"{one_line(hint)}\"."
+    )
