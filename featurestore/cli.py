@@ -65,9 +65,9 @@ def cli() -> None:
 @cli.command(short_help="Make a store and read its dataset.")
 @STORE
 @click.option("--images", required=True, type=click.Path(path_type=Path), help="The folder of images.")
-@click.option("--dataset", type=click.Path(path_type=Path), help="The dataset CSV; without it the folder is scanned.")
-@click.option("--filename-column", default="filename", show_default=True, help="The CSV's column of paths below DIR.")
-@click.option("--split", default="subset", show_default=True, help="SQL over the CSV that gives 'train' or 'test'.")
+@click.option("--dataset", type=click.Path(path_type=Path), help="A CSV, Parquet or JSON; without it DIR is scanned.")
+@click.option("--filename-column", default="filename", show_default=True, help="The column of paths below DIR.")
+@click.option("--split", default="subset", show_default=True, help="SQL over the columns that gives 'train' or 'test'.")
 @click.option("--chunk-size", default=1000, show_default=True, help="Images in a chunk.")
 def init(store: Path, **options: Any) -> None:
     """Make the store STORE, a new folder, and read the dataset."""
@@ -82,7 +82,7 @@ def init(store: Path, **options: Any) -> None:
 
 @cli.command(short_help="Read the dataset again.")
 @STORE
-@click.option("--dataset", type=click.Path(path_type=Path), help="Another CSV than the one in featurestore.toml.")
+@click.option("--dataset", type=click.Path(path_type=Path), help="Another file than the one in featurestore.toml.")
 @click.option("--yes", is_flag=True, help="Agree to what it takes from images that are known: rows, or their subset.")
 def ingest(store: Path, dataset: Path | None, yes: bool) -> None:
     """Read the dataset again: new rows become new chunks, known ones get their new columns, others are removed.

@@ -56,9 +56,9 @@ class StoreSettings:
 
     format: int = option(FORMAT, "the format of this store; leave it as it is", low=1)
     images: str = option("", "the folder of images; a relative path starts at the store")
-    dataset: str = option("", "the dataset CSV; empty: the folder of images is scanned")
-    filename_column: str = option("filename", "the CSV's column of paths below the folder of images")
-    split: str = option("subset", "SQL over the CSV's columns that gives 'train' or 'test'")
+    dataset: str = option("", "the dataset, a CSV, Parquet or JSON file; empty: the folder of images is scanned")
+    filename_column: str = option("filename", "the dataset's column of paths below the folder of images")
+    split: str = option("subset", "SQL over the dataset's columns that gives 'train' or 'test'")
     chunk_size: int = option(1000, "images in a chunk, for chunks that are yet to be made", low=1, high=1_000_000)
 
 

@@ -1,14 +1,16 @@
-"""A dataset CSV as it is written: its header, and its cells as text. What can't be read is one line that says why."""
+"""A CSV as it is written: its header, and its cells as text. What can't be read is one line that says why."""
 
 from __future__ import annotations
 
 import csv
 import glob
-import os
 import re
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 import duckdb
 import pyarrow as pa
@@ -16,98 +18,172 @@ import pyarrow as pa
 from featurestore.errors import DatasetError
 from featurestore.spill import Spill
 
+_SEPARATOR = re.compile(r'\s*"?sep=(.)"?\s*', re.IGNORECASE)  # Excel's first line
+
 
 @dataclass(frozen=True)
 class Header:
     """How the CSV begins. DuckDB must not guess it: it would skip odd lines, or take ``a,b`` for one column."""
 
     delimiter: str
-    blank_lines: int
+    skipped: int  # lines before it: blank ones, and Excel's ``sep=;``
     columns: tuple[str, ...]
 
 
-def read_header(path: Path, filename_column: str) -> Header:
+def read_texts(file: Path, name: str, filename_column: str, spill: Spill) -> pa.Table:
+    """Read a CSV as text, in its order.
+
+    Args:
+        file: where its text is, in UTF-8.
+        name: of the dataset, for messages.
+        filename_column: tells the delimiter.
+        spill: where rows go that would need much memory.
+
+    Raises:
+        DatasetError: it can't be read; the message says where.
+    """
+    header = _read_header(file, name, filename_column)
+    check_columns(name, header.columns, filename_column)
+    with _with_one_line_end(file, name, header, spill) as even:
+        return _read_texts(even, name, header, spill)
+
+
+def _read_header(file: Path, name: str, filename_column: str) -> Header:
     """Find the delimiter: the one that makes ``filename_column`` a column, else the one that makes most columns."""
-    if not path.is_file():
-        what = "is not a file" if path.exists() else "does not exist"
-        raise DatasetError(f"The dataset CSV {path} {what}. Give the path of a CSV with one row per image.")
     try:
-        str(path).encode()  # DuckDB takes no other
-        headers = [_split_header(path, delimiter) for delimiter in ",;\t|"]
-    except UnicodeEncodeError:
-        raise DatasetError(f"The name {os.fsencode(path.name)!r} of the CSV is not UTF-8. Rename it.") from None
-    except (OSError, csv.Error) as error:
-        raise DatasetError(f"Can't read the header of {path.name}: {error}. Is it a CSV, and readable?") from None
+        with _opened(file, "replace") as text:
+            named = _SEPARATOR.fullmatch(next((line for line in text if line.strip()), ""))
+        headers = [_split_header(file, d, named is not None) for d in (named[1] if named else ",;\t|")]
+    except (OSError, csv.Error, TypeError) as error:  # TypeError: no delimiter can be such a character
+        raise DatasetError(f"Can't read the header of {name}: {error}. Is it a CSV, and readable?") from None
     header = max(headers, key=lambda found: (has(found.columns, filename_column), len(found.columns)))
     if not header.columns:
-        raise DatasetError(f"{path.name} is empty. A header and one row per image are needed.")
+        raise DatasetError(f"{name} is empty. A header and one row per image are needed.")
     if any("\0" in column for column in header.columns):
-        raise _not_utf8(path, "it looks like UTF-16, or like no text at all", "utf16")
-    if not has(header.columns, filename_column):
-        raise DatasetError(
-            f"{path.name} has no column {filename_column!r}. Its columns are: {one_line(', '.join(header.columns))}. "
-            "Name the one with the filenames (--filename-column)."
-        )
+        raise DatasetError(f"{name} is no text: its header has a NUL character. Give a CSV in UTF-8.")
     return header
 
 
-def _split_header(path: Path, delimiter: str) -> Header:
+def _opened(file: Path, errors: str) -> TextIO:
+    return file.open(encoding="utf-8-sig", errors=errors, newline="")
+
+
+def _split_header(file: Path, delimiter: str, is_named: bool) -> Header:
     # errors="replace": DuckDB is to say where the first byte that is not UTF-8 stands.
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        for blank_lines, fields in enumerate(csv.reader(file, delimiter=delimiter)):
-            if fields:
-                return Header(delimiter, blank_lines, tuple(field.strip() for field in fields))
+    with _opened(file, "replace") as text:
+        for skipped, fields in enumerate(csv.reader(text, delimiter=delimiter)):
+            if fields and not is_named:
+                return Header(delimiter, skipped, tuple(field.strip() for field in fields))
+            is_named = is_named and not fields  # the line that names the delimiter is skipped too
     return Header(delimiter, 0, ())
 
 
-def read_texts(path: Path, header: Header, spill: Spill) -> pa.Table:
-    """Read the CSV as text, in its order."""
+@contextmanager
+def _with_one_line_end(file: Path, name: str, header: Header, spill: Spill) -> Iterator[Path]:
+    """Yield the file, or where its lines end in several ways a copy in which they do not: DuckDB refuses such files."""
+    if not _has_mixed_line_ends(file):
+        yield file
+        return
+    with spill.file() as copy:
+        with _opened(file, "surrogateescape") as text:
+            rows = csv.reader(text, delimiter=header.delimiter, strict=True)
+            with copy.open("w", encoding="utf-8", errors="surrogateescape", newline="") as out:
+                try:
+                    csv.writer(out, delimiter=header.delimiter, lineterminator="\n").writerows(rows)
+                except csv.Error as error:
+                    raise DatasetError(
+                        f"{name}: line {rows.line_num} is no line of a CSV: {error}. Correct it; look for quotes that "
+                        "are not closed."
+                    ) from None
+        yield copy
+
+
+def _has_mixed_line_ends(file: Path) -> bool:
+    """Tell whether there is more than one of LF, CRLF and CR. Those in quotes count: then a copy does no harm."""
+    pairs = returns = feeds = 0
+    with file.open("rb") as data:
+        last = b""
+        while block := data.read(1 << 20):
+            pairs += block.count(b"\r\n") + (last == b"\r" and block[:1] == b"\n")
+            returns += block.count(b"\r")
+            feeds += block.count(b"\n")
+            last = block[-1:]
+    return (pairs > 0) + (returns > pairs) + (feeds > pairs) > 1
+
+
+def _read_texts(file: Path, name: str, header: Header, spill: Spill) -> pa.Table:
     try:
-        return _scan(path, header, "sample_size=-1, comment='', all_varchar=true", spill)
+        return _scan(file, header, "sample_size=-1, comment='', all_varchar=true", spill)
     except duckdb.Error as error:
         message = str(error)
     if "Error when sniffing" in message:
         # The sniffer does not say where it failed; reading everything as text stops at the row that is wrong.
         try:
             texts = {f"column{i}": "VARCHAR" for i in range(len(header.columns))}
-            _scan(path, header, "auto_detect=false, columns=$types", spill, types=texts)
+            _scan(file, header, "auto_detect=false, columns=$types", spill, types=texts)
         except duckdb.Error as error:
             message = str(error)
-    raise _unreadable(path, header, message)
+    raise _unreadable(name, header, message.replace(str(file), name))
 
 
-def _scan(path: Path, header: Header, options: str, spill: Spill, **parameters: dict[str, str]) -> pa.Table:
+def _scan(file: Path, header: Header, options: str, spill: Spill, **parameters: dict[str, str]) -> pa.Table:
     # The path is one file, not a pattern: `data[1].csv` would read data1.csv, a folder `subset=test` add a column.
     query = f"""SELECT * FROM read_csv($path, header=true, delim=$delimiter, quote='"', escape='"', skip=$skip,
         compression='none', hive_partitioning=false, {options})"""
-    params = {"path": glob.escape(str(path)), "delimiter": header.delimiter, "skip": header.blank_lines}
+    params = {"path": glob.escape(str(file)), "delimiter": header.delimiter, "skip": header.skipped}
     with duckdb.connect() as con, spill.bounding(con, columns=len(header.columns)):
         return spill.table(con.sql(query, params=params | parameters))
 
 
-def _unreadable(path: Path, header: Header, message: str) -> DatasetError:
+def _unreadable(name: str, header: Header, message: str) -> DatasetError:
     """Condense DuckDB's page of text into one line."""
     found = re.search(r"CSV Error on Line: (\d+)", message)
     line = int(found[1]) if found else 0
-    where = f"line {line} (a value that spans lines counted as one)" if line > header.blank_lines + 1 else "the header"
+    where = f"line {line} (a value that spans lines counted as one)" if line > header.skipped + 1 else "the header"
     if "Invalid unicode" in message:
-        return _not_utf8(path, f"the first wrong byte is in {where}", "latin1")
+        return not_utf8(name, f"the first wrong byte is in {where}", "latin1")
     if counts := re.search(r"Expected Number of Columns: (\d+) Found: (\d+)", message):
         what = f"{where} has {counts[2]} fields where the header has {counts[1]}"
-        return DatasetError(f"{path.name}: {what}. Correct it; {header.delimiter!r} in a value needs double quotes.")
+        return DatasetError(f"{name}: {what}. Correct it; {header.delimiter!r} in a value needs double quotes.")
     if "unterminated quote" in message:
-        return DatasetError(f"{path.name}: {where} has a double quote that is not closed as it should be. Correct it.")
+        return DatasetError(f"{name}: {where} has a double quote that is not closed as it should be. Correct it.")
     if size := re.search(r"Maximum line size of (\d+) bytes exceeded", message):
-        return DatasetError(f"{path.name}: {where} or the next is longer than {size[1]} bytes. Is a quote not closed?")
+        return DatasetError(f"{name}: {where} or the next is longer than {size[1]} bytes. Is a quote not closed?")
     # What is left of a failed sniffer: fields too many that are empty, which reading as text lets pass.
     what = "its rows differ in their number of fields" if "when sniffing" in message else first_line(message)
-    hint = "Look for quotes that are not closed, and for mixed line ends (dos2unix makes them one kind)."
-    return DatasetError(f"{path.name} is not a CSV that DuckDB can read: {what.rstrip('.')}. {hint}")
+    return DatasetError(
+        f"{name} is not a CSV that DuckDB can read: {what.rstrip('.')}. Look for quotes that are not closed."
+    )
 
 
-def _not_utf8(path: Path, why: str, encoding: str) -> DatasetError:
-    hint = f"iconv -f {encoding} -t utf8 {path.name} > utf8.csv"
-    return DatasetError(f"{path.name} is not UTF-8: {why}. Convert it, for example: {hint}")
+def not_utf8(name: str, why: str, encoding: str) -> DatasetError:
+    """Return the error that says why a file is not UTF-8, and how to convert it."""
+    hint = f"iconv -f {encoding} -t utf8 {name} > utf8.csv"
+    return DatasetError(f"{name} is not UTF-8: {why}. Convert it, for example: {hint}")
+
+
+def check_columns(name: str, columns: Sequence[str], filename_column: str) -> None:
+    """Refuse columns of which a name can't be seen, and those without ``filename_column``.
+
+    Raises:
+        DatasetError: naming the column, with what is invisible written as an escape.
+    """
+    for position, column in enumerate(columns, 1):
+        if column and (_is_hidden(column[0]) or _is_hidden(column[-1])):
+            raise DatasetError(
+                f"{name}: the name of column {position} begins or ends with a character that can't be seen: "
+                f"'{one_line(column)}'. Remove that character from the header."
+            )
+    if not has(columns, filename_column):
+        raise DatasetError(
+            f"{name} has no column {filename_column!r}. Its columns are: {one_line(', '.join(columns))}. "
+            "Name the one with the filenames (--filename-column)."
+        )
+
+
+def _is_hidden(letter: str) -> bool:
+    """Tell whether nothing is drawn for a character: zero-width spaces, marks of order and of direction."""
+    return unicodedata.category(letter) == "Cf"
 
 
 def has(columns: Sequence[str], name: str) -> bool:
@@ -122,7 +198,8 @@ def find(columns: Sequence[str], name: str) -> int:
 
 def one_line(text: str, limit: int = 1000) -> str:
     """Return a text in one line that can be printed and is not too long."""
-    line = " ".join(text.split()).encode(errors="backslashreplace").decode()
+    seen = (c.encode("ascii", "backslashreplace").decode() if _is_hidden(c) else c for c in " ".join(text.split()))
+    line = "".join(seen).encode(errors="backslashreplace").decode()
     return line if len(line) <= limit else f"{line[:limit]}..."
 
 

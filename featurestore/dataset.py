@@ -1,8 +1,8 @@
 """The dataset: which images there are, and which of them are train and which test.
 
-:func:`read_csv` reads the dataset CSV and computes the split, a SQL expression over the columns of the CSV.
+:func:`read_dataset` reads the dataset's file and computes the split, a SQL expression over its columns.
 :func:`scan_folder` is for whoever has a folder and no CSV. Both return one row per image: ``filename``, ``subset``
-and whatever else the CSV says. Nothing here knows of the catalog or of image ids.
+and whatever else the file says. Nothing here knows of the catalog or of image ids.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import duckdb
 import pyarrow as pa
 
 from featurestore.columns import convert, decide, folded
-from featurestore.csv_file import find, read_header, read_texts
+from featurestore.csv_file import find
+from featurestore.dataset_file import read_file
 from featurestore.errors import DatasetError
 from featurestore.spill import IN_MEMORY, Spill
 from featurestore.split import BLANK, check, evaluate, is_subset
@@ -40,7 +41,7 @@ _SUSPICIOUS = rf"""filename IS NULL OR contains(filename, chr(0)) OR regexp_full
 _SEALED = ("enable_external_access = false", "lock_configuration = true")
 
 
-def read_csv(
+def read_dataset(
     path: Path,
     *,
     filename_column: str = "filename",
@@ -48,10 +49,11 @@ def read_csv(
     known: Mapping[str, str] | None = None,
     spill: Spill = IN_MEMORY,
 ) -> pa.Table:
-    """Read a dataset CSV (UTF-8, with a header, separated by comma, semicolon, tab or bar) and compute the split.
+    """Read the file of a dataset and compute the split.
 
     Args:
-        path: the CSV.
+        path: a CSV (UTF-8, with a header, separated by comma, semicolon, tab or bar), Parquet or JSON; see
+            `dataset_file`.
         filename_column: the column with the paths of the images, relative to the image folder, with ``/``.
         split: a SQL expression (DuckDB's dialect) over the columns of the CSV, which gives ``'train'``, ``'test'`` or
             another word for every row. It is evaluated without access to files or network.
@@ -60,7 +62,8 @@ def read_csv(
 
     Returns:
         One row per row of the CSV, in its order: ``filename`` (string, normalised), ``subset`` (string), then every
-        other column, as text or with the type that gives its text back (see `columns`). A column named like one of
+        other column, with its type in Parquet or JSON; of a CSV as text or with the type that gives its text back (see
+        `columns`). A column named like one of
         ``RESERVED`` (in any case) becomes ``csv_<name>``. If normalising changed a filename, ``csv_filename`` keeps the
         spelling of the CSV.
 
@@ -69,18 +72,22 @@ def read_csv(
             leaves an image without a subset, gives other values than text, or makes no image ``'train'``.
 
     """
-    rows = read_texts(path, read_header(path, filename_column), spill)
+    rows, is_typed = read_file(path, filename_column, spill)
     if not rows.num_rows:
-        raise DatasetError(f"{path.name} has a header but no rows: there is nothing to ingest. Add one row per image.")
+        raise DatasetError(f"{path.name} has no rows: there is nothing to ingest. Add one row per image.")
     position = find(rows.column_names, filename_column)
     written = rows.column(position)
+    if written.type != pa.string():
+        written = written.cast(pa.string())
+        rows = rows.set_column(position, rows.column_names[position], written)
     with _sealed(spill, columns=rows.num_columns) as con:
         filenames = _normalise(con, written, filename_column, spill)
         ours = {"subset"} if is_subset(split) else set()
         if filenames is written and rows.column_names[position].lower() == "filename":
             ours.add("filename")
         kept = _kept_names(rows.column_names, ours)
-        rows = _typed(con, rows, position, kept, known or {}, spill)
+        if not is_typed:
+            rows = _typed(con, rows, position, kept, known or {}, spill)
         subsets = evaluate(con, rows, position, split, spill)
         con.register("images", _numbered(filename=filenames, subset=subsets))
         _check_unique(con)

@@ -80,8 +80,8 @@ def ingest(
     Args:
         root: of the store.
         catalog: of the store.
-        dataset: from `dataset.read_csv` or `dataset.scan_folder`. Its columns, with their types, are those of the store
-            from now on.
+        dataset: from `dataset.read_dataset` or `dataset.scan_folder`. Its columns, with their types, are those of the
+            store from now on.
         chunk_size: images in a new chunk.
         computed: whether the subsets were computed from other columns, so that their types matter.
         confirm: is asked before more than a tenth of the images are removed, and before columns of other types move

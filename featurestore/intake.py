@@ -63,13 +63,13 @@ def take_in(context: Context, path: Path | None, confirm: Callable[[str], bool])
 
 
 def _read(context: Context, path: Path, spill: Spill) -> pa.Table:
-    from featurestore.dataset import read_csv
+    from featurestore.dataset import read_dataset
     from featurestore.dataset_columns import column_types
 
     settings = context.settings
     with context.catalog.reading() as connection:
         known = column_types(connection)
-    return read_csv(path, filename_column=settings.filename_column, split=settings.split, known=known, spill=spill)
+    return read_dataset(path, filename_column=settings.filename_column, split=settings.split, known=known, spill=spill)
 
 
 def look_for_new(context: Context, rows: pa.Table) -> list[str]:

@@ -6,6 +6,7 @@ is mapped, so that nothing is left of it when its table is gone, or its process 
 
 from __future__ import annotations
 
+import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -48,6 +49,21 @@ class Spill:
                     for batch in batches:
                         writer.write_batch(batch)
                 return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        finally:
+            path.unlink(missing_ok=True)
+
+    @contextmanager
+    def file(self) -> Iterator[Path]:
+        """Yield a path for a file that is needed for a while.
+
+        Raises:
+            NotEnoughSpace: the disk is full.
+        """
+        folder = self.folder or Path(tempfile.gettempdir())
+        path = folder / f".tmp-{uuid.uuid4().hex[:12]}-rows"
+        try:
+            with room_on_disk(WHAT):
+                yield path
         finally:
             path.unlink(missing_ok=True)
 

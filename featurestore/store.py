@@ -58,9 +58,9 @@ class FeatureStore(Reading, Upkeep):
         Args:
             path: the folder to be made.
             images: the folder of images.
-            dataset: the dataset CSV; None scans the folder of images, and holds nothing out.
-            filename_column: the CSV's column of paths below ``images``.
-            split: SQL over the CSV's columns that gives ``'train'`` or ``'test'``.
+            dataset: the dataset, a CSV, Parquet or JSON file; None scans the folder of images, and holds nothing out.
+            filename_column: the dataset's column of paths below ``images``.
+            split: SQL over the dataset's columns that gives ``'train'`` or ``'test'``.
             chunk_size: images in a chunk.
 
         Raises:
@@ -111,7 +111,7 @@ class FeatureStore(Reading, Upkeep):
         and they come back with their rows.
 
         Args:
-            dataset: another CSV than the one in the recipe.
+            dataset: another file than the one in the recipe.
             yes: agree to the removal of more than a tenth of the images, and to other subsets of known images; a
                 function is asked.
             quiet: do not say that a sign of life of another machine is waited for.

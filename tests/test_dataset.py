@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from featurestore.dataset import IMAGE_SUFFIXES, RESERVED, read_csv, scan_folder
+from featurestore.dataset import IMAGE_SUFFIXES, RESERVED, read_dataset, scan_folder
 from featurestore.errors import DatasetError
 
 BY_HASH = "CASE WHEN md5_number_lower(filename) % 10 = 0 THEN 'test' ELSE 'train' END"
@@ -24,7 +24,7 @@ def write(folder: Path, content: str | bytes, name: str = "dataset.csv") -> Path
 def refused(path: Path, *, filename_column: str = "filename", split: str = "subset") -> str:
     """Read a CSV that can't be used; the message is one line and gives away no folder."""
     with pytest.raises(DatasetError) as caught:
-        read_csv(path, filename_column=filename_column, split=split)
+        read_dataset(path, filename_column=filename_column, split=split)
     message = str(caught.value)
     assert "\n" not in message
     assert "Possible" not in message
@@ -38,7 +38,7 @@ def refused(path: Path, *, filename_column: str = "filename", split: str = "subs
 
 
 def test_rows_columns_and_types_are_those_of_the_csv(tmp_path: Path) -> None:
-    table = read_csv(
+    table = read_dataset(
         write(tmp_path, "year,filename,subset,title\n1503,b.jpg,train,Lisa\n,a.jpg,test,\n1889.5,c.jpg,val,é\n")
     )
     assert table.column_names == ["filename", "subset", "year", "title"]
@@ -51,13 +51,13 @@ def test_rows_columns_and_types_are_those_of_the_csv(tmp_path: Path) -> None:
 
 def test_a_type_is_detected_from_all_rows(tmp_path: Path) -> None:
     rows = "".join(f"{i}.jpg,train,{i}\n" for i in range(60_000))
-    table = read_csv(write(tmp_path, f"filename,subset,year\n{rows}last.jpg,test,unknown\n"))
+    table = read_dataset(write(tmp_path, f"filename,subset,year\n{rows}last.jpg,test,unknown\n"))
     assert table.schema.field("year").type == pa.string()
     assert table["filename"].to_pylist() == [f"{i}.jpg" for i in range(60_000)] + ["last.jpg"]
 
 
 def test_a_filename_of_digits_stays_as_it_is_written(tmp_path: Path) -> None:
-    table = read_csv(write(tmp_path, "FileName,year\n001,1\n002,2\n"), split="'train'")
+    table = read_dataset(write(tmp_path, "FileName,year\n001,1\n002,2\n"), split="'train'")
     assert table.to_pydict() == {"filename": ["001", "002"], "subset": ["train"] * 2, "year": [1, 2]}
 
 
@@ -75,7 +75,7 @@ def test_a_filename_of_digits_stays_as_it_is_written(tmp_path: Path) -> None:
     ],
 )
 def test_separators_marks_and_line_ends(tmp_path: Path, content: str | bytes) -> None:
-    table = read_csv(write(tmp_path, content))
+    table = read_dataset(write(tmp_path, content))
     assert table.to_pydict() == {"filename": ["a;b.jpg"], "subset": ["train"], "n": [1]}
 
 
@@ -83,13 +83,13 @@ def test_separators_marks_and_line_ends(tmp_path: Path, content: str | bytes) ->
     "content", ["filename\na.jpg\nb;c.jpg\n", 'filename\n a.jpg\n"b,c.jpg"', "Filename\r\na b\r\nc\r\n"]
 )
 def test_a_single_column(tmp_path: Path, content: str) -> None:
-    table = read_csv(write(tmp_path, content), split="'train'")
+    table = read_dataset(write(tmp_path, content), split="'train'")
     assert table.column_names == ["filename", "subset"]
     assert table.num_rows == 2
 
 
 def test_quoted_values_may_hold_anything(tmp_path: Path) -> None:
-    table = read_csv(
+    table = read_dataset(
         write(tmp_path, 'filename,subset,title\n"a, b.jpg",train,"one\ntwo, ""three"""\n#c.jpg,test,"q\\"\n')
     )
     assert table["filename"].to_pylist() == ["a, b.jpg", "#c.jpg"]
@@ -100,12 +100,12 @@ def test_the_path_of_the_csv_means_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "subset=test"
     folder.mkdir()
     write(folder, "filename\nwrong.jpg\n", "data1.csv")
-    table = read_csv(write(folder, "filename\na.jpg\n", "data[1].csv"), split="'train'")
+    table = read_dataset(write(folder, "filename\na.jpg\n", "data[1].csv"), split="'train'")
     assert table.to_pydict() == {"filename": ["a.jpg"], "subset": ["train"]}
 
 
 def test_strange_column_names_are_kept(tmp_path: Path) -> None:
-    table = read_csv(
+    table = read_dataset(
         write(
             tmp_path,
             'filename,subset,"we""ird; DROP TABLE csv",,été,rowid,__row,"a\nb"\na,train,1,2,3,4,5,6\n',
@@ -125,13 +125,13 @@ def test_strange_column_names_are_kept(tmp_path: Path) -> None:
 
 
 def test_a_column_called_like_the_row_number_does_not_change_the_order(tmp_path: Path) -> None:
-    table = read_csv(write(tmp_path, "filename,subset,__row,__ROW_\na,train,2,0\nb,test,1,0\n"))
+    table = read_dataset(write(tmp_path, "filename,subset,__row,__ROW_\na,train,2,0\nb,test,1,0\n"))
     assert table["subset"].to_pylist() == ["train", "test"]
     assert table["__row"].to_pylist() == [2, 1]
 
 
 def test_columns_that_differ_only_by_case_are_all_kept(tmp_path: Path) -> None:
-    table = read_csv(write(tmp_path, "Filename,filename,subset,Title,TITLE\na,b,train,c,d\n"))
+    table = read_dataset(write(tmp_path, "Filename,filename,subset,Title,TITLE\na,b,train,c,d\n"))
     assert [column[0].as_py() for column in table.columns] == ["a", "train", "b", "c", "d"]
     assert len({name.lower() for name in table.column_names}) == 5
 
@@ -142,7 +142,7 @@ def test_columns_that_differ_only_by_case_are_all_kept(tmp_path: Path) -> None:
 def test_columns_named_like_ours_are_renamed(tmp_path: Path) -> None:
     others = [name for name in RESERVED if name not in ("filename", "subset")]
     content = f"filename,subset,{','.join(others).upper()},csv_status\na,train{',1' * len(others)},2\n"
-    table = read_csv(write(tmp_path, content))
+    table = read_dataset(write(tmp_path, content))
     renamed = [f"csv_{name.upper()}" for name in others]
     renamed[renamed.index("csv_STATUS")] = "csv_csv_STATUS"
     assert table.column_names == ["filename", "subset", *renamed, "csv_status"]
@@ -151,7 +151,7 @@ def test_columns_named_like_ours_are_renamed(tmp_path: Path) -> None:
 
 def test_another_filename_column_is_kept_beside_ours(tmp_path: Path) -> None:
     path = write(tmp_path, "Path,filename,subset\na.jpg,A,test\n")
-    table = read_csv(path, filename_column="path", split="CASE filename WHEN 'A' THEN 'train' ELSE 'test' END")
+    table = read_dataset(path, filename_column="path", split="CASE filename WHEN 'A' THEN 'train' ELSE 'test' END")
     assert table.to_pydict() == {
         "filename": ["a.jpg"],
         "subset": ["train"],
@@ -163,7 +163,7 @@ def test_another_filename_column_is_kept_beside_ours(tmp_path: Path) -> None:
 
 def test_the_split_may_say_filename_when_no_column_is_called_so(tmp_path: Path) -> None:
     path = write(tmp_path, "path,n\n001,1\n2.jpg,2\n")
-    table = read_csv(path, filename_column="path", split="CASE FileName WHEN '001' THEN 'test' ELSE 'train' END")
+    table = read_dataset(path, filename_column="path", split="CASE FileName WHEN '001' THEN 'test' ELSE 'train' END")
     assert table.to_pydict() == {
         "filename": ["001", "2.jpg"],
         "subset": ["test", "train"],
@@ -178,12 +178,12 @@ def test_the_split_may_say_filename_when_no_column_is_called_so(tmp_path: Path) 
 def test_the_split_is_computed_for_each_row_in_the_order_of_the_csv(tmp_path: Path) -> None:
     names = [f"{i}.jpg" for i in range(5000)]
     path = write(tmp_path, "filename\n" + "\n".join(names) + "\n")
-    hashed = read_csv(path, split=BY_HASH)
+    hashed = read_dataset(path, split=BY_HASH)
     assert 300 < hashed["subset"].to_pylist().count("test") < 700
     rank = "row_number() OVER (ORDER BY md5(filename))"
-    ranked = read_csv(path, split=f"if({rank} = 1, 'train', {rank} || '') -- a window reorders the rows")
+    ranked = read_dataset(path, split=f"if({rank} = 1, 'train', {rank} || '') -- a window reorders the rows")
     assert hashed["filename"].to_pylist() == ranked["filename"].to_pylist() == names
-    few = read_csv(write(tmp_path, "filename\n77.jpg\n0.jpg\n1.jpg\n2.jpg\n"), split=BY_HASH)
+    few = read_dataset(write(tmp_path, "filename\n77.jpg\n0.jpg\n1.jpg\n2.jpg\n"), split=BY_HASH)
     assert few["subset"].to_pylist() == [hashed["subset"][i].as_py() for i in (77, 0, 1, 2)]
     ranks = [1 if rank == "train" else int(rank) for rank in ranked["subset"].to_pylist()]
     assert sorted(ranks) == list(range(1, 5001)) != ranks
@@ -191,7 +191,7 @@ def test_the_split_is_computed_for_each_row_in_the_order_of_the_csv(tmp_path: Pa
 
 @pytest.mark.parametrize("split", ["subset", " SUBSET\n", '"subset"'])
 def test_the_column_subset_is_not_kept_twice(tmp_path: Path, split: str) -> None:
-    table = read_csv(write(tmp_path, "filename,Subset\na,train\n"), split=split)
+    table = read_dataset(write(tmp_path, "filename,Subset\na,train\n"), split=split)
     assert table.to_pydict() == {"filename": ["a"], "subset": ["train"]}
 
 
@@ -286,7 +286,7 @@ def test_a_split_without_train_is_refused_with_what_it_gives(
     assert what in message
     assert example in message
     hint = message.rpartition('--split "')[2].removesuffix('".')
-    assert "train" in read_csv(path, split=hint)["subset"].to_pylist()
+    assert "train" in read_dataset(path, split=hint)["subset"].to_pylist()
 
 
 def test_a_dataset_of_test_images_only_is_refused(tmp_path: Path) -> None:
@@ -306,7 +306,7 @@ def test_a_split_with_many_values_counts_the_first(tmp_path: Path) -> None:
 def test_filenames_are_normalised_and_the_spelling_of_the_csv_is_kept(tmp_path: Path) -> None:
     written = ["z.jpg", "./a.jpg", "x//b.jpg", "x/../c.jpg", "..d/e.jpg", "x/./f.jpg", ".g", "h...jpg", "i/"]
     rows = "".join(f"{name},train,{i}\n" for i, name in enumerate(written))
-    table = read_csv(write(tmp_path, f"filename,subset,n\n{rows}"))
+    table = read_dataset(write(tmp_path, f"filename,subset,n\n{rows}"))
     normal = ["z.jpg", "a.jpg", "x/b.jpg", "c.jpg", "..d/e.jpg", "x/f.jpg", ".g", "h...jpg", "i"]
     assert table.to_pydict() == {
         "filename": normal,
@@ -317,7 +317,7 @@ def test_filenames_are_normalised_and_the_spelling_of_the_csv_is_kept(tmp_path: 
 
 
 def test_the_spelling_of_the_csv_gives_way_to_a_column_of_that_name(tmp_path: Path) -> None:
-    table = read_csv(write(tmp_path, "filename,subset,csv_filename\n./a,train,x\n"))
+    table = read_dataset(write(tmp_path, "filename,subset,csv_filename\n./a,train,x\n"))
     assert table.to_pydict() == {
         "filename": ["a"],
         "subset": ["train"],
@@ -327,7 +327,7 @@ def test_the_spelling_of_the_csv_gives_way_to_a_column_of_that_name(tmp_path: Pa
 
 
 def test_the_spelling_of_another_filename_column_stands_there_already(tmp_path: Path) -> None:
-    table = read_csv(write(tmp_path, "path,subset\n./a,train\n"), filename_column="path")
+    table = read_dataset(write(tmp_path, "path,subset\n./a,train\n"), filename_column="path")
     assert table.to_pydict() == {"filename": ["a"], "subset": ["train"], "path": ["./a"]}
 
 
@@ -373,7 +373,7 @@ def test_an_empty_csv(tmp_path: Path, content: bytes) -> None:
 
 @pytest.mark.parametrize("content", ["filename,subset", "filename,subset\r\n"])
 def test_a_header_without_rows(tmp_path: Path, content: str) -> None:
-    assert "dataset.csv has a header but no rows" in refused(write(tmp_path, content))
+    assert "dataset.csv has no rows" in refused(write(tmp_path, content))
 
 
 def test_a_header_that_has_no_end(tmp_path: Path) -> None:
@@ -401,11 +401,41 @@ def test_a_header_in_latin_1_is_refused(tmp_path: Path) -> None:
     assert "not UTF-8: the first wrong byte is in the header" in message
 
 
-@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
-def test_utf_16_is_refused(tmp_path: Path, encoding: str) -> None:
+@pytest.mark.parametrize(
+    ("encoding", "name"),
+    [
+        ("utf-16", "UTF-16"),
+        ("utf-16-le", "UTF-16LE"),
+        ("utf-16-be", "UTF-16BE"),
+        ("utf-32", "UTF-32"),
+        ("utf-32-le", "UTF-32LE"),
+        ("utf-32-be", "UTF-32BE"),
+    ],
+)
+def test_wider_encodings_are_named(tmp_path: Path, encoding: str, name: str) -> None:
     message = refused(write(tmp_path, "filename,subset\na.jpg,train\n".encode(encoding)))
-    assert "not UTF-8: it looks like UTF-16" in message
-    assert "iconv -f utf16" in message
+    assert f"dataset.csv is not UTF-8: it is {name}. Convert it" in message
+    assert f"iconv -f {name.lower()} -t utf8 dataset.csv" in message
+
+
+def test_a_header_with_a_nul_is_refused(tmp_path: Path) -> None:
+    assert "its header has a NUL character" in refused(write(tmp_path, "filename,sub\0set\na.jpg,train\n"))
+
+
+@pytest.mark.parametrize(
+    ("content", "what", "hint"),
+    [
+        (b"PK\x03\x04...", "a zip file, as workbooks of Excel (.xlsx)", "Save the sheet as CSV UTF-8"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old workbook of Excel (.xls)", "Save the sheet as CSV UTF-8"),
+        (b"ARROW1\0\0", "an Arrow (Feather) file", "Write the table as Parquet"),
+        (b"BZh91AY&SY", "compressed with bzip2", "compress it with gzip or zstd"),
+        (b"\xfd7zXZ\0", "compressed with xz", "compress it with gzip or zstd"),
+    ],
+)
+def test_what_is_no_dataset_is_named_for_what_it_is(tmp_path: Path, content: bytes, what: str, hint: str) -> None:
+    message = refused(write(tmp_path, content))
+    assert message.startswith(f"dataset.csv is {what}")
+    assert hint in message
 
 
 @pytest.mark.parametrize("before", [1, 150_000])
@@ -427,10 +457,65 @@ def test_a_quote_that_is_not_closed(tmp_path: Path) -> None:
     assert "line 3 (a value that spans lines counted as one) has a double quote that is not closed" in message
 
 
-def test_mixed_line_ends(tmp_path: Path) -> None:
-    message = refused(write(tmp_path, b"filename,subset\na.jpg,train\r\nb.jpg,test\n"))
-    assert "mixed line ends" in message
-    assert len(message) < 400
+def test_mixed_line_ends_are_read(tmp_path: Path) -> None:
+    content = b'\n\r\nfilename,subset,t\na.jpg,train,x\r\nb.jpg,test,5" y\r"c,""d.jpg",test,"1\r\n2\r3\n4"\n\n'
+    table = read_dataset(write(tmp_path, content))
+    assert table.to_pydict() == {
+        "filename": ["a.jpg", "b.jpg", 'c,"d.jpg'],
+        "subset": ["train", "test", "test"],
+        "t": ["x", '5" y', "1\r\n2\r3\n4"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("row", "what"),
+    [
+        ("b.jpg,test,more", "line 3 (a value that spans lines counted as one) has 3 fields where the header has 2"),
+        ('"b.jpg"x,test', "line 3 is no line of a CSV: ',' expected after '\"'"),
+        ('"b.jpg,test', "is no line of a CSV: unexpected end of data"),
+    ],
+)
+def test_what_is_wrong_between_mixed_line_ends_is_said(tmp_path: Path, row: str, what: str) -> None:
+    assert what in refused(write(tmp_path, f"filename,subset\r\na.jpg,train\n{row}\nc.jpg,test\n"))
+
+
+def test_a_byte_that_is_not_utf_8_between_mixed_line_ends_is_said(tmp_path: Path) -> None:
+    message = refused(write(tmp_path, b"filename,subset\r\na.jpg,train\ncaf\xe9.jpg,test\r"))
+    assert "not UTF-8: the first wrong byte is in line 3" in message
+
+
+@pytest.mark.parametrize(
+    ("header", "position", "shown"),
+    [
+        ("\u200bfilename,subset", 1, "\\u200bfilename"),
+        ("\ufeff\ufefffilename,subset", 1, "\\ufefffilename"),
+        ("filename,subset,title\u200e", 3, "title\\u200e"),
+        ("filename,subset,\u00adtitle", 3, "\\xadtitle"),
+    ],
+)
+def test_a_character_that_can_not_be_seen_is_named(tmp_path: Path, header: str, position: int, shown: str) -> None:
+    message = refused(write(tmp_path, f"{header}\na.jpg,train{',x' * (position == 3)}\n"))
+    assert f"the name of column {position} begins or ends with a character that can't be seen: '{shown}'" in message
+    assert message.isascii()
+
+
+def test_an_invisible_character_within_a_name_is_shown_and_may_stay(tmp_path: Path) -> None:
+    path = write(tmp_path, "file\u200bname,subset\na.jpg,train\n")
+    assert "Its columns are: file\\u200bname, subset." in refused(path)
+    assert read_dataset(path, filename_column="file\u200bname")["filename"].to_pylist() == ["a.jpg"]
+
+
+@pytest.mark.parametrize("first", ["sep=;", '"sep=;"', "SEP=;", "\nsep=;", "\ufeffsep=;"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_excels_line_that_names_the_separator_is_honoured(tmp_path: Path, first: str, end: str) -> None:
+    lines = [first, "filename;subset;a,b", "x.jpg;train;1,5", ""]
+    table = read_dataset(write(tmp_path, end.join(lines)))
+    assert table.to_pydict() == {"filename": ["x.jpg"], "subset": ["train"], "a,b": ["1,5"]}
+
+
+def test_a_separator_that_none_would_guess(tmp_path: Path) -> None:
+    table = read_dataset(write(tmp_path, "sep=^\nfilename^subset\na,b.jpg^train\n"))
+    assert table.to_pydict() == {"filename": ["a,b.jpg"], "subset": ["train"]}
 
 
 def test_fields_beyond_the_header_are_refused_even_if_empty(tmp_path: Path) -> None:
@@ -445,7 +530,7 @@ def test_a_line_that_is_too_long(tmp_path: Path) -> None:
 
 
 def test_a_csv_under_a_name_that_is_not_utf_8(tmp_path: Path) -> None:
-    assert "of the CSV is not UTF-8. Rename it." in refused(
+    assert "of the dataset is not UTF-8. Rename it." in refused(
         write(tmp_path, "filename\na.jpg\n", os.fsdecode(b"caf\xe9.csv"))
     )
 

@@ -15,7 +15,7 @@ import pytest
 
 from featurestore import FeatureStore
 from featurestore.catalog import Catalog
-from featurestore.dataset import read_csv
+from featurestore.dataset import read_dataset
 from featurestore.dataset_columns import column_types
 from featurestore.errors import ConfirmationNeeded, CorruptFile, FormatError
 from featurestore.ingest import IngestReport, ingest, replay
@@ -38,7 +38,7 @@ class Dataset:
         csv.write_text(text, encoding="utf-8")
         with self.catalog.reading() as connection:
             known = column_types(connection)
-        rows = read_csv(csv, known=known, split=split)
+        rows = read_dataset(csv, known=known, split=split)
         options: dict[str, Any] = {"computed": split != "subset", "confirm": lambda question: agree}
         return ingest(self.root, self.catalog, rows, chunk_size=chunk_size, **options)
 

@@ -1,0 +1,182 @@
+"""The file of a dataset: what it is, and its rows as they are written.
+
+A CSV says no types, so its cells are text (`csv_file`). Parquet and JSON say them, and they stay: JSON has words,
+truths and numbers, and what is nested in either becomes the text of its JSON. Any of them may be compressed with gzip
+or zstd. Parquet and compression are told by the content, JSON by the name, and all else is read as a CSV.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from featurestore.columns import quote
+from featurestore.csv_file import check_columns, first_line, not_utf8, read_texts
+from featurestore.errors import DatasetError
+from featurestore.spill import Spill
+
+_COMPRESSIONS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+_PARQUET = b"PAR1"
+_SHEET = "Save the sheet as CSV UTF-8, and give that file."
+_OTHERS = {
+    b"PK\x03\x04": ("a zip file, as workbooks of Excel (.xlsx) and LibreOffice (.ods) are", _SHEET),
+    b"\xd0\xcf\x11\xe0": ("an old workbook of Excel (.xls)", _SHEET),
+    b"ARROW1": ("an Arrow (Feather) file", "Write the table as Parquet, and give that file."),
+    b"BZh": ("compressed with bzip2", "Decompress it, or compress it with gzip or zstd."),
+    b"\xfd7zXZ": ("compressed with xz", "Decompress it, or compress it with gzip or zstd."),
+}
+_MARKS = {
+    b"\xff\xfe\0\0": "UTF-32",
+    b"\0\0\xfe\xff": "UTF-32",
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+}
+# Which of the first four bytes are NUL, in text of ASCII letters without a mark of byte order.
+_NULS = {"0111": "UTF-32LE", "1110": "UTF-32BE", "0101": "UTF-16LE", "1010": "UTF-16BE"}
+# Types that DuckDB, Arrow and Parquet write and read alike; a column of any other becomes text.
+_KEPT = ("BOOLEAN", "FLOAT", "DOUBLE", "VARCHAR", "DATE", "TIME", "BLOB", "TIMESTAMP", "TIMESTAMP_NS", "TIMESTAMP_MS")
+_WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT")
+
+
+def read_file(path: Path, filename_column: str, spill: Spill) -> tuple[pa.Table, bool]:
+    """Read the file of a dataset.
+
+    Args:
+        path: one file: it is no pattern, and its folders mean nothing.
+        filename_column: one of its columns.
+        spill: where rows go that would need much memory.
+
+    Returns:
+        Its rows, in their order, and whether it says the types of its columns; if not they are all text.
+
+    Raises:
+        DatasetError: it can't be read, or has no such column.
+    """
+    if not path.is_file():
+        what = "is not a file" if path.exists() else "does not exist"
+        raise DatasetError(f"The dataset {path} {what}. Give the path of a CSV with one row per image.")
+    try:
+        str(path).encode()  # DuckDB takes no other
+    except UnicodeEncodeError:
+        raise DatasetError(f"The name {os.fsencode(path.name)!r} of the dataset is not UTF-8. Rename it.") from None
+    name = path.name
+    with _plain(path, spill) as file:
+        kind = _kind(file, name)
+        if kind == "csv":
+            return read_texts(file, name, filename_column, spill), False
+        try:
+            rows = _read_parquet(file, spill) if kind == "parquet" else _read_json(file, spill)
+        except duckdb.Error as error:
+            why = first_line(str(error).replace(str(file), name))
+            raise DatasetError(f"{name} can't be read as {kind}: {why} Is the file whole?") from None
+    check_columns(name, rows.column_names, filename_column)
+    return rows, True
+
+
+@contextmanager
+def _plain(path: Path, spill: Spill) -> Iterator[Path]:
+    """Yield the file, or a decompressed copy."""
+    compression = next((how for magic, how in _COMPRESSIONS.items() if _head(path).startswith(magic)), None)
+    if compression is None:
+        yield path
+        return
+    with spill.file() as copy:
+        with copy.open("wb") as out:
+            blocks = _decompressed(path, compression)
+            out.writelines(blocks)
+        yield copy
+
+
+def _decompressed(path: Path, compression: str) -> Iterator[bytes]:
+    try:
+        with pa.input_stream(str(path), compression=compression) as data:
+            while block := data.read(1 << 20):
+                yield block
+    except (OSError, pa.ArrowException) as error:
+        why = first_line(str(error))
+        raise DatasetError(f"{path.name} can't be decompressed ({compression}): {why} Is the file whole?") from None
+
+
+def _head(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(8)
+    except OSError as error:
+        raise DatasetError(f"Can't read the dataset {path.name}: {error.strerror}. Make it readable.") from None
+
+
+def _kind(file: Path, name: str) -> str:
+    """Return ``csv``, ``json`` or ``parquet``, or name what the file is instead."""
+    head = _head(file)
+    for magic, (what, hint) in _OTHERS.items():
+        if head.startswith(magic):
+            raise DatasetError(f"{name} is {what}. {hint}")
+    nuls = "".join(str(int(byte == 0)) for byte in head[:4])
+    encoding = next((found for mark, found in _MARKS.items() if head.startswith(mark)), _NULS.get(nuls))
+    if encoding is not None:
+        raise not_utf8(name, f"it is {encoding}", encoding.lower())
+    plain_name = name.lower().removesuffix(".gz").removesuffix(".zst")
+    if head.startswith(_PARQUET):
+        return "parquet"
+    if plain_name.endswith((".parquet", ".pq")):
+        raise DatasetError(f"{name} is no Parquet file: it does not begin like one. Give it the name of what it is.")
+    return "json" if plain_name.endswith((".json", ".jsonl", ".ndjson")) else "csv"
+
+
+def _read_parquet(file: Path, spill: Spill) -> pa.Table:
+    with duckdb.connect() as con:
+        found = con.sql("FROM read_parquet($path, hive_partitioning=false)", params={"path": glob.escape(str(file))})
+        columns = zip(found.columns, map(str, found.types), strict=True)
+        select = ", ".join(f"{_as_it_stays(quote(name), kind)} AS {quote(name)}" for name, kind in columns)
+        with spill.bounding(con, columns=len(found.columns)):
+            return spill.table(found.project(select))
+
+
+def _as_it_stays(column: str, kind: str) -> str:
+    if kind in (*_KEPT, *_WHOLE) or (kind.startswith("DECIMAL(") and not kind.endswith("]")):
+        return column
+    is_nested = kind.endswith("]") or kind.startswith(("STRUCT(", "MAP(", "UNION("))
+    return f"CAST({f'to_json({column})' if is_nested else column} AS VARCHAR)"
+
+
+def _read_json(file: Path, spill: Spill) -> pa.Table:
+    with duckdb.connect() as con:
+        found = con.sql(
+            """FROM read_json($path, format='auto', records=true, maximum_depth=1, sample_size=-1, compression='none',
+                hive_partitioning=false)""",
+            params={"path": glob.escape(str(file))},
+        )
+        # Not as DuckDB would guess: it makes dates, UUIDs and truths of words, and loses digits of numbers.
+        with spill.bounding(con, columns=len(found.columns)):
+            written = spill.table(
+                found.project(", ".join(f"CAST({quote(n)} AS VARCHAR) AS {quote(n)}" for n in found.columns))
+            )
+            texts = spill.table(found.project(", ".join(f"{quote(n)} ->> '$' AS {quote(n)}" for n in found.columns)))
+    columns = [_typed(*pair) for pair in zip(written.columns, texts.columns, strict=True)]
+    return pa.table(columns, names=texts.column_names)
+
+
+def _typed(written: pa.ChunkedArray, texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a column of JSON with its type: one for truths or numbers only, and else the text."""
+    first = set(pc.unique(pc.utf8_slice_codeunits(written, 0, 1)).to_pylist()) - {None}
+    if first and first <= {"t", "f"}:
+        return pc.equal(texts, "true")
+    if not first or not first <= set("-0123456789"):
+        return texts
+    is_whole = pc.match_substring_regex(texts, "^-?[0-9]+$")
+    try:
+        whole = pc.cast(pc.if_else(is_whole, texts, None), pa.int64())
+        if pc.all(is_whole).as_py():
+            return whole
+        pc.cast(whole, pa.float64())
+    except pa.ArrowInvalid:  # beyond 64 bits, or beside fractions beyond what a float64 has exactly
+        return texts
+    numbers = pc.cast(texts, pa.float64())
+    return numbers if pc.all(pc.is_finite(numbers)).as_py() else texts
