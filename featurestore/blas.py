@@ -1,8 +1,8 @@
 """BLAS with one thread: with several, the last bits of a result differ, and so would payloads and models.
 
-The number of threads belongs to the whole process. Whoever limits it and puts it back on his own does harm where two
-do so at once: who comes second takes the limit for what was there before, and who leaves first lifts the other's. Here
-the first to come limits and the last to leave restores.
+The number of threads belongs to the whole process. Two callers that each limit it and put it back do harm: the second
+takes the first one's limit for the original, and the first to leave lifts the other's. Here the first to come limits,
+and the last to leave restores.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def _each_has_its_own(library: Any) -> bool:
 def _set(library: Any, threads: int) -> None:
     library.set_num_threads(threads)
     # From 3.7 on, threadpoolctl lets OpenBLAS be limited by the thread that did so first; others ask in vain, and in
-    # silence. Control is given back, so that whoever comes next has it.
+    # silence. Control is given back, so that the next caller has it.
     give_back = getattr(library, "clear_controlling_thread", None)
     if give_back is not None:
         if library.num_threads != threads:

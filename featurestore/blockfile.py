@@ -132,7 +132,7 @@ def write_block(root: Root, attempt: Attempt, stage: Extract, rows: Iterable[tup
         except BaseException:
             writer.abandon()
             raise
-        flush(temporary)  # here, where it keeps nobody else waiting
+        flush(temporary)  # here, where no other process waits for it
     block = Block(f"{attempt.folder}/block-{image_ids[0]}-{len(image_ids)}-{writer.payload}.parquet", tuple(image_ids))
     return Draft(temporary, block, statuses, n_descriptors, tuple(troubles), n_warned, time.perf_counter() - started)
 

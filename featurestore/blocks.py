@@ -47,7 +47,7 @@ def with_finished(context: Context, plan: StagePlan, *, retry: Collection[str]) 
     Args:
         context: of the store.
         plan: of extract.
-        retry: statuses whose rows are to be made again, those in blocks too.
+        retry: statuses whose rows will be made again, those in blocks too.
     """
     found = _by_folder(context.root)
     if not found:

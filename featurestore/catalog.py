@@ -157,7 +157,7 @@ class Catalog:
 
     @contextmanager
     def _lock(self, *, optional: bool = False) -> Iterator[None]:
-        """Queue for the catalog; where it is ``optional``, whoever may not take the lock goes without."""
+        """Queue for the catalog; where it is ``optional``, a process that may not take the lock goes without."""
         if optional and not self._root.writable:
             yield
             return

@@ -65,7 +65,7 @@ class ChunkRun:
         return summary
 
     def _tasks(self) -> Iterator[Task[Any] | None]:
-        """Yield what is to be done; see `dispatch`."""
+        """Yield the tasks; see `dispatch`."""
         raise NotImplementedError(f"{type(self).__name__}._tasks")
 
     def _take(self, task: Task[Any], results: list[Any]) -> None:

@@ -58,7 +58,7 @@ def cli() -> None:
     """A database-backed store of local image descriptors.
 
     A folder of images and a dataset.csv become, image by image, SIFT descriptors, a PCA of the train images, and every
-    image's best 1800 descriptors as 64 bytes each. Whatever is interrupted goes on where it was: run it again.
+    image's 1800 descriptors of largest norm as 64 bytes each. What is interrupted goes on where it was: run it again.
     """
 
 

@@ -1,8 +1,8 @@
 """Where image files are decoded: not in a process that belongs to somebody else.
 
 While a picture is decoded, stderr leads elsewhere, and other things that belong to the whole process are not what they
-were (see `decoding`). Workers do nothing else, so they decode themselves. Whoever calls `FeatureStore.encode`, or runs
-without workers, has threads of his own that print: for them a process is kept that decodes. It is given an image's
+were (see `decoding`). Workers do nothing else, so they decode themselves. A process that calls `FeatureStore.encode`,
+or runs without workers, has threads of its own that print: another process decodes for it. That is given an image's
 bytes and gives back its pixels, which takes 7 ms for a megapixel. It ends with the process that started it.
 
     request   a header and the file's bytes       header: the arguments of `decoding.judge`, or a path to be measured
@@ -41,7 +41,7 @@ class _Here:
 
 
 def decode_here() -> None:
-    """Let this process decode: it does nothing else, and nobody prints in it."""
+    """Let this process decode: it does nothing else, and no other thread prints in it."""
     _Here.decodes = True
 
 

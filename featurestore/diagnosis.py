@@ -15,7 +15,7 @@ from featurestore.storage import FULL, not_enough_space
 DAMAGE = (duckdb.IOException, duckdb.InternalException, duckdb.FatalException)
 # A table or a column that is not there, or of another type: of a damaged catalog, or of a mistake in our own SQL.
 ANOTHER_SCHEMA = (duckdb.CatalogException, duckdb.BinderException)
-REMEDY = "make it anew from the store's other files: featurestore rebuild STORE"
+REMEDY = "make it again from the store's other files: featurestore rebuild STORE"
 
 
 def is_about_the_file(error: BaseException | None, path: Path) -> bool:

@@ -195,7 +195,7 @@ class FitRun:
         return self._fold(self._parent_arrays, {})
 
     def _saved(self) -> tuple[_Fold | None, str | None]:
-        """Return the fit in progress, or why it is not gone on with, which nobody needs to hear of another fit.
+        """Return the fit in progress, or why it is not gone on with, which is of no interest for another fit.
 
         Raises:
             CorruptFile, LookupError, TypeError, ValueError, AttributeError: it is damaged, or parts of it are missing.

@@ -124,7 +124,7 @@ def refuse_unasked(found: Forecast, estimates: Iterable[Estimate], options: Opti
     """Ask before pruned chunks are extracted again as a whole because of some of their images.
 
     Raises:
-        ConfirmationNeeded: nobody agreed.
+        ConfirmationNeeded: the caller did not agree.
     """
     plan = found.plans.get(Extract.name)
     works = [work for work in plan.todo if work.whole_for] if plan is not None else []

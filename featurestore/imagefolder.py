@@ -111,7 +111,7 @@ def open_folder(path: Path, *, read: Iterable[str], wanted: Iterable[str]) -> Im
     Args:
         path: the folder.
         read: names of some images that were read in earlier runs.
-        wanted: names of some images that are to be read now.
+        wanted: names of some images that will be read now.
 
     Raises:
         ImagesGone: images were read from it in earlier runs, and now there are neither these nor the others.

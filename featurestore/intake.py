@@ -73,7 +73,7 @@ def _read(context: Context, path: Path, spill: Spill) -> pa.Table:
 
 
 def look_for_new(context: Context, rows: pa.Table) -> list[str]:
-    """Look for the files of images that are new to the store, and return what there is to be said.
+    """Look for the files of images that are new to the store, and return a warning if some are absent.
 
     Raises:
         DatasetError: the store is new, and not one of them exists.

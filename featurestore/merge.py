@@ -110,7 +110,7 @@ def _flat(parameters: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _compare_datasets(context: Context, other: Context) -> list[str]:
-    """Make sure that every image of the other store is the same image here; return what is to be said of the others.
+    """Make sure that every image of the other store is the same image here; return notes on the others.
 
     An image may have left one dataset and not the other: its partitions are the same, and this store's dataset stays.
     """

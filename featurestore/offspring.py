@@ -13,7 +13,7 @@ PACKAGE = str(Path(__file__).resolve().parent.parent)
 
 
 def command(module: str, *arguments: str) -> list[str]:
-    """Return the command line of a module. No module is looked for in the current folder, whoever made that."""
+    """Return the command line of a module. No module is looked for in the current folder, which may be a stranger's."""
     return [sys.executable, "-P", "-m", module, *arguments]
 
 

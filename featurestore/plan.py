@@ -78,7 +78,7 @@ class Work:
 
     @property
     def wanted(self) -> Sequence[int]:
-        """The images that are to be made, ascending."""
+        """The images to make, ascending."""
         return (
             range(self.first_image_id, self.first_image_id + self.n_images) if self.redo is None else sorted(self.redo)
         )

@@ -79,7 +79,7 @@ def _refuse_unreadable(root: Root, found: list[str]) -> None:
         listed = "; ".join(line.partition(";")[0].removeprefix(f"{root.path}/") for line in found)
         raise UnreadableFile(
             f"the catalog is left as it was, since a new one would lack what can't be read of {root.path}: {listed}. "
-            "See to that, or move out of the store what is to be left out, then rebuild again"
+            "See to that, or move what you can do without out of the store, then rebuild again"
         )
 
 

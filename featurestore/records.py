@@ -52,7 +52,7 @@ def opencv_of(versions: Mapping[str, str]) -> str:
 
 
 def partition_manifest(step: Step, work: Work, *, origin: str, opencv: str = UNKNOWN) -> dict[str, Any]:
-    """Return the manifest of a partition that is to be made; its ``payload`` is known when its rows are.
+    """Return the manifest of a partition in the making; its ``payload`` is known when its rows are.
 
     Args:
         step: the stage, with its variant.

@@ -21,8 +21,8 @@ from featurestore.tables import Run, now
 def recover(context: Context) -> None:
     """Remove temporary files, end the records of runs that died, and adopt or delete files without a record.
 
-    Only for whoever holds the run lock: nobody else can be writing. A file is deleted only if it was read to the end
-    and found wrong; one that can't be read is left alone, with a word.
+    Only for the process that holds the run lock: no other can be writing. A file is deleted only if it was read to the
+    end and found wrong; one that can't be read is left alone, with a word.
 
     Raises:
         UnreadableFile: a dataset file without a record can't be read: it may hold any image.

@@ -158,7 +158,7 @@ class Root:
                 path = path.parent
 
     def remove_empty_folders(self) -> None:
-        """Delete what is empty below the store's folders. Only for whoever holds the store's run lock."""
+        """Delete what is empty below the store's folders. Only for the process that holds the store's run lock."""
         for folder in FOLDERS:
             for path, below, _ in os.walk(self.local(folder), topdown=False):
                 for name in below:
@@ -166,7 +166,7 @@ class Root:
                         Path(path, name).rmdir()
 
     def sweep(self) -> list[str]:
-        """Delete what interrupted writers left behind. Only for whoever holds the store's run lock.
+        """Delete what interrupted writers left behind. Only for the process that holds the store's run lock.
 
         A folder that can't be listed is passed over.
         """

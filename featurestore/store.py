@@ -181,7 +181,7 @@ class FeatureStore(Reading, Upkeep):
 
         Raises:
             StoreBusy: another process is changing the store.
-            ConfirmationNeeded: nobody agreed.
+            ConfirmationNeeded: the caller did not agree.
             NotReady: what a stage reads is incomplete.
             NotEnoughSpace: the disk has less room than the run will need.
             NothingUsable: every image failed, or there is nothing to learn from.

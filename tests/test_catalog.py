@@ -296,7 +296,7 @@ def test_a_damaged_file_is_one_line(catalog: Catalog, content: bytes | None) -> 
         chunks(catalog)
     said = str(caught.value)
     assert said.startswith(f"{catalog.path} ")
-    assert said.endswith("make it anew from the store's other files: featurestore rebuild STORE")
+    assert said.endswith("make it again from the store's other files: featurestore rebuild STORE")
     assert "\n" not in said
 
 
@@ -307,7 +307,7 @@ def test_a_store_that_cannot_be_written_is_read_without_a_lock(
         upsert(connection, Chunk, chunk(1))
     catalog.path.with_name("catalog.lock").unlink()
     before = sorted(path.name for path in catalog.path.parent.iterdir())
-    monkeypatch.setattr(os, "access", lambda path, mode: False)  # whoever runs as root may write everywhere
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
     assert chunks(catalog) == [1]
     assert sorted(path.name for path in catalog.path.parent.iterdir()) == before
 
@@ -354,7 +354,7 @@ def test_a_reader_that_may_not_lock_waits_for_the_writer(
     catalog: Catalog, met: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found: list[int] = []
-    monkeypatch.setattr(os, "access", lambda path, mode: False)  # whoever runs as root may write everywhere
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
     with another_process(HOLD, catalog.path.parent) as process:
         reader = threading.Thread(target=lambda: found.extend(chunks(catalog)))
         reader.start()
@@ -436,5 +436,5 @@ def test_a_mistake_in_our_own_sql_is_no_damage(finished: FeatureStore) -> None:
 def test_a_catalog_of_another_schema_is_damaged(store: FeatureStore, statement: str, lacks: str) -> None:
     change(store.path, statement)
     catalog = Catalog(Root(store.path))
-    with pytest.raises(CorruptFile, match=f"is damaged: it has no {lacks}; make it anew from"), catalog.reading() as c:
+    with pytest.raises(CorruptFile, match=f"is damaged: it has no {lacks}; make it again from"), catalog.reading() as c:
         arrow(c, "SELECT filename, (SELECT count(*) FROM runs) FROM images")

@@ -1,4 +1,4 @@
-"""Images are decoded in a process of their own, which leaves the process of whoever asks as it was."""
+"""Images are decoded in a process of their own, which leaves the process that asks as it was."""
 
 from __future__ import annotations
 

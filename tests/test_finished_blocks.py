@@ -281,7 +281,7 @@ def cut(path: Path) -> None:
 
 def flip(path: Path) -> None:
     data = bytearray(path.read_bytes())
-    data[200] ^= 1  # in the rows, which nobody reads until they are joined
+    data[200] ^= 1  # in the rows, which no one reads until they are joined
     path.write_bytes(data)
 
 

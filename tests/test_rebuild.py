@@ -215,6 +215,6 @@ def test_a_catalog_that_is_none_is_not_taken_over(tmp_path: Path) -> None:
     (tmp_path / "other.duckdb").write_bytes(b"nonsense" * 5000)
     with (
         HeldCatalog(Root(tmp_path)) as catalog,
-        pytest.raises(CorruptFile, match=r"other.duckdb can't be read: .*; make it anew"),
+        pytest.raises(CorruptFile, match=r"other.duckdb can't be read: .*; make it again"),
     ):
         catalog.take_over(tmp_path / "other.duckdb")

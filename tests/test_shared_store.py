@@ -15,7 +15,7 @@ from tests.conftest import Samples
 
 CHECKOUT = Path(__file__).parent.parent
 COLLEAGUE = 12345
-# The command line as a user who is nobody special: root loses what lets it pass by permissions.
+# The command line as an ordinary user: root loses what lets it pass by permissions.
 ORDINARY = """
 import ctypes, os, sys
 PR_CAPBSET_DROP = 24

@@ -83,7 +83,7 @@ def test_a_store_from_the_future_is_refused(store: FeatureStore) -> None:
 @pytest.mark.parametrize("verb", ["status", "run"])
 def test_a_missing_catalog_is_not_taken_for_an_empty_one(store: FeatureStore, verb: str) -> None:
     (store.path / CATALOG).unlink()
-    with pytest.raises(CorruptFile, match=r"catalog.duckdb is missing; make it anew .*: featurestore rebuild STORE$"):
+    with pytest.raises(CorruptFile, match=r"catalog.duckdb is missing; make it again .*: featurestore rebuild STORE$"):
         getattr(store, verb)()
     assert not (store.path / CATALOG).exists()
 
@@ -91,7 +91,7 @@ def test_a_missing_catalog_is_not_taken_for_an_empty_one(store: FeatureStore, ve
 def test_an_empty_database_is_not_taken_for_a_catalog(store: FeatureStore) -> None:
     (store.path / CATALOG).unlink()
     duckdb.connect(store.path / CATALOG).close()
-    with pytest.raises(CorruptFile, match=r"catalog.duckdb holds no catalog; make it anew .*: featurestore rebuild"):
+    with pytest.raises(CorruptFile, match=r"catalog.duckdb holds no catalog; make it again .*: featurestore rebuild"):
         store.status()
 
 
@@ -99,7 +99,7 @@ def test_a_damaged_catalog_is_one_line(store: FeatureStore) -> None:
     data = bytearray((store.path / CATALOG).read_bytes())
     data[4096:12288] = bytes(8192)
     (store.path / CATALOG).write_bytes(data)
-    with pytest.raises(CorruptFile, match=r"catalog.duckdb can't be read: .*; make it anew .*: featurestore rebuild"):
+    with pytest.raises(CorruptFile, match=r"catalog.duckdb can't be read: .*; make it again .*: featurestore rebuild"):
         store.status()
     with pytest.raises(CorruptFile, match=r"catalog.duckdb can't be read: "):
         store.run(workers=0)

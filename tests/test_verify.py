@@ -142,7 +142,7 @@ def test_a_wrong_record_is_found_and_made_anew_from_the_file(
 def test_tables_that_do_not_follow_from_the_dataset_are_found(store: FeatureStore, statement: str, table: str) -> None:
     change(store.path, statement)
     problem = next(problem for problem in store.verify(repair=True).problems if problem.kind == "catalog")
-    assert str(problem).startswith(f"catalog: {table}: the table is not what the dataset files give; make it anew")
+    assert str(problem).startswith(f"catalog: {table}: the table is not what the dataset files give; make it again")
     store.rebuild()
     assert store.verify().ok
 

@@ -39,7 +39,7 @@ def dispatch(
 
     Args:
         engine: that runs them.
-        tasks: that are drawn when there is room for them; None where what is to be done next depends on tasks in
+        tasks: that are drawn when there is room for them; None where the next one depends on tasks in
             flight.
         lookahead: tasks that may be finished before a slow one that came earlier.
 

@@ -130,7 +130,7 @@ def _deaf_offspring() -> Iterator[None]:
 
 
 def begin_worker(parent: int) -> None:
-    """Prepare a worker: one thread, a limit on its time, deaf to Ctrl-C, and gone when its parent is.
+    """Prepare a worker: one thread, a limit on its time, no ear for Ctrl-C, and gone when its parent is.
 
     Args:
         parent: the coordinator's pid. It is given, since asking in the worker would race with the parent's death.
