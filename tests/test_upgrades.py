@@ -137,6 +137,7 @@ def test_what_is_extracted_today_is_what_the_first_format_holds(old: Path, tmp_p
 def test_a_store_of_the_first_format_is_rebuilt_and_read_untrusted(old: Path, tmp_path: Path) -> None:
     shutil.copytree(old.parent, tmp_path / "old")
     store = FeatureStore(tmp_path / "old" / "store")
+    assert store.run("extract", chunks=[0], workers=0) == []  # but its catalog is brought up to date
     before = tables(store.path)
     (store.path / CATALOG).write_bytes(b"")
     opened = FeatureStore(store.path, untrusted=True)
