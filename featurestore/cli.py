@@ -52,6 +52,29 @@ class _Chunks(click.ParamType[frozenset[int]]):
         return frozenset(found)
 
 
+class _Type(click.ParamType[tuple[str, str]]):
+    """A column and its type: ``year=BIGINT``."""
+
+    name = "COLUMN=TYPE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        if isinstance(value, tuple):
+            return value
+        column, _, kind = str(value).rpartition("=")
+        if not column:
+            self.fail(f"{value!r} names no column and type; write them like year=BIGINT", param, ctx)
+        return column, kind.strip().upper()
+
+
+_TYPES = click.option(
+    "--type",
+    "types",
+    type=_Type(),
+    multiple=True,
+    help="VARCHAR, BIGINT, DOUBLE, BOOLEAN, DATE or TIMESTAMP; repeatable.",
+)
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="featurestore")
 def cli() -> None:
@@ -69,12 +92,13 @@ def cli() -> None:
 @click.option("--filename-column", default="filename", show_default=True, help="The column of paths below DIR.")
 @click.option("--split", default="subset", show_default=True, help="SQL over the columns that gives 'train' or 'test'.")
 @click.option("--chunk-size", default=1000, show_default=True, help="Images in a chunk.")
-def init(store: Path, **options: Any) -> None:
+@_TYPES
+def init(store: Path, types: tuple[tuple[str, str], ...], **options: Any) -> None:
     """Make the store STORE, a new folder, and read the dataset."""
     from featurestore.store import FeatureStore
 
     with stoppable("nothing was made"):
-        made = FeatureStore.create(store, **options)
+        made = FeatureStore.create(store, types=dict(types), **options)
     _warn(made.ingested.warnings if made.ingested else [])
     click.echo(f"{made.path}: {_ingest_text(made.ingested)}")
     click.echo(f"next: featurestore run {store}")
@@ -84,17 +108,18 @@ def init(store: Path, **options: Any) -> None:
 @STORE
 @click.option("--dataset", type=click.Path(path_type=Path), help="Another file than the one in featurestore.toml.")
 @click.option("--yes", is_flag=True, help="Agree to what it takes from images that are known: rows, or their subset.")
-def ingest(store: Path, dataset: Path | None, yes: bool) -> None:
+@_TYPES
+def ingest(store: Path, dataset: Path | None, types: tuple[tuple[str, str], ...], yes: bool) -> None:
     """Read the dataset again: new rows become new chunks, known ones get their new columns, others are removed.
 
     What was made of a removed image is kept, and the image comes back with its row.
     """
     with stoppable(f"if the dataset was not taken over, it will be: featurestore ingest {store}"):
-        _ingest(open_store(store), dataset, yes=_agreed(yes))
+        _ingest(open_store(store), dataset, yes=_agreed(yes), types=dict(types))
 
 
-def _ingest(store: FeatureStore, dataset: Path | None, *, yes: bool | Callable[[str], bool]) -> None:
-    report = store.ingest(dataset, yes=yes, quiet=False)
+def _ingest(store: FeatureStore, dataset: Path | None, **options: Any) -> None:
+    report = store.ingest(dataset, quiet=False, **options)
     _warn(report.warnings)
     click.echo(_ingest_text(report))
 

@@ -22,6 +22,7 @@ FORMAT = 1
 LARGEST = 1_000_000  # bytes of a recipe; people write some two thousand
 T = TypeVar("T")
 Tables = Mapping[str, Mapping[str, Any]]
+ColumnType = Literal["VARCHAR", "TEXT", "BIGINT", "DOUBLE", "BOOLEAN", "DATE", "TIMESTAMP"]
 
 
 def option(
@@ -60,6 +61,7 @@ class StoreSettings:
     filename_column: str = option("filename", "the dataset's column of paths below the folder of images")
     split: str = option("subset", "SQL over the dataset's columns that gives 'train' or 'test'")
     chunk_size: int = option(1000, "images in a chunk, for chunks that are yet to be made", low=1, high=1_000_000)
+    types: dict[str, ColumnType] = option(dict, 'types that columns have in any case, like { year = "BIGINT" }')
 
 
 def read_tables(path: Path) -> dict[str, dict[str, Any]]:
@@ -136,6 +138,10 @@ def _value(kind: Any, value: Any, field: dataclasses.Field[Any], where: str) -> 
         if not isinstance(value, dict):
             raise ConfigError(f"featurestore.toml: {where} is a table, and {value!r} is not")
         return build(kind, value, where=where.replace("] ", ".").lstrip("["))  # type: ignore[arg-type]
+    if get_origin(kind) is dict:
+        if not isinstance(value, dict):
+            raise ConfigError(f"featurestore.toml: {where} is a table, and {value!r} is not")
+        return {key: _value(get_args(kind)[1], one, field, f"{where}.{key}") for key, one in value.items()}
     if get_origin(kind) is Literal:
         if value not in get_args(kind):
             raise ConfigError(f"featurestore.toml: {where} is {value!r}, and can be {' or '.join(get_args(kind))}")
@@ -187,12 +193,34 @@ def _table(values: Any) -> Any:
         if dataclasses.is_dataclass(value):
             nested.append((field.name, value))
             continue
-        item = tomlkit.item(value)
+        item = tomlkit.item(value) if not isinstance(value, dict) else tomlkit.inline_table()
+        if isinstance(value, dict):
+            item.update(value)
         item.comment(field.metadata["doc"])
         table.add(field.name, item)
     for name, value in nested:
         table.add(name, _table(value))
     return table
+
+
+def with_types(text: str, types: Mapping[str, str]) -> str:
+    """Return the text of a recipe in which columns have these types, and all else is as people wrote it."""
+    import tomlkit
+
+    from featurestore.columns import folded  # late: it imports DuckDB
+
+    document: Any = tomlkit.parse(text)
+    store = document.setdefault("store", tomlkit.table())
+    found = store.get("types", {})
+    names = {folded(name): name for name in found}
+    given = {names.get(folded(name), name): kind for name, kind in types.items()}
+    if isinstance(found, tomlkit.items.Table):  # [store.types], where lines have comments
+        found.update(given)
+    else:
+        fresh = tomlkit.inline_table()
+        fresh.update({**found, **given})
+        store["types"] = fresh
+    return tomlkit.dumps(document)
 
 
 def identity(values: Any) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from featurestore.columns import convert, decide, folded
 from featurestore.csv_file import find
 from featurestore.dataset_file import read_file
 from featurestore.errors import DatasetError
+from featurestore.given_types import give, places
 from featurestore.spill import IN_MEMORY, Spill
 from featurestore.split import BLANK, check, evaluate, is_subset
 from featurestore.whereabouts import leads_to_folder
@@ -47,6 +48,7 @@ def read_dataset(
     filename_column: str = "filename",
     split: str = "subset",
     known: Mapping[str, str] | None = None,
+    types: Mapping[str, str] | None = None,
     spill: Spill = IN_MEMORY,
 ) -> pa.Table:
     """Read the file of a dataset and compute the split.
@@ -58,6 +60,7 @@ def read_dataset(
         split: a SQL expression (DuckDB's dialect) over the columns of the CSV, which gives ``'train'``, ``'test'`` or
             another word for every row. It is evaluated without access to files or network.
         known: the types of the columns that a store has already, by their folded names.
+        types: of columns, by their names, whatever their text looks like: see `config.ColumnType`.
         spill: where rows go that would need much memory.
 
     Returns:
@@ -86,8 +89,10 @@ def read_dataset(
         if filenames is written and rows.column_names[position].lower() == "filename":
             ours.add("filename")
         kept = _kept_names(rows.column_names, ours)
+        given = places(types or {}, rows.column_names, kept, position)
         if not is_typed:
-            rows = _typed(con, rows, position, kept, known or {}, spill)
+            rows = _typed(con, rows, {position, *given}, kept, known or {}, spill)
+        rows = give(con, rows, given, spill)
         subsets = evaluate(con, rows, position, split, spill)
         con.register("images", _numbered(filename=filenames, subset=subsets))
         _check_unique(con)
@@ -107,16 +112,16 @@ def _sealed(spill: Spill, *, columns: int) -> Iterator[duckdb.DuckDBPyConnection
 def _typed(
     con: duckdb.DuckDBPyConnection,
     rows: pa.Table,
-    position: int,
+    without: set[int],
     kept: Mapping[str, str],
     known: Mapping[str, str],
     spill: Spill,
 ) -> pa.Table:
-    """Give the columns their types; the filename stays text."""
-    texts = {name: rows.column(i) for i, name in enumerate(rows.column_names) if i != position}
+    """Give the columns their types, but for some positions: the filename stays text, and people gave others theirs."""
+    texts = {name: rows.column(i) for i, name in enumerate(rows.column_names) if i not in without}
     before = {name: known[folded(kept[name])] for name in texts if name in kept and folded(kept[name]) in known}
     kinds = decide(con, texts, before)
-    chosen = {i: kinds[name] for i, name in enumerate(rows.column_names) if i != position}
+    chosen = {i: kinds[name] for i, name in enumerate(rows.column_names) if i not in without}
     return convert(con, rows, chosen, spill)
 
 

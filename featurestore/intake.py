@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from featurestore.catalog import arrow
+from featurestore.config import with_types
 from featurestore.context import Context
-from featurestore.errors import DatasetError, UnreadableFile
-from featurestore.storage import file_digest
+from featurestore.errors import ConfirmationNeeded, DatasetError, UnreadableFile
+from featurestore.storage import CONFIG, Root, file_digest
 from featurestore.tables import DatasetFile
 
 if TYPE_CHECKING:
@@ -25,8 +28,12 @@ if TYPE_CHECKING:
 Observed = dict[str, Any]  # a row of ``dataset_files``
 
 
-def take_in(context: Context, path: Path | None, confirm: Callable[[str], bool]) -> IngestReport:
+def take_in(
+    context: Context, path: Path | None, confirm: Callable[[str], bool], *, types: Mapping[str, str]
+) -> IngestReport:
     """Ingest a dataset file, or with None the folder of images; return what came of it.
+
+    ``types`` are those of columns, besides the recipe's, which keeps them.
 
     Raises:
         ConfirmationNeeded: ``confirm`` did not agree.
@@ -39,22 +46,25 @@ def take_in(context: Context, path: Path | None, confirm: Callable[[str], bool])
 
     spill, settings, observed = Spill(context.root.path), context.settings, None
     if path is None:
+        if types:
+            raise DatasetError("There is no dataset, so no column can have a type. Give one with --dataset.")
         rows = scan_folder(context.images)
         warnings = ["there is no dataset CSV, so every image is train and nothing is held out"]
     else:
         observed = observe(path)
-        rows = _read(context, path, spill)
+        rows = _read(context, path, {**settings.types, **types}, spill)
         warnings = look_for_new(context, rows)
-    report = ingest(
-        context.root,
-        context.catalog,
-        rows,
-        chunk_size=settings.chunk_size,
-        computed=not is_subset(settings.split),
-        confirm=confirm,
-        spill=spill,
-    )
-    record(context, observed)
+    with _recipe_with(context.root, types):
+        report = ingest(
+            context.root,
+            context.catalog,
+            rows,
+            chunk_size=settings.chunk_size,
+            computed=not is_subset(settings.split),
+            confirm=confirm,
+            spill=spill,
+        )
+        record(context, observed)
     others = [f"{n:,} {name}" for name, n in report.subsets.items() if name not in ("train", "test")]
     if others:
         what = f"the split gives other names than train and test ({', '.join(others)})"
@@ -62,14 +72,41 @@ def take_in(context: Context, path: Path | None, confirm: Callable[[str], bool])
     return replace(report, warnings=warnings)
 
 
-def _read(context: Context, path: Path, spill: Spill) -> pa.Table:
+@contextmanager
+def _recipe_with(root: Root, types: Mapping[str, str]) -> Iterator[None]:
+    """Write types of columns into the recipe ahead of their ingest, and take them back if it may not be."""
+    before = root.local(CONFIG).read_text(encoding="utf-8")
+    if types:
+        _write_recipe(root, with_types(before, types))
+    try:
+        yield
+    except ConfirmationNeeded:
+        if types:
+            _write_recipe(root, before)
+        raise
+
+
+def _write_recipe(root: Root, text: str) -> None:
+    with root.publishing(CONFIG) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+        shutil.copymode(root.local(CONFIG), temporary)
+
+
+def _read(context: Context, path: Path, types: Mapping[str, str], spill: Spill) -> pa.Table:
     from featurestore.dataset import read_dataset
     from featurestore.dataset_columns import column_types
 
     settings = context.settings
     with context.catalog.reading() as connection:
         known = column_types(connection)
-    return read_dataset(path, filename_column=settings.filename_column, split=settings.split, known=known, spill=spill)
+    return read_dataset(
+        path,
+        filename_column=settings.filename_column,
+        split=settings.split,
+        known=known,
+        types=types,
+        spill=spill,
+    )
 
 
 def look_for_new(context: Context, rows: pa.Table) -> list[str]:

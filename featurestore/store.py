@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,6 +52,7 @@ class FeatureStore(Reading, Upkeep):
         filename_column: str = "filename",
         split: str = "subset",
         chunk_size: int = 1000,
+        types: Mapping[str, str] | None = None,
     ) -> FeatureStore:
         """Make a store and ingest its dataset; the folder appears when both have succeeded.
 
@@ -62,6 +63,8 @@ class FeatureStore(Reading, Upkeep):
             filename_column: the dataset's column of paths below ``images``.
             split: SQL over the dataset's columns that gives ``'train'`` or ``'test'``.
             chunk_size: images in a chunk.
+            types: of columns of the dataset, whatever their text looks like: VARCHAR, BIGINT, DOUBLE, BOOLEAN, DATE or
+                TIMESTAMP, by the columns' names. The recipe keeps them.
 
         Raises:
             UnusablePath: the system, or DuckDB, can't open such a path.
@@ -85,6 +88,7 @@ class FeatureStore(Reading, Upkeep):
             "filename_column": filename_column,
             "split": split,
             "chunk_size": chunk_size,
+            "types": dict(types or {}),
         }
         build(StoreSettings, settings, where="store")
         with room_on_disk(str(target)):
@@ -103,7 +107,12 @@ class FeatureStore(Reading, Upkeep):
         return store
 
     def ingest(
-        self, dataset: StrPath | None = None, *, yes: bool | Callable[[str], bool] = False, quiet: bool = True
+        self,
+        dataset: StrPath | None = None,
+        *,
+        yes: bool | Callable[[str], bool] = False,
+        types: Mapping[str, str] | None = None,
+        quiet: bool = True,
     ) -> IngestReport:
         """Read the dataset again: new rows become new chunks, known ones get their new columns and subset.
 
@@ -114,6 +123,7 @@ class FeatureStore(Reading, Upkeep):
             dataset: another file than the one in the recipe.
             yes: agree to the removal of more than a tenth of the images, and to other subsets of known images; a
                 function is asked.
+            types: of columns, as in `create`; the recipe keeps them beside those that it has.
             quiet: do not say that a sign of life of another machine is waited for.
 
         Raises:
@@ -123,9 +133,10 @@ class FeatureStore(Reading, Upkeep):
         """
         from featurestore.intake import take_in
 
+        build(StoreSettings, {"types": dict(types or {})}, where="store")
         with self._changing("ingest", reporter(quiet=quiet)) as context:
             path = located(dataset, "the dataset") if dataset is not None else context.dataset
-            self.ingested = take_in(context, path, _confirming(yes))
+            self.ingested = take_in(context, path, _confirming(yes), types=types or {})
         return self.ingested
 
     def import_npz(self, folder: StrPath, *, opencv: str | None = None, quiet: bool = True) -> ImportReport:

@@ -233,3 +233,16 @@ def test_the_demo_runs_in_any_state_of_its_folder(invoke: Invoke, tmp_path: Path
     assert refused.code == 1
     assert "holds thesis.tex, which no demo made; choose another folder: featurestore demo DIR" in refused.err
     assert (folder / "thesis.tex").exists()
+
+
+def test_types_of_columns(invoke: Invoke, samples: Samples, tmp_path: Path) -> None:
+    store = tmp_path / "s"
+    arguments = ("--images", str(samples.images), "--dataset", str(samples.dataset))
+    made = invoke("init", str(store), *arguments, "--type", "rotation=double", "--type", "photo=TEXT")
+    assert made.code == 0
+    query = "SELECT DISTINCT typeof(rotation), typeof(photo) FROM images"
+    assert FeatureStore(store).sql(query).fetchall() == [("DOUBLE", "VARCHAR")]
+    assert invoke("ingest", str(store), "--type", "rotation=VARCHAR").code == 0
+    assert FeatureStore(store).sql(query).fetchall() == [("VARCHAR", "VARCHAR")]
+    assert "write them like year=BIGINT" in invoke("ingest", str(store), "--type", "rotation").err
+    assert "[store] types.rotation is 'INT', and can be" in invoke("ingest", str(store), "--type", "rotation=INT").err

@@ -32,8 +32,8 @@ LAYERS = [
     "extractors engines catalog",
     "trouble",
     "tables partition partition_writer models index storage manifest lock lease config dataset imagefile imagefolder "
-    "samples progress csv_file dataset_file columns split memory npz unpickle damage decoding decoder diagnosis spill "
-    "whereabouts",
+    "samples progress csv_file dataset_file given_types columns split memory npz unpickle damage decoding decoder "
+    "diagnosis spill whereabouts",
     "failure",
     "paths scratch access offspring",
     "timelimit errors at_exit streams interrupt instance blas _version",

@@ -1,0 +1,87 @@
+"""Types that people give to columns of a dataset, whatever its text looks like: ``--type year=BIGINT``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import duckdb
+import pyarrow as pa
+
+from featurestore.columns import TEXT, convert, folded
+from featurestore.csv_file import one_line
+from featurestore.errors import DatasetError
+from featurestore.spill import Spill
+
+_WHERE = "--type, or types in [store] of featurestore.toml"
+_DAY = "[0-9]{4}[-/][0-9]{1,2}[-/][0-9]{1,2}"
+# What DuckDB casts without a word is more: 1.5 becomes the BIGINT 2, a DATE loses its time and a TIMESTAMP its zone.
+_PATTERNS = {
+    "BIGINT": r"[+-]?[0-9]+(\.0*)?",
+    "DOUBLE": r"[^_]+",
+    "BOOLEAN": ".+",
+    "DATE": _DAY,
+    "TIMESTAMP": rf"{_DAY}([T ][0-9:.]+Z?)?",
+}
+
+
+def places(types: Mapping[str, str], names: Sequence[str], kept: Mapping[str, str], filename: int) -> dict[int, str]:
+    """Return the types by the positions of their columns.
+
+    Args:
+        types: by names of columns, in any case.
+        names: of the dataset's columns.
+        kept: the names that they have in the store.
+        filename: the position of the column of filenames, which is text.
+
+    Raises:
+        DatasetError: there is no such column.
+    """
+    spelt = {folded(kept.get(name, name)): i for i, name in enumerate(names)}
+    spelt |= {folded(name): i for i, name in enumerate(names)}
+    found = {}
+    for name, kind in types.items():
+        position = spelt.get(folded(name))
+        if position is None:
+            what = f"There is no column {name!r} that could be {kind} ({_WHERE})"
+            raise DatasetError(f"{what}. The columns are: {one_line(', '.join(names))}.")
+        found[position] = TEXT if kind == "TEXT" else kind
+        if position == filename and found[position] != TEXT:
+            raise DatasetError(f"The column {name!r} holds the filenames, which are text. Give it no type ({_WHERE}).")
+    return found
+
+
+def give(con: duckdb.DuckDBPyConnection, rows: pa.Table, kinds: Mapping[int, str], spill: Spill) -> pa.Table:
+    """Give columns, by their positions, these types.
+
+    Raises:
+        DatasetError: a cell is no value of its type.
+    """
+    if not kinds:
+        return rows
+    columns = rows.columns
+    con.register("written", pa.table([columns[i] for i in kinds], names=[str(i) for i in kinds]))
+    select = ", ".join(f'CAST("{i}" AS VARCHAR)' for i in kinds)
+    texts = spill.table(con.sql(f"SELECT {select} FROM written"))
+    con.unregister("written")
+    for i, text in zip(kinds, texts.columns, strict=True):
+        columns[i] = text
+        if kinds[i] != TEXT:
+            _check(con, rows.column_names[i], text, kinds[i])
+    return convert(con, pa.table(columns, names=rows.column_names), kinds, spill)
+
+
+def _check(con: duckdb.DuckDBPyConnection, name: str, texts: pa.ChunkedArray, kind: str) -> None:
+    con.register("cells", pa.table({"row": pa.arange(1, len(texts) + 1), "x": texts}))
+    found = con.execute(
+        f"""SELECT count(*), min(row), arg_min(x, row) FROM cells WHERE x IS NOT NULL AND NOT (
+            TRY_CAST(x AS {kind}) IS NOT NULL AND regexp_full_match(trim(x), $pattern) AND trim(x) NOT LIKE '0000%')""",
+        {"pattern": _PATTERNS[kind]},
+    ).fetchall()
+    con.unregister("cells")
+    ((n, row, text),) = found
+    if n:
+        more = f" ({n - 1:,} more are none)" if n > 1 else ""
+        raise DatasetError(
+            f"Row {row:,} of the dataset: {one_line(text, 50)!r} in column {name!r} is no {kind}{more}. Correct it, or "
+            f"give the column another type ({_WHERE})."
+        )
