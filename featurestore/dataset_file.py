@@ -149,11 +149,13 @@ def _as_it_stays(column: str, kind: str) -> str:
 def _read_json(file: Path, spill: Spill) -> pa.Table:
     with duckdb.connect() as con:
         found = con.sql(
-            """FROM read_json($path, format='auto', records=true, maximum_depth=1, sample_size=-1, compression='none',
+            """FROM read_json($path, format='auto', records=true, maximum_depth=1, sample_size=-1,
+                map_inference_threshold=-1, field_appearance_threshold=0, compression='none',
                 hive_partitioning=false)""",
             params={"path": glob.escape(str(file))},
         )
-        # Not as DuckDB would guess: it makes dates, UUIDs and truths of words, and loses digits of numbers.
+        # Not as DuckDB would guess: it takes objects of many keys for maps, makes dates, UUIDs and truths of words,
+        # and loses digits of numbers.
         with spill.bounding(con, columns=len(found.columns)):
             written = spill.table(
                 found.project(", ".join(f"CAST({quote(n)} AS VARCHAR) AS {quote(n)}" for n in found.columns))

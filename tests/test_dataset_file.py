@@ -159,6 +159,18 @@ def test_a_key_of_one_object_is_a_column_of_all(tmp_path: Path) -> None:
     assert table["filename"][2999].as_py() == "2999"
 
 
+@pytest.mark.parametrize("present", [1.0, 0.01])
+def test_json_of_many_keys(tmp_path: Path, present: float) -> None:
+    names = [f"c{i}" for i in range(300)]
+    rows = [
+        {"filename": str(i), "subset": "train"} | {n: i for j, n in enumerate(names) if (i + j) % 100 < present * 100}
+        for i in range(100)
+    ]
+    table = read(tmp_path, "d.jsonl", "\n".join(map(json.dumps, rows)).encode())
+    assert set(table.column_names) == {"filename", "subset", *names}
+    assert table["c0"].drop_null().to_pylist() == [row["c0"] for row in rows if "c0" in row]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "what"),
     [
