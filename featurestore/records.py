@@ -110,6 +110,7 @@ def recorded_run(context: Context, step: Step, *, workers: int, verb: str | None
     with context.catalog.transaction() as connection:
         connection.execute(sa.insert(Run).values(**begun, **counts))
     outcome, message = "failed", None
+    failure: type[BaseException] | None = None
     try:
         yield counts
         outcome = "done"
@@ -117,7 +118,7 @@ def recorded_run(context: Context, step: Step, *, workers: int, verb: str | None
         outcome = "interrupted"
         raise
     except BaseException as error:
-        message = str(error) or type(error).__name__
+        message, failure = str(error) or type(error).__name__, type(error)
         raise
     finally:
         end = {"ended": now(), "outcome": outcome, "message": message, "seconds": time.perf_counter() - started}
@@ -128,7 +129,8 @@ def recorded_run(context: Context, step: Step, *, workers: int, verb: str | None
             # Where the stage has failed, that is what people should hear of. The next run ends the record.
             if outcome == "done":
                 raise
-            context.reporter.say(f"how this run ended could not be recorded: {' '.join(str(error).split())}")
+            if type(error) is not failure:  # a full disk is no news twice
+                context.reporter.say(f"how this run ended could not be recorded: {' '.join(str(error).split())}")
 
 
 def update_run(connection: sa.Connection, run_id: str, **values: Any) -> None:
