@@ -71,8 +71,9 @@ def _ahead(context: Context, options: Options, plan: StagePlan, every: Iterable[
     follows = made.changed.get(stage.reads, set())
     for work in every:
         if options.chunks is None or work.chunk_id in options.chunks:
-            if another:
-                todo[work.chunk_id] = replace(work, why="model changed")
+            if another:  # where there has been no model yet, the plan has said what is waited for
+                known = todo.get(work.chunk_id) if plan.step.variant is None else None
+                todo[work.chunk_id] = replace(work, why=known.why if known else "model changed")
             elif work.chunk_id in follows:
                 todo.setdefault(work.chunk_id, replace(work, why=FOLLOWS))
     fitted = stage.model in made.models or (plan.step.variant is not None and stage.reads not in made.variants)
