@@ -22,7 +22,7 @@ from typing import IO, Any
 import pyarrow as pa
 
 from featurestore.errors import OutputError, QueryError
-from featurestore.paths import located
+from featurestore.paths import located, refuse_output
 from featurestore.query import Answer
 from featurestore.storage import Root
 
@@ -145,20 +145,26 @@ FORMATS: dict[str, Callable[[Answer, IO[bytes]], None]] = {
 }
 
 
-def write(answer: Answer, path: Path) -> int:
+def write(answer: Answer, path: Path, *, store: Path | None = None, force: bool = False) -> int:
     """Write an answer to a file, which appears when it is complete; return the number of rows.
+
+    Args:
+        answer: to a query.
+        path: the file; its ending says what to write.
+        store: the folder of the store that was asked, in which nothing is written.
+        force: replace a file that exists.
 
     Raises:
         UnusablePath: the system can't open such a path.
-        OutputError: the name ends in none of `FORMATS`, or the folder is not there or can't be written.
+        OutputError: the name ends in none of `FORMATS`, the file exists or lies in the store, or its folder does not
+            exist or can't be written.
         QueryError: the format has no word for a type.
         NotEnoughSpace: the disk is full.
     """
     if path.suffix.lower() not in FORMATS:
         raise OutputError(f"{path.name} ends in none of {', '.join(FORMATS)}, which say what to write; name it so")
     path = located(path, "an answer")
-    if not path.parent.is_dir():
-        raise OutputError(f"{path} can't be written: there is no folder {path.parent}; make it first")
+    refuse_output(path, store, force=force)
     counted, counts = _counting(answer)
     with _explaining(path), Root(path.parent).publishing(path.name) as temporary, temporary.open("wb") as file:
         FORMATS[path.suffix.lower()](counted, file)

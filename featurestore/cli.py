@@ -107,7 +107,7 @@ def init(store: Path, types: tuple[tuple[str, str], ...], **options: Any) -> Non
 @cli.command(short_help="Read the dataset again.")
 @STORE
 @click.option("--dataset", type=click.Path(path_type=Path), help="Another file than the one in featurestore.toml.")
-@click.option("--yes", is_flag=True, help="Agree to what it takes from images that are known: rows, or their subset.")
+@click.option("--yes", is_flag=True, help="Agree to remove many images, or to move some to another subset.")
 @_TYPES
 def ingest(store: Path, dataset: Path | None, types: tuple[tuple[str, str], ...], yes: bool) -> None:
     """Read the dataset again: new rows become new chunks, known ones get their new columns, others are removed.
@@ -224,7 +224,7 @@ def _exit_code(interrupt: Interrupt) -> int:
     except Exception as error:
         if interrupt.signal is not None and isinstance(error, RuntimeError):
             return interrupt.exit_code  # what DuckDB makes of an interrupt in the middle of a query
-        reason = reason_unreadable(error)
+        reason = reason_unreadable(error) or (error.strerror if isinstance(error, OSError) else None)
         if reason is None:
             raise
         about = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""

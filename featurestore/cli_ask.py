@@ -29,8 +29,9 @@ class _Output(click.Path):
 @click.option("--csv", "form", flag_value="csv", help="As CSV.")
 @click.option("--json", "form", flag_value="json", help="As JSON: a list of objects.")
 @click.option("--output", type=_Output(path_type=Path), help=f"Into a file that ends in {', '.join(ENDINGS)}.")
+@click.option("--force", is_flag=True, help="With --output: replace a file that exists.")
 @UNTRUSTED
-def sql(store: Path, query: str, form: str | None, output: Path | None, untrusted: bool) -> None:
+def sql(store: Path, query: str, form: str | None, output: Path | None, force: bool, untrusted: bool) -> None:
     """Answer a question in SQL over the views images, descriptor_counts, failures, partitions, and others.
 
     SHOW TABLES lists the views and their columns. Nothing can be changed, and a run need not be waited for.
@@ -39,9 +40,10 @@ def sql(store: Path, query: str, form: str | None, output: Path | None, untruste
 
     if form and output:
         raise click.UsageError(f"--{form} is for the screen, and --output takes the form from the file's ending")
-    with open_store(store, untrusted=untrusted).answer(query, as_text=not (form or output)) as found:
+    opened = open_store(store, untrusted=untrusted)
+    with opened.answer(query, as_text=not (form or output)) as found:
         if output is not None:
-            n = answers.write(found, output)
+            n = answers.write(found, output, store=opened.path, force=force)
             click.echo(f"{output}: {n:,} row{'' if n == 1 else 's'}")
         elif form is not None:
             with must_arrive(), click.open_file("-", "wb") as stdout:

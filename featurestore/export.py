@@ -17,6 +17,7 @@ from featurestore.errors import NotReady, OutputError, QueryError
 from featurestore.exporters import FORMATS, Exporter, ImageExporter, Job, ModelExporter
 from featurestore.load import descriptor_counts
 from featurestore.models import IMAGES, Arrays, from_bitmap, read_arrays
+from featurestore.paths import refuse_output
 from featurestore.plan import resolve
 from featurestore.progress import StageSummary
 from featurestore.query import sql
@@ -136,14 +137,9 @@ def _models(context: Context, exporter: Exporter, choice: Choice) -> tuple[Array
 
 
 def _refuse(context: Context, out: Path, exporter: Exporter, *, force: bool) -> None:
-    if out.is_relative_to(context.root.path):
-        raise OutputError(f"{out} lies in the store, which takes care of its files itself; choose another place")
-    if not out.parent.is_dir():
-        raise OutputError(f"{out} can't be written: {out.parent} is not a folder; make it, or choose another place")
+    refuse_output(out, context.root.path, force=force)
     if not os.path.lexists(out):
         return
-    if not force:
-        raise OutputError(f"{out} is there already; choose another name, or replace it with --force (force=True)")
     if out.is_dir() != bool(exporter.members):
         kind, other = ("file", "folder") if out.is_dir() else ("folder", "file")
         raise OutputError(f"{exporter.name} is a {kind}, and {out} is a {other}; choose another name, or remove it")

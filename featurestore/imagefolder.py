@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from featurestore.errors import ImagesGone
 from featurestore.failure import lacking
+from featurestore.progress import counted
 
 File = tuple[str, int]  # its name below the folder, and its bytes
 WITNESSES = 8  # of each folder below: that many files do not vanish for other reasons in one moment
@@ -114,21 +115,24 @@ def open_folder(path: Path, *, read: Iterable[str], wanted: Iterable[str]) -> Im
         wanted: names of some images that will be read now.
 
     Raises:
-        ImagesGone: images were read from it in earlier runs, and now there are neither these nor the others.
+        ImagesGone: not one of these exists.
     """
     before, found = list(read), list[File]()
-    for name in (*before, *wanted):
+    looked, n_absent = [*before, *wanted], 0
+    for name in looked:
         try:
             state = Path(path, name).stat()
         except (OSError, ValueError):  # a name may hold what no name of a file can
+            n_absent += 1
             continue
         if stat.S_ISREG(state.st_mode):
             found.append((name, state.st_size))
         if len(found) == WITNESSES:
             break
-    if before and not found:
+    if looked and n_absent == len(looked):
+        why = ", though some were read from it before" if before else f" by any of {counted(len(looked), 'name')}"
         raise ImagesGone(
-            f"the folder of images is gone: there are no images in {path}, though some were read from it before. "
-            "Put it back, or correct `images` in featurestore.toml, and run the same command again"
+            f"the folder of images is gone: there are no images in {path}{why}. Nothing is recorded; put it back, or "
+            "correct `images` in featurestore.toml, and run the same command again"
         )
     return ImageFolder(str(path), _identity(str(path)), tuple(found), uuid.uuid4().hex)

@@ -6,7 +6,7 @@ import errno
 import os
 from pathlib import Path
 
-from featurestore.errors import UnusablePath
+from featurestore.errors import OutputError, UnusablePath
 
 StrPath = str | os.PathLike[str]
 
@@ -72,6 +72,25 @@ def is_text(path: Path) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def refuse_output(out: Path, store: Path | None, *, force: bool) -> None:
+    """Make sure that a file or folder can be written without harm to what exists.
+
+    Args:
+        out: the absolute path.
+        store: the folder of the store that it is made from, if any.
+        force: replace what is there.
+
+    Raises:
+        OutputError: it lies in the store, in no folder, or exists and ``force`` was not given.
+    """
+    if store is not None and out.is_relative_to(store):
+        raise OutputError(f"{out} lies in the store, which takes care of its files itself; choose another place")
+    if not out.parent.is_dir():
+        raise OutputError(f"{out} can't be written: {out.parent} is not a folder; make it, or choose another place")
+    if os.path.lexists(out) and not force:
+        raise OutputError(f"{out} is there already; choose another name, or replace it with --force (force=True)")
 
 
 def shown(path: StrPath) -> str:

@@ -20,7 +20,7 @@ from featurestore.plan import StagePlan, resolve
 from featurestore.stages import Extract
 from featurestore.storage import file_digest
 
-SAMPLE = 64  # images of those that will be read
+SAMPLE = 1000  # images of those that will be read
 # Imported descriptors say nothing of the folder of images.
 SOME_READ = """
 SELECT image_id FROM (
@@ -126,7 +126,7 @@ def image_folder(context: Context, plan: StagePlan) -> ImageFolder:
     """Look at the folder of images as a run of extract begins.
 
     Raises:
-        ImagesGone: images were read from it before, and now it holds neither these nor those that will be read.
+        ImagesGone: it holds neither images that were read from it before nor those that will be read.
     """
     works = plan.todo[:: len(plan.todo) // SAMPLE + 1]
     wanted = [i for work in works for i in work.wanted[:: len(work.wanted) * len(works) // SAMPLE + 1]]

@@ -28,9 +28,9 @@ EVERYTHING = """
     FROM quantized WHERE status <> 'truncated' ORDER BY image_id"""
 
 
-def ask(store: FeatureStore, query: str, path: Path) -> int:
+def ask(store: FeatureStore, query: str, path: Path, *, force: bool = False) -> int:
     with store.answer(query) as answer:
-        return write(answer, path)
+        return write(answer, path, store=store.path, force=force)
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def test_row_groups_are_not_as_small_as_batches(finished: FeatureStore, tmp_path
     path = tmp_path / "a.parquet"
     assert ask(finished, "SELECT image_id, x[1:2] AS x FROM quantized, range(100)", path) == 2600
     assert pq.ParquetFile(path).num_row_groups == 1
-    assert ask(finished, "SELECT range AS n FROM range(2500000)", path) == 2500000
+    assert ask(finished, "SELECT range AS n FROM range(2500000)", path, force=True) == 2500000
     assert pq.ParquetFile(path).num_row_groups == 3
 
 
@@ -128,11 +128,32 @@ def test_a_query_that_fails_halfway_leaves_what_was_there(finished: FeatureStore
     path = tmp_path / "a.csv"
     path.write_text("before", encoding="utf-8")
     with pytest.raises(QueryError, match="boo"):
-        ask(finished, "SELECT CASE WHEN range = 5000000 THEN error('boo') END AS e FROM range(6000000)", path)
+        ask(
+            finished,
+            "SELECT CASE WHEN range = 5000000 THEN error('boo') END AS e FROM range(6000000)",
+            path,
+            force=True,
+        )
     assert path.read_text(encoding="utf-8") == "before"
     assert [p.name for p in tmp_path.iterdir()] == ["a.csv"]
-    assert ask(finished, "SELECT 1 AS n", path) == 1
+    assert ask(finished, "SELECT 1 AS n", path, force=True) == 1
     assert path.read_text(encoding="utf-8") == "n\n1\n"
+
+
+def test_a_file_is_replaced_only_when_that_is_asked_for(finished: FeatureStore, tmp_path: Path) -> None:
+    path = tmp_path / "dataset.csv"
+    path.write_text("all that there is", encoding="utf-8")
+    with pytest.raises(OutputError, match="is there already; choose another name, or replace it with --force"):
+        ask(finished, "SELECT 1 AS n", path)
+    assert path.read_text(encoding="utf-8") == "all that there is"
+
+
+def test_no_answer_goes_into_the_store(store: FeatureStore) -> None:
+    (name,) = (path for path in (store.path / "dataset").iterdir())
+    before = name.read_bytes()
+    with pytest.raises(OutputError, match="lies in the store, which takes care of its files itself"):
+        ask(store, "SELECT 1 AS n", name, force=True)
+    assert name.read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -140,7 +161,7 @@ def test_a_query_that_fails_halfway_leaves_what_was_there(finished: FeatureStore
     [
         ("a.xlsx", "a.xlsx ends in none of .csv, .json, .parquet, .arrow, which say what to write; name it so"),
         ("a", "a ends in none of .csv"),
-        ("no/a.csv", "no; make it first"),
+        ("no/a.csv", "no is not a folder; make it, or choose another place"),
     ],
 )
 def test_places_that_can_not_be_written(finished: FeatureStore, tmp_path: Path, name: str, says: str) -> None:

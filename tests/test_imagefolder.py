@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from featurestore import FeatureStore
-from featurestore.errors import ImagesGone, NothingUsable
+from featurestore.errors import ImagesGone
 from featurestore.imagefolder import ImageFolder, open_folder
 from featurestore.imagerow import make_row
 from featurestore.progress import Silent
@@ -145,7 +145,8 @@ def test_another_folder_with_the_same_names_is_not(images: Path) -> None:
 
 
 def test_a_folder_without_any_image_is_known_by_its_identity(images: Path) -> None:
-    folder = open_folder(images, read=[], wanted=["nowhere.png"])
+    (images / "folder.png").mkdir()
+    folder = open_folder(images, read=[], wanted=["folder.png"])
     assert folder.witnesses == ()
     folder.refuse_if_gone("nowhere.png", "gone")
     images.rename(images.with_name("elsewhere"))
@@ -171,8 +172,8 @@ def test_a_folder_that_was_lost_before_the_run(images: Path, store: FeatureStore
     with pytest.raises(ImagesGone) as caught:
         store.run(workers=0)
     assert str(caught.value) == (
-        f"the folder of images is gone: there are no images in {images}, though some were read from it before. Put it "
-        "back, or correct `images` in featurestore.toml, and run the same command again"
+        f"the folder of images is gone: there are no images in {images}, though some were read from it before. "
+        "Nothing is recorded; put it back, or correct `images` in featurestore.toml, and run the same command again"
     )
     images.rmdir()
     images.with_name("elsewhere").rename(images)
@@ -188,8 +189,9 @@ def test_images_may_go_once_they_are_extracted(images: Path, store: FeatureStore
 
 def test_a_folder_in_which_nothing_ever_was(images: Path, store: FeatureStore) -> None:
     shutil.rmtree(images)
-    with pytest.raises(NothingUsable, match="not one of 13 images could be used"):
+    with pytest.raises(ImagesGone, match=r"there are no images in .* by any of 13 names\. Nothing is recorded"):
         store.run(workers=0)
+    assert store.sql("SELECT count(*) FROM failures").fetchall() == [(0,)]
 
 
 def test_a_lack_of_open_files_is_not_a_lost_folder(images: Path) -> None:

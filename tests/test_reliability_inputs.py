@@ -175,7 +175,7 @@ def test_a_status_that_there_is_not(partly: FeatureStore) -> None:
 
 
 def test_a_folder_that_is_not_mounted(partly: FeatureStore, tmp_path: Path) -> None:
-    """When the disk of images is gone, the run says so; when it is back, `--retry-failed` makes good."""
+    """When the disk of images is gone, the run says so and records nothing; when it is back, a run makes good."""
     fresh = FeatureStore.create(
         tmp_path / "fresh", images=tmp_path / "images", dataset=tmp_path / "dataset.csv", chunk_size=3
     )
@@ -183,9 +183,9 @@ def test_a_folder_that_is_not_mounted(partly: FeatureStore, tmp_path: Path) -> N
     ended = run("run", fresh.path, "--workers", "0", "--quiet")
     assert (ended.code, ended.err) == (
         1,
-        f"error: not one of 6 images could be used (6 are missing); is {tmp_path / 'images'} the right folder? Correct "
-        "`images` in featurestore.toml, then run again with --retry-failed\n",
+        f"error: the folder of images is gone: there are no images in {tmp_path / 'images'} by any of 6 names. "
+        "Nothing is recorded; put it back, or correct `images` in featurestore.toml, and run the same command again\n",
     )
     (tmp_path / "elsewhere").rename(tmp_path / "images")
-    fresh.run(workers=0, retry_failed=True)
+    fresh.run(workers=0)
     assert fresh.sql(ROWS).fetchall() == partly.sql(ROWS).fetchall()

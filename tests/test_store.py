@@ -125,13 +125,15 @@ def test_chunks_of_one_stage(fresh: FeatureStore) -> None:
     assert [e.chunks for e in fresh.plan() if e.stage == "extract"] == [(0, 2)]
 
 
-def test_every_image_failing_is_an_error(fresh: FeatureStore, samples: Samples) -> None:
-    edit(fresh, str(samples.images) + '" #', '/nowhere" #')
-    with pytest.raises(
-        errors.NothingUsable, match=r"not one of 26 images could be used \(26 are missing\); is /nowhere"
-    ):
+def test_every_image_failing_is_an_error(fresh: FeatureStore, samples: Samples, tmp_path: Path) -> None:
+    texts = tmp_path / "texts"
+    for path in samples.images.rglob("*.*"):
+        (texts / path.relative_to(samples.images)).parent.mkdir(parents=True, exist_ok=True)
+        (texts / path.relative_to(samples.images)).write_text("no image")
+    edit(fresh, str(samples.images) + '" #', f'{texts}" #')
+    with pytest.raises(errors.NothingUsable, match=r"not one of 26 images could be used \(26 are unreadable\)"):
         fresh.run(workers=0)
-    edit(fresh, '"/nowhere"', f'"{samples.images}"')
+    edit(fresh, f'"{texts}"', f'"{samples.images}"')
     assert fresh.run("extract", workers=0, retry_failed=True)[0].statuses["ok"] == 24
 
 
