@@ -74,9 +74,9 @@ class FeatureStore(Reading, Upkeep):
         """
         target = store_folder(path)
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
-            raise StoreExists(
-                f"{target} is there already; choose another folder, or go on with: featurestore run {path}"
-            )
+            is_store = (target / CONFIG).exists()
+            other = f", or go on with: featurestore run {path}" if is_store else ": it is no store, and not empty"
+            raise StoreExists(f"{target} is there already; choose another folder{other}")
         folder = located(images, "the folder of images")
         if not folder.is_dir():
             raise DatasetError(
