@@ -17,6 +17,7 @@ from featurestore import FeatureStore
 from featurestore.errors import ConfirmationNeeded, NothingUsable, NotReady
 from featurestore.models import from_bitmap, read_arrays, write_arrays
 from featurestore.runner import Options, run
+from tests.catalogs import change
 from tests.small import (
     Listening,
     StopAfter,
@@ -466,8 +467,9 @@ def test_too_few_descriptors_are_no_model_and_more_images_make_one(images: Path,
 
 def test_without_train_images_the_fit_says_to_check_the_split(images: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(images, tmp_path / "images"))
-    write_dataset(folder, ["filename,subset", "000.png,test", "001.png,test"])
+    write_dataset(folder, ["filename,subset", "000.png,train", "001.png,test"])
     store = small_store(tmp_path / "store", folder)
+    change(store.path, "UPDATE images SET subset = 'test'")  # as stores of earlier versions may have it
     with pytest.raises(NothingUsable, match=r"fit_pca has 0 descriptors of train images to learn 16.*Check the split"):
         store.run(workers=0)
 
