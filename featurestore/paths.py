@@ -80,7 +80,7 @@ def refuse_output(out: Path, store: Path | None, *, force: bool) -> None:
     Args:
         out: the absolute path.
         store: the folder of the store that it is made from, if any.
-        force: replace what is there.
+        force: replace what exists.
 
     Raises:
         OutputError: it lies in the store, in no folder, or exists and ``force`` was not given.

@@ -72,6 +72,15 @@ def small_store(
     return store
 
 
+def tiny_store(folder: Path) -> FeatureStore:
+    """Make a finished store of three pictures below ``folder``."""
+    make_small(folder / "images", n=3)
+    recipe: dict[str, dict[str, Any]] = {"fit_pca": {"n_components": 4}, "project": {"top": 20}}
+    store = small_store(folder / "store", folder / "images", recipe=recipe)
+    store.run(workers=0)
+    return store
+
+
 def copy(store: FeatureStore, path: Path) -> FeatureStore:
     """Return a store of one's own, to be changed at will."""
     return FeatureStore(shutil.copytree(store.path, path))

@@ -18,7 +18,7 @@ from featurestore.errors import DatasetError, FeatureStoreError, OutputError, Un
 from featurestore.paths import located
 from featurestore.scratch import scratch_folder
 from featurestore.storage import Root, temporary_name
-from tests.small import copy, make_small, small_store
+from tests.small import copy, tiny_store
 
 NOT_UTF8 = os.fsdecode(b"caf\xe9")
 TAKEN = ["#%20;'\"\n*a[0]{a,b}$HOME:~", "status=ok", " -x "]
@@ -28,12 +28,7 @@ REFUSED = {"what?": "a question mark", "back\\slash": "a backslash", NOT_UTF8: "
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
     """A finished store of three images."""
-    folder = tmp_path_factory.mktemp("tiny")
-    make_small(folder / "images", n=3)
-    recipe: dict[str, dict[str, Any]] = {"fit_pca": {"n_components": 4}, "project": {"top": 20}}
-    store = small_store(folder / "store", folder / "images", recipe=recipe)
-    store.run(workers=0)
-    return store
+    return tiny_store(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.mark.parametrize("name", TAKEN)

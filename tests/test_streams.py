@@ -6,12 +6,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from featurestore import FeatureStore
-from tests.small import configure, copy, make_small, small_store
+from tests.small import configure, copy, tiny_store
 
 FULL = Path("/dev/full")
 ROOT = Path(__file__).parent.parent
@@ -21,12 +20,7 @@ needs_full = pytest.mark.skipif(not FULL.exists(), reason="there is no /dev/full
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
     """A finished store of three images."""
-    folder = tmp_path_factory.mktemp("tiny")
-    make_small(folder / "images", n=3)
-    recipe: dict[str, dict[str, Any]] = {"fit_pca": {"n_components": 4}, "project": {"top": 20}}
-    store = small_store(folder / "store", folder / "images", recipe=recipe)
-    store.run(workers=0)
-    return store
+    return tiny_store(tmp_path_factory.mktemp("tiny"))
 
 
 def typed(redirection: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
