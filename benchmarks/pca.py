@@ -25,7 +25,7 @@ def run(bench: Bench) -> list[Finding]:
     source = data.extracted(bench.scratch, 6 if bench.quick else 483)
     train = {name for (name,) in source.sql("SELECT filename FROM images WHERE subset = 'train'").fetchall()}
     rows = data.rows(source, "extract")
-    drawn = [FitPca().draw(row) for row in rows if row.descriptors is not None and row.filename in train]
+    drawn = [FitPca().sampler.draw(row) for row in rows if row.descriptors is not None and row.filename in train]
     arms = {
         "bare": lambda: clock(lambda: bare(drawn)),
         "incremental": lambda: fit(bench.scratch, source, "incremental"),

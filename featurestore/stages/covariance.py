@@ -7,7 +7,7 @@ IncrementalPCA does: it keeps ``n_components`` directions of what it has seen an
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,18 +15,16 @@ from numpy.typing import NDArray
 from featurestore import blas
 from featurestore.errors import NothingUsable
 from featurestore.partition import Row
+from featurestore.stages.sampler import Sampler
 from featurestore.stages.stage import Arrays
-
-if TYPE_CHECKING:
-    from featurestore.stages.fit_pca import FitPca
 
 
 class CovarianceLearner:
     """The count of descriptors, their sum ``(dim,)`` and their scatter ``(dim, dim)`` about the origin, float64."""
 
-    def __init__(self, stage: FitPca, arrays: Arrays | None) -> None:
-        """Begin anew, or go on from ``arrays``."""
-        self._stage = stage
+    def __init__(self, sampler: Sampler, arrays: Arrays | None) -> None:
+        """Start empty, or go on from ``arrays``."""
+        self._sampler = sampler
         # With several threads the last bits of the eigenvectors differ, and so would the model's id.
         self._blas = blas.controller()
         arrays = {} if arrays is None else arrays
@@ -40,7 +38,7 @@ class CovarianceLearner:
         Raises:
             ConfigError: a descriptor has fewer values than there are components to learn.
         """
-        drawn = self._stage.draw(row).astype(np.float64)
+        drawn = self._sampler.draw(row).astype(np.float64)
         with blas.one_thread(self._blas):
             scatter = drawn.T @ drawn
         self._add(len(drawn), drawn.sum(axis=0), scatter)
@@ -68,13 +66,13 @@ class CovarianceLearner:
         Raises:
             NothingUsable: there are fewer descriptors than components, or no images to learn from.
         """
-        if self._sum is None or self._scatter is None or self._n < self._stage.n_components:
-            raise NothingUsable(self._stage.too_few(self._n))
+        if self._sum is None or self._scatter is None or self._n < self._sampler.n_components:
+            raise NothingUsable(self._sampler.too_few(self._n))
         mean = self._sum / self._n
         centred = self._scatter - np.outer(self._sum, mean)
         with blas.one_thread(self._blas):
             values, vectors = np.linalg.eigh(centred)
-        largest = slice(None, -self._stage.n_components - 1, -1)  # eigh has them ascending
+        largest = slice(None, -self._sampler.n_components - 1, -1)  # eigh has them ascending
         return {
             **self.state(),
             "components_": _with_signs(vectors.T[largest]),
@@ -82,7 +80,7 @@ class CovarianceLearner:
             "singular_values_": np.sqrt(np.maximum(values[largest], 0)),
             "mean_": mean,
             "var_": np.diag(centred) / self._n,
-            "n_components_": np.array(self._stage.n_components),
+            "n_components_": np.array(self._sampler.n_components),
         }
 
 

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from featurestore import blas
 from featurestore.config import option
-from featurestore.errors import ConfigError, NothingUsable
+from featurestore.errors import NothingUsable
 from featurestore.partition import Row
 from featurestore.stages.covariance import CovarianceLearner
+from featurestore.stages.sampler import Sampler
 from featurestore.stages.stage import Arrays, FitStage, Learner
 
 # What scikit-learn's estimator needs to go on exactly where it was.
@@ -48,36 +49,18 @@ class FitPca(FitStage):
 
     def learner(self, arrays: Arrays | None) -> Learner:
         """Return a new learner, or one that goes on from a state or a parent's model."""
-        return (CovarianceLearner if self.solver == "covariance" else PcaLearner)(self, arrays)
+        if self.solver == "covariance":
+            return CovarianceLearner(self.sampler, arrays)
+        return PcaLearner(self.sampler, arrays, batch_size=self.batch_size)
+
+    @property
+    def sampler(self) -> Sampler:
+        """What draws the descriptors that are learnt."""
+        return Sampler(self.n_components, self.samples_per_image, self.seed)
 
     def sample(self, row: Row) -> Row:
         """Return the row with the descriptors that are learnt and no others."""
-        return replace(row, descriptors=self.draw(row))
-
-    def draw(self, row: Row) -> NDArray[Any]:
-        """Return the descriptors of an image that are learnt: at most ``samples_per_image``, the same for every solver.
-
-        Raises:
-            ConfigError: a descriptor has fewer values than there are components to learn.
-        """
-        assert row.descriptors is not None
-        n, dim = row.descriptors.shape
-        if self.n_components > dim:
-            raise ConfigError(
-                f"featurestore.toml: [fit_pca] n_components is {self.n_components}, and a descriptor has only "
-                f"{dim} values; lower it"
-            )
-        if n <= self.samples_per_image:
-            return row.descriptors
-        rng = np.random.default_rng([self.seed, row.image_id])
-        return row.descriptors[rng.choice(n, self.samples_per_image, replace=False)]
-
-    def too_few(self, n: int) -> str:
-        """Return what is wrong when ``n`` descriptors are too few to learn from."""
-        return (
-            f"fit_pca has {n} descriptors of train images to learn {self.n_components} components from; "
-            "it needs at least as many. Check the split and the failures, or lower n_components in [fit_pca]"
-        )
+        return replace(row, descriptors=self.sampler.draw(row))
 
     def summary(self, arrays: Arrays) -> dict[str, Any]:
         """Return the solver, the number of descriptors learnt and the share of the variance that is kept."""
@@ -93,15 +76,15 @@ class FitPca(FitStage):
 class PcaLearner:
     """scikit-learn's IncrementalPCA (Ross et al., IJCV 2008), fed with whole images and saved exactly."""
 
-    def __init__(self, stage: FitPca, arrays: Arrays | None) -> None:
-        """Begin anew, or go on from ``arrays``."""
+    def __init__(self, sampler: Sampler, arrays: Arrays | None, *, batch_size: int) -> None:
+        """Start empty, or go on from ``arrays``; a batch has at least ``batch_size`` rows."""
         from sklearn.decomposition import IncrementalPCA
 
-        self._stage = stage
+        self._sampler, self._batch_size = sampler, batch_size
         # Made after scikit-learn has loaded its own BLAS: a limit that was set before does not reach it. With several
         # threads the last bits differ, and so would the model's id.
         self._blas = blas.controller()
-        self._estimator = IncrementalPCA(n_components=stage.n_components)
+        self._estimator = IncrementalPCA(n_components=sampler.n_components)
         self._pending: list[NDArray[Any]] = []
         if arrays is not None and "components_" in arrays:
             for name in ESTIMATOR:
@@ -121,8 +104,8 @@ class PcaLearner:
         Raises:
             ConfigError: a descriptor has fewer values than there are components to learn.
         """
-        self._pending.append(self._stage.draw(row))
-        least = self._stage.batch_size if self._fitted else max(self._stage.batch_size, self._stage.n_components)
+        self._pending.append(self._sampler.draw(row))
+        least = self._batch_size if self._fitted else max(self._batch_size, self._sampler.n_components)
         if sum(map(len, self._pending)) >= least:
             self._learn_pending()
 
@@ -145,8 +128,8 @@ class PcaLearner:
             NothingUsable: there are fewer descriptors than components, or no images to learn from.
         """
         rows = sum(map(len, self._pending))
-        if not self._fitted and rows < self._stage.n_components:
-            raise NothingUsable(self._stage.too_few(rows))
+        if not self._fitted and rows < self._sampler.n_components:
+            raise NothingUsable(self._sampler.too_few(rows))
         if rows:
             self._learn_pending()
         return self._arrays()

@@ -33,7 +33,7 @@ def fed(learner: Learner, rows: list[Row]) -> Learner:
 
 
 def test_it_is_the_pca_of_all_rows() -> None:
-    rows = np.vstack([STAGE.draw(row) for row in IMAGES]).astype(np.float64)
+    rows = np.vstack([STAGE.sampler.draw(row) for row in IMAGES]).astype(np.float64)
     expected = PCA(n_components=5, svd_solver="full").fit(rows)
     model = fed(STAGE.learner(None), IMAGES).finish()
     assert np.allclose(model["components_"], expected.components_, atol=1e-9)  # their signs too
@@ -47,7 +47,7 @@ def test_it_is_the_pca_of_all_rows() -> None:
 
 
 def test_its_error_is_not_above_that_of_the_incremental_solver() -> None:
-    rows = np.vstack([STAGE.draw(row) for row in IMAGES]).astype(np.float64)
+    rows = np.vstack([STAGE.sampler.draw(row) for row in IMAGES]).astype(np.float64)
 
     def error(stage: FitPca) -> float:
         model = fed(stage.learner(None), IMAGES).finish()
