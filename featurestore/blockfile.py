@@ -12,7 +12,7 @@ import json
 import re
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -20,9 +20,8 @@ from typing import Any
 
 from featurestore.errors import CorruptFile
 from featurestore.manifest import BLOCK, check
-from featurestore.partition import PartitionFile, Row, RowDigest
+from featurestore.partition import Layout, PartitionFile, Row, RowDigest
 from featurestore.partition_writer import PartitionWriter
-from featurestore.stages import Extract
 from featurestore.storage import BLOCKS, Root, flush
 from featurestore.trouble import Trouble, trouble
 
@@ -107,8 +106,17 @@ def file_state(path: Path) -> FileState:
     return found.st_size, found.st_mtime_ns
 
 
-def write_block(root: Root, attempt: Attempt, stage: Extract, rows: Iterable[tuple[FileState, Row]]) -> Draft:
+def write_block(
+    root: Root,
+    attempt: Attempt,
+    layout: Layout,
+    rows: Iterable[tuple[FileState, Row]],
+    *,
+    warned: Callable[[Row], bool],
+) -> Draft:
     """Write the rows of some images, ascending, with the state of each one's file before it was read.
+
+    ``warned`` tells of a row whether its picture was used although the decoder warned.
 
     Raises:
         NotEnoughSpace: the disk is full. Nothing is left behind.
@@ -118,7 +126,7 @@ def write_block(root: Root, attempt: Attempt, stage: Extract, rows: Iterable[tup
     statuses = Counter[str]()
     n_descriptors = n_warned = 0
     with root.draft(f"{attempt.folder}/block.parquet") as temporary:
-        writer = PartitionWriter(temporary, layout=stage.layout(), manifest=attempt.manifest)
+        writer = PartitionWriter(temporary, layout=layout, manifest=attempt.manifest)
         try:
             for state, row in rows:
                 writer.write(row)
@@ -127,7 +135,7 @@ def write_block(root: Root, attempt: Attempt, stage: Extract, rows: Iterable[tup
                 troubles.append(trouble(row))
                 statuses[row.status] += 1
                 n_descriptors += row.n_descriptors
-                n_warned += stage.warned(row)
+                n_warned += warned(row)
             writer.close(image_ids=image_ids, files=files, statuses=statuses)
         except BaseException:
             writer.abandon()

@@ -67,7 +67,7 @@ class ImageBlock:
                 return
 
     def _write(self, rows: Iterable[tuple[FileState, Row]]) -> list[Draft]:
-        return [write_block(self.root, self.attempt, self.stage, rows)]
+        return [write_block(self.root, self.attempt, self.stage.layout(), rows, warned=self.stage.warned)]
 
     def _state(self, name: str) -> FileState:
         return file_state(Path(self.folder.file(name)))
