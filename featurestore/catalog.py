@@ -30,6 +30,7 @@ from featurestore.instance import Instance, raw, registered
 from featurestore.interrupt import held_back
 from featurestore.lock import living_holder
 from featurestore.storage import CATALOG, Root, room_on_disk
+from featurestore.wording import first_line
 
 HEAD = "0003"  # the newest revision in migrations/versions; a test compares
 LOCK_SECONDS = 120.0
@@ -136,7 +137,7 @@ class Catalog:
         holder = living_holder(self._root)
         by = f"in use by {holder}" if holder else "open in a program that is not featurestore"
         return StoreBusy(
-            f"{self.path} is {by}, for {LOCK_SECONDS:.0f} seconds by now ({diagnosis.first_line(error)}); wait for it "
+            f"{self.path} is {by}, for {LOCK_SECONDS:.0f} seconds by now ({first_line(error)}); wait for it "
             "to end, or stop it"
         )
 

@@ -18,6 +18,7 @@ from featurestore import errors
 from featurestore.access import readable, reason_unreadable, unreadable
 from featurestore.errors import CorruptFile, FeatureStoreError
 from featurestore.offspring import command, ending, environment
+from featurestore.wording import first_line
 
 MEMORY = 4 << 30  # bytes of address space; a row group of the largest images takes a fraction of it
 CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGTRAP, signal.SIGSYS)
@@ -84,8 +85,7 @@ def _salvage(catalog: Path, target: Path) -> None:
                 connection.execute(fingerprint_query(f'"{quoted}"')).fetchall()
             runs = connection.table("runs").to_arrow_table() if "runs" in tables else None
     except duckdb.Error as error:
-        reason = (str(error).splitlines() or ["unknown error"])[0]
-        raise CorruptFile(f"{catalog} can't be read: {reason}") from error
+        raise CorruptFile(f"{catalog} can't be read: {first_line(error)}") from error
     if runs is not None:
         pq.write_table(runs, target)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import glob
 import re
-import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import pyarrow as pa
 
 from featurestore.errors import DatasetError
 from featurestore.spill import Spill
+from featurestore.wording import first_line, is_hidden, one_line
 
 _SEPARATOR = re.compile(r'\s*"?sep=(.)"?\s*', re.IGNORECASE)  # Excel's first line
 
@@ -150,10 +150,8 @@ def _unreadable(name: str, header: Header, message: str) -> DatasetError:
     if size := re.search(r"Maximum line size of (\d+) bytes exceeded", message):
         return DatasetError(f"{name}: {where} or the next is longer than {size[1]} bytes. Is a quote not closed?")
     # What is left of a failed sniffer: fields too many that are empty, which reading as text lets pass.
-    what = "its rows differ in their number of fields" if "when sniffing" in message else first_line(message)
-    return DatasetError(
-        f"{name} is not a CSV that DuckDB can read: {what.rstrip('.')}. Look for quotes that are not closed."
-    )
+    what = "its rows differ in their number of fields" if "when sniffing" in message else first_line(message, limit=300)
+    return DatasetError(f"{name} is not a CSV that DuckDB can read: {what}. Look for quotes that are not closed.")
 
 
 def not_utf8(name: str, why: str, encoding: str) -> DatasetError:
@@ -169,7 +167,7 @@ def check_columns(name: str, columns: Sequence[str], filename_column: str) -> No
         DatasetError: naming the column, with what is invisible written as an escape.
     """
     for position, column in enumerate(columns, 1):
-        if column and (_is_hidden(column[0]) or _is_hidden(column[-1])):
+        if column and (is_hidden(column[0]) or is_hidden(column[-1])):
             raise DatasetError(
                 f"{name}: the name of column {position} begins or ends with a character that can't be seen: "
                 f"'{one_line(column)}'. Remove that character from the header."
@@ -181,11 +179,6 @@ def check_columns(name: str, columns: Sequence[str], filename_column: str) -> No
         )
 
 
-def _is_hidden(letter: str) -> bool:
-    """Tell whether nothing is drawn for a character: zero-width spaces, marks of order and of direction."""
-    return unicodedata.category(letter) == "Cf"
-
-
 def has(columns: Sequence[str], name: str) -> bool:
     """Tell whether there is a column of this name, in any case."""
     return name.lower() in (column.lower() for column in columns)
@@ -194,15 +187,3 @@ def has(columns: Sequence[str], name: str) -> bool:
 def find(columns: Sequence[str], name: str) -> int:
     """Find a column as SQL does. Of several that differ only by case, DuckDB renames all but the first."""
     return [column.lower() for column in columns].index(name.lower())
-
-
-def one_line(text: str, limit: int = 1000) -> str:
-    """Return a text in one line that can be printed and is not too long."""
-    seen = (c.encode("ascii", "backslashreplace").decode() if _is_hidden(c) else c for c in " ".join(text.split()))
-    line = "".join(seen).encode(errors="backslashreplace").decode()
-    return line if len(line) <= limit else f"{line[:limit]}..."
-
-
-def first_line(message: str) -> str:
-    """DuckDB's message without what follows it: candidates, the drawing with the caret, advice on settings."""
-    return one_line(message.strip().split("\n")[0], limit=300).rstrip(".!") + "."

@@ -18,9 +18,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from featurestore.columns import quote
-from featurestore.csv_file import check_columns, first_line, not_utf8, read_texts
+from featurestore.csv_file import check_columns, not_utf8, read_texts
 from featurestore.errors import DatasetError
 from featurestore.spill import Spill
+from featurestore.wording import first_line
 
 _COMPRESSIONS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 _PARQUET = b"PAR1"
@@ -74,8 +75,8 @@ def read_file(path: Path, filename_column: str, spill: Spill) -> tuple[pa.Table,
         try:
             rows = _read_parquet(file, spill) if kind == "parquet" else _read_json(file, spill)
         except duckdb.Error as error:
-            why = first_line(str(error).replace(str(file), name))
-            raise DatasetError(f"{name} can't be read as {kind}: {why} Is the file whole?") from None
+            why = first_line(str(error).replace(str(file), name), limit=300)
+            raise DatasetError(f"{name} can't be read as {kind}: {why}. Is the file whole?") from None
     check_columns(name, rows.column_names, filename_column)
     return rows, True
 
@@ -100,8 +101,8 @@ def _decompressed(path: Path, compression: str) -> Iterator[bytes]:
             while block := data.read(1 << 20):
                 yield block
     except (OSError, pa.ArrowException) as error:
-        why = first_line(str(error))
-        raise DatasetError(f"{path.name} can't be decompressed ({compression}): {why} Is the file whole?") from None
+        why = first_line(error, limit=300)
+        raise DatasetError(f"{path.name} can't be decompressed ({compression}): {why}. Is the file whole?") from None
 
 
 def _head(path: Path) -> bytes:

@@ -11,6 +11,7 @@ import duckdb
 from featurestore.access import reason_unreadable, unreadable
 from featurestore.errors import CorruptFile
 from featurestore.storage import FULL, not_enough_space
+from featurestore.wording import first_line
 
 DAMAGE = (duckdb.IOException, duckdb.InternalException, duckdb.FatalException)
 # A table or a column that is not there, or of another type: of a damaged catalog, or of a mistake in our own SQL.
@@ -39,11 +40,6 @@ def unopenable(path: Path, error: BaseException | None) -> Exception:
 def is_locked(error: BaseException) -> bool:
     """Return whether another process has the file open."""
     return "set lock" in first_line(error).lower()
-
-
-def first_line(error: BaseException | None) -> str:
-    """Return the first line of what DuckDB says."""
-    return (str(error).strip().splitlines() or ["unknown error"])[0]
 
 
 @contextmanager

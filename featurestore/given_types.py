@@ -8,9 +8,9 @@ import duckdb
 import pyarrow as pa
 
 from featurestore.columns import TEXT, convert, folded
-from featurestore.csv_file import one_line
 from featurestore.errors import DatasetError
 from featurestore.spill import Spill
+from featurestore.wording import one_line
 
 _WHERE = "--type, or types in [store] of featurestore.toml"
 _DAY = "[0-9]{4}[-/][0-9]{1,2}[-/][0-9]{1,2}"

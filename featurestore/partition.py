@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from featurestore import manifest as manifests
 from featurestore.access import readable
 from featurestore.errors import CorruptFile, FormatError
+from featurestore.wording import first_line
 
 FORMAT = 1
 MANIFEST_KEY = "featurestore"
@@ -144,7 +145,7 @@ class PartitionFile:
             self.manifest: dict[str, Any] = manifests.parse(metadata[MANIFEST_KEY.encode()])
             dim, dtype = int(metadata[b"dim"]), metadata[b"dtype"].decode()
         except (OSError, pa.ArrowException, ValueError) as error:
-            raise CorruptFile(f"{path.name} can't be read as a partition ({_first_line(error)})") from error
+            raise CorruptFile(f"{path.name} can't be read as a partition ({first_line(error)})") from error
         if self.manifest.get("format") != FORMAT:
             raise FormatError(
                 f"{path.name} is of partition format {self.manifest.get('format')}, and this version knows {FORMAT}; "
@@ -206,7 +207,7 @@ class PartitionFile:
             with readable(self.path):
                 return self._file.read_row_group(row_group, columns=list(columns))
         except (OSError, pa.ArrowException) as error:
-            raise CorruptFile(f"{self.path.name} is damaged ({_first_line(error)})") from error
+            raise CorruptFile(f"{self.path.name} is damaged ({first_line(error)})") from error
 
     def columns(self, names: Sequence[str]) -> pa.Table:
         """Return some columns of the whole file.
@@ -229,7 +230,7 @@ class PartitionFile:
             with readable(self.path):
                 yield from self._rows_of(table)
         except DAMAGE as error:
-            raise CorruptFile(f"{self.path.name} is damaged ({_first_line(error)})") from error
+            raise CorruptFile(f"{self.path.name} is damaged ({first_line(error)})") from error
 
     def _rows_of(self, table: pa.Table) -> Iterator[Row]:
         column = {name: table[name].combine_chunks() for name in table.column_names}
@@ -266,7 +267,3 @@ def _keypoints(column: Mapping[str, pa.Array], i: int) -> NDArray[Any] | None:
 
 def _short(text: str) -> str:
     return repr(text[:20])
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

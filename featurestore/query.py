@@ -23,6 +23,7 @@ from featurestore.progress import human_bytes
 from featurestore.scratch import optional_scratch_folder
 from featurestore.storage import CATALOG
 from featurestore.views import EVERY_VIEW, make_views
+from featurestore.wording import first_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -222,7 +223,7 @@ def tidy_schema(schema: pa.Schema) -> pa.Schema:
 def explain(error: Exception) -> str:
     """Return what DuckDB says in one line, and what to do where that is known."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    about = lines[0] if lines else type(error).__name__
+    about = first_line(error)
     if unknown := re.match(r"Catalog Error: Table with name (.+) does not exist", about):
         near = difflib.get_close_matches(unknown[1].lower(), EVERY_VIEW, n=1)
         hint = f"did you mean {near[0]}? " if near else ""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import duckdb
 import pyarrow as pa
 
-from featurestore.csv_file import first_line, has, one_line
+from featurestore.csv_file import has
 from featurestore.errors import DatasetError
 from featurestore.spill import Spill
+from featurestore.wording import first_line, one_line
 
 BLANK = r"[\s\p{Z}]*"
 _WORDS = ("VARCHAR", '"NULL"')  # what a split may give; NULLs alone are refused as missing
@@ -56,7 +57,7 @@ def evaluate(
         values = spill.table(con.sql(f"SELECT {row}, CAST((\n{split}\n) AS VARCHAR) FROM csv ORDER BY {row}"))
         why = "It does not give one value for each row." if values.shape != (rows.num_rows, 2) else ""
     except (duckdb.Error, UnicodeEncodeError) as error:
-        why = first_line(str(error))
+        why = f"{first_line(error, limit=300)}."
     if why:
         need = f"It must be one SQL expression over the columns of the CSV: {one_line(', '.join(names))}."
         raise DatasetError(f"The split can't be evaluated: {one_line(split)} -- {why} {need}")

@@ -36,7 +36,7 @@ LAYERS = [
     "diagnosis spill whereabouts",
     "failure",
     "paths scratch access offspring",
-    "timelimit errors at_exit streams interrupt instance blas _version",
+    "timelimit errors at_exit wording streams interrupt instance blas _version",
 ]
 
 # What a stage or an extractor sees are arrays and tables, so that it runs the same in a unit test and on a cluster.

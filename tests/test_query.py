@@ -119,7 +119,7 @@ def test_columns_that_are_named_alike(finished: FeatureStore) -> None:
         ("SELCT 1", 'Parser Error: syntax error at or near "SELCT"'),
         ("SELECT * FROM image", "there is no view image; did you mean images? the views are images, descriptor_counts"),
         ("SELECT * FROM nowhere", "there is no view nowhere; the views are images"),
-        ("SELECT artist FROM images", 'Binder Error: Referenced column "artist" not found in FROM clause!. Candidate'),
+        ("SELECT artist FROM images", 'Binder Error: Referenced column "artist" not found in FROM clause. Candidate'),
         ("SELECT 1 // 0", "Division by zero in expression (1 // 0). Use TRY(...) to return NULL for this expression"),
         ("SELECT CAST('a' AS INT)", "Conversion Error: Could not convert string 'a' to INT32"),
         ("SELECT quantized_vectors('abc'::BLOB)", "a BLOB that is not a whole number of 64 uint8 values each"),
