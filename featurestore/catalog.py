@@ -83,13 +83,13 @@ class Catalog:
             FormatError: it was made by a newer version.
         """
         if not is_file(self.path):
-            raise CorruptFile(f"{self.path} is missing; {diagnosis.REMEDY}")
+            raise CorruptFile(f"{self.path} is missing; {diagnosis.remedy(self.path)}")
         with self._once(), self._lock(optional=True):
             with self._noticing_damage(), self._connect(read_only=True) as connection:
                 found = revision(connection)
                 refuse_newer(found)
                 if found is None:
-                    raise CorruptFile(f"{self.path} holds no catalog; {diagnosis.REMEDY}")
+                    raise CorruptFile(f"{self.path} holds no catalog; {diagnosis.remedy(self.path)}")
                 if found == HEAD:
                     yield connection
                     return
@@ -187,7 +187,7 @@ class Catalog:
             FormatError: the catalog was made by a newer version.
         """
         if self._lost():
-            raise CorruptFile(f"{self.path} is missing; {diagnosis.REMEDY}")
+            raise CorruptFile(f"{self.path} is missing; {diagnosis.remedy(self.path)}")
         with self.transaction() as connection:
             if (found := revision(connection)) == HEAD:
                 return
@@ -205,7 +205,8 @@ class Catalog:
                 lacking = self._lacking()
                 if lacking is None:
                     raise
-                raise CorruptFile(f"{self.path} is damaged: it has no {lacking}; {diagnosis.REMEDY}") from error
+                how = diagnosis.remedy(self.path)
+                raise CorruptFile(f"{self.path} is damaged: it has no {lacking}; {how}") from error
             if diagnosis.is_about_the_file(reason, self.path):
                 raise diagnosis.unopenable(self.path, reason) from error
             raise

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from featurestore.cli_shared import STORE, UNTRUSTED, open_store
+from featurestore.paths import command, typed
 
 
 @click.command("import-npz", short_help="Take over the notebook's chunk files.")
@@ -26,7 +27,8 @@ def import_npz(store: Path, folder: Path, opencv: str | None, quiet: bool) -> No
     try:
         report = opened.import_npz(folder, opencv=opencv, quiet=quiet)
     except KeyboardInterrupt:
-        click.echo(f"stopped; what was published is kept. To go on: featurestore import-npz {store} {folder}", err=True)
+        go_on = command("import-npz", store, typed(folder))
+        click.echo(f"stopped; what was published is kept. To go on: {go_on}", err=True)
         raise
     if not quiet:
         from featurestore.text import import_text

@@ -22,7 +22,7 @@ def verify(store: Path, deep: bool, repair: bool, json_wanted: bool, untrusted: 
     with stoppable("whatever was repaired stays repaired"):
         opened = open_store(store, untrusted=untrusted)
         report = opened.verify(deep=deep, repair=repair, quiet=json_wanted)
-    answer(as_json(report.as_dict()) if json_wanted else verify_text(report))
+    answer(as_json(report.as_dict()) if json_wanted else verify_text(report, opened.path))
     if not report.ok:
         click.get_current_context().exit(1)
 

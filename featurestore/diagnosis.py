@@ -10,13 +10,18 @@ import duckdb
 
 from featurestore.access import reason_unreadable, unreadable
 from featurestore.errors import CorruptFile
+from featurestore.paths import command
 from featurestore.storage import FULL, not_enough_space
 from featurestore.wording import first_line
 
 DAMAGE = (duckdb.IOException, duckdb.InternalException, duckdb.FatalException)
 # A table or a column that is not there, or of another type: of a damaged catalog, or of a mistake in our own SQL.
 ANOTHER_SCHEMA = (duckdb.CatalogException, duckdb.BinderException)
-REMEDY = "make it again from the store's other files: featurestore rebuild STORE"
+
+
+def remedy(catalog: Path) -> str:
+    """Return how a store gets a catalog again in the place of the file ``catalog``."""
+    return f"make it again from the store's other files: {command('rebuild', catalog.parent)}"
 
 
 def is_about_the_file(error: BaseException | None, path: Path) -> bool:
@@ -34,7 +39,7 @@ def unopenable(path: Path, error: BaseException | None) -> Exception:
             return not_enough_space(path.name, text)
     if error is not None and (words := reason_unreadable(error)) is not None:
         return unreadable(path, words)
-    return CorruptFile(f"{path} can't be read: {first_line(error)}; {REMEDY}")
+    return CorruptFile(f"{path} can't be read: {first_line(error)}; {remedy(path)}")
 
 
 def is_locked(error: BaseException) -> bool:

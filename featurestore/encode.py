@@ -18,6 +18,7 @@ from featurestore.errors import NothingUsable, NotReady, QueryError
 from featurestore.imagefile import ReadFailed
 from featurestore.models import Arrays, read_arrays
 from featurestore.partition import KEYPOINT, Layout, Row
+from featurestore.paths import command
 from featurestore.plan import Step, resolve
 from featurestore.selection import older
 from featurestore.stages import Extract, TransformStage
@@ -111,7 +112,7 @@ def make_encoder(context: Context) -> Encoder:
 
 def _arrays(context: Context, stage: str, model: Mapping[str, Any] | None) -> Arrays:
     if model is None:
-        raise NotReady(f"the model of {stage} has not been fitted yet; run: featurestore run {context.root.path}")
+        raise NotReady(f"the model of {stage} has not been fitted yet; run: {command('run', context.root.path)}")
     return read_arrays(context.root.local(model["path"]))[0]
 
 

@@ -17,7 +17,7 @@ from featurestore.errors import NotReady, OutputError, QueryError
 from featurestore.exporters import FORMATS, Exporter, ImageExporter, Job, ModelExporter
 from featurestore.load import descriptor_counts
 from featurestore.models import IMAGES, Arrays, from_bitmap, read_arrays
-from featurestore.paths import refuse_output
+from featurestore.paths import command, refuse_output
 from featurestore.plan import resolve
 from featurestore.progress import StageSummary
 from featurestore.query import sql
@@ -131,7 +131,7 @@ def _models(context: Context, exporter: Exporter, choice: Choice) -> tuple[Array
     paths = {row["model_id"]: row["path"] for row in known}
     for stage, model in (("project", "fit_pca"), ("quantize", "fit_scale")):
         if used.get(stage) not in paths:
-            raise NotReady(f"the model of {model} has not been fitted yet; run: featurestore run {context.root.path}")
+            raise NotReady(f"the model of {model} has not been fitted yet; run: {command('run', context.root.path)}")
     pca, scale = (read_arrays(context.root.local(paths[used[stage]]))[0] for stage in ("project", "quantize"))
     return pca, scale
 

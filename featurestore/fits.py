@@ -26,6 +26,7 @@ from featurestore.learnt import Learning
 from featurestore.ledger import model_name, record_model
 from featurestore.models import IMAGES, from_bitmap, model_id, read_arrays, read_state, to_bitmap, write_arrays
 from featurestore.partition import Row
+from featurestore.paths import command
 from featurestore.plan import StagePlan, Step, Work, chunk_list, downstream_partitions
 from featurestore.progress import StageSummary, counted
 from featurestore.records import recorded_run, versions
@@ -66,7 +67,7 @@ def run_fit(
     if plan.step.current_model is not None and not update:
         return None
     wanted = wanted_chunks(context, plan)
-    ready = ready_chunks(plan.step, wanted, partial=partial)
+    ready = ready_chunks(context, plan.step, wanted, partial=partial)
     if plan.step.current_model is not None and not ready:
         context.reporter.say(f"{plan.step.stage.name}: the model has seen every image; there is nothing to update")
         return None
@@ -85,7 +86,7 @@ def wanted_chunks(context: Context, plan: StagePlan) -> list[Work]:
     return [w for w in plan.inputs if w.chunk_id in unseen or not (w.input_ready or w.why == "pruned")]
 
 
-def ready_chunks(step: Step, wanted: Sequence[Work], *, partial: bool) -> list[Work]:
+def ready_chunks(context: Context, step: Step, wanted: Sequence[Work], *, partial: bool) -> list[Work]:
     """Return those of the chunks that are there.
 
     Raises:
@@ -95,12 +96,16 @@ def ready_chunks(step: Step, wanted: Sequence[Work], *, partial: bool) -> list[W
     missing = [work.chunk_id for work in wanted if not work.input_ready]
     none = step.current_model is None and not ready
     if missing and (none or not partial):
-        without = "" if none else f", or fit without them: featurestore run STORE {step.stage.name} --partial"
+        without = "" if none else f", or fit without them: {_without_them(context, step)}"
         raise NotReady(
             f"{step.stage.name} learns from every chunk, and {step.stage.reads} is not up to date for "
             f"{chunk_list(missing)}; run {step.stage.reads} first{without}"
         )
     return ready
+
+
+def _without_them(context: Context, step: Step) -> str:
+    return command("run", context.root.path, step.stage.name, "--partial")
 
 
 def _unseen(context: Context, step: Step) -> dict[int, int]:
@@ -123,7 +128,7 @@ def refuse_most_lost(context: Context, step: Step) -> None:
         raise NotReady(
             f"{step.stage.name} would learn from less than half of its {n_images:,} images, since {n_lost:,} failed "
             f"({reasons}; SELECT * FROM failures says why). Put that right and run with --retry-failed, or fit without "
-            f"them: featurestore run STORE {step.stage.name} --partial"
+            f"them: {_without_them(context, step)}"
         )
 
 

@@ -30,6 +30,7 @@ from featurestore.instance import registered
 from featurestore.ledger import record_file
 from featurestore.npz import NotebookFile
 from featurestore.partition import Row
+from featurestore.paths import command
 from featurestore.plan import Step, Work, make_plan, resolve
 from featurestore.progress import StageSummary
 from featurestore.records import UNKNOWN as UNKNOWN_VERSION
@@ -89,7 +90,7 @@ def import_npz(context: Context, folder: Path, *, opencv: str | None = None) -> 
         steps = resolve(connection, context.flow)
         plan = make_plan(connection, steps)["extract"]
     assert isinstance(plan.step.stage, Extract)
-    _refuse_other_recipe(plan.step.stage)
+    _refuse_other_recipe(plan.step.stage, context.root.path)
     found = match(context, files)
     missing = {work.chunk_id: work for work in plan.todo if work.redo is None}
     whole = {chunk.chunk_id for chunk in found.chunks if not chunk.n_missing}
@@ -132,12 +133,12 @@ def _numeric(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
-def _refuse_other_recipe(stage: Extract) -> None:
+def _refuse_other_recipe(stage: Extract, store: Path) -> None:
     if stage.extractor != "sift" or stage.sift != Sift():
         raise ConfigError(
             "the notebook's files hold SIFT with OpenCV's defaults, and featurestore.toml asks for other descriptors: "
             '[extract] is not as init wrote it. Put back extractor = "sift" and the defaults of [extract.sift], or '
-            "extract the images with: featurestore run STORE extract"
+            f"extract the images with: {command('run', store, 'extract')}"
         )
 
 

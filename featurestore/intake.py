@@ -16,6 +16,9 @@ from featurestore.catalog import arrow
 from featurestore.config import with_types
 from featurestore.context import Context
 from featurestore.errors import ConfirmationNeeded, DatasetError, UnreadableFile
+from featurestore.learnt import first_leakage
+from featurestore.paths import command
+from featurestore.plan import resolve
 from featurestore.storage import CONFIG, Root, file_digest
 from featurestore.tables import DatasetFile
 
@@ -65,6 +68,10 @@ def take_in(
             spill=spill,
         )
         record(context, observed)
+    with context.catalog.reading() as connection:
+        leakage = first_leakage(connection, resolve(connection, context.flow))
+    if leakage is not None:
+        warnings.append(leakage)
     others = [f"{n:,} {name}" for name, n in report.subsets.items() if name not in ("train", "test")]
     if others:
         what = f"the split gives other names than train and test ({', '.join(others)})"
@@ -183,7 +190,7 @@ def change_note(context: Context, before: Sequence[Observed]) -> str | None:
     except (OSError, UnreadableFile):  # only an ingest needs it, and says what is wrong
         return None
     what = "has changed since it was read" if known is not None else "has not been read yet"
-    return f"the dataset {path} {what}; to read it: featurestore ingest {context.root.path}, or run --ingest"
+    return f"the dataset {path} {what}; to read it: {command('ingest', context.root.path)}, or run --ingest"
 
 
 def _key(path: Path) -> str:

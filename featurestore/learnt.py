@@ -6,7 +6,7 @@ tenth of a second, where DuckDB's hash join takes three.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 
 from featurestore.catalog import arrow
 from featurestore.plan import Step
+from featurestore.progress import counted
 from featurestore.stages import FitStage
 
 Mask = NDArray[np.bool_]  # over all images, by ``image_id``
+REFIT = "another seed in [fit_pca] of featurestore.toml, and a run, make models without them"
 
 
 class Learning:
@@ -56,6 +58,13 @@ class Learning:
         """The images that it has learnt from and that are held out today."""
         return self.learnt & ~self.selected & ~self.removed
 
+    @cached_property
+    def leakage(self) -> str | None:
+        """A line on these images and on what to do, None if there are none."""
+        n = int(self.leaked.sum())
+        what = f"leakage: the model learnt from {counted(n, 'image')} that the split holds out today"
+        return f"{what}; {REFIT}" if n else None
+
     def unseen(self) -> dict[int, int]:
         """Return, by chunk, how many usable images the model has not learnt; nothing where there is no model."""
         if self._step.current_model is None:
@@ -90,3 +99,13 @@ class Learning:
             ids = np.from_dlpack(chunk)  # pyarrow's own to_numpy imports pandas, which takes longer than `status`
             mask[ids[ids < self._n_images]] = True
         return mask
+
+
+def first_leakage(connection: sa.Connection, steps: Iterable[Step]) -> str | None:
+    """Return what there is to say of the first fit stage whose model has learnt held-out images, None if none has.
+
+    A refit of that stage makes all after it again. ``steps`` are from `plan.resolve`, or some of them.
+    """
+    fits = (step for step in steps if isinstance(step.stage, FitStage))
+    notes = ((step.stage.name, Learning(connection, step).leakage) for step in fits)
+    return next((f"{name}: {note}" for name, note in notes if note), None)

@@ -23,6 +23,7 @@ from featurestore.context import Context
 from featurestore.encode import Encoder, bounds, make_encoder
 from featurestore.errors import CorruptFile, NothingUsable, NotReady, QueryError, UnreadableFile
 from featurestore.partition import Layout, PartitionFile, Row
+from featurestore.paths import command
 from featurestore.plan import chunk_states, resolve, why_missing
 from featurestore.selection import check_stage, older, open_partition, partition_of
 from featurestore.storage import CATALOG, CONFIG
@@ -133,7 +134,7 @@ class Lookup:
             if path is None:
                 raise NotReady(
                     f"{stage} is not there for {filename!r}: {why}; make it with: "
-                    f"featurestore run {self.context.root.path} {stage}"
+                    f"{command('run', self.context.root.path, stage)}"
                 )
             opened = self._opened(path)
             if "x" in columns and not opened.file.layout.keypoints:

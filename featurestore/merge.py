@@ -22,6 +22,7 @@ from featurestore.errors import CorruptFile, Incompatible, NotEnoughSpace
 from featurestore.instance import registered
 from featurestore.ledger import check_partition, describe_model, record_file, record_model
 from featurestore.lock import refuse_busy
+from featurestore.paths import command
 from featurestore.plan import Step, resolve
 from featurestore.progress import human_bytes
 from featurestore.stages import FitStage, Stage
@@ -260,8 +261,8 @@ def _check(context: Context, other: Context, found: _Takeover) -> None:
                 raise CorruptFile(f"{row['path']} is not the file that was recorded")
     except CorruptFile as error:
         raise CorruptFile(
-            f"{other.root.path}: {error}; nothing was taken from it. Mend it first: featurestore verify "
-            f"{other.root.path} --repair"
+            f"{other.root.path}: {error}; nothing was taken from it. Mend it first: "
+            + command("verify", other.root.path, "--repair")
         ) from error
 
 

@@ -11,7 +11,7 @@ from featurestore.config import StoreSettings, build, check_format, check_names,
 from featurestore.context import Context
 from featurestore.errors import NotAStore, UntrustedStore
 from featurestore.lock import exclusive
-from featurestore.paths import StrPath, store_folder
+from featurestore.paths import StrPath, store_folder, typed
 from featurestore.progress import Reporter, Silent
 from featurestore.stages import FLOW, flow_from
 from featurestore.storage import CONFIG, Root
@@ -43,8 +43,10 @@ class OpenStore:
         self._vetted: Catalog | None = None
         self.path = store_folder(path)
         if not is_file(self.path / CONFIG):
-            what = "is not a store: it has no featurestore.toml" if is_folder(self.path) else "does not exist"
-            raise NotAStore(f"{self.path} {what}; make one with: featurestore init STORE --images DIR --dataset CSV")
+            what, where = "does not exist", typed(self.path)
+            if is_folder(self.path):  # where `init` makes none
+                what, where = "is not a store: it has no featurestore.toml", "STORE"
+            raise NotAStore(f"{self.path} {what}; make one with: featurestore init {where} --images DIR --dataset CSV")
         if untrusted:
             from featurestore.untrusted import refuse_links
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 from pathlib import Path
 
 from featurestore.errors import OutputError, UnusablePath
@@ -96,6 +97,16 @@ def refuse_output(out: Path, store: Path | None, *, force: bool) -> None:
 def shown(path: StrPath) -> str:
     """Return a path for a message: bytes that are not UTF-8, and characters that would redraw a terminal, escaped."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in os.fspath(path))
+
+
+def typed(path: StrPath) -> str:
+    """Return a path as it is typed in a shell: in quotes where it needs them."""
+    return shlex.quote(os.fspath(path))
+
+
+def command(verb: str, store: StrPath, *rest: str) -> str:
+    """Return a command of ours on a store, to be pasted into a shell; ``rest`` is as it is typed."""
+    return " ".join(["featurestore", verb, typed(store), *rest])
 
 
 def _unusable(path: StrPath, what: str, reason: str) -> UnusablePath:

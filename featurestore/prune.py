@@ -21,6 +21,7 @@ from featurestore.errors import ConfigError
 from featurestore.estimate import paces
 from featurestore.index import index_name, write_index
 from featurestore.ledger import describe, record
+from featurestore.paths import command
 from featurestore.plan import Step, chunk_list, chunk_states, resolve
 from featurestore.recover import recover
 from featurestore.stages import FLOW, ChunkStage
@@ -166,7 +167,8 @@ def _plan_blobs(
         files = [rows[row["stage"], row["variant"], chunk] for row in kept]
         damaged = [row["path"] for row in files if not _is_whole(context.root, row, by_size=plan.dry_run)]
         if damaged:
-            plan.notes.append(f"kept: upstream of {damaged[0]}, which is damaged: featurestore verify STORE --repair")
+            mend = command("verify", context.root.path, "--repair")
+            plan.notes.append(f"kept: upstream of {damaged[0]}, which is damaged: {mend}")
             continue
         for step in upstream:
             state = states[step.stage.name, chunk]

@@ -19,6 +19,7 @@ from featurestore.errors import MissingDependency, QueryError
 from featurestore.exact import NUMBERS, WIDE, exact, texts
 from featurestore.interrupt import ready_thread
 from featurestore.memory import free_memory
+from featurestore.paths import command
 from featurestore.progress import human_bytes
 from featurestore.scratch import optional_scratch_folder
 from featurestore.storage import CATALOG
@@ -111,8 +112,8 @@ def sql(context: Context, query: str) -> QueryResult:
             n_bytes += batch.nbytes
             if free is not None and n_bytes > free * 3 // 4:
                 raise QueryError(
-                    f"the answer is larger than the memory that is free ({human_bytes(free)}); ask for less of it, "
-                    "or write it to a file: featurestore sql STORE QUERY --output FILE.parquet"
+                    f"the answer is larger than the memory that is free ({human_bytes(free)}); ask for less of it, or "
+                    f"write it to a file: {command('sql', context.root.path, 'QUERY', '--output', 'FILE.parquet')}"
                 )
         return QueryResult(pa.Table.from_batches(batches, answer.schema))
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import pyarrow.compute as pc
 import sqlalchemy as sa
 
-from featurestore.access import status_of
+from featurestore.access import is_folder, status_of
 from featurestore.catalog import arrow
 from featurestore.context import Context
-from featurestore.errors import UnreadableFile
+from featurestore.errors import ImagesGone, UnreadableFile
 from featurestore.imagefolder import ImageFolder, open_folder
 from featurestore.partition import PartitionFile
 from featurestore.plan import StagePlan, resolve
@@ -122,6 +122,23 @@ def replaced_images(context: Context) -> dict[int, frozenset[int]]:
     return {chunk: frozenset(images) for chunk, images in found.items()}
 
 
+def reason_to_pass_over(context: Context) -> str | None:
+    """Return why there are no image files to compare, None if there are some.
+
+    Raises:
+        UnreadableFile: there is no telling.
+    """
+    if not is_folder(context.images):
+        return f"{context.images} is not there"
+    with context.catalog.reading() as connection:
+        read = _some_read(connection)
+    try:
+        open_folder(context.images, read=read.values(), wanted=())
+    except ImagesGone:
+        return f"there are no images in {context.images}, though some were read from it before"
+    return None
+
+
 def image_folder(context: Context, plan: StagePlan) -> ImageFolder:
     """Look at the folder of images as a run of extract begins.
 
@@ -131,13 +148,19 @@ def image_folder(context: Context, plan: StagePlan) -> ImageFolder:
     works = plan.todo[:: len(plan.todo) // SAMPLE + 1]
     wanted = [i for work in works for i in work.wanted[:: len(work.wanted) * len(works) // SAMPLE + 1]]
     with context.catalog.reading() as connection:
-        read = arrow(connection, SOME_READ, {"stage": Extract.name})["image_id"].to_pylist()
-        some = [*read, *wanted]
-        query = "SELECT image_id, filename FROM images WHERE list_contains($images, image_id)"
-        found = arrow(connection, query, {"images": some})
-    names = dict(zip(found["image_id"].to_pylist(), found["filename"].to_pylist(), strict=True))
-    before = [names[i] for i in read if i in names]
-    return open_folder(context.images, read=before, wanted=[names[i] for i in wanted if i in names])
+        read, names = _some_read(connection), _names(connection, wanted)
+    return open_folder(context.images, read=read.values(), wanted=[names[i] for i in wanted if i in names])
+
+
+def _some_read(connection: sa.Connection) -> dict[int, str]:
+    """Return the filenames of some images that were read in earlier runs."""
+    return _names(connection, arrow(connection, SOME_READ, {"stage": Extract.name})["image_id"].to_pylist())
+
+
+def _names(connection: sa.Connection, images: Sequence[int]) -> dict[int, str]:
+    query = "SELECT image_id, filename FROM images WHERE list_contains($images, image_id)"
+    found = arrow(connection, query, {"images": images})
+    return dict(zip(found["image_id"].to_pylist(), found["filename"].to_pylist(), strict=True))
 
 
 def filenames(connection: sa.Connection, chunk_id: int) -> list[str]:

@@ -17,6 +17,7 @@ from featurestore.context import Context
 from featurestore.intake import change_note, observed_before
 from featurestore.learnt import Learning
 from featurestore.lock import living_holder
+from featurestore.paths import command
 from featurestore.plan import StagePlan, Step, chunk_list, make_plan, resolve
 from featurestore.progress import counted
 from featurestore.records import opencv_of
@@ -78,7 +79,7 @@ def status(context: Context) -> Status:
         n_removed = connection.execute(sa.text(query)).scalar_one()
         n_chunks = connection.execute(sa.text("SELECT count(*) FROM chunks")).scalar_one()
         facts = _facts(connection, steps)
-        notes = {step.stage.name: _notes(connection, step) for step in steps}
+        notes = {step.stage.name: _notes(connection, context.root, step) for step in steps}
         before = observed_before(connection)
     counts = {str(name): int(n) for name, n in subsets}
     stages = tuple(
@@ -129,17 +130,17 @@ def _facts(connection: sa.Connection, steps: Sequence[Step]) -> dict[str, dict[s
     return facts
 
 
-def _notes(connection: sa.Connection, step: Step) -> list[str]:
+def _notes(connection: sa.Connection, root: Root, step: Step) -> list[str]:
     if not isinstance(step.stage, FitStage) or step.current_model is None:
         return []
     notes, learning = [], Learning(connection, step)
     unseen = sum(learning.unseen().values())
     if unseen:
+        update = command("run", root.path, step.stage.name, "--update")
         new = f"{counted(unseen, 'image')} {'is' if unseen == 1 else 'are'} new to the model"
-        notes.append(f"{new}; to learn what is new: featurestore run STORE {step.stage.name} --update")
-    held_out = int(learning.leaked.sum())
-    if held_out:
-        notes.append(f"leakage: the model learnt from {counted(held_out, 'image')} that the split holds out today")
+        notes.append(f"{new}; to learn what is new: {update}")
+    if learning.leakage:
+        notes.append(learning.leakage)
     removed = int((learning.learnt & learning.removed).sum())
     if removed:
         left = f"{counted(removed, 'image')} that {'has' if removed == 1 else 'have'} left the dataset"

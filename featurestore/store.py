@@ -13,7 +13,7 @@ from featurestore.config import StoreSettings, build, render
 from featurestore.context import Context
 from featurestore.errors import ConfigError, DatasetError, FeatureStoreError, StoreExists
 from featurestore.lock import draft_folder
-from featurestore.paths import StrPath, is_text, located, shown, store_folder
+from featurestore.paths import StrPath, command, is_text, located, shown, store_folder
 from featurestore.progress import Silent, StageSummary, reporter
 from featurestore.reading import Reading
 from featurestore.stages import FLOW, ChunkStage
@@ -75,7 +75,7 @@ class FeatureStore(Reading, Upkeep):
         target = store_folder(path)
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             is_store = (target / CONFIG).exists()
-            other = f", or go on with: featurestore run {path}" if is_store else ": it is no store, and not empty"
+            other = f", or go on with: {command('run', path)}" if is_store else ": it is no store, and not empty"
             raise StoreExists(f"{target} is there already; choose another folder{other}")
         folder = located(images, "the folder of images")
         if not folder.is_dir():

@@ -2,44 +2,47 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from tabulate import tabulate
 
 from featurestore.merge import MergeReport
-from featurestore.progress import human_bytes, human_seconds
+from featurestore.paths import command
+from featurestore.progress import counted, human_bytes, human_seconds
 from featurestore.prune import PruneReport
 from featurestore.rebuild import RebuildReport
 from featurestore.verify import VerifyReport
 
 
-def verify_text(report: VerifyReport) -> str:
-    """Return what was looked at, and a line for everything that is wrong."""
-    looked = f"{_count(report.n_files, 'file')} ({human_bytes(report.n_bytes)})"
-    images = f" and {_count(report.n_images, 'image')}" if report.n_images else ""
+def verify_text(report: VerifyReport, store: Path) -> str:
+    """Return what was looked at in the store, and a line for everything that is wrong."""
+    looked = f"{counted(report.n_files, 'file')} ({human_bytes(report.n_bytes)})"
+    images = f" and {counted(report.n_images, 'image')}" if report.n_images else ""
     lines = [*report.notes, *(f"repaired: {line}" for line in report.repaired), *map(str, report.problems)]
     n = len(report.problems)
-    verdict = "nothing is wrong" if not n else f"{_count(n, 'problem')}{' left' if report.repaired else ''}"
+    verdict = "nothing is wrong" if not n else f"{counted(n, 'problem')}{' left' if report.repaired else ''}"
     if not n and report.repaired:
-        verdict = "nothing is wrong any more; featurestore run STORE makes anew what was dropped"
+        verdict = f"nothing is wrong any more; {command('run', store)} makes anew what was dropped"
     return "\n".join([*lines, f"{looked}{images} looked at: {verdict}"])
 
 
 def rebuild_text(report: RebuildReport) -> str:
     """Return what the new catalog knows, and what was left out."""
     counts = [
-        _count(report.n_images, "image"),
-        _count(report.n_partitions, "partition"),
-        _count(report.n_models, "model"),
-        _count(report.n_runs, "run"),
+        counted(report.n_images, "image"),
+        counted(report.n_partitions, "partition"),
+        counted(report.n_models, "model"),
+        counted(report.n_runs, "run"),
     ]
     return "\n".join([*report.notes, f"the catalog is made anew: {', '.join(counts)}"])
 
 
 def merge_text(report: MergeReport) -> str:
     """Return what was taken over from one store."""
-    taken = f"{_count(report.n_partitions, 'partition')} and {_count(report.n_models, 'model')} taken over"
+    taken = f"{counted(report.n_partitions, 'partition')} and {counted(report.n_models, 'model')} taken over"
     size = f" ({human_bytes(report.n_bytes)})" if report.n_bytes else ""
     lines = [f"{report.store}: {note}" for note in report.notes]
-    return "\n".join([*lines, f"{report.store}: {taken}{size}, {_count(report.n_here, 'partition')} here already"])
+    return "\n".join([*lines, f"{report.store}: {taken}{size}, {counted(report.n_here, 'partition')} here already"])
 
 
 def prune_text(report: PruneReport, *, dry_run: bool) -> str:
@@ -59,7 +62,3 @@ def _cost(seconds: float | None) -> str:
     if seconds is None:
         return "unknown"
     return human_seconds(seconds) if seconds else ""
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n:,} {what}{'' if n == 1 else 's'}"

@@ -16,26 +16,27 @@ from typing import Any
 
 import numpy as np
 
-from featurestore.access import is_file, is_folder
+from featurestore.access import is_file
 from featurestore.catalog import Catalog, HeldCatalog, arrow
 from featurestore.child import run_child
 from featurestore.context import Context
-from featurestore.diagnosis import REMEDY
+from featurestore.diagnosis import remedy
 from featurestore.errors import CorruptFile, FormatError, UnreadableFile
 from featurestore.ingest import replay
 from featurestore.instance import LITTLE, Fingerprint, fingerprint
-from featurestore.learnt import Learning
+from featurestore.learnt import REFIT, Learning
 from featurestore.ledger import check_partition, describe, describe_model
 from featurestore.models import read_state
 from featurestore.partition import PartitionFile
+from featurestore.paths import command
 from featurestore.plan import resolve
+from featurestore.progress import counted
 from featurestore.scratch import scratch_folder
 from featurestore.snapshot import held_copy
-from featurestore.sources import Source, change_of, filenames, recorded_sources
+from featurestore.sources import Source, change_of, filenames, reason_to_pass_over, recorded_sources
 from featurestore.stages import FLOW, FitStage
 from featurestore.storage import CATALOG, Root, file_digest, file_size
 
-RUN = "with --repair it is dropped, and featurestore run STORE makes it anew"
 COPY = "put back a copy of it"
 READ = "nothing is known to be wrong with it, and --repair leaves it alone: make it readable, and verify again"
 
@@ -93,7 +94,8 @@ def verify(context: Context, *, deep: bool) -> VerifyReport:
         try:
             copy = stack.enter_context(_copied(context))
         except CorruptFile as error:
-            report.problems.append(Problem("catalog", CATALOG, str(error).removesuffix(f"; {REMEDY}"), REMEDY))
+            how = remedy(context.catalog.path)
+            report.problems.append(Problem("catalog", CATALOG, str(error).removesuffix(f"; {how}"), how))
             return report
         except UnreadableFile as error:
             report.problems.append(_unreadable(CATALOG, error))
@@ -119,6 +121,8 @@ class _Checks:
 
     def __init__(self, context: Context, *, deep: bool, report: VerifyReport) -> None:
         self._context, self._root, self._deep, self._report = context, context.root, deep, report
+        self._run = f"with --repair it is dropped, and {command('run', context.root.path)} makes it anew"
+        self._rebuild = remedy(context.catalog.path)
 
     def run(self, *, images: bool) -> None:
         """Make all checks."""
@@ -155,7 +159,7 @@ class _Checks:
                 bad = True
                 yield problem
         if not ingests:
-            yield Problem("catalog", "ingests", "it lists no dataset file", REMEDY)
+            yield Problem("catalog", "ingests", "it lists no dataset file", self._rebuild)
         elif not bad:
             yield from self._replayed([row["path"] for row in ingests])
 
@@ -178,7 +182,7 @@ class _Checks:
                     return
             for table in ("images", "chunks", "dataset_columns"):
                 if _fingerprint(replayed, table) != _fingerprint(self._context.catalog, table):
-                    yield Problem("catalog", table, "the table is not what the dataset files give", REMEDY)
+                    yield Problem("catalog", table, "the table is not what the dataset files give", self._rebuild)
 
     def partitions(self) -> Iterator[Problem]:
         """Yield partitions that are not what was recorded, down to their rows."""
@@ -192,7 +196,7 @@ class _Checks:
     def _partition(self, row: dict[str, Any]) -> Iterator[Problem]:
         name, wrong = row["path"], self._compare_bytes(row)
         if wrong:
-            yield Problem("partition", name, wrong, RUN)
+            yield Problem("partition", name, wrong, self._run)
             return
         try:
             if self._deep:
@@ -202,12 +206,12 @@ class _Checks:
             with PartitionFile(self._root.local(name)) as file:
                 names = file.columns(["filename"])["filename"].to_pylist()
         except (CorruptFile, FormatError) as error:
-            yield Problem("partition", name, str(error), RUN)
+            yield Problem("partition", name, str(error), self._run)
             return
         with self._context.catalog.reading() as connection:
             expected = filenames(connection, row["chunk_id"])
         if names != expected:
-            yield Problem("partition", name, "its rows are not the images of the chunk", RUN)
+            yield Problem("partition", name, "its rows are not the images of the chunk", self._run)
             return
         results = self._rows(
             "SELECT image_id, status, error, n_descriptors, pixels FROM results "
@@ -218,7 +222,7 @@ class _Checks:
         recorded = {**row, "versions": json.loads(row["versions"])}
         right = recorded == described.values and results == described.results.to_pylist()
         if not right or not _is_variant(variant, described.manifest):
-            yield Problem("record", name, "the catalog says something else of it than the file", RUN)
+            yield Problem("record", name, "the catalog says something else of it than the file", self._run)
 
     def models(self) -> Iterator[Problem]:
         """Yield models that are not what was recorded, or were fitted on what is there no more."""
@@ -232,17 +236,17 @@ class _Checks:
         try:
             read_state(self._root.local(name))
         except (CorruptFile, FormatError) as error:
-            yield Problem("state", name, str(error), RUN)
+            yield Problem("state", name, str(error), self._run)
 
     def _model(self, row: dict[str, Any]) -> Iterator[Problem]:
         wrong = self._compare_bytes(row)
         if wrong:
-            yield Problem("model", row["path"], wrong, RUN)
+            yield Problem("model", row["path"], wrong, self._run)
             return
         try:
             manifest, values, images = describe_model(self._root, row["path"])
         except (CorruptFile, FormatError) as error:
-            yield Problem("model", row["path"], str(error), RUN)
+            yield Problem("model", row["path"], str(error), self._run)
             return
         query = "SELECT image_id FROM training_images WHERE model_id = $id ORDER BY image_id"
         with self._context.catalog.reading() as connection:
@@ -251,27 +255,23 @@ class _Checks:
         variant = self._rows("SELECT * FROM variants WHERE variant = $variant", variant=row["variant"])
         right = recorded == values and np.array_equal(learnt, images)
         if not right or not _is_variant(variant, {**manifest, "model_id": None}):
-            yield Problem("model record", row["path"], "the catalog says something else of it than the file", RUN)
-        reads = self._rows("SELECT 1 FROM partitions WHERE variant = $v LIMIT 1", v=manifest["reads_variant"])
-        if not reads:
+            yield Problem("model record", row["path"], "the catalog says something else of it than the file", self._run)
+        reads = manifest["reads_variant"]
+        if not self._rows("SELECT 1 FROM partitions WHERE variant = $v LIMIT 1", v=reads):
             stage = next((stage.reads for stage in FLOW if stage.name == row["stage"]), "the stage")
-            what = (
-                f"it was fitted on variant {manifest['reads_variant']} of {stage}, of which there is nothing any more"
-            )
-            yield Problem("variant", row["path"], what, "featurestore prune STORE removes it if nothing uses it")
+            what = f"it was fitted on variant {reads} of {stage}, of which there is nothing any more"
+            how = f"{command('prune', self._root.path)} removes it if nothing uses it"
+            yield Problem("variant", row["path"], what, how)
 
     def _leakage(self) -> Iterator[Problem]:
         with self._context.catalog.reading() as connection:
             for step in resolve(connection, self._context.flow):
-                if isinstance(step.stage, FitStage) and step.current_model is not None:
-                    leaked = Learning(connection, step).leaked
-                    if leaked.any():
-                        n = int(leaked.sum())
-                        what = (
-                            f"{n:,} images that it learnt from are held out today, image {int(leaked.argmax())} first"
-                        )
-                        remedy = f"another seed in [{step.stage.name}] of featurestore.toml makes a model without them"
-                        yield Problem("leakage", step.current_model["path"], what, remedy)
+                if not isinstance(step.stage, FitStage) or step.current_model is None:
+                    continue
+                leaked = Learning(connection, step).leaked
+                if n := int(leaked.sum()):
+                    what = f"it learnt from {counted(n, 'image')} held out today, image {int(leaked.argmax())} first"
+                    yield Problem("leakage", step.current_model["path"], what, REFIT)
 
     def orphans(self) -> Iterator[Problem]:
         """Yield files of which the catalog knows nothing, and folders that may hold such files."""
@@ -292,13 +292,13 @@ class _Checks:
 
     def images(self) -> Iterator[Problem]:
         """Yield image files that are not those that were extracted."""
-        folder = self._context.images
         try:
-            if not is_folder(folder):
-                self._report.notes.append(f"the image files were not looked at: {folder} is not there")
-                return
+            reason = reason_to_pass_over(self._context)
         except UnreadableFile as error:
-            yield _unreadable(str(folder), error)
+            yield _unreadable(str(self._context.images), error)
+            return
+        if reason is not None:
+            self._report.notes.append(f"the image files were not looked at: {reason}")
             return
         try:
             for source in recorded_sources(self._context):
@@ -310,7 +310,7 @@ class _Checks:
     def _image(self, source: Source) -> Iterator[Problem]:
         change = change_of(self._context, source, deep=self._deep)
         if change is not None:
-            yield Problem("image", source.filename, change.what, "featurestore run STORE --check-images")
+            yield Problem("image", source.filename, change.what, command("run", self._root.path, "--check-images"))
 
 
 def _unless_unreadable(name: str, problems: Iterator[Problem]) -> Iterator[Problem]:

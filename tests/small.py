@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import tomlkit
+from click.testing import CliRunner, Result
 
 from featurestore import FeatureStore
+from featurestore.cli import cli
 from featurestore.context import Context
 from featurestore.partition import PartitionFile, Row
 from featurestore.progress import Reporter, Silent
@@ -129,3 +131,8 @@ def current_model(store: FeatureStore, stage: str) -> dict[str, Any]:
     (model,) = (status.model for status in store.status().stages if status.stage == stage)
     assert model is not None
     return dict(model)
+
+
+def invoke(*arguments: object) -> Result:
+    """Type a command, whose errors are the result's ``exception``."""
+    return CliRunner().invoke(cli, [str(argument) for argument in arguments], catch_exceptions=True)

@@ -296,7 +296,7 @@ def test_a_damaged_file_is_one_line(catalog: Catalog, content: bytes | None) -> 
         chunks(catalog)
     said = str(caught.value)
     assert said.startswith(f"{catalog.path} ")
-    assert said.endswith("make it again from the store's other files: featurestore rebuild STORE")
+    assert said.endswith(f"make it again from the store's other files: featurestore rebuild {catalog.path.parent}")
     assert "\n" not in said
 
 

@@ -99,7 +99,7 @@ def test_sql_as_csv_and_json(invoke: Invoke, finished: FeatureStore) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("status", "nowhere"), "nowhere does not exist; make one with: featurestore init STORE --images DIR"),
+        (("status", "nowhere"), "nowhere --images DIR --dataset CSV"),
         (("status", "."), "is not a store: it has no featurestore.toml; make one with: featurestore init"),
         (("init", "s", "--images", "nowhere"), "the folder of images nowhere does not exist or is not a folder"),
         (("init", "s", "--images", ".", "--dataset", "no.csv"), "no.csv does not exist"),

@@ -12,16 +12,12 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from click.testing import CliRunner, Result
 
-from featurestore import FeatureStore, cli, cli_ask
+from featurestore import FeatureStore, cli_ask
 from featurestore.text import table_text
+from tests.small import invoke
 
 COUNT = "SELECT subset, count(*) AS n FROM images GROUP BY 1 ORDER BY 1"
-
-
-def invoke(*arguments: object) -> Result:
-    return CliRunner().invoke(cli.cli, [str(argument) for argument in arguments], catch_exceptions=True)
 
 
 def test_a_table_for_people(finished: FeatureStore) -> None:

@@ -6,14 +6,9 @@ import json
 import shutil
 from pathlib import Path
 
-from click.testing import CliRunner, Result
-
-from featurestore import FeatureStore, cli
+from featurestore import FeatureStore
 from featurestore.storage import CATALOG, CONFIG
-
-
-def invoke(*arguments: object) -> Result:
-    return CliRunner().invoke(cli.cli, [str(argument) for argument in arguments], catch_exceptions=True)
+from tests.small import invoke
 
 
 def damaged(store: FeatureStore) -> Path:
@@ -33,7 +28,7 @@ def test_verify_says_what_is_wrong_and_exits_1(store: FeatureStore) -> None:
     assert ended.exit_code == 1
     assert ended.stdout.splitlines()[0] == (
         f"partition: {name}: the file is damaged: its SHA-256 is not what was recorded; with --repair it is dropped, "
-        "and featurestore run STORE makes it anew"
+        f"and featurestore run {store.path} makes it anew"
     )
     assert ended.stdout.endswith("looked at: 1 problem\n")
     ended = invoke("verify", store.path, "--deep", "--json")
@@ -42,7 +37,8 @@ def test_verify_says_what_is_wrong_and_exits_1(store: FeatureStore) -> None:
     ended = invoke("verify", store.path, "--repair")
     assert ended.exit_code == 0
     assert ended.stdout.splitlines()[0] == f"repaired: {name}: dropped"
-    assert ended.stdout.endswith("nothing is wrong any more; featurestore run STORE makes anew what was dropped\n")
+    next_step = f"featurestore run {store.path} makes anew what was dropped"
+    assert ended.stdout.endswith(f"nothing is wrong any more; {next_step}\n")
 
 
 def test_rebuild_says_what_it_knows(store: FeatureStore) -> None:

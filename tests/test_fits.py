@@ -217,7 +217,7 @@ def test_a_fit_wants_every_chunk_or_to_be_told(images: Path, tmp_path: Path) -> 
         store.run("fit_pca", workers=0)
     assert str(raised.value) == (
         "fit_pca learns from every chunk, and extract is not up to date for chunk 1; run extract first, or fit without "
-        "them: featurestore run STORE fit_pca --partial"
+        f"them: featurestore run {store.path} fit_pca --partial"
     )
     (summary,) = store.run("fit_pca", workers=0, partial=True)
     assert summary.note.endswith("fitted before every chunk was there")
@@ -492,7 +492,7 @@ def test_a_fit_of_which_most_images_failed_is_refused(images: Path, tmp_path: Pa
     assert str(caught.value) == (
         "fit_pca would learn from less than half of its 10 images, since 6 failed (4 unreadable, 2 missing; SELECT * "
         "FROM failures says why). Put that right and run with --retry-failed, or fit without them: featurestore run "
-        "STORE fit_pca --partial"
+        f"{store.path} fit_pca --partial"
     )
     assert store.sql("SELECT * FROM models").fetchall() == []
     store.run(workers=0, partial=True)

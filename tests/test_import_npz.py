@@ -294,7 +294,7 @@ def test_values_that_uint8_cannot_hold(theirs: FeatureStore, images: Images, tmp
 def test_another_recipe_would_lie(theirs: FeatureStore, images: Images, tmp_path: Path, change: Any) -> None:
     configure(theirs, "extract", **change)
     write_chunk(tmp_path / "npz", images)
-    with pytest.raises(ConfigError, match=r"files hold SIFT with OpenCV's defaults, .* run STORE extract$"):
+    with pytest.raises(ConfigError, match=rf"files hold SIFT with OpenCV's .* run {theirs.path} extract$"):
         theirs.import_npz(tmp_path / "npz")
 
 

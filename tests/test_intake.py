@@ -6,16 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
 from featurestore import FeatureStore
-from featurestore.cli import cli
 from tests.catalogs import change, rows
-from tests.small import make_small, small_store
-
-
-def invoke(*arguments: object) -> Result:
-    return CliRunner().invoke(cli, list(map(str, arguments)))
+from tests.small import invoke, make_small, small_store
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 
 from featurestore import FeatureStore
 from featurestore.answers import write
-from featurestore.errors import DatasetError, FeatureStoreError, OutputError, UnusablePath
+from featurestore.errors import DatasetError, FeatureStoreError, NotAStore, OutputError, UnusablePath
 from featurestore.paths import located
 from featurestore.scratch import scratch_folder
 from featurestore.storage import Root, temporary_name
@@ -224,3 +225,11 @@ def test_a_temporary_folder_that_duckdb_would_misread_is_not_taken(
     with scratch_folder() as folder:
         assert folder.parent == tmp_path
     assert tiny.sql("SELECT count(*) FROM images").fetchall() == [(3,)]
+
+
+def test_the_path_in_an_advice_can_be_pasted(tmp_path: Path) -> None:
+    path = tmp_path / "my store's"
+    with pytest.raises(NotAStore) as caught:
+        FeatureStore(path)
+    advice = str(caught.value).partition("make one with: ")[2]
+    assert shlex.split(advice) == ["featurestore", "init", str(path), "--images", "DIR", "--dataset", "CSV"]

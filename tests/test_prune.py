@@ -150,7 +150,7 @@ def test_chunks_that_are_not_finished_keep_what_they_need(store: FeatureStore) -
     assert report.notes == [
         "kept: upstream of chunk 2: quantize is not up to date for it",
         f"kept: upstream of {damaged.relative_to(store.path).as_posix()}, which is damaged: "
-        "featurestore verify STORE --repair",
+        f"featurestore verify {store.path} --repair",
     ]
     assert [item.n_files for item in report.items] == [2, 2]
 
@@ -169,7 +169,7 @@ def test_a_dry_run_reads_no_partition_and_a_real_one_reads_what_is_kept(
     assert [item.n_files for item in report.items] == [3, 3]
     assert report.notes == [
         f"kept: upstream of {damaged.relative_to(store.path).as_posix()}, which is damaged: "
-        "featurestore verify STORE --repair"
+        f"featurestore verify {store.path} --repair"
     ]
 
 

@@ -309,7 +309,7 @@ def test_an_answer_that_is_larger_than_memory(finished: FeatureStore, monkeypatc
         finished.sql("FROM range(10000000)")
     assert str(caught.value) == (
         "the answer is larger than the memory that is free (1.0 MB); ask for less of it, or write it to a file: "
-        "featurestore sql STORE QUERY --output FILE.parquet"
+        f"featurestore sql {finished.path} QUERY --output FILE.parquet"
     )
     with finished.answer("FROM range(10000000)") as answer:
         assert sum(len(batch) for batch in answer.batches) == 10_000_000

@@ -66,7 +66,7 @@ def test_every_table_is_what_it_was(grown: FeatureStore) -> None:
 def test_a_damaged_catalog_is_replaced(store: FeatureStore) -> None:
     before = tables(store.path, without=("runs",))
     (store.path / CATALOG).write_bytes(b"not a database" * 1000)
-    with pytest.raises(CorruptFile, match="featurestore rebuild STORE"):
+    with pytest.raises(CorruptFile, match=f"featurestore rebuild {store.path}$"):
         store.status()
     report = store.rebuild()
     assert len(report.notes) == 1

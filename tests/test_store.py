@@ -71,7 +71,7 @@ def test_new_rows_cost_only_their_own_chunks(store: FeatureStore, samples: Sampl
     assert before < files(store)
     assert len(files(store) - before) == 3
     assert store.status().stages[1].notes == (
-        "1 image is new to the model; to learn what is new: featurestore run STORE fit_pca --update",
+        f"1 image is new to the model; to learn what is new: featurestore run {store.path} fit_pca --update",
     )
 
 

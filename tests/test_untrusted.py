@@ -238,7 +238,7 @@ def test_a_mutated_catalog_is_right_or_one_line(store: FeatureStore) -> None:
         else:
             refused += 1
             assert done.returncode == 1, done
-            assert re.fullmatch(r"error: .*featurestore rebuild STORE\n", done.stderr), done
+            assert re.fullmatch(rf"error: .*featurestore rebuild {store.path}\n", done.stderr), done
     assert refused > CATALOGS // 3
     (store.path / CATALOG).write_bytes(bytes(data))
     before = tables(store.path, without=("runs",)) if done.returncode == 0 else None

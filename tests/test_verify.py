@@ -170,7 +170,7 @@ def test_a_catalog_that_can_not_be_read_is_one_problem(store: FeatureStore, cont
     report = store.verify(repair=True)
     problem = only(report.problems)
     assert (problem.kind, problem.name) == ("catalog", CATALOG)
-    assert problem.remedy.endswith("featurestore rebuild STORE")
+    assert problem.remedy.endswith(f"featurestore rebuild {store.path}")
     (store.path / CATALOG).unlink()
     assert only(store.verify().problems).what == "catalog.duckdb is missing"
 
@@ -241,7 +241,7 @@ def test_image_files_that_are_not_what_was_extracted(own: FeatureStore, tmp_path
     deep = {problem.name: problem for problem in own.verify(deep=True).problems}
     assert set(deep) == {*shallow, "china/left-000.jpg"}
     assert deep["china/left-000.jpg"].what == "the image file has the same size and another content"
-    assert deep["china/left-000.jpg"].remedy == "featurestore run STORE --check-images"
+    assert deep["china/left-000.jpg"].remedy == f"featurestore run {own.path} --check-images"
 
 
 def test_check_images_makes_the_rows_of_replaced_images_anew(own: FeatureStore, tmp_path: Path) -> None:
@@ -279,7 +279,13 @@ def test_without_the_folder_of_images_there_is_a_note(own: FeatureStore, tmp_pat
     report = own.verify(deep=True)
     assert report.ok
     assert report.notes == [f"the image files were not looked at: {tmp_path / 'images'} is not there"]
-    (tmp_path / "elsewhere").rename(tmp_path / "images")
+    (tmp_path / "images").mkdir()  # as where a disk is not mounted
+    report = own.verify()
+    assert report.ok
+    assert report.notes == [
+        f"the image files were not looked at: there are no images in {tmp_path / 'images'}, though some were read from "
+        "it before"
+    ]
 
 
 def test_leakage_is_found(store: FeatureStore, samples: Samples, tmp_path: Path) -> None:
@@ -289,8 +295,8 @@ def test_leakage_is_found(store: FeatureStore, samples: Samples, tmp_path: Path)
     store.ingest(changed)
     problem = only(store.verify().problems)
     assert problem.kind == "leakage"
-    assert problem.what == "1 images that it learnt from are held out today, image 0 first"
-    assert problem.remedy == "another seed in [fit_pca] of featurestore.toml makes a model without them"
+    assert problem.what == "it learnt from 1 image held out today, image 0 first"
+    assert problem.remedy == "another seed in [fit_pca] of featurestore.toml, and a run, make models without them"
 
 
 def test_a_model_of_what_is_there_no_more_is_found(store: FeatureStore) -> None:
