@@ -13,7 +13,8 @@ from featurestore.context import Context
 from featurestore.errors import ConfirmationNeeded, NotReady
 from featurestore.estimate import Estimate
 from featurestore.fits import ready_chunks, refuse_most_lost, wanted_chunks
-from featurestore.plan import StagePlan, Work, chunk_list
+from featurestore.learnt import first_leakage
+from featurestore.plan import StagePlan, Work, chunk_list, resolve
 from featurestore.progress import counted, human_seconds
 from featurestore.runner import Options, fit_waits, plan_of, refuse_unready
 from featurestore.stages import Extract, FitStage
@@ -98,7 +99,7 @@ def _fit_ahead(context: Context, options: Options, plan: StagePlan, made: _Made)
         if work.chunk_id in changed:
             wanted.setdefault(work.chunk_id, replace(work, why=FOLLOWS))
     works = _there([wanted[chunk] for chunk in sorted(wanted)], reads, made)
-    ready = ready_chunks(plan.step, works, partial=options.partial)
+    ready = ready_chunks(context, plan.step, works, partial=options.partial)
     if ready and not options.partial and reads not in made.chunks:
         refuse_most_lost(context, plan.step)
     return replace(plan, todo=tuple(ready))
@@ -143,3 +144,12 @@ def refuse_unasked(found: Forecast, estimates: Iterable[Estimate], options: Opti
     )
     if not options.confirm(question):
         raise ConfirmationNeeded(f"{question}; agree with --yes")
+
+
+def known_leakage(context: Context, options: Options) -> str | None:
+    """Return what there is to say of a model that has learnt held-out images, if the run goes as far as that model."""
+    with context.catalog.reading() as connection:
+        steps = resolve(connection, context.flow)
+        names = [step.stage.name for step in steps]
+        last = options.stages[-1] if options.stages else names[-1]
+        return first_leakage(connection, steps[: names.index(last) + 1])

@@ -199,7 +199,7 @@ class FeatureStore(Reading, Upkeep):
         """
         from featurestore.engines import all_cores
         from featurestore.estimate import estimate, refuse_if_too_large
-        from featurestore.forecast import forecast, refuse_unasked
+        from featurestore.forecast import forecast, known_leakage, refuse_unasked
         from featurestore.intake import change_note, observed_before
         from featurestore.runner import Options, run
         from featurestore.sources import replaced_images
@@ -214,6 +214,7 @@ class FeatureStore(Reading, Upkeep):
             update=update,
             confirm=_confirming(yes),
         )
+        told = self.ingested.warnings if self.ingested is not None else ()
         if ingest:
             self.ingest(yes=yes, quiet=quiet)
         with self._changing("run", reporter(quiet=quiet)) as context:
@@ -224,8 +225,9 @@ class FeatureStore(Reading, Upkeep):
             with context.catalog.reading() as connection:
                 estimates = estimate(connection, ahead.plans)
                 before = observed_before(connection)
-            if (note := change_note(context, before)) is not None:
-                context.reporter.say(note)
+            for note in (change_note(context, before), known_leakage(context, options)):
+                if note is not None and note not in told:
+                    context.reporter.say(note)
             refuse_if_too_large(context, estimates)
             refuse_unasked(ahead, estimates, options)
             return run(context, options)

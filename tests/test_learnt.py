@@ -10,7 +10,7 @@ import pytest
 from featurestore import FeatureStore
 from featurestore.learnt import Learning
 from featurestore.plan import resolve
-from tests.small import configure, context_of, make_small, small_store, write_dataset
+from tests.small import configure, context_of, invoke, make_small, small_store, write_dataset
 
 
 @pytest.fixture
@@ -53,13 +53,43 @@ def test_the_masks_are_over_all_images(growing: FeatureStore) -> None:
     assert learnt.tolist() == (train & (np.arange(22) < 13)).tolist()
 
 
-def test_an_image_that_was_learnt_and_is_held_out_today_is_reported(growing: FeatureStore) -> None:
-    images = Path(growing.path.parent / "images")
+@pytest.fixture
+def leaking(growing: FeatureStore) -> FeatureStore:
+    """The same store, of which an image that was learnt is held out by the next ingest."""
+    images = growing.path.parent / "images"
     lines = (images / "dataset.csv").read_text(encoding="utf-8").splitlines()
     write_dataset(images, [line.replace("002.png,train", "002.png,test") for line in lines])
-    growing.ingest()
-    notes = {stage.stage: stage.notes for stage in growing.status().stages}
-    assert any(note.startswith("leakage: the model learnt from 1 image that") for note in notes["fit_pca"])
+    return growing
+
+
+LEAKAGE = (
+    "leakage: the model learnt from 1 image that the split holds out today; another seed in [fit_pca] of "
+    "featurestore.toml, and a run, make models without them"
+)
+
+
+def test_an_image_that_was_learnt_and_is_held_out_today_is_reported(leaking: FeatureStore) -> None:
+    leaking.ingest()
+    notes = {stage.stage: stage.notes for stage in leaking.status().stages}
+    assert LEAKAGE in notes["fit_pca"]
     assert not any("leakage" in note for note in notes["fit_scale"])
-    configure(growing, "fit_scale", over="train")
-    assert growing.status().stages[3].model is None
+    configure(leaking, "fit_scale", over="train")
+    assert leaking.status().stages[3].model is None
+
+
+def test_an_ingest_and_the_runs_after_it_say_so_until_the_model_is_another(leaking: FeatureStore) -> None:
+    line = f"fit_pca: {LEAKAGE}\n"
+    assert invoke("ingest", leaking.path).stderr == f"warning: {line}"
+    assert invoke("ingest", leaking.path).stderr == f"warning: {line}"
+    assert invoke("run", leaking.path, "--workers", 0).stderr == line
+    idle = invoke("run", leaking.path, "--workers", 0)
+    assert (idle.stdout.startswith("everything is up to date"), idle.stderr) == (True, line)
+    assert invoke("run", leaking.path, "extract", "--workers", 0).stderr == ""  # which uses no model
+    assert invoke("run", leaking.path, "--quiet", "--workers", 0).stderr == ""
+    configure(leaking, "fit_pca", seed=1)
+    assert invoke("run", leaking.path, "--workers", 0).stderr == ""
+    assert invoke("ingest", leaking.path).stderr == ""
+
+
+def test_a_run_that_reads_the_dataset_first_says_so_once(leaking: FeatureStore) -> None:
+    assert invoke("run", leaking.path, "--ingest", "--workers", 0).stderr == f"warning: fit_pca: {LEAKAGE}\n"
