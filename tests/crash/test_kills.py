@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from featurestore import FeatureStore
+from featurestore.storage import CONFIG
 from tests.crash.conftest import Ground
-from tests.crash.harness import kill_now_and_then, left_alive, photograph, run, runs, sabotage
+from tests.crash.harness import kill_now_and_then, left_alive, photograph, run, runs, sabotage, tables
 
 STAGES = ("extract", "fit_pca", "project", "fit_scale", "quantize")
 LONG = 60  # from this many kills on, every point and every stage is visited
@@ -114,6 +115,22 @@ def test_an_init_that_is_killed_is_made_good_by_the_next(ground: Ground, tmp_pat
         assert FeatureStore(folder / "store").status().n_images == 26
         shutil.rmtree(folder)
     print(f"killed {len(points)} times in init")
+
+
+def test_an_ingest_that_gives_a_type_is_completed_wherever_it_is_killed(ground: Ground, tmp_path: Path) -> None:
+    """The recipe is written before the dataset file, so that the next ingest reads the dataset as this one would."""
+    types = {"rotation": "VARCHAR"}
+    whole = FeatureStore(ground.store(tmp_path / "whole"))
+    whole.ingest(types=types)
+    for point in ("written featurestore.toml", "published featurestore.toml", "uncommitted dataset"):
+        store = FeatureStore(ground.store(tmp_path / point))
+        assert sabotage(tmp_path / "log", [point], "ingest", store.path, "--type", "rotation=VARCHAR").killed, point
+        assert store.status().n_images == 26, point
+        store.run("extract", chunks=[0], workers=0)
+        store.ingest(types=types if point.startswith("written") else None)
+        assert (store.path / CONFIG).read_bytes() == (whole.path / CONFIG).read_bytes(), point
+        assert store.sql("SELECT DISTINCT typeof(rotation) FROM images").fetchall() == [("VARCHAR",)], point
+        assert tables(store.path)["dataset_columns"] == tables(whole.path)["dataset_columns"], point
 
 
 def test_a_retry_that_is_killed_keeps_the_old_rows_or_the_new(ground: Ground, tmp_path: Path) -> None:
