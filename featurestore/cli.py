@@ -158,10 +158,11 @@ def run(store: Path, stages: tuple[str, ...], dry_run: bool, statuses: str | Non
 
 
 def _say_what_would_be_done(store: FeatureStore, stages: tuple[str, ...], options: dict[str, Any]) -> None:
-    from featurestore.text import plan_text
+    from featurestore.text import last_word, plan_text
 
     asked = {name: options[name] for name in ("chunks", "retry_failed", "check_images", "partial", "update")}
-    answer(plan_text(store.plan(*stages, **asked)))
+    estimates = store.plan(*stages, **asked)
+    answer(plan_text(estimates) if estimates else last_word(store, done=False))
 
 
 def _run(store: FeatureStore, stages: tuple[str, ...], options: dict[str, Any]) -> None:
@@ -170,7 +171,9 @@ def _run(store: FeatureStore, stages: tuple[str, ...], options: dict[str, Any]) 
         _ingest(store, None, yes=options["yes"])
     done = store.run(*stages, **options)
     if not options["quiet"]:
-        click.echo(_last_word(store, stages) if done else "everything is up to date; there is nothing to do")
+        from featurestore.text import last_word
+
+        click.echo(last_word(store, done=bool(done)))
 
 
 @cli.command(short_help="Show what is done and what is missing.")
@@ -210,8 +213,11 @@ def main() -> NoReturn:
 def _exit_code(interrupt: Interrupt) -> int:
     try:
         return int(cli.main(standalone_mode=False) or 0)
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
+        return error.exit_code
+    except click.ClickException as error:
+        click.echo(f"error: {_one_line(_usage(error))}", err=True)
         return error.exit_code
     except FeatureStoreError as error:
         click.echo(f"error: {_one_line(' '.join(str(error).split()))}", err=True)
@@ -230,6 +236,12 @@ def _exit_code(interrupt: Interrupt) -> int:
         about = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
         click.echo(f"error: {_one_line(f'{about}{reason}')}; see to that, then run the same command again", err=True)
         return 1
+
+
+def _usage(error: click.ClickException) -> str:
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    verb = f" {context.info_name}" if context is not None and context.parent is not None else ""
+    return f"{' '.join(error.format_message().split()).rstrip('.?')}; see featurestore{verb} --help"
 
 
 def _one_line(text: str) -> str:
@@ -253,9 +265,3 @@ def _ingest_text(report: Any) -> str:
 def _warn(warnings: list[str]) -> None:
     for warning in warnings:
         click.echo(f"warning: {warning}", err=True)
-
-
-def _last_word(store: Any, stages: tuple[str, ...]) -> str:
-    failed = store.sql("SELECT status, count(*) FROM failures GROUP BY 1 ORDER BY 2 DESC").fetchall()
-    counts = ", ".join(f"{n:,} {status}" for status, n in failed)
-    return f"done; {counts}: see the view failures" if failed else "done"

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from featurestore.info import ImageInfo, ImageStage
     from featurestore.ingest import IngestReport
     from featurestore.status import StageStatus, Status
+    from featurestore.store import FeatureStore
 
 NUMBERS = "right"
 MOST_WAITING = 5  # chunks that are named with what they wait for
@@ -80,10 +81,18 @@ def _learnt(model: Any) -> str:
     return f"{explained}{generation}{partial}"
 
 
+def last_word(store: FeatureStore, *, done: bool) -> str:
+    """Return how a run of the store ends that did something, or found nothing to do: with the images that failed."""
+    counts = store.sql("SELECT status, count(*) FROM failures GROUP BY 1 ORDER BY 2 DESC, 1").fetchall()
+    what = "done" if done else "everything is up to date"
+    if not counts:
+        return what if done else f"{what}; there is nothing to do"
+    failed = ", ".join(f"{n:,} {status}" for status, n in counts)
+    return f"{what}; {failed}: see the view failures (run --retry-failed tries them again)"
+
+
 def plan_text(estimates: Sequence[Estimate]) -> str:
     """Return what a run would do as a table."""
-    if not estimates:
-        return "everything is up to date; there is nothing to do"
     rows = [
         [
             e.stage,

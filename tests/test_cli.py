@@ -16,6 +16,7 @@ import pytest
 
 from featurestore import FeatureStore, cli
 from tests.conftest import Samples
+from tests.small import tiny_store
 
 
 @dataclass(frozen=True)
@@ -59,12 +60,13 @@ def test_a_session_from_init_to_sql(invoke: Invoke, samples: Samples, tmp_path: 
     lines = ran.out.splitlines()
     assert [line.split()[0] for line in lines] == ["extract", "fit_pca", "project", "fit_scale", "quantize", "done;"]
     assert re.match(r"extract    26 images \(24 ok, 1 \w+, 1 \w+\), 71,\d+ descriptors, 8.\d MB, in \d+", lines[0])
-    assert lines[-1] == "done; 1 truncated: see the view failures"
+    failed = "1 truncated: see the view failures (run --retry-failed tries them again)"
+    assert lines[-1] == f"done; {failed}"
     assert ran.err == ""  # no bar where stderr is not a terminal
 
     again = invoke("run", store)
-    assert again == Ended(0, "everything is up to date; there is nothing to do\n", "")
-    assert invoke("run", store, "--dry-run").out == "everything is up to date; there is nothing to do\n"
+    assert again == Ended(0, f"everything is up to date; {failed}\n", "")
+    assert invoke("run", store, "--dry-run").out == again.out
 
     answer = invoke("sql", store, "SELECT subset, count(*) AS n FROM images GROUP BY ALL ORDER BY ALL")
     assert answer.out.split() == ["subset", "n", "--------", "---", "test", "5", "train", "21", "(2", "rows)"]
@@ -104,7 +106,8 @@ def test_sql_as_csv_and_json(invoke: Invoke, finished: FeatureStore) -> None:
         (("init", "s", "--images", "nowhere"), "the folder of images nowhere does not exist or is not a folder"),
         (("init", "s", "--images", ".", "--dataset", "no.csv"), "no.csv does not exist"),
         (("init", "s", "--images", "."), "no image"),
-        (("init", "s", "--images", ".", "--chunk-size", "0"), "chunk_size is 0, and should be at least 1"),
+        (("init", "s", "--images", ".", "--chunk-size", "0"), "error: --chunk-size is 0, and should be at least 1"),
+        (("init", "s", "--images", ".", "--type", "a=INT"), "error: --type a is 'INT', and can be VARCHAR or"),
     ],
 )
 def test_bad_input_is_one_line(
@@ -165,6 +168,45 @@ def test_chunks_that_no_store_has_take_no_memory(invoke: Invoke, fresh: FeatureS
 def test_status_without_retry_is_a_usage_error(invoke: Invoke, fresh: FeatureStore) -> None:
     ended = invoke("run", fresh.path, "--status", "missing")
     assert (ended.code, "--status goes with --retry-failed" in ended.err) == (2, True)
+
+
+def test_a_run_without_failures_has_nothing_to_do(invoke: Invoke, tmp_path: Path) -> None:
+    store = tiny_store(tmp_path)
+    for options in ((), ("--dry-run",)):
+        ended = invoke("run", store.path, *options)
+        assert ended == Ended(0, "everything is up to date; there is nothing to do\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("run",), "Missing argument 'STORE'; see featurestore run --help"),
+        (
+            ("run", "s", "--chunk", "1"),
+            "No such option '--chunk'. Did you mean '--chunks'; see featurestore run --help",
+        ),
+        (("export", "s", "out", "--format", "x"), "see featurestore export --help"),
+        (("export", "s", "out"), "Missing option '--format'. Choose from: npz,"),
+        (
+            ("run", "s", "--workers", "-1"),
+            "Invalid value for '--workers': -1 is not in the range x>=0; see featurestore run",
+        ),
+        (("run", "s", "--status", "missing"), "--status goes with --retry-failed; see featurestore run --help"),
+        (("walk",), "No such command 'walk'; see featurestore --help"),
+        (("--nope",), "No such option '--nope'; see featurestore --help"),
+    ],
+)
+def test_a_usage_error_is_one_line(invoke: Invoke, arguments: tuple[str, ...], says: str) -> None:
+    ended = invoke(*arguments)
+    assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1)
+    assert ended.err.startswith("error: ")
+    assert says in ended.err
+
+
+def test_without_a_verb_the_help_is_shown(invoke: Invoke) -> None:
+    ended = invoke()
+    assert ended.code == 2
+    assert "Make what is missing" in ended.err
 
 
 def test_some_chunks_of_a_fresh_store(invoke: Invoke, fresh: FeatureStore) -> None:
@@ -245,4 +287,4 @@ def test_types_of_columns(invoke: Invoke, samples: Samples, tmp_path: Path) -> N
     assert invoke("ingest", str(store), "--type", "rotation=VARCHAR").code == 0
     assert FeatureStore(store).sql(query).fetchall() == [("VARCHAR", "VARCHAR")]
     assert "write them like year=BIGINT" in invoke("ingest", str(store), "--type", "rotation").err
-    assert "[store] types.rotation is 'INT', and can be" in invoke("ingest", str(store), "--type", "rotation=INT").err
+    assert "error: --type rotation is 'INT', and can be" in invoke("ingest", str(store), "--type", "rotation=INT").err
