@@ -19,6 +19,7 @@ from featurestore.access import readable
 from featurestore.errors import ConfigError, FormatError
 
 FORMAT = 1
+_FILE = "featurestore.toml: "
 LARGEST = 1_000_000  # bytes of a recipe; people write some two thousand
 T = TypeVar("T")
 Tables = Mapping[str, Mapping[str, Any]]
@@ -121,11 +122,26 @@ def build(cls: type[T], table: Mapping[str, Any], *, where: str) -> T:
     for key in table:
         if key not in fields:
             raise ConfigError(f"featurestore.toml: [{where}] has no key {key!r}; its keys are {', '.join(fields)}")
-    values = {key: _value(types[key], value, fields[key], f"[{where}] {key}") for key, value in table.items()}
+    values = {key: _value(types[key], value, fields[key], f"{_FILE}[{where}] {key}") for key, value in table.items()}
     try:
         return cls(**values)
     except ValueError as error:
         raise ConfigError(f"featurestore.toml: [{where}] {error}") from error
+
+
+def check_given(settings: Mapping[str, Any]) -> None:
+    """Check settings of a store that are not in its recipe yet.
+
+    Raises:
+        ConfigError: a value of the wrong type, or one out of range; the message names the option of the command line.
+    """
+    types, fields = _types(StoreSettings), {f.name: f for f in dataclasses.fields(StoreSettings)}
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            for name, one in value.items():
+                _value(get_args(types[key])[1], one, fields[key], f"--{key.removesuffix('s')} {name}")
+        else:
+            _value(types[key], value, fields[key], f"--{key.replace('_', '-')}")
 
 
 @cache  # the annotations are strings, and reading them takes longer than all else in opening a store
@@ -136,22 +152,22 @@ def _types(cls: type[Any]) -> dict[str, Any]:
 def _value(kind: Any, value: Any, field: dataclasses.Field[Any], where: str) -> Any:
     if dataclasses.is_dataclass(kind):
         if not isinstance(value, dict):
-            raise ConfigError(f"featurestore.toml: {where} is a table, and {value!r} is not")
-        return build(kind, value, where=where.replace("] ", ".").lstrip("["))  # type: ignore[arg-type]
+            raise ConfigError(f"{where} is a table, and {value!r} is not")
+        return build(kind, value, where=where.removeprefix(f"{_FILE}[").replace("] ", "."))  # type: ignore[arg-type]
     if get_origin(kind) is dict:
         if not isinstance(value, dict):
-            raise ConfigError(f"featurestore.toml: {where} is a table, and {value!r} is not")
+            raise ConfigError(f"{where} is a table, and {value!r} is not")
         return {key: _value(get_args(kind)[1], one, field, f"{where}.{key}") for key, one in value.items()}
     if get_origin(kind) is Literal:
         if value not in get_args(kind):
-            raise ConfigError(f"featurestore.toml: {where} is {value!r}, and can be {' or '.join(get_args(kind))}")
+            raise ConfigError(f"{where} is {value!r}, and can be {' or '.join(get_args(kind))}")
         return value
     if kind is float and type(value) is int:
         value = float(value) if abs(value) < 2**63 else value  # beyond, some have no float
     if type(value) is not kind:
-        raise ConfigError(f"featurestore.toml: {where} is {value!r}, and should be {_KINDS[kind]}")
+        raise ConfigError(f"{where} is {value!r}, and should be {_KINDS[kind]}")
     if type(value) is int and abs(value) >= 2**63:
-        raise ConfigError(f"featurestore.toml: {where} is too large; it has to be below 2^63")
+        raise ConfigError(f"{where} is too large; it has to be below 2^63")
     _check_range(value, field, where)
     return value
 
@@ -161,13 +177,13 @@ _KINDS = {int: "a whole number", float: "a number", str: "text in quotes", bool:
 
 def _check_range(value: Any, field: dataclasses.Field[Any], where: str) -> None:
     if isinstance(value, float) and not math.isfinite(value):
-        raise ConfigError(f"featurestore.toml: {where} is {value}, and should be a finite number")
+        raise ConfigError(f"{where} is {value}, and should be a finite number")
     low, high = field.metadata.get("low"), field.metadata.get("high")
     if (low is not None and value < low) or (high is not None and value > high):
         bounds = " and ".join(
             t for t in (low is not None and f"at least {low}", high is not None and f"at most {high}") if t
         )
-        raise ConfigError(f"featurestore.toml: {where} is {value}, and should be {bounds}")
+        raise ConfigError(f"{where} is {value}, and should be {bounds}")
 
 
 def render(tables: Iterable[tuple[str, Any]]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from featurestore.access import make_folder
-from featurestore.config import StoreSettings, build, render
+from featurestore.config import StoreSettings, check_given, render
 from featurestore.context import Context
 from featurestore.errors import ConfigError, DatasetError, FeatureStoreError, StoreExists
 from featurestore.lock import draft_folder
@@ -90,7 +90,7 @@ class FeatureStore(Reading, Upkeep):
             "chunk_size": chunk_size,
             "types": dict(types or {}),
         }
-        build(StoreSettings, settings, where="store")
+        check_given(settings)
         with room_on_disk(str(target)):
             make_folder(target.parent)
         draft = draft_folder(target)
@@ -133,7 +133,7 @@ class FeatureStore(Reading, Upkeep):
         """
         from featurestore.intake import take_in
 
-        build(StoreSettings, {"types": dict(types or {})}, where="store")
+        check_given({"types": dict(types or {})})
         with self._changing("ingest", reporter(quiet=quiet)) as context:
             path = located(dataset, "the dataset") if dataset is not None else context.dataset
             self.ingested = take_in(context, path, _confirming(yes), types=types or {})

@@ -179,7 +179,7 @@ def test_what_is_refused_changes_neither_recipe_nor_store(images: Path, tmp_path
     before = (store.path / CONFIG).read_text()
     with pytest.raises(DatasetError, match="is no DATE"):
         store.ingest(types={"code": "DATE"})
-    with pytest.raises(ConfigError, match=r"\[store\] types.code is 'NUMBER', and can be VARCHAR or TEXT or BIGINT"):
+    with pytest.raises(ConfigError, match=r"--type code is 'NUMBER', and can be VARCHAR or TEXT or BIGINT"):
         store.ingest(types={"code": "NUMBER"})
     dataset.write_text("filename,subset,code,n\na.jpg,train,7,1\n")
     with pytest.raises(ConfirmationNeeded):
