@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from featurestore.cli_shared import STORE, UNTRUSTED, answer, as_json, open_store
+from featurestore.progress import counted
 from featurestore.streams import must_arrive
 
 SHOWN = 1000  # rows of a table on the screen
@@ -44,7 +45,7 @@ def sql(store: Path, query: str, form: str | None, output: Path | None, force: b
     with opened.answer(query, as_text=not (form or output)) as found:
         if output is not None:
             n = answers.write(found, output, store=opened.path, force=force)
-            click.echo(f"{output}: {n:,} row{'' if n == 1 else 's'}")
+            click.echo(f"{output}: {counted(n, 'row')}")
         elif form is not None:
             with must_arrive(), click.open_file("-", "wb") as stdout:
                 answers.FORMATS[f".{form}"](found, stdout)

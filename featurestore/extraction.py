@@ -25,7 +25,7 @@ from featurestore.errors import NothingUsable
 from featurestore.imagefolder import ImageFolder
 from featurestore.partition import PartitionFile
 from featurestore.plan import StagePlan, Work
-from featurestore.progress import StageSummary
+from featurestore.progress import StageSummary, counted
 from featurestore.records import UNKNOWN, opencv_of, partition_manifest, versions
 from featurestore.sources import image_folder
 from featurestore.stages import Extract
@@ -209,7 +209,7 @@ class ExtractRun(ChunkRun):
         if not usable:
             status, n = self._statuses.most_common(1)[0]
             raise NothingUsable(
-                f"not one of {self._statuses.total()} images could be used ({n} are {status}); is "
+                f"not one of {counted(self._statuses.total(), 'image')} could be used ({n:,} {status}); is "
                 f"{self._context.images} the right folder? Correct `images` in featurestore.toml, then run again "
                 "with --retry-failed"
             )

@@ -124,9 +124,10 @@ def refuse_most_lost(context: Context, step: Step) -> None:
         lost, n_images = learning.lost(), int(learning.selected.sum())
     n_lost = sum(lost.values())
     if 2 * n_lost > n_images:
+        images = counted(n_images, "image")
         reasons = ", ".join(f"{n:,} {status}" for status, n in lost.items())
         raise NotReady(
-            f"{step.stage.name} would learn from less than half of its {n_images:,} images, since {n_lost:,} failed "
+            f"{step.stage.name} would learn from less than half of its {images}, since {n_lost:,} failed "
             f"({reasons}; SELECT * FROM failures says why). Put that right and run with --retry-failed, or fit without "
             f"them: {_without_them(context, step)}"
         )
@@ -136,8 +137,8 @@ def _ask(context: Context, step: Step, unseen: int, confirm: Confirm) -> None:
     with context.catalog.reading() as connection:
         stale = downstream_partitions(connection, step)
     question = (
-        f"{step.stage.name} will go on with {unseen:,} images that its model has not seen. A new model is a new "
-        f"variant: {stale:,} partitions downstream will have to be made anew"
+        f"{step.stage.name} will go on with {counted(unseen, 'image')} that its model has not seen. A new model is a "
+        f"new variant: {counted(stale, 'partition')} downstream will have to be made anew"
     )
     if not confirm(question):
         raise ConfirmationNeeded(f"{question}; agree with --yes")

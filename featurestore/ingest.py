@@ -130,7 +130,7 @@ def _removed(connection: sa.Connection, dataset: pa.Table, confirm: Callable[[st
     n_images = connection.execute(sa.text("SELECT count(*) FROM images WHERE removed_by IS NULL")).scalar_one()
     if len(removed) > MOST_REMOVED * n_images:
         question = (
-            f"the dataset has no row for {len(removed):,} of the {n_images:,} images, for example "
+            f"the dataset has no row for {len(removed):,} of the {counted(n_images, 'image')}, for example "
             f"{removed['filename'][0].as_py()!r}: they would leave the views, loading and later fits, and come back "
             "with their rows; nothing that was computed is deleted"
         )

@@ -24,7 +24,7 @@ from featurestore.ledger import check_partition, describe_model, record_file, re
 from featurestore.lock import refuse_busy
 from featurestore.paths import command
 from featurestore.plan import Step, resolve
-from featurestore.progress import human_bytes
+from featurestore.progress import counted, human_bytes
 from featurestore.stages import FitStage, Stage
 from featurestore.storage import file_digest
 from featurestore.tables import Run
@@ -123,9 +123,11 @@ def _compare_datasets(context: Context, other: Context) -> list[str]:
         (removals,) = arrow(connection, _REMOVALS).to_pylist()
     if len(theirs) > n_images:
         raise Incompatible(
-            f"{other.root.path} has {len(theirs):,} images and this store {n_images:,}; ingest the same dataset here "
-            "first, then merge again"
+            f"{other.root.path} has {counted(len(theirs), 'image')} and this store {n_images:,}; ingest the same "
+            "dataset here first, then merge again"
         )
+    if different and not different[0]["n_others"]:
+        raise Incompatible(_other_chunks(context, other))
     if different:
         listed = _shown([row["what"] for row in different], different[0]["n"])
         raise Incompatible(
@@ -134,17 +136,35 @@ def _compare_datasets(context: Context, other: Context) -> list[str]:
         )
     where = {"here": ("n_here", "there"), "there": ("n_there", "here")}
     return [
-        f"{removals[n]:,} images that were removed {place} are in the dataset {elsewhere}; this store's dataset is kept"
+        f"{counted(removals[n], 'image')} removed {place} and in the dataset {elsewhere}; this store's dataset is kept"
         for place, (n, elsewhere) in where.items()
         if removals[n]
     ]
+
+
+def _other_chunks(context: Context, other: Context) -> str:
+    """Return what is wrong with a store whose images are the same, and lie in other chunks."""
+    sizes = []
+    for store in (context, other):
+        with store.catalog.reading() as connection:
+            sizes.append(arrow(connection, "SELECT n_images FROM chunks ORDER BY chunk_id")["n_images"].to_pylist())
+    chunk, (here, there) = next((i, pair) for i, pair in enumerate(zip(*sizes, strict=False)) if pair[0] != pair[1])
+    mine, theirs = context.settings.chunk_size, other.settings.chunk_size
+    why = f"chunk_size is {mine:,} here and {theirs:,} there"
+    if mine == theirs:
+        why = "the datasets grew by other ingests"
+    return (
+        f"{other.root.path} has the same images in other chunks: {why}; chunk {chunk} has {counted(here, 'image')} "
+        f"here and {there:,} there. Only stores that made their chunks alike can be merged: make one of them again"
+    )
 
 
 # Images that are not the same in both. What subset a removed image was in is of no consequence.
 _DIFFERENT = """
 SELECT format('image {} is {} ({}, chunk {}) here and {} ({}, chunk {}) there',
               o.image_id, o.filename, o.subset, o.chunk_id, t.filename, t.subset, t.chunk_id) AS what,
-       count(*) OVER () AS n
+       count(*) OVER () AS n,
+       count(*) FILTER (WHERE o.filename <> t.filename OR o.subset <> t.subset) OVER () AS n_others
 FROM images o JOIN theirs t ON t.image_id = o.image_id
 WHERE o.filename <> t.filename OR o.chunk_id <> t.chunk_id
    OR (o.subset <> t.subset AND o.removed_by IS NULL AND t.removed_by IS NULL)
@@ -201,9 +221,10 @@ def _models(mine: sa.Connection, yours: sa.Connection, step: Step, other: Contex
     if ours and not set(ours) <= set(theirs):
         mine_only, theirs_only = (_newest(a, b) for a, b in ((ours, theirs), (theirs, ours)))
         raise Incompatible(
-            f"{step.stage.name} was fitted in both stores: model {mine_only['model_id']} of {mine_only['n_images']:,} "
-            f"images here, {theirs_only['model_id']} of {theirs_only['n_images']:,} there; what was made with one is "
-            "of no use to the other. Merge before fitting, or let one store go on from a copy of the other"
+            f"{step.stage.name} was fitted in both stores: model {mine_only['model_id']} of "
+            f"{counted(mine_only['n_images'], 'image')} here, {theirs_only['model_id']} of {theirs_only['n_images']:,} "
+            "there; what was made with one is of no use to the other. Merge before fitting, or let one store go on "
+            "from a copy of the other"
         )
     return [row for name, row in theirs.items() if name not in ours]
 
@@ -242,7 +263,7 @@ def _note_the_rest(yours: sa.Connection, found: _Takeover) -> None:
     n = yours.execute(sa.text("SELECT count(*) FROM partitions")).scalar_one()
     rest = n - found.n_here - len(found.partitions) - len(found.notes)
     if rest:
-        found.notes.append(f"left there: {rest:,} partitions of other variants")
+        found.notes.append(f"left there: {counted(rest, 'partition')} of other variants")
 
 
 def _check(context: Context, other: Context, found: _Takeover) -> None:

@@ -29,6 +29,7 @@ from featurestore.exact import exact
 from featurestore.partition import Layout, PartitionFile, Row
 from featurestore.paths import command
 from featurestore.plan import Step, chunk_list, chunk_states, resolve, why_missing
+from featurestore.progress import counted
 from featurestore.query import asking, explain, tidy_schema
 from featurestore.stages import ChunkStage
 from featurestore.views import identifier
@@ -168,7 +169,7 @@ def older(connection: sa.Connection, context: Context, stage: str, variant: str)
     found = arrow(connection, query, {"stage": stage}).to_pylist()
     names = [row["variant"] for row in found if row["variant"].startswith(variant)]
     if len(names) != 1 or not variant:
-        listed = ", ".join(f"{row['variant']} ({row['n']:,} partitions)" for row in found) or "none yet"
+        listed = ", ".join(f"{row['variant']} ({counted(row['n'], 'partition')})" for row in found) or "none yet"
         what = "more than one variant begins with" if len(names) > 1 else f"{stage} has no variant"
         raise QueryError(f"{what} {variant!r}; the variants of {stage} are: {listed}")
     known = {row["variant"]: row for row in arrow(connection, "SELECT * FROM variants").to_pylist()}

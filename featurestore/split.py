@@ -5,8 +5,10 @@ from __future__ import annotations
 import duckdb
 import pyarrow as pa
 
+from featurestore.columns import quote
 from featurestore.csv_file import has
 from featurestore.errors import DatasetError
+from featurestore.progress import counted
 from featurestore.spill import Spill
 from featurestore.wording import first_line, one_line
 
@@ -58,6 +60,8 @@ def evaluate(
         why = "It does not give one value for each row." if values.shape != (rows.num_rows, 2) else ""
     except (duckdb.Error, UnicodeEncodeError) as error:
         why = f"{first_line(error, limit=300)}."
+        if "VARCHAR" in why or "Could not convert string" in why:
+            why = f"{why} {_cast_hint(con, rows, split)}".rstrip()
     if why:
         need = f"It must be one SQL expression over the columns of the CSV: {one_line(', '.join(names))}."
         raise DatasetError(f"The split can't be evaluated: {one_line(split)} -- {why} {need}")
@@ -65,6 +69,21 @@ def evaluate(
         con.register("images", pa.table({"subset": values.column(1)}))
         raise _no_words(con, split, f"gives no words but {kind}")
     return values.column(1)
+
+
+def _cast_hint(con: duckdb.DuckDBPyConnection, rows: pa.Table, split: str) -> str:
+    """Return what to write where the split takes columns of text for numbers, "" if numbers would be no better."""
+    texts = [f.name for f in rows.schema if pa.types.is_string(f.type) and f.name.lower() in split.lower()]
+    for names in [*([name] for name in texts), texts]:
+        fields = [pa.field(f.name, pa.int64()) if f.name in names else f for f in rows.schema]
+        con.register("csv", pa.schema(fields).empty_table())
+        try:
+            con.sql(f"SELECT (\n{split}\n) FROM csv")
+        except duckdb.Error:
+            continue
+        casts = " and ".join(f"TRY_CAST({quote(name)} AS BIGINT) for {name}" for name in names)
+        return f"What is text is no number: write {casts}, or, if all cells are numbers, add --type {names[0]}=BIGINT."
+    return ""
 
 
 def check(con: duckdb.DuckDBPyConnection, split: str) -> None:
@@ -78,12 +97,12 @@ def check(con: duckdb.DuckDBPyConnection, split: str) -> None:
     n, filename, _ = con.execute(query + missing).fetchone() or (0, "", "")
     if n:
         hint = "Give them one, for example by coalesce(..., 'train') or CASE ... ELSE 'train' END."
-        what = f"The split gives no subset for {n} images, for example {filename!r}"
+        what = f"The split gives no subset for {counted(n, 'image')}, for example {filename!r}"
         raise DatasetError(f"{what}: {one_line(split)} -- {hint}")
     similar = f"subset NOT IN ('train', 'test') AND regexp_full_match(subset, '{BLANK}(train|test){BLANK}', 'i')"
     n, filename, subset = con.execute(query + similar).fetchone() or (0, "", "")
     if n:
-        what = f"The split gives {subset!r} ({n} images, for example {filename!r}), which differs from"
+        what = f"The split gives {subset!r} ({counted(n, 'image')}, for example {filename!r}), which differs from"
         meant = subset.strip().lower()
         raise DatasetError(f"{what} {meant!r} only by case or blanks. Correct the CSV, or --split 'lower(trim(...))'.")
     n, *_ = con.execute(query + "subset = 'train'").fetchone() or (0,)
@@ -94,6 +113,7 @@ def check(con: duckdb.DuckDBPyConnection, split: str) -> None:
 def _no_words(con: duckdb.DuckDBPyConnection, split: str, what: str) -> DatasetError:
     """Return the error that counts what the split gave in the table ``images``, and says how to make words of it."""
     found = con.execute("SELECT subset, count(*) FROM images GROUP BY 1 ORDER BY 2 DESC, 1").fetchall()
+    images = "image" if sum(n for _, n in found) == 1 else "images"
     counts = [f"{n:,} {one_line(str(value), 50)}" for value, n in found]
     more = [f"and {len(counts) - _NAMED:,} more values"] if len(counts) > _NAMED else []
     other = next((str(value)[:50].replace("'", "''") for value, _ in found if value != "test"), None)
@@ -103,6 +123,6 @@ def _no_words(con: duckdb.DuckDBPyConnection, split: str, what: str) -> DatasetE
         else f"CASE CAST({split.strip()} AS VARCHAR) WHEN '{other}' THEN 'train' ELSE 'test' END"
     )
     return DatasetError(
-        f"The split {what} ({', '.join(counts[:_NAMED] + more)} images): {one_line(split)} -- The PCA is learnt "
+        f"The split {what} ({', '.join(counts[:_NAMED] + more)} {images}): {one_line(split)} -- The PCA is learnt "
         f"from images that are 'train'. Say which these are, for example --split \"{one_line(hint)}\"."
     )

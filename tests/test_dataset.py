@@ -238,6 +238,35 @@ def test_the_split_is_one_expression_with_one_value_for_each_row(tmp_path: Path,
     assert message.endswith("It must be one SQL expression over the columns of the CSV: filename, n.")
 
 
+@pytest.mark.parametrize(
+    ("split", "hint"),
+    [
+        (
+            "CASE WHEN artist = 'x' AND year > 1900 THEN 'test' ELSE 'train' END",
+            'TRY_CAST("year" AS BIGINT) for year, or',
+        ),
+        ("CASE WHEN year % 2 = 0 THEN 'test' ELSE 'train' END", 'TRY_CAST("year" AS BIGINT) for year, or'),
+        (
+            "CASE WHEN artist = 'x' AND CAST(year AS INT) > 1900 THEN 'test' END",
+            'TRY_CAST("year" AS BIGINT) for year, or',
+        ),
+        (
+            "CASE WHEN year > 1 AND artist > 1 THEN 'test' END",
+            'BIGINT) for year and TRY_CAST("artist" AS BIGINT) for art',
+        ),
+        ("CASE WHEN strftime(year, '%Y') = '1900' THEN 'test' END", None),
+    ],
+)
+def test_a_split_that_takes_text_for_a_number(tmp_path: Path, split: str, hint: str | None) -> None:
+    message = refused(write(tmp_path, "filename,year,artist\na.jpg,c. 1900,x\nb.jpg,1901,y\n"), split=split)
+    assert "\n" not in message
+    if hint is None:
+        assert "TRY_CAST" not in message
+    else:
+        assert hint in message
+        assert "--type year=BIGINT. It must be one SQL expression" in message
+
+
 def test_a_split_that_names_an_unknown_column(tmp_path: Path) -> None:
     message = refused(write(tmp_path, "filename,style\na.jpg,x\n"), split="CASE\n WHEN stile = 'x' THEN 'test' END")
     assert "CASE WHEN stile = 'x' THEN 'test' END -- Binder Error: Referenced column \"stile\" not found" in message
@@ -256,6 +285,7 @@ def test_a_row_without_subset(tmp_path: Path, nothing: str) -> None:
     message = refused(write(tmp_path, f"filename,subset\na.jpg,train\nb.jpg,{nothing}\nc.jpg,{nothing}\n"))
     assert "gives no subset for 2 images, for example 'b.jpg': subset" in message
     assert "coalesce" in message
+    assert "no subset for 1 image, for" in refused(write(tmp_path, f"filename,subset\na.jpg,train\nb.jpg,{nothing}\n"))
     assert "CASE ... ELSE" in message
 
 

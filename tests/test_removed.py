@@ -259,11 +259,11 @@ def test_stores_with_other_removals_are_merged(
     begun.ingest(fewer, yes=True)
     (report,) = begun.merge(own.path)
     assert report.n_partitions == 9
-    assert "2 images that were removed here are in the dataset there; this store's dataset is kept" in report.notes
+    assert "2 images removed here and in the dataset there; this store's dataset is kept" in report.notes
     assert begun.status().n_images == 11
     assert begun.run(workers=0) == []
     (report,) = own.merge(begun.path)
-    assert report.notes == ("2 images that were removed there are in the dataset here; this store's dataset is kept",)
+    assert report.notes == ("2 images removed there and in the dataset here; this store's dataset is kept",)
 
 
 def test_what_only_a_removed_image_decides_is_no_other_dataset(own: FeatureStore, fewer: Path, tmp_path: Path) -> None:
