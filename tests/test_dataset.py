@@ -293,7 +293,7 @@ def test_a_row_without_subset(tmp_path: Path, nothing: str) -> None:
 def test_a_subset_that_is_nearly_train(tmp_path: Path, word: str) -> None:
     message = refused(write(tmp_path, f'filename,subset\na.jpg,train\nb.jpg,"{word}"\nc.jpg,test\n'))
     assert (
-        f"gives {word!r} (1 images, for example 'b.jpg'), which differs from 'train' only by case or blanks" in message
+        f"gives {word!r} (1 image, for example 'b.jpg'), which differs from 'train' only by case or blanks" in message
     )
 
 
