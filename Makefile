@@ -8,7 +8,7 @@ UPGRADE := build/upgrade
 LOWEST := build/lowest
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test coverage test-upgrade test-lowest crash lint bench bench-quick clean
+.PHONY: help venv demo test test-quick coverage test-upgrade test-lowest crash lint bench bench-quick clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
@@ -39,10 +39,13 @@ demo: venv  ## run the main job on images that come with the dependencies
 	@$(PY) -m featurestore demo "$(DEMO)"
 
 test: venv  ## run the tests (ARGS="-k name" to choose)
-	@$(PY) -m pytest -n auto $(ARGS)
+	@$(PY) -m pytest -n auto --dist worksteal $(ARGS)
+
+test-quick: venv  ## run the quick tests only, for the inner loop
+	@$(PY) -m pytest -n auto --dist worksteal -m "not slow" $(ARGS)
 
 coverage: venv  ## run the tests, and list the lines that they miss; takes a third longer
-	@$(PY) -m pytest -n auto --cov=featurestore --cov-report=term $(ARGS)
+	@$(PY) -m pytest -n auto --dist worksteal --cov=featurestore --cov-report=term $(ARGS)
 
 test-upgrade: venv  ## open, verify, rebuild and merge stores that an earlier commit made (FROM=commit)
 	@PYTHON="$(PYTHON)" tests/upgrade/make-stores "$(FROM)" $(UPGRADE)
@@ -56,7 +59,7 @@ test-lowest: venv  ## run the tests with the lowest versions that pyproject.toml
 	  $(PY) -m uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct --editable '.[dev]' && \
 	  printf '%s\n' "$$ready" > $(LOWEST)/ready || exit 1; \
 	fi
-	@$(LOWEST)/bin/python -m pytest -n auto $(ARGS)
+	@$(LOWEST)/bin/python -m pytest -n auto --dist worksteal $(ARGS)
 
 crash: venv  ## kill more than a hundred runs, at other moments each time (FEATURESTORE_KILLS=500 for more)
 	@export FEATURESTORE_KILLS="$${FEATURESTORE_KILLS:-100}" FEATURESTORE_KILL_SEED="$${FEATURESTORE_KILL_SEED:-$$(date +%s)}"; \

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from featurestore import FeatureStore, cli
-from tests.conftest import Samples
+from tests.conftest import LONG_SIDE, Samples
 from tests.small import tiny_store
 
 
@@ -59,7 +59,7 @@ def test_a_session_from_init_to_sql(invoke: Invoke, samples: Samples, tmp_path: 
     assert ran.code == 0
     lines = ran.out.splitlines()
     assert [line.split()[0] for line in lines] == ["extract", "fit_pca", "project", "fit_scale", "quantize", "done;"]
-    assert re.match(r"extract    26 images \(24 ok, 1 \w+, 1 \w+\), 71,\d+ descriptors, 8.\d MB, in \d+", lines[0])
+    assert re.match(r"extract    26 images \(24 ok, 1 \w+, 1 \w+\), 5,\d+ descriptors, \d+ kB, in \d+", lines[0])
     failed = "1 truncated: see the view failures (run --retry-failed tries them again)"
     assert lines[-1] == f"done; {failed}"
     assert ran.err == ""  # no bar where stderr is not a terminal
@@ -79,7 +79,7 @@ def test_quiet_says_nothing(invoke: Invoke, fresh: FeatureStore) -> None:
 def test_status_for_people(invoke: Invoke, finished: FeatureStore) -> None:
     status = invoke("status", finished.path)
     assert status.code == 0
-    assert re.search(r"^extract +4/4 +24 +1 +1 +71,\d+ +8.\d MB +[0-9a-f]{16}$", status.out, re.MULTILINE)
+    assert re.search(r"^extract +4/4 +24 +1 +1 +5,\d+ +\d+ kB +[0-9a-f]{16}$", status.out, re.MULTILINE)
     assert re.search(r"^quantize: 0.\d+% of the values were clipped to the bounds$", status.out, re.MULTILINE)
     assert "extract: 1 truncated; see the view failures" in status.out
 
@@ -262,7 +262,10 @@ def test_a_reader_that_has_seen_enough(finished: FeatureStore) -> None:
     assert (ended.stdout, ended.stderr) == ("range\n", "")
 
 
-def test_the_demo_runs_in_any_state_of_its_folder(invoke: Invoke, tmp_path: Path) -> None:
+def test_the_demo_runs_in_any_state_of_its_folder(
+    invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("featurestore.samples.LONG_SIDE", LONG_SIDE)
     folder = tmp_path / "demo"
     first = invoke("demo", folder)
     assert first.code == 0

@@ -25,7 +25,7 @@ def test_a_table_for_people(finished: FeatureStore) -> None:
     assert ended.exit_code == 0
     header, _, row, last = ended.stdout.splitlines()
     assert header.split() == ["filename", "descriptors", "error", "f"]
-    assert re.fullmatch(r"china/whole-000.jpg +<115,200 bytes> +NULL +12345678.25", row)
+    assert re.fullmatch(r"china/whole-000.jpg +<12,800 bytes> +NULL +12345678.25", row)
     assert last == "(1 row)"
 
 
@@ -99,7 +99,7 @@ def test_functions_leave_no_traces_on_stderr(finished: FeatureStore) -> None:
 def test_info_for_people(finished: FeatureStore) -> None:
     text = invoke("info", finished.path, "china/whole-000.jpg").stdout
     assert text.startswith("china/whole-000.jpg\n  image_id  0\n  chunk     0\n  subset    train\n  photo     china\n")
-    assert re.search(r"^quantize  ok +1,800  [0-9a-f]{16}  [0-9a-f]{16}  partitions/quantize/.*parquet$", text, re.M)
+    assert re.search(r"^quantize  ok +200  [0-9a-f]{16}  [0-9a-f]{16}  partitions/quantize/.*parquet$", text, re.M)
     assert re.search(r"^fit_pca: model [0-9a-f]{16} learnt from it$", text, re.M)
     failed = invoke("info", finished.path, "broken.jpg").stdout
     assert re.search(r"^extract   truncated", failed, re.M)

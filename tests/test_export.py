@@ -19,6 +19,7 @@ from featurestore import FeatureStore, memory
 from featurestore.cli import cli, main
 from featurestore.errors import NotEnoughSpace, NotReady, OutputError, QueryError
 from featurestore.exporters.objects import ObjectArray
+from tests.conftest import TOP
 from tests.notebook import write_chunk
 from tests.small import context_of, rows_of
 
@@ -65,7 +66,7 @@ def test_npz_has_one_dimension_even_when_all_shapes_are_equal(finished: FeatureS
     finished.export(tmp_path / "codes.npz", "npz", where="filename = 'china/whole-000.jpg'")
     with np.load(tmp_path / "codes.npz", allow_pickle=True) as file:
         assert file["descriptors_list"].shape == (1,)
-        assert file["descriptors_list"][0].shape == (1800, 64)
+        assert file["descriptors_list"][0].shape == (TOP, 64)
 
 
 @pytest.mark.filterwarnings("error")
@@ -265,7 +266,7 @@ def test_the_model_makes_the_codes(finished: FeatureStore, tmp_path: Path) -> No
     }
     sift, codes = (finished.descriptors("flower/left-000.jpg", stage) for stage in ("extract", "quantize"))
     projected = (sift - model["mean"]) @ model["components"].T
-    strongest = projected[np.argsort(-np.linalg.norm(projected, axis=1), kind="stable")[:1800]].astype(np.float32)
+    strongest = projected[np.argsort(-np.linalg.norm(projected, axis=1), kind="stable")[:TOP]].astype(np.float32)
     scaled = np.clip((strongest - model["low"]) / (model["high"] - model["low"]), 0, 1)
     difference = np.rint(scaled * 255) - codes
     assert np.abs(difference).max() <= 1, "the order of the operations differs, and so may the last bit"
@@ -279,7 +280,7 @@ def test_the_pickle_does_what_the_notebook_does_with_it(finished: FeatureStore, 
     estimator = joblib.load(tmp_path / "ipca_final.pkl")
     sift, projected = (finished.descriptors("flower/left-000.jpg", stage) for stage in ("extract", "project"))
     found = estimator.transform(sift.astype(np.float32))
-    order = np.argsort(-np.linalg.norm(found, axis=1), kind="stable")[:1800]
+    order = np.argsort(-np.linalg.norm(found, axis=1), kind="stable")[:TOP]
     np.testing.assert_allclose(found[order], projected, atol=1e-2)
     (status,) = [stage for stage in finished.status().stages if stage.stage == "fit_pca"]
     assert status.model is not None

@@ -16,6 +16,7 @@ from featurestore.errors import ConfirmationNeeded, FeatureStoreError, NotEnough
 from featurestore.forecast import FOLLOWS
 from featurestore.storage import Root
 from tests.broken_images import encoded, picture
+from tests.conftest import LONG
 from tests.small import configure, copy, digests, make_small, small_store
 
 Change = Callable[[FeatureStore, Path], None]
@@ -159,7 +160,9 @@ def test_the_plan_is_what_the_run_does(base: FeatureStore, tmp_path: Path, state
     store, images = own(base, tmp_path / "0")
     for change in STATES[state]:
         change(store, images)
-    for number, arguments in enumerate(ARGUMENTS, start=1):
+    # In the short form every state meets a third of them, and every one of them meets a third of the states.
+    chosen = ARGUMENTS if LONG else ARGUMENTS[list(STATES).index(state) % 3 :: 3]
+    for number, arguments in enumerate(chosen, start=1):
         folder = tmp_path / str(number)
         shutil.copytree(images, folder / "images")
         ours = copy(store, folder / "store")

@@ -360,7 +360,7 @@ def test_a_wrong_call_raises(policy: Any) -> None:
         read_image("a.jpg", max_pixels=0, truncated="keep")
 
 
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     name=st.sampled_from(sorted(CUTTABLE)),
     changes=st.lists(st.tuples(st.integers(0, 800), st.integers(0, 255)), max_size=6),

@@ -259,11 +259,11 @@ def test_a_name_that_is_not_there(finished: FeatureStore, filename: str, hint: s
 
 def test_an_image_on_which_the_stage_was_not_run(store: FeatureStore) -> None:
     store.descriptors("china/whole-000.jpg")
-    edit_recipe(store, "top = 1800", "top = 100")
+    edit_recipe(store, "top = 200", "top = 100")
     with pytest.raises(NotReady) as caught:
         store.descriptors("china/whole-000.jpg", "project")
     assert str(caught.value) == (
-        "project is not there for 'china/whole-000.jpg': parameters changed (top: 1800 -> 100); make it with: "
+        "project is not there for 'china/whole-000.jpg': parameters changed (top: 200 -> 100); make it with: "
         f"featurestore run {store.path} project"
     )
 
@@ -275,7 +275,7 @@ def test_the_snapshot_follows_the_catalog_and_the_recipe(store: FeatureStore) ->
     store.keypoints(name)
     assert store._lookup is snapshot
     variant = store.info(name).stages[-1].variant
-    edit_recipe(store, "top = 1800", "top = 100")
+    edit_recipe(store, "top = 200", "top = 100")
     store.run(workers=0)
     after = store.descriptors(name)
     assert len(after) == 100 < len(before)

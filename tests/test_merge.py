@@ -13,7 +13,7 @@ from featurestore.errors import CorruptFile, FeatureStoreError, Incompatible, No
 from featurestore.lock import exclusive
 from featurestore.storage import CONFIG, Root
 from tests.catalogs import change, rows, tables
-from tests.conftest import Samples
+from tests.conftest import Samples, make_store
 
 Part = Callable[..., FeatureStore]
 
@@ -138,7 +138,7 @@ def test_what_was_made_from_other_rows_is_left_there(store: FeatureStore, finish
             "nfeatures = 500",
             "has another recipe: extract.sift.nfeatures is 0 here and 500 there. Make",
         ),
-        ("top = 1800", "top = 7", "project.top is 1800 here and 7 there"),
+        ("top = 200", "top = 7", "project.top is 200 here and 7 there"),
     ],
 )
 def test_another_recipe_is_refused(part: Part, old: str, new: str, text: str) -> None:
@@ -177,7 +177,7 @@ def test_another_dataset_is_refused(part: Part, samples: Samples, tmp_path: Path
 
 
 def test_another_chunk_size_is_refused(finished: FeatureStore, samples: Samples, tmp_path: Path) -> None:
-    other = FeatureStore.create(tmp_path / "o", images=samples.images, dataset=samples.dataset, chunk_size=9)
+    other = make_store(tmp_path / "o", samples, chunk_size=9)
     own = FeatureStore(shutil.copytree(finished.path, tmp_path / "f"))
     message = (
         "the same images in other chunks: chunk_size is 8 here and 9 there; chunk 0 has 8 images here and 9 there. "

@@ -172,9 +172,15 @@ def paintings(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> t
 @pytest.fixture(
     scope="module", params=["samples", pytest.param("paintings", marks=pytest.mark.slow)], ids=["samples", "paintings"]
 )
-def compared(request: pytest.FixtureRequest, samples: Samples, finished: FeatureStore) -> Compared:
+def compared(
+    request: pytest.FixtureRequest, large_samples: Samples, tmp_path_factory: pytest.TempPathFactory
+) -> Compared:
     if request.param == "samples":
-        return compare(finished, samples.images, samples.dataset)
+        images, dataset = large_samples.images, large_samples.dataset
+        path = tmp_path_factory.mktemp("large") / "store"
+        store = FeatureStore.create(path, images=images, dataset=dataset, chunk_size=8)
+        store.run(workers=0)
+        return compare(store, images, dataset)
     return compare(*request.getfixturevalue("paintings"))
 
 

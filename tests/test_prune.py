@@ -32,9 +32,9 @@ def test_there_is_nothing_to_prune_in_a_finished_store(store: FeatureStore) -> N
 
 def test_old_variants_go_without_a_trace(store: FeatureStore, finished: FeatureStore) -> None:
     before, total = tables(store.path, without=("runs",)), size(store, "partitions", "models")
-    edit_recipe(store, "top = 1800", "top = 900")
+    edit_recipe(store, "top = 200", "top = 150")
     store.run(workers=0)
-    edit_recipe(store, "top = 900", "top = 1800")
+    edit_recipe(store, "top = 150", "top = 200")
     promised = store.prune(dry_run=True)
     report = store.prune()
     assert report.items == promised.items
@@ -55,7 +55,7 @@ def test_a_dry_run_changes_nothing(store: FeatureStore) -> None:
 
 
 def test_what_nothing_has_replaced_is_kept(store: FeatureStore) -> None:
-    edit_recipe(store, "top = 1800", "top = 900")
+    edit_recipe(store, "top = 200", "top = 150")
     store.run("project", chunks=[0, 1], workers=0)
     report = store.prune()
     assert [(item.what.split(",")[1], item.n_files) for item in report.items] == [(" an old variant", 2)]
@@ -64,7 +64,7 @@ def test_what_nothing_has_replaced_is_kept(store: FeatureStore) -> None:
         "chunks 0-3: the current recipe has made nothing in its place yet",
     ]
     assert rows(store.path, "SELECT count(*) FROM models") == [(2,)]  # fit_scale of the old variant, still in use
-    edit_recipe(store, "top = 900", "top = 1800")
+    edit_recipe(store, "top = 150", "top = 200")
     assert [summary.n_chunks for summary in store.run(workers=0)] == [2]
 
 

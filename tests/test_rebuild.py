@@ -35,7 +35,7 @@ def grown(store: FeatureStore, samples: Samples, tmp_path: Path) -> FeatureStore
     changed.write_text(text + "new.jpg,train,china,left,ninety\n", encoding="utf-8")
     recipe = store.path / CONFIG
     recipe.write_text(
-        recipe.read_text(encoding="utf-8").replace(str(samples.images), str(images)).replace("top = 1800", "top = 900"),
+        recipe.read_text(encoding="utf-8").replace(str(samples.images), str(images)).replace("top = 200", "top = 150"),
         encoding="utf-8",
     )
     store.ingest(changed)

@@ -26,9 +26,7 @@ from featurestore.partition import PartitionFile
 from featurestore.storage import Root
 from tests.tampering import as_npy, npy, our_metadata, partition_manifest, rewrite_partition, write_npz
 
-QUICK = settings(
-    max_examples=100, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+SHARED = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 JSON: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
@@ -62,7 +60,7 @@ def read_whole(root: Root, name: str) -> None:
         check_partition(root, name)
 
 
-@QUICK
+@SHARED
 @given(entry=st.sampled_from(["stage", "version", "variant", "chunk_id", "n_images", "payload"]), value=JSON)
 def test_no_entry_of_a_manifest_is_believed(
     finished: FeatureStore, quantized: Path, tmp_path: Path, entry: str, value: Any
@@ -77,7 +75,7 @@ def test_no_entry_of_a_manifest_is_believed(
         check_partition(root, name)
 
 
-@QUICK
+@SHARED
 @given(text=st.binary() | JSON.map(lambda value: json.dumps(value).encode()), key=st.sampled_from(["dim", "dtype"]))
 def test_metadata_that_is_anything_is_one_line(
     finished: FeatureStore, quantized: Path, tmp_path: Path, text: bytes, key: str
@@ -91,7 +89,7 @@ def test_metadata_that_is_anything_is_one_line(
     read_whole(root, name)
 
 
-@QUICK
+@SHARED
 @given(data=st.data())
 def test_a_partition_with_other_bytes_is_refused_or_whole(
     finished: FeatureStore, quantized: Path, tmp_path: Path, data: st.DataObject
@@ -190,7 +188,7 @@ def test_json_that_is_no_manifest_is_refused(text: str, reason: str) -> None:
         parse(text)
 
 
-@QUICK
+@SHARED
 @given(data=st.data())
 def test_a_model_with_other_bytes_is_refused_or_whole(model: Path, tmp_path: Path, data: st.DataObject) -> None:
     content = bytearray(model.read_bytes())
@@ -202,7 +200,7 @@ def test_a_model_with_other_bytes_is_refused_or_whole(model: Path, tmp_path: Pat
         read_arrays(path)
 
 
-@QUICK
+@SHARED
 @given(
     descr=st.sampled_from(["<f8", "|u1", "|O", "<M8[D]", "|V9", "<U5", "nonsense", "<f8,<i4"]),
     shape=st.lists(st.integers(-2, 2**62), max_size=4).map(tuple) | st.text(max_size=5) | st.integers(),

@@ -188,7 +188,7 @@ TOML_VALUES: st.SearchStrategy[Any] = st.sampled_from(
 
 
 @example(line=32, value="9" * 400, noise=None, place=0)
-@settings(max_examples=150, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(line=st.integers(0, 40), value=TOML_VALUES, noise=st.none() | st.binary(max_size=8), place=st.integers(0, 1500))
 def test_no_recipe_is_more_than_one_line_of_error(
     finished: FeatureStore, tmp_path: Path, line: int, value: str, noise: bytes | None, place: int

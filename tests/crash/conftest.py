@@ -1,4 +1,4 @@
-"""Small images, and two stores of them: one that is only begun, and one in which nothing ever went wrong."""
+"""Two stores of the samples: one that is only begun, and one in which nothing ever went wrong."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from featurestore import FeatureStore
 from tests.conftest import Samples
-from tests.crash.harness import photograph, shrink
+from tests.crash.harness import photograph
 
 CHUNK_SIZE = 9  # three chunks, the last of them not full
 
@@ -35,12 +35,11 @@ class Ground:
 def ground(samples: Samples, tmp_path_factory: pytest.TempPathFactory) -> Ground:
     """The small images and their stores. Not to be changed."""
     folder = tmp_path_factory.mktemp("crash")
-    images = shrink(samples.images, folder / "images")
     begun = folder / "begun"
-    FeatureStore.create(begun, images=images, dataset=samples.dataset, chunk_size=CHUNK_SIZE)
+    FeatureStore.create(begun, images=samples.images, dataset=samples.dataset, chunk_size=CHUNK_SIZE)
     whole = shutil.copytree(begun, folder / "whole")
     FeatureStore(whole).run(workers=0)
-    return Ground(images, samples.dataset, begun, photograph(whole))
+    return Ground(samples.images, samples.dataset, begun, photograph(whole))
 
 
 @pytest.fixture(scope="session")

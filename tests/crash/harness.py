@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
-
 from featurestore.catalog import Catalog, arrow
 from featurestore.storage import Root, file_digest
 
@@ -23,7 +21,6 @@ SIGKILLED = -9
 PATIENCE = 120.0  # seconds after which a process that should have ended is taken to hang
 MARK = "FEATURESTORE_TEST_MARK"  # workers inherit it, and can be told from everybody else's
 TABLES = ("images", "chunks", "ingests", "dataset_columns", "variants", "partitions", "results", "models")
-LONG_SIDE = 160  # pixels: an image takes milliseconds
 
 
 @dataclass(frozen=True)
@@ -39,21 +36,6 @@ class Ended:
     def killed(self) -> bool:
         """Whether SIGKILL ended it."""
         return self.code == SIGKILLED
-
-
-def shrink(samples: Path, folder: Path) -> Path:
-    """Copy the samples with a longer side of `LONG_SIDE` pixels; the broken one stays as it is."""
-    for path in sorted(samples.rglob("*")):
-        if path.is_file():
-            target = folder / path.relative_to(samples)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                with Image.open(path) as image:
-                    image.thumbnail((LONG_SIDE, LONG_SIDE))
-                    image.save(target, "JPEG", quality=90)
-            except (UnidentifiedImageError, OSError):
-                target.write_bytes(path.read_bytes())
-    return folder
 
 
 def start(*arguments: str | Path, module: str = "featurestore", mark: str = "", **environment: str) -> Any:

@@ -82,7 +82,7 @@ def test_an_image_that_takes_too_long_costs_itself(ground: Ground, tmp_path: Pat
     spinning = {"sift china/left-090.jpg": "spin", "clock": "1000"}
     ended = run("run", path, "extract", "--chunks", "0", "--workers", "2", mark=mark, **poisoned(spinning))
     assert (ended.code, ended.err) == (0, "")
-    waiting = {"sift flower/right-000.jpg": "wait", "clock": "5"}
+    waiting = {"sift flower/right-000.jpg": "wait", "clock": "2"}
     ended = run("run", path, "extract", "--workers", "2", mark=mark, **poisoned(waiting))
     assert (ended.code, ended.err) == (0, "")
     assert left_alive(mark) == []
