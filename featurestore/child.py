@@ -17,7 +17,7 @@ from typing import Any
 from featurestore import errors
 from featurestore.access import readable, reason_unreadable, unreadable
 from featurestore.errors import CorruptFile, FeatureStoreError
-from featurestore.offspring import command, ending, environment
+from featurestore.offspring import ending, environment, python_command
 from featurestore.wording import first_line
 
 MEMORY = 4 << 30  # bytes of address space; a row group of the largest images takes a fraction of it
@@ -34,7 +34,7 @@ def run_child(job: str, *arguments: Path, memory: int = MEMORY) -> None:
         FeatureStoreError: whatever else the job raises.
     """
     small = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}
-    started = command("featurestore.child", job, str(memory), *map(str, arguments))
+    started = python_command("featurestore.child", job, str(memory), *map(str, arguments))
     with readable(arguments[0]):
         done = subprocess.run(started, capture_output=True, env=environment(**small), check=False)
     if done.returncode == 0:

@@ -27,7 +27,7 @@ from typing import Any
 
 from featurestore import decoding
 from featurestore.decoding import ImageFile, Size
-from featurestore.offspring import command, end_with, ending, environment
+from featurestore.offspring import end_with, ending, environment, python_command
 
 LENGTHS = struct.Struct("<IQ")
 
@@ -88,7 +88,7 @@ class _Decoder:
     def __init__(self) -> None:
         """Start it."""
         self._process = subprocess.Popen(
-            command("featurestore.decoder", str(os.getpid())),
+            python_command("featurestore.decoder", str(os.getpid())),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

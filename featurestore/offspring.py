@@ -12,7 +12,7 @@ from pathlib import Path
 PACKAGE = str(Path(__file__).resolve().parent.parent)
 
 
-def command(module: str, *arguments: str) -> list[str]:
+def python_command(module: str, *arguments: str) -> list[str]:
     """Return the command line of a module. No module is looked for in the current folder, which may be a stranger's."""
     return [sys.executable, "-P", "-m", module, *arguments]
 

@@ -145,7 +145,7 @@ def test_an_image_that_kills_the_decoder_is_crashed(healthy: Path, monkeypatch: 
     decoder._end()
     die = "import os, signal, sys; sys.stdin.buffer.read(9); os.kill(os.getpid(), signal.SIGSEGV)"
     with monkeypatch.context() as patch:
-        patch.setattr(decoder, "command", lambda *_: [sys.executable, "-c", die])
+        patch.setattr(decoder, "python_command", lambda *_: [sys.executable, "-c", die])
         found = read(healthy)
         assert (found.status, found.message) == ("crashed", "the decoder died on this image (SIGSEGV)")
         assert (found.source_bytes, found.pixels) == (healthy.stat().st_size, None)
