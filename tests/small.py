@@ -7,14 +7,18 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
 import tomlkit
 from click.testing import CliRunner, Result
 
 from featurestore import FeatureStore
+from featurestore.blockfile import block_names, read_block
 from featurestore.cli import cli
 from featurestore.context import Context
 from featurestore.partition import PartitionFile, Row
 from featurestore.progress import Reporter, Silent
+from featurestore.stages import Extract
+from featurestore.storage import Root
 from tests.broken_images import encoded, picture
 
 # Pictures of 160 x 120 have about 550 descriptors: some are drawn and some left, and batches end within chunks.
@@ -113,6 +117,25 @@ def rows_of(store: FeatureStore, stage: str, *, chunk: int | None = None) -> lis
     for (path,) in paths.fetchall():
         with PartitionFile(store.path / path) as file:
             found += file.rows()
+    return found
+
+
+def in_blocks(store: FeatureStore) -> list[int]:
+    """Return the images that are in finished blocks, in order."""
+    root = Root(store.path)
+    return sorted(i for named in block_names(root) for i in read_block(root, named).block.image_ids)
+
+
+def note_extractions(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list to which every image is added that is extracted from here on, in this process."""
+    found: list[int] = []
+    original = Extract.extract
+
+    def extract(stage: Extract, image_id: int, filename: str, path: str) -> Row:
+        found.append(image_id)
+        return original(stage, image_id, filename, path)
+
+    monkeypatch.setattr(Extract, "extract", extract)
     return found
 
 

@@ -19,11 +19,20 @@ from featurestore.extraction import BLOCK_SECONDS, OVERTIME
 from featurestore.progress import Silent
 from featurestore.records import versions
 from featurestore.runner import Options, run
-from featurestore.stages import Extract
 from featurestore.storage import BLOCKS, Root
 from tests.broken_images import encoded, picture
 from tests.faults import forbidden
-from tests.small import configure, context_of, copy, digests, make_small, rows_of, small_store
+from tests.small import (
+    configure,
+    context_of,
+    copy,
+    digests,
+    in_blocks,
+    make_small,
+    note_extractions,
+    rows_of,
+    small_store,
+)
 
 N, FINISHED = 13, 5
 
@@ -92,23 +101,10 @@ def stop(store: FeatureStore, *, after: int, **options: Any) -> None:
         run(context_of(store, StopAfterImages(after)), Options(("extract",), workers=0, **options))
 
 
-def in_blocks(store: FeatureStore) -> list[int]:
-    root = Root(store.path)
-    return sorted(i for named in block_names(root) for i in read_block(root, named).block.image_ids)
-
-
 @pytest.fixture
 def extracted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The images that are extracted from here on, in this process."""
-    found: list[int] = []
-    original = Extract.extract
-
-    def extract(stage: Extract, image_id: int, filename: str, path: str) -> Any:
-        found.append(image_id)
-        return original(stage, image_id, filename, path)
-
-    monkeypatch.setattr(Extract, "extract", extract)
-    return found
+    return note_extractions(monkeypatch)
 
 
 def test_a_run_goes_on_from_the_finished_blocks(

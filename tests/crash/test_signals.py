@@ -14,14 +14,12 @@ import pytest
 import sqlalchemy as sa
 
 from featurestore import FeatureStore
-from featurestore.blockfile import block_names, read_block
 from featurestore.catalog import Catalog, arrow
 from featurestore.interrupt import ECHO, SIGNALS, Interrupt, held_back, interruptible
-from featurestore.partition import Row
-from featurestore.stages import Extract
 from featurestore.storage import Root
 from tests.crash.conftest import Ground
 from tests.crash.harness import left_alive, photograph, run, runs, sabotage
+from tests.small import in_blocks, note_extractions
 
 CODES = {"SIGINT": 130, "SIGTERM": 143}
 
@@ -58,27 +56,15 @@ def test_however_a_run_ends_its_finished_blocks_stay(
     for name, code in {**CODES, "SIGKILL": -9}.items():
         signal_name = None if name == "SIGKILL" else name
         assert sabotage(tmp_path / "log", ["published blocks/extract"], *verb, signal=signal_name).code == code
-        found = in_blocks(store)
+        found = set(in_blocks(store))
         assert found > before, name
         before = found
     assert before < set(range(26)), "nothing is left to do"
     assert store.status().stages[0].n_in_blocks == len(before)
-    extracted: list[int] = []
-    original = Extract.extract
-
-    def extract(stage: Extract, image_id: int, filename: str, path: str) -> Row:
-        extracted.append(image_id)
-        return original(stage, image_id, filename, path)
-
-    monkeypatch.setattr(Extract, "extract", extract)
+    extracted = note_extractions(monkeypatch)
     store.run("extract", workers=0)
     assert sorted(extracted) == sorted(set(range(26)) - before)
     assert photograph(store.path) == photograph(expected)
-
-
-def in_blocks(store: FeatureStore) -> set[int]:
-    root = Root(store.path)
-    return {image_id for named in block_names(root) for image_id in read_block(root, named).block.image_ids}
 
 
 def test_an_init_that_is_stopped_leaves_nothing(ground: Ground, tmp_path: Path) -> None:
