@@ -14,7 +14,7 @@ from benchmarks import data, notebook
 from benchmarks.measure import CORES, Bench, Finding, alternate, at_least, clock, ratios, spread
 from benchmarks.settings import set_option
 from featurestore import FeatureStore
-from featurestore.partition import Row
+from featurestore.rows import Row
 from featurestore.stages import FitPca, FitScale, Project, Quantize
 
 AIM = 10

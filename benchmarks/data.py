@@ -13,7 +13,8 @@ import numpy as np
 
 from benchmarks.measure import CORES, ROOT
 from featurestore import FeatureStore
-from featurestore.partition import PartitionFile, Row
+from featurestore.partition import PartitionFile
+from featurestore.rows import Row
 from featurestore.samples import make_samples, samples
 
 CHUNK = 64

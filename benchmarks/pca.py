@@ -16,7 +16,7 @@ from benchmarks.measure import Bench, Finding, alternate, at_least, at_most, clo
 from benchmarks.settings import set_option
 from featurestore import FeatureStore
 from featurestore.models import read_arrays
-from featurestore.partition import Row
+from featurestore.rows import Row
 from featurestore.stages import FitPca
 
 

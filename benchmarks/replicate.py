@@ -16,10 +16,11 @@ from featurestore.assembly import Assembly
 from featurestore.catalog import arrow
 from featurestore.context import Context
 from featurestore.ledger import record_file, record_model, record_partition, record_variant
-from featurestore.partition import Layout, PartitionFile, Row
+from featurestore.partition import PartitionFile
 from featurestore.plan import Step, Work, resolve
 from featurestore.progress import Silent
 from featurestore.records import partition_manifest
+from featurestore.rows import Layout, Row
 
 
 def replicate(source: FeatureStore, path: Path, n: int) -> None:

@@ -10,7 +10,7 @@ from benchmarks import data
 from benchmarks.after import npz_chunks
 from benchmarks.load import final_npz
 from benchmarks.measure import Bench, Finding, at_most
-from featurestore.partition import KEYPOINT_COLUMNS
+from featurestore.rows import KEYPOINT_COLUMNS
 
 
 def run(bench: Bench) -> list[Finding]:

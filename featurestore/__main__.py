@@ -13,9 +13,9 @@ def program() -> NoReturn:
         # While modules are imported nothing has begun: Ctrl-C ends it without a traceback. `main` takes over.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     gc.set_threshold(200_000)  # as mypy does: imports make many objects and no garbage, and looking for it takes 10 %
-    from featurestore.streams import prepare
+    from featurestore.system import prepare_streams
 
-    prepare()
+    prepare_streams()
     from featurestore.at_exit import leave
     from featurestore.cli import main
 

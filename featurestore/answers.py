@@ -22,9 +22,9 @@ from typing import IO, Any
 import pyarrow as pa
 
 from featurestore.errors import OutputError, QueryError
-from featurestore.paths import located, refuse_output
 from featurestore.query import Answer
 from featurestore.storage import Root
+from featurestore.system import located, refuse_output
 
 GROUP_BYTES = 64 << 20  # in a row group of a Parquet file
 GROUP_ROWS = 1_000_000

@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
-from featurestore.access import is_file
 from featurestore.errors import CorruptFile
 from featurestore.ledger import check_partition
-from featurestore.partition import Layout, Row, partition_name
+from featurestore.partition import partition_name
 from featurestore.partition_writer import PartitionWriter
 from featurestore.plan import Work
-from featurestore.storage import Root, room_on_disk
+from featurestore.rows import Layout, Row
+from featurestore.storage import Root
+from featurestore.system import is_file, room_on_disk
 from featurestore.tasks import Target
 
 

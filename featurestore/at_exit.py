@@ -8,7 +8,7 @@ import sys
 import typing
 from typing import NoReturn
 
-from featurestore.streams import lost
+from featurestore.system import lost_output
 
 
 def leave(code: int) -> NoReturn:
@@ -17,7 +17,7 @@ def leave(code: int) -> NoReturn:
     That would take a tenth of a second, more than all queries of ``status`` together. Mypy ends in the same way.
     """
     atexit._run_exitfuncs()
-    if not code and (reason := lost()):
+    if not code and (reason := lost_output()):
         print(f"warning: the work is done, and its report could not be printed: {reason}", file=sys.stderr)
     for stream in (sys.stdout, sys.stderr):
         try:

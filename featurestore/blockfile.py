@@ -20,9 +20,11 @@ from typing import Any
 
 from featurestore.errors import CorruptFile
 from featurestore.manifest import BLOCK, check
-from featurestore.partition import Layout, PartitionFile, Row, RowDigest
+from featurestore.partition import PartitionFile, RowDigest
 from featurestore.partition_writer import PartitionWriter
-from featurestore.storage import BLOCKS, Root, flush
+from featurestore.rows import Layout, Row
+from featurestore.storage import BLOCKS, Root
+from featurestore.system import flush
 from featurestore.trouble import Trouble, trouble
 
 FileState = tuple[int, int] | None  # bytes and time of the last change in nanoseconds; None: there is no such file

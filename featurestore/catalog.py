@@ -23,13 +23,12 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
 from featurestore import diagnosis
-from featurestore.access import is_file, readable, writing
 from featurestore.at_exit import forget_overloads
 from featurestore.errors import CorruptFile, FormatError, NotWritable, StoreBusy
 from featurestore.instance import Instance, raw, registered
-from featurestore.interrupt import held_back
 from featurestore.lock import living_holder
-from featurestore.storage import CATALOG, Root, room_on_disk
+from featurestore.storage import CATALOG, Root
+from featurestore.system import held_back, is_file, readable, room_on_disk, writing
 from featurestore.wording import first_line
 
 HEAD = "0003"  # the newest revision in migrations/versions; a test compares

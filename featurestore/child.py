@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from featurestore import errors
-from featurestore.access import readable, reason_unreadable, unreadable
 from featurestore.errors import CorruptFile, FeatureStoreError
-from featurestore.offspring import ending, environment, python_command
+from featurestore.system import ending, environment, python_command, readable, reason_unreadable, unreadable
 from featurestore.wording import first_line
 
 MEMORY = 4 << 30  # bytes of address space; a row group of the largest images takes a fraction of it

@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from featurestore._version import __version__
-from featurestore.access import reason_unreadable
 from featurestore.cli_ask import VERBS as ASK
 from featurestore.cli_exchange import VERBS as EXCHANGE
 from featurestore.cli_shared import STORE, UNTRUSTED, answer, as_json, open_store, stoppable
 from featurestore.cli_upkeep import VERBS as UPKEEP
 from featurestore.errors import FeatureStoreError
-from featurestore.interrupt import Interrupt, interruptible
-from featurestore.paths import command, shown
+from featurestore.system import Interrupt, command_line, interruptible, reason_unreadable, shown
 
 if TYPE_CHECKING:
     from featurestore.store import FeatureStore
@@ -101,7 +99,7 @@ def init(store: Path, types: tuple[tuple[str, str], ...], **options: Any) -> Non
         made = FeatureStore.create(store, types=dict(types), **options)
     _warn(made.ingested.warnings if made.ingested else [])
     click.echo(f"{made.path}: {_ingest_text(made.ingested)}")
-    click.echo(f"next: {command('run', store)}")
+    click.echo(f"next: {command_line('run', store)}")
 
 
 @cli.command(short_help="Read the dataset again.")
@@ -114,7 +112,7 @@ def ingest(store: Path, dataset: Path | None, types: tuple[tuple[str, str], ...]
 
     What was made of a removed image is kept, and the image comes back with its row.
     """
-    with stoppable(f"if the dataset was not taken over, it will be: {command('ingest', store)}"):
+    with stoppable(f"if the dataset was not taken over, it will be: {command_line('ingest', store)}"):
         _ingest(open_store(store), dataset, yes=_agreed(yes), types=dict(types))
 
 
@@ -150,7 +148,7 @@ def run(store: Path, stages: tuple[str, ...], dry_run: bool, statuses: str | Non
         options["retry_failed"] = [status.strip() for status in statuses.split(",")]
     if dry_run and options["ingest"]:
         raise click.UsageError("--dry-run changes nothing; leave out --ingest")
-    with stoppable(f"whatever was finished is kept. To go on: {command('run', store)}"):
+    with stoppable(f"whatever was finished is kept. To go on: {command_line('run', store)}"):
         if dry_run:
             _say_what_would_be_done(open_store(store), stages, options)
         else:

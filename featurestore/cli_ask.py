@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from featurestore.cli_shared import STORE, UNTRUSTED, answer, as_json, open_store
-from featurestore.progress import counted
-from featurestore.streams import must_arrive
+from featurestore.formatting import counted
+from featurestore.system import must_arrive
 
 SHOWN = 1000  # rows of a table on the screen
 ENDINGS = (".csv", ".json", ".parquet", ".arrow")

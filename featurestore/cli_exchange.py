@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from featurestore.cli_shared import STORE, UNTRUSTED, open_store
-from featurestore.paths import command, typed
+from featurestore.system import command_line, typed
 
 
 @click.command("import-npz", short_help="Take over the notebook's chunk files.")
@@ -27,7 +27,7 @@ def import_npz(store: Path, folder: Path, opencv: str | None, quiet: bool) -> No
     try:
         report = opened.import_npz(folder, opencv=opencv, quiet=quiet)
     except KeyboardInterrupt:
-        go_on = command("import-npz", store, typed(folder))
+        go_on = command_line("import-npz", store, typed(folder))
         click.echo(f"stopped; what was published is kept. To go on: {go_on}", err=True)
         raise
     if not quiet:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from featurestore.streams import must_arrive
+from featurestore.system import must_arrive
 
 if TYPE_CHECKING:
     from featurestore.store import FeatureStore

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import duckdb
 import pyarrow as pa
 
-from featurestore.spill import Spill
+from featurestore.system import Spill
 
 TEXT = "VARCHAR"
 GUESSED = ("BOOLEAN", "BIGINT", "DOUBLE", "DATE", "TIMESTAMP")
@@ -37,16 +37,6 @@ _SPELLINGS = {
         WHEN {_BACK} = x THEN 'blank' WHEN {_BACK} = replace(x, 'T', ' ') THEN 'T' END""",
     "TIME": f"CASE WHEN x < '24' AND {_BACK} = x THEN '' END",
 }
-
-
-def folded(name: str) -> str:
-    """Return the name of a column as DuckDB compares it: only the letters of ASCII are the same in any case."""
-    return "".join(letter.lower() if letter.isascii() else letter for letter in name)
-
-
-def quote(name: str) -> str:
-    """Return the name of a column as SQL."""
-    return '"' + name.replace('"', '""') + '"'
 
 
 def decide(

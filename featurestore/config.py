@@ -7,6 +7,8 @@ dataclass and back, and knows nothing of any particular stage.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import math
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -15,8 +17,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from featurestore.access import readable
 from featurestore.errors import ConfigError, FormatError
+from featurestore.system import readable
 
 FORMAT = 1
 _FILE = "featurestore.toml: "
@@ -223,7 +225,7 @@ def with_types(text: str, types: Mapping[str, str]) -> str:
     """Return the text of a recipe in which columns have these types, and all else is as people wrote it."""
     import tomlkit
 
-    from featurestore.columns import folded  # late: it imports DuckDB
+    from featurestore.quoting import folded  # late: it imports DuckDB
 
     document: Any = tomlkit.parse(text)
     store = document.setdefault("store", tomlkit.table())
@@ -255,3 +257,19 @@ def identity(values: Any) -> dict[str, Any]:
 def policies(values: Any) -> dict[str, Any]:
     """Return the parameters of a dataclass that decide which images are accepted, and are no part of its identity."""
     return {f.name: getattr(values, f.name) for f in dataclasses.fields(values) if f.metadata.get("policy")}
+
+
+def variant_of(
+    stage: str, version: int, parameters: Mapping[str, Any], *, reads: str, model_id: str | None = None
+) -> str:
+    """Return the identity of what a stage makes: 16 hex digits.
+
+    Args:
+        stage: its name.
+        version: of its code.
+        parameters: that are part of its identity.
+        reads: the variant of the partitions it reads, empty for images.
+        model_id: the model it uses, if any.
+    """
+    parts = [stage, version, parameters, reads, model_id]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from featurestore.catalog import Catalog
 from featurestore.config import StoreSettings
-from featurestore.paths import located
 from featurestore.progress import Reporter
 from featurestore.stages import Stage
 from featurestore.storage import Root
+from featurestore.system import located
 
 
 @dataclass(frozen=True)

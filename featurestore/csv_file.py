@@ -15,7 +15,7 @@ import duckdb
 import pyarrow as pa
 
 from featurestore.errors import DatasetError
-from featurestore.spill import Spill
+from featurestore.system import Spill
 from featurestore.wording import first_line, is_hidden, one_line
 
 _SEPARATOR = re.compile(r'\s*"?sep=(.)"?\s*', re.IGNORECASE)  # Excel's first line

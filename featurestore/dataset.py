@@ -16,13 +16,14 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from featurestore.columns import convert, decide, folded
+from featurestore.columns import convert, decide
 from featurestore.csv_file import find
 from featurestore.dataset_file import read_file
 from featurestore.errors import DatasetError
 from featurestore.given_types import give, places
-from featurestore.spill import IN_MEMORY, Spill
+from featurestore.quoting import folded
 from featurestore.split import BLANK, check, evaluate, is_subset
+from featurestore.system import IN_MEMORY, Spill
 from featurestore.whereabouts import leads_to_folder
 
 RESERVED = ("image_id", "chunk_id", "filename", "subset", "ingest_id", "status", "error", "n_descriptors")

@@ -12,8 +12,9 @@ import duckdb
 import pyarrow as pa
 import sqlalchemy as sa
 
-from featurestore.columns import TEXT, folded, misfits, quote
+from featurestore.columns import TEXT, misfits
 from featurestore.instance import registered
+from featurestore.quoting import folded, identifier
 from featurestore.tables import DATASET_COLUMNS
 
 KEYS = ("image_id", "chunk_id", "filename", "subset")
@@ -45,7 +46,7 @@ def departed_columns(connection: sa.Connection, dataset: pa.Table) -> list[str]:
 
 def as_it_will_be(name: str, kind: str, is_known: bool) -> str:
     """Return SQL for the text of what the store holds in a column, after the column has become of type ``kind``."""
-    return f"CAST(TRY_CAST(d.{quote(name)} AS {kind}) AS VARCHAR)" if is_known else "NULL"
+    return f"CAST(TRY_CAST(d.{identifier(name)} AS {kind}) AS VARCHAR)" if is_known else "NULL"
 
 
 def column_types(connection: sa.Connection) -> dict[str, str]:
@@ -89,12 +90,12 @@ def store_columns(connection: sa.Connection, added: pa.Table, changed: pa.Table,
     names = [name for name in after if folded(name) in incoming]
     with registered(connection, "added_rows", added), registered(connection, "changed_rows", changed):
         if names and len(changed):
-            values = ", ".join(f"{quote(name)} = CAST(c.{quote(name)} AS {after[name]})" for name in names)
+            values = ", ".join(f"{identifier(name)} = CAST(c.{identifier(name)} AS {after[name]})" for name in names)
             run(
                 f"UPDATE {DATASET_COLUMNS} SET {values} FROM changed_rows c "
                 f"WHERE {DATASET_COLUMNS}.image_id = c.image_id"
             )
-        columns = ", ".join(["image_id", *map(quote, names)])
+        columns = ", ".join(["image_id", *map(identifier, names)])
         run(f"INSERT INTO {DATASET_COLUMNS} BY NAME SELECT {columns} FROM added_rows")
 
 
@@ -115,11 +116,11 @@ def _reshape(connection: sa.Connection, before: Mapping[str, str], after: Mappin
         sa.text("SELECT count(*) FROM duckdb_tables() WHERE table_name = :table"), {"table": DATASET_COLUMNS}
     ).scalar_one()
     if not exists:
-        columns = ", ".join(["image_id BIGINT", *(f"{quote(name)} {kind}" for name, kind in after.items())])
+        columns = ", ".join(["image_id BIGINT", *(f"{identifier(name)} {kind}" for name, kind in after.items())])
         run(f"CREATE TABLE {DATASET_COLUMNS} ({columns})")
     elif after != before:
         values = [
-            f"TRY_CAST({quote(name) if name in before else 'NULL'} AS {kind}) AS {quote(name)}"
+            f"TRY_CAST({identifier(name) if name in before else 'NULL'} AS {kind}) AS {identifier(name)}"
             for name, kind in after.items()
         ]
         run(f"CREATE TABLE reshaped AS SELECT {', '.join(['image_id', *values])} FROM {DATASET_COLUMNS}")

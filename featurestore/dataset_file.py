@@ -17,10 +17,10 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from featurestore.columns import quote
 from featurestore.csv_file import check_columns, not_utf8, read_texts
 from featurestore.errors import DatasetError
-from featurestore.spill import Spill
+from featurestore.quoting import identifier
+from featurestore.system import Spill
 from featurestore.wording import first_line
 
 _COMPRESSIONS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
@@ -135,7 +135,7 @@ def _read_parquet(file: Path, spill: Spill) -> pa.Table:
     with duckdb.connect() as con:
         found = con.sql("FROM read_parquet($path, hive_partitioning=false)", params={"path": glob.escape(str(file))})
         columns = zip(found.columns, map(str, found.types), strict=True)
-        select = ", ".join(f"{_as_it_stays(quote(name), kind)} AS {quote(name)}" for name, kind in columns)
+        select = ", ".join(f"{_as_it_stays(identifier(name), kind)} AS {identifier(name)}" for name, kind in columns)
         with spill.bounding(con, columns=len(found.columns)):
             return spill.table(found.project(select))
 
@@ -159,9 +159,11 @@ def _read_json(file: Path, spill: Spill) -> pa.Table:
         # and loses digits of numbers.
         with spill.bounding(con, columns=len(found.columns)):
             written = spill.table(
-                found.project(", ".join(f"CAST({quote(n)} AS VARCHAR) AS {quote(n)}" for n in found.columns))
+                found.project(", ".join(f"CAST({identifier(n)} AS VARCHAR) AS {identifier(n)}" for n in found.columns))
             )
-            texts = spill.table(found.project(", ".join(f"{quote(n)} ->> '$' AS {quote(n)}" for n in found.columns)))
+            texts = spill.table(
+                found.project(", ".join(f"{identifier(n)} ->> '$' AS {identifier(n)}" for n in found.columns))
+            )
     columns = [_typed(*pair) for pair in zip(written.columns, texts.columns, strict=True)]
     return pa.table(columns, names=texts.column_names)
 

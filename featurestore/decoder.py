@@ -27,7 +27,7 @@ from typing import Any
 
 from featurestore import decoding
 from featurestore.decoding import ImageFile, Size
-from featurestore.offspring import end_with, ending, environment, python_command
+from featurestore.system import end_with, ending, environment, python_command
 
 LENGTHS = struct.Struct("<IQ")
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal
 
 from featurestore.damage import picture_is_lost
-from featurestore.scratch import scratch_folder
+from featurestore.system import scratch_folder
 
 if TYPE_CHECKING:
     import numpy as np

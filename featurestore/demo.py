@@ -8,10 +8,10 @@ from pathlib import Path
 import click
 
 from featurestore.errors import StoreExists
-from featurestore.paths import command, typed
-from featurestore.progress import human_seconds
+from featurestore.formatting import human_seconds
 from featurestore.samples import make_samples
 from featurestore.store import FeatureStore
+from featurestore.system import command_line, typed
 from featurestore.text import ingest_text, status_text, table_text
 
 QUESTIONS = (
@@ -41,18 +41,22 @@ def run_demo(folder: Path) -> None:
     _clear(folder, store_path)
     click.echo(f"24 crops and turns of two photographs, one blank image and one broken file, in {folder / 'images'}")
     dataset = make_samples(folder / "images")
-    _show(command("init", store_path, f"--images {typed(folder / 'images')} --dataset {typed(dataset)} --chunk-size 8"))
+    _show(
+        command_line(
+            "init", store_path, f"--images {typed(folder / 'images')} --dataset {typed(dataset)} --chunk-size 8"
+        )
+    )
     store = FeatureStore.create(store_path, images=folder / "images", dataset=dataset, chunk_size=8)
     if store.ingested is not None:
         click.echo(ingest_text(store.ingested))
-    _show(command("run", store_path))
+    _show(command_line("run", store_path))
     done = store.run(quiet=False)
     click.echo(f"done in {human_seconds(sum(stage.seconds for stage in done))}")
-    _show(command("status", store_path))
+    _show(command_line("status", store_path))
     click.echo(status_text(store.status()))
     for question, query in QUESTIONS:
         click.echo(f"\n{question}")
-        _show(command("sql", store_path, f'"{query}"'))
+        _show(command_line("sql", store_path, f'"{query}"'))
         result = store.sql(query)
         click.echo(table_text(result.columns, result.fetchall()))
     click.echo(

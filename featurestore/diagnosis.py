@@ -8,10 +8,8 @@ from pathlib import Path
 
 import duckdb
 
-from featurestore.access import reason_unreadable, unreadable
 from featurestore.errors import CorruptFile
-from featurestore.paths import command
-from featurestore.storage import FULL, not_enough_space
+from featurestore.system import FULL, command_line, not_enough_space, reason_unreadable, unreadable
 from featurestore.wording import first_line
 
 DAMAGE = (duckdb.IOException, duckdb.InternalException, duckdb.FatalException)
@@ -21,7 +19,7 @@ ANOTHER_SCHEMA = (duckdb.CatalogException, duckdb.BinderException)
 
 def remedy(catalog: Path) -> str:
     """Return how a store gets a catalog again in the place of the file ``catalog``."""
-    return f"make it again from the store's other files: {command('rebuild', catalog.parent)}"
+    return f"make it again from the store's other files: {command_line('rebuild', catalog.parent)}"
 
 
 def is_about_the_file(error: BaseException | None, path: Path) -> bool:

@@ -11,18 +11,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featurestore import blas
 from featurestore.catalog import arrow
 from featurestore.context import Context
 from featurestore.errors import NothingUsable, NotReady, QueryError
 from featurestore.imagefile import ReadFailed
 from featurestore.models import Arrays, read_arrays
-from featurestore.partition import KEYPOINT, Layout, Row
-from featurestore.paths import command
 from featurestore.plan import Step, resolve
+from featurestore.rows import KEYPOINT, Layout, Row
 from featurestore.selection import older
 from featurestore.stages import Extract, TransformStage
 from featurestore.stages.quantize import Quantize, dequantize
+from featurestore.system import command_line, one_blas_thread
 
 IMAGE = -1  # the image_id of an image that is not in the store
 
@@ -45,7 +44,7 @@ class Encoder:
             QueryError: it is neither a path nor such an array.
         """
         # BLAS with several threads differs in the last bits from what was stored
-        with blas.one_thread():
+        with one_blas_thread():
             row = self._extracted(image)
             for stage, model in self.transforms:
                 row = stage.transform(row, model)
@@ -112,7 +111,7 @@ def make_encoder(context: Context) -> Encoder:
 
 def _arrays(context: Context, stage: str, model: Mapping[str, Any] | None) -> Arrays:
     if model is None:
-        raise NotReady(f"the model of {stage} has not been fitted yet; run: {command('run', context.root.path)}")
+        raise NotReady(f"the model of {stage} has not been fitted yet; run: {command_line('run', context.root.path)}")
     return read_arrays(context.root.local(model["path"]))[0]
 
 

@@ -97,7 +97,7 @@ class CorruptFile(FeatureStoreError):
 class UnreadableFile(FeatureStoreError):
     """A file or folder can't be read: a permission, a failing disk, a limit. Nothing is known to be wrong with it.
 
-    ``reason`` is what the operating system said. See `featurestore.access`.
+    ``reason`` is what the operating system said. See `featurestore.system.access`.
     """
 
     reason = ""

@@ -10,8 +10,8 @@ import sqlalchemy as sa
 from featurestore.catalog import arrow
 from featurestore.context import Context
 from featurestore.errors import NotEnoughSpace
-from featurestore.plan import StagePlan, chunk_list
-from featurestore.progress import human_bytes
+from featurestore.formatting import chunk_list, human_bytes
+from featurestore.plan import StagePlan
 from featurestore.stages import Extract, FitStage
 
 # Bytes an image before there is anything to measure: paintings of about a megapixel, with OpenCV's defaults.

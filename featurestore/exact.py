@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from featurestore.views import identifier, quoted
+from featurestore.quoting import identifier, literal
 
 if TYPE_CHECKING:
     import duckdb
@@ -88,7 +88,7 @@ def _fits(kind: Type, value: str, depth: int = 0) -> str | None:
         parts = [_all_fit(inner, f"map_{name}s({value})", depth) for name, inner in kind.children]
     elif kind.id in ("struct", "tuple"):
         parts = [
-            _fits(inner, f"struct_extract({value}, {quoted(name) if name else i})", depth)
+            _fits(inner, f"struct_extract({value}, {literal(name) if name else i})", depth)
             for i, (name, inner) in enumerate(kind.children, 1)
         ]
     else:

@@ -17,12 +17,11 @@ from featurestore.errors import NotReady, OutputError, QueryError
 from featurestore.exporters import FORMATS, Exporter, ImageExporter, Job, ModelExporter
 from featurestore.load import descriptor_counts
 from featurestore.models import IMAGES, Arrays, from_bitmap, read_arrays
-from featurestore.paths import command, refuse_output
 from featurestore.plan import resolve
 from featurestore.progress import StageSummary
 from featurestore.query import sql
 from featurestore.selection import older, select
-from featurestore.storage import flush, room_on_disk, temporary_name
+from featurestore.system import command_line, flush, refuse_output, room_on_disk, temporary_name
 
 VERB = "export"
 
@@ -131,7 +130,9 @@ def _models(context: Context, exporter: Exporter, choice: Choice) -> tuple[Array
     paths = {row["model_id"]: row["path"] for row in known}
     for stage, model in (("project", "fit_pca"), ("quantize", "fit_scale")):
         if used.get(stage) not in paths:
-            raise NotReady(f"the model of {model} has not been fitted yet; run: {command('run', context.root.path)}")
+            raise NotReady(
+                f"the model of {model} has not been fitted yet; run: {command_line('run', context.root.path)}"
+            )
     pca, scale = (read_arrays(context.root.local(paths[used[stage]]))[0] for stage in ("project", "quantize"))
     return pca, scale
 

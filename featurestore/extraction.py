@@ -22,10 +22,11 @@ from featurestore.context import Context
 from featurestore.engines import Engine, Task
 from featurestore.engines.dispatch import WINDOW
 from featurestore.errors import NothingUsable
+from featurestore.formatting import counted
 from featurestore.imagefolder import ImageFolder
 from featurestore.partition import PartitionFile
 from featurestore.plan import StagePlan, Work
-from featurestore.progress import StageSummary, counted
+from featurestore.progress import StageSummary
 from featurestore.records import UNKNOWN, opencv_of, partition_manifest, versions
 from featurestore.sources import image_folder
 from featurestore.stages import Extract

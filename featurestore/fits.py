@@ -17,20 +17,19 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from featurestore.access import is_file
 from featurestore.context import Context
 from featurestore.engines import Engine, dispatch
 from featurestore.errors import ConfirmationNeeded, CorruptFile, NothingUsable, NotReady
-from featurestore.interrupt import ready_thread
+from featurestore.formatting import chunk_list, counted
 from featurestore.learnt import Learning
 from featurestore.ledger import model_name, record_model
 from featurestore.models import IMAGES, from_bitmap, model_id, read_arrays, read_state, to_bitmap, write_arrays
-from featurestore.partition import Row
-from featurestore.paths import command
-from featurestore.plan import StagePlan, Step, Work, chunk_list, downstream_partitions
-from featurestore.progress import StageSummary, counted
+from featurestore.plan import StagePlan, Step, Work, downstream_partitions
+from featurestore.progress import StageSummary
 from featurestore.records import recorded_run, versions
+from featurestore.rows import Row
 from featurestore.stages import FitStage, JoinableLearner, Learner
+from featurestore.system import command_line, is_file, ready_thread
 from featurestore.tasks import FitChunk, Learnt
 
 Confirm = Callable[[str], bool]
@@ -105,7 +104,7 @@ def ready_chunks(context: Context, step: Step, wanted: Sequence[Work], *, partia
 
 
 def _without_them(context: Context, step: Step) -> str:
-    return command("run", context.root.path, step.stage.name, "--partial")
+    return command_line("run", context.root.path, step.stage.name, "--partial")
 
 
 def _unseen(context: Context, step: Step) -> dict[int, int]:

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 import duckdb
 import pyarrow as pa
 
-from featurestore.columns import TEXT, convert, folded
+from featurestore.columns import TEXT, convert
 from featurestore.errors import DatasetError
-from featurestore.spill import Spill
+from featurestore.quoting import folded
+from featurestore.system import Spill
 from featurestore.wording import one_line
 
 _WHERE = "--type, or types in [store] of featurestore.toml"

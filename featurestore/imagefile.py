@@ -13,7 +13,7 @@ from typing import Literal
 
 from featurestore import decoder
 from featurestore.decoding import ImageFile
-from featurestore.failure import lacking
+from featurestore.system import lacking
 from featurestore.whereabouts import why_missing
 
 # A file may hold 8 bytes per pixel that is allowed (16-bit RGBA) and this much of metadata, previews, further pages.

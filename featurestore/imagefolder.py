@@ -16,8 +16,8 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from featurestore.errors import ImagesGone
-from featurestore.failure import lacking
-from featurestore.progress import counted
+from featurestore.formatting import counted
+from featurestore.system import lacking
 
 File = tuple[str, int]  # its name below the folder, and its bytes
 WITNESSES = 8  # of each folder below: that many files do not vanish for other reasons in one moment

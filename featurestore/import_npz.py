@@ -20,7 +20,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from featurestore.access import is_folder, readable
 from featurestore.assembly import Assembly
 from featurestore.catalog import arrow
 from featurestore.context import Context
@@ -29,13 +28,13 @@ from featurestore.extractors import Sift
 from featurestore.instance import registered
 from featurestore.ledger import record_file
 from featurestore.npz import NotebookFile
-from featurestore.partition import Row
-from featurestore.paths import command
 from featurestore.plan import Step, Work, make_plan, resolve
 from featurestore.progress import StageSummary
 from featurestore.records import UNKNOWN as UNKNOWN_VERSION
 from featurestore.records import partition_manifest, recorded_run
+from featurestore.rows import Row
 from featurestore.stages import Extract
+from featurestore.system import command_line, is_folder, readable
 
 VERB = "import-npz"
 VERSION = re.compile(r"\d+(\.\d+){1,3}[\w.+-]{0,40}")
@@ -138,7 +137,7 @@ def _refuse_other_recipe(stage: Extract, store: Path) -> None:
         raise ConfigError(
             "the notebook's files hold SIFT with OpenCV's defaults, and featurestore.toml asks for other descriptors: "
             '[extract] is not as init wrote it. Put back extractor = "sift" and the defaults of [extract.sift], or '
-            f"extract the images with: {command('run', store, 'extract')}"
+            f"extract the images with: {command_line('run', store, 'extract')}"
         )
 
 

@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from featurestore.errors import CorruptFile
-from featurestore.partition import KEYPOINT_COLUMNS, MANIFEST_KEY, PartitionFile
+from featurestore.partition import MANIFEST_KEY, PartitionFile
+from featurestore.rows import KEYPOINT_COLUMNS
 
 BLOBS = ("descriptors", *KEYPOINT_COLUMNS)
 

@@ -20,9 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import sqlalchemy as sa
 
-from featurestore.access import readable
 from featurestore.catalog import Catalog, arrow, insert_arrow
-from featurestore.columns import folded, quote
 from featurestore.dataset_columns import (
     KEYS,
     as_it_will_be,
@@ -33,12 +31,13 @@ from featurestore.dataset_columns import (
     store_columns,
 )
 from featurestore.errors import ConfirmationNeeded, CorruptFile, FormatError
+from featurestore.formatting import counted
 from featurestore.instance import raw, registered
 from featurestore.ledger import upsert
 from featurestore.manifest import parse
-from featurestore.progress import counted
-from featurestore.spill import IN_MEMORY, ROWS_TOGETHER, Spill
-from featurestore.storage import Root, file_digest
+from featurestore.quoting import folded, identifier
+from featurestore.storage import Root
+from featurestore.system import IN_MEMORY, ROWS_TOGETHER, Spill, file_digest, readable
 from featurestore.tables import DATASET_COLUMNS, Ingest
 
 KINDS = {"image_id": pa.int64(), "chunk_id": pa.int32(), "filename": pa.string(), "subset": pa.string()}
@@ -256,9 +255,9 @@ def _delta(
     own = own_columns(dataset)
     extra = [name for name in dataset.column_names if name not in KEYS]
     # Two lists, and not a comparison for each of 3,000 columns: DuckDB's expressions may be 1,000 deep.
-    now = ", ".join(["t.subset", *(f"CAST(t.{quote(n)} AS VARCHAR)" for n in extra)])
+    now = ", ".join(["t.subset", *(f"CAST(t.{identifier(n)} AS VARCHAR)" for n in extra)])
     then = ", ".join(["i.subset", *(as_it_will_be(n, own[folded(n)], folded(n) in known) for n in extra)])
-    columns = "".join(f", t.{quote(n)}" for n in extra)
+    columns = "".join(f", t.{identifier(n)}" for n in extra)
     stored = f"LEFT JOIN {DATASET_COLUMNS} d ON d.image_id = i.image_id" if known else ""
     position = "position"
     while position in map(folded, dataset.column_names):

@@ -17,16 +17,16 @@ from featurestore.config import with_types
 from featurestore.context import Context
 from featurestore.errors import ConfirmationNeeded, DatasetError, UnreadableFile
 from featurestore.learnt import first_leakage
-from featurestore.paths import command
 from featurestore.plan import resolve
-from featurestore.storage import CONFIG, Root, file_digest
+from featurestore.storage import CONFIG, Root
+from featurestore.system import command_line, file_digest
 from featurestore.tables import DatasetFile
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from featurestore.ingest import IngestReport
-    from featurestore.spill import Spill
+    from featurestore.system import Spill
 
 Observed = dict[str, Any]  # a row of ``dataset_files``
 
@@ -44,8 +44,8 @@ def take_in(
     """
     from featurestore.dataset import scan_folder  # late, like the next: `status` needs none of them
     from featurestore.ingest import ingest
-    from featurestore.spill import Spill
     from featurestore.split import is_subset
+    from featurestore.system import Spill
 
     spill, settings, observed = Spill(context.root.path), context.settings, None
     if path is None:
@@ -190,7 +190,7 @@ def change_note(context: Context, before: Sequence[Observed]) -> str | None:
     except (OSError, UnreadableFile):  # only an ingest needs it, and says what is wrong
         return None
     what = "has changed since it was read" if known is not None else "has not been read yet"
-    return f"the dataset {path} {what}; to read it: {command('ingest', context.root.path)}, or run --ingest"
+    return f"the dataset {path} {what}; to read it: {command_line('ingest', context.root.path)}, or run --ingest"
 
 
 def _key(path: Path) -> str:

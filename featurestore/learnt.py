@@ -15,8 +15,8 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from featurestore.catalog import arrow
+from featurestore.formatting import counted
 from featurestore.plan import Step
-from featurestore.progress import counted
 from featurestore.stages import FitStage
 
 Mask = NDArray[np.bool_]  # over all images, by ``image_id``

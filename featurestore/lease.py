@@ -22,10 +22,9 @@ from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
-from featurestore.access import ABSENT, readable
 from featurestore.errors import StoreBusy, UnreadableFile
-from featurestore.interrupt import SIGNALS
 from featurestore.storage import Root
+from featurestore.system import ABSENT, SIGNALS, readable
 
 HOLDER = "run.lock.json"
 LONGEST = 1000  # bytes of it that are read

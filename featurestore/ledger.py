@@ -14,14 +14,14 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 from sqlalchemy.dialects.postgresql import insert
 
-from featurestore.access import readable
 from featurestore.catalog import Catalog, insert_arrow
 from featurestore.errors import CorruptFile
 from featurestore.index import check_index, index_name, is_index
 from featurestore.manifest import MODEL, PARTITION, check
 from featurestore.models import IMAGES, from_bitmap, model_id, read_arrays
 from featurestore.partition import PartitionFile, RowDigest, partition_name
-from featurestore.storage import Root, file_digest, file_size
+from featurestore.storage import Root
+from featurestore.system import file_digest, file_size, readable
 from featurestore.tables import Base, Model, Partition, Result, TrainingImage, Variant
 
 FACTS = ("image_id", "status", "error", "n_descriptors", "width", "height", "n_clipped")

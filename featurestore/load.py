@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from featurestore.catalog import arrow
 from featurestore.context import Context
 from featurestore.errors import CorruptFile, NotReady, QueryError
-from featurestore.memory import refuse_if_too_large
-from featurestore.partition import KEYPOINT_COLUMNS, Layout
+from featurestore.rows import KEYPOINT_COLUMNS, Layout
 from featurestore.selection import Piece, Selection, groups_of, iter_tables, open_partition, read_group, select
+from featurestore.system import refuse_if_too_large
 
 COLUMNS = ("image_id", "filename", "subset", "status", "n_descriptors", "descriptors")
 THREADS = 4  # decompression is most of the work, and more threads than this only wait for the disk

@@ -17,10 +17,10 @@ from pathlib import Path
 import filelock
 
 from featurestore import lease
-from featurestore.access import readable, writing
 from featurestore.errors import NotWritable, StoreBusy
 from featurestore.lease import Lease, read_signature, seen_signature, watch
-from featurestore.storage import Root, temporary_name
+from featurestore.storage import Root
+from featurestore.system import readable, temporary_name, writing
 
 LOCK = "run.lock"
 PROBED_SECONDS = 0.3  # a process that asks who holds a store has its lock for microseconds

@@ -22,11 +22,12 @@ from featurestore.catalog import arrow
 from featurestore.context import Context
 from featurestore.encode import Encoder, bounds, make_encoder
 from featurestore.errors import CorruptFile, NothingUsable, NotReady, QueryError, UnreadableFile
-from featurestore.partition import Layout, PartitionFile, Row
-from featurestore.paths import command
+from featurestore.partition import PartitionFile
 from featurestore.plan import chunk_states, resolve, why_missing
+from featurestore.rows import Layout, Row
 from featurestore.selection import check_stage, older, open_partition, partition_of
 from featurestore.storage import CATALOG, CONFIG
+from featurestore.system import command_line
 
 UNSEEN = ("Cc", "Cf")  # Unicode's categories of control characters and of those that only say how to write others
 OPEN_FILES = 64  # partitions whose footers are kept at most
@@ -134,7 +135,7 @@ class Lookup:
             if path is None:
                 raise NotReady(
                     f"{stage} is not there for {filename!r}: {why}; make it with: "
-                    f"{command('run', self.context.root.path, stage)}"
+                    f"{command_line('run', self.context.root.path, stage)}"
                 )
             opened = self._opened(path)
             if "x" in columns and not opened.file.layout.keypoints:

@@ -2,33 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from featurestore.config import variant_of
 from featurestore.errors import CorruptFile
 
 DEEPEST = 2**31 - 1  # chunk numbers and counts are 32-bit integers in the catalog
 HEX = re.compile(r"[0-9a-f]{16}")
 WORD = re.compile(r"[a-z][a-z_]{0,40}")
-
-
-def variant_of(
-    stage: str, version: int, parameters: Mapping[str, Any], *, reads: str, model_id: str | None = None
-) -> str:
-    """Return the identity of what a stage makes: 16 hex digits.
-
-    Args:
-        stage: its name.
-        version: of its code.
-        parameters: that are part of its identity.
-        reads: the variant of the partitions it reads, empty for images.
-        model_id: the model it uses, if any.
-    """
-    parts = [stage, version, parameters, reads, model_id]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def parse(text: str | bytes) -> dict[str, Any]:

@@ -15,18 +15,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import sqlalchemy as sa
 
-from featurestore.access import readable
 from featurestore.catalog import arrow, insert_arrow
 from featurestore.context import Context
 from featurestore.errors import CorruptFile, Incompatible, NotEnoughSpace
+from featurestore.formatting import counted, human_bytes
 from featurestore.instance import registered
 from featurestore.ledger import check_partition, describe_model, record_file, record_model
 from featurestore.lock import refuse_busy
-from featurestore.paths import command
 from featurestore.plan import Step, resolve
-from featurestore.progress import counted, human_bytes
 from featurestore.stages import FitStage, Stage
-from featurestore.storage import file_digest
+from featurestore.system import command_line, file_digest, readable
 from featurestore.tables import Run
 
 Row = dict[str, Any]
@@ -283,7 +281,7 @@ def _check(context: Context, other: Context, found: _Takeover) -> None:
     except CorruptFile as error:
         raise CorruptFile(
             f"{other.root.path}: {error}; nothing was taken from it. Mend it first: "
-            + command("verify", other.root.path, "--repair")
+            + command_line("verify", other.root.path, "--repair")
         ) from error
 
 

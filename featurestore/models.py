@@ -19,9 +19,9 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featurestore.access import readable
 from featurestore.errors import CorruptFile, FormatError
 from featurestore.manifest import parse
+from featurestore.system import readable
 
 FORMAT = 1
 MANIFEST = "manifest"

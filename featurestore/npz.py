@@ -18,8 +18,8 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from featurestore.access import readable
 from featurestore.errors import CorruptFile, DatasetError
+from featurestore.system import readable
 from featurestore.unpickle import LARGEST, Bounded, Empty, read_objects
 
 DESCRIPTORS = "descriptors_list"

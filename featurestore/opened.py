@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from featurestore.access import is_file, is_folder
 from featurestore.catalog import Catalog
 from featurestore.config import StoreSettings, build, check_format, check_names, read_tables
 from featurestore.context import Context
 from featurestore.errors import NotAStore, UntrustedStore
 from featurestore.lock import exclusive
-from featurestore.paths import StrPath, store_folder, typed
 from featurestore.progress import Reporter, Silent
 from featurestore.stages import FLOW, flow_from
 from featurestore.storage import CONFIG, Root
+from featurestore.system import StrPath, is_file, is_folder, store_folder, typed
 
 
 class OpenStore:

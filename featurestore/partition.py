@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +17,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from featurestore import manifest as manifests
-from featurestore.access import readable
 from featurestore.errors import CorruptFile, FormatError
+from featurestore.rows import KEYPOINT, KEYPOINT_COLUMNS, Layout, Row
+from featurestore.system import readable
 from featurestore.wording import first_line
 
 FORMAT = 1
 MANIFEST_KEY = "featurestore"
 
-KEYPOINT = np.dtype(
-    [("x", "<f4"), ("y", "<f4"), ("size", "<f4"), ("angle", "<f4"), ("response", "<f4"), ("octave", "<i4")]
-)
-KEYPOINT_COLUMNS = KEYPOINT.names or ()
 
 DTYPES = ("uint8", "float32")
 MOST_VALUES = 65_536  # in a descriptor
@@ -39,63 +35,6 @@ DAMAGE = (OSError, pa.ArrowException, ValueError, TypeError, AttributeError)
 def partition_name(stage: str, variant: str, chunk_id: int, payload: str) -> str:
     """Return the name of a partition below the root."""
     return f"partitions/{stage}/{variant}/chunk-{chunk_id:06d}-{payload}.parquet"
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """What one stage made of one image.
-
-    ``descriptors`` is ``(n, dim)``, ``keypoints`` is ``(n,)`` of dtype `KEYPOINT`; both are None unless ``status`` is
-    ``ok``. ``extra`` holds the columns that only this stage has.
-    """
-
-    image_id: int
-    filename: str
-    status: str
-    error: str | None = None
-    descriptors: NDArray[Any] | None = None
-    keypoints: NDArray[Any] | None = None
-    extra: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def n_descriptors(self) -> int:
-        """The number of descriptors, 0 for a failed or empty image."""
-        return 0 if self.descriptors is None else len(self.descriptors)
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """The columns of a partition: ``dim`` values of ``dtype`` a descriptor, and the stage's own columns."""
-
-    dim: int
-    dtype: str
-    keypoints: bool = True
-    extra: tuple[tuple[str, pa.DataType], ...] = ()
-
-    def schema(self) -> pa.Schema:
-        """Return the Arrow schema, in the order of the columns in the file."""
-        columns: list[tuple[str, pa.DataType]] = [
-            ("image_id", pa.int64()),
-            ("filename", pa.string()),
-            ("status", pa.string()),
-            ("error", pa.string()),
-            ("n_descriptors", pa.int32()),
-            ("descriptors", pa.binary()),
-        ]
-        if self.keypoints:
-            columns += [(name, pa.list_(pa.from_numpy_dtype(KEYPOINT[name]))) for name in KEYPOINT_COLUMNS]
-        return pa.schema([*columns, *self.extra])
-
-    def matrix(self, blob: Any) -> NDArray[Any]:
-        """Return a BLOB as an ``(n, dim)`` matrix, without a copy.
-
-        Raises:
-            CorruptFile: the BLOB is not a whole number of descriptors.
-        """
-        values = np.frombuffer(blob, dtype=np.dtype(self.dtype).newbyteorder("<"))
-        if len(values) % self.dim:
-            raise CorruptFile(f"a BLOB of {len(values)} values is not a whole number of {self.dim}-value descriptors")
-        return values.reshape(-1, self.dim)
 
 
 class RowDigest:

@@ -16,8 +16,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from featurestore.interrupt import ready_thread
-from featurestore.partition import KEYPOINT, KEYPOINT_COLUMNS, MANIFEST_KEY, Layout, Row, RowDigest
+from featurestore.partition import MANIFEST_KEY, RowDigest
+from featurestore.rows import KEYPOINT, KEYPOINT_COLUMNS, Layout, Row
+from featurestore.system import ready_thread
 
 # Small enough that one image is read in milliseconds and a writer holds little; large enough to scan fast.
 ROW_GROUP_BYTES = 4 << 20

@@ -308,18 +308,6 @@ def _changes(before: dict[str, Any], today: dict[str, Any]) -> list[str]:
     return found
 
 
-def chunk_list(chunks: Collection[int]) -> str:
-    """Return chunk numbers as people write them: ``chunks 0-3, 7``."""
-    spans: list[list[int]] = []
-    for chunk in sorted(chunks):
-        if spans and chunk == spans[-1][1] + 1:
-            spans[-1][1] = chunk
-        else:
-            spans.append([chunk, chunk])
-    parts = [str(first) if first == last else f"{first}-{last}" for first, last in spans[:5]]
-    return f"chunk{'s' if len(chunks) > 1 else ''} {', '.join(parts)}{', ...' if len(spans) > 5 else ''}"
-
-
 def downstream_partitions(connection: sa.Connection, step: Step) -> int:
     """Return how many partitions were made with a model, or from partitions that were."""
     assert step.current_model is not None

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from featurestore.formatting import counted, human_bytes, human_seconds
+
 
 @dataclass(frozen=True)
 class StageSummary:
@@ -115,26 +117,3 @@ def summary_line(summary: StageSummary) -> str:
     if summary.note:
         parts.append(summary.note)
     return f"{summary.stage:<9}  {', '.join(parts)}, in {human_seconds(summary.seconds)}"
-
-
-def counted(n: int, noun: str) -> str:
-    """Return a number and its noun: ``1 chunk``, ``2 chunks``."""
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
-
-
-def human_bytes(n: float) -> str:
-    """Return bytes as people read them, in powers of 1000."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if n < 999.5:
-            return f"{n:.0f} {unit}" if unit == "B" or n >= 99.5 else f"{n:.1f} {unit}"
-        n /= 1000
-    return f"{n:.1f} TB"
-
-
-def human_seconds(seconds: float) -> str:
-    """Return a duration as people read it."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"

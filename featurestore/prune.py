@@ -13,19 +13,19 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from featurestore.access import is_file
 from featurestore.blocks import unneeded
 from featurestore.catalog import Catalog, arrow
 from featurestore.context import Context
 from featurestore.errors import ConfigError
 from featurestore.estimate import paces
+from featurestore.formatting import chunk_list
 from featurestore.index import index_name, write_index
 from featurestore.ledger import describe, record
-from featurestore.paths import command
-from featurestore.plan import Step, chunk_list, chunk_states, resolve
+from featurestore.plan import Step, chunk_states, resolve
 from featurestore.recover import recover
 from featurestore.stages import FLOW, ChunkStage
-from featurestore.storage import Root, file_digest, file_size
+from featurestore.storage import Root
+from featurestore.system import command_line, file_digest, file_size, is_file
 from featurestore.tables import Model, Partition, Result, TrainingImage, Variant
 from featurestore.verify import stray_files
 
@@ -167,7 +167,7 @@ def _plan_blobs(
         files = [rows[row["stage"], row["variant"], chunk] for row in kept]
         damaged = [row["path"] for row in files if not _is_whole(context.root, row, by_size=plan.dry_run)]
         if damaged:
-            mend = command("verify", context.root.path, "--repair")
+            mend = command_line("verify", context.root.path, "--repair")
             plan.notes.append(f"kept: upstream of {damaged[0]}, which is damaged: {mend}")
             continue
         for step in upstream:

@@ -17,12 +17,9 @@ import pyarrow.compute as pc
 from featurestore.context import Context
 from featurestore.errors import MissingDependency, QueryError
 from featurestore.exact import NUMBERS, WIDE, exact, texts
-from featurestore.interrupt import ready_thread
-from featurestore.memory import free_memory
-from featurestore.paths import command
-from featurestore.progress import human_bytes
-from featurestore.scratch import optional_scratch_folder
+from featurestore.formatting import human_bytes
 from featurestore.storage import CATALOG
+from featurestore.system import command_line, free_memory, optional_scratch_folder, ready_thread
 from featurestore.views import EVERY_VIEW, make_views
 from featurestore.wording import first_line
 
@@ -113,7 +110,7 @@ def sql(context: Context, query: str) -> QueryResult:
             if free is not None and n_bytes > free * 3 // 4:
                 raise QueryError(
                     f"the answer is larger than the memory that is free ({human_bytes(free)}); ask for less of it, or "
-                    f"write it to a file: {command('sql', context.root.path, 'QUERY', '--output', 'FILE.parquet')}"
+                    f"write it to a file: {command_line('sql', context.root.path, 'QUERY', '--output', 'FILE.parquet')}"
                 )
         return QueryResult(pa.Table.from_batches(batches, answer.schema))
 

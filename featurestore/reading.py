@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from featurestore.errors import QueryError, StoreBusy
 from featurestore.opened import OpenStore
-from featurestore.partition import KEYPOINT, KEYPOINT_COLUMNS, Layout, Row
-from featurestore.paths import StrPath, located
 from featurestore.progress import Silent, StageSummary, Terminal
+from featurestore.rows import KEYPOINT, KEYPOINT_COLUMNS, Layout, Row
 from featurestore.status import Status
+from featurestore.system import StrPath, located
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -14,7 +14,6 @@ from typing import Any
 import pyarrow.parquet as pq
 import sqlalchemy as sa
 
-from featurestore.access import is_file
 from featurestore.catalog import HeldCatalog, arrow, insert_arrow
 from featurestore.child import run_child
 from featurestore.context import Context
@@ -24,6 +23,7 @@ from featurestore.ingest import replay
 from featurestore.ledger import Described, check_partition, record, record_model
 from featurestore.stages import FLOW
 from featurestore.storage import CATALOG, Root
+from featurestore.system import is_file
 from featurestore.tables import Run
 
 COPY = "put back a copy of it"

@@ -14,7 +14,7 @@ from featurestore.errors import CorruptFile, FormatError, UnreadableFile
 from featurestore.ingest import replay
 from featurestore.ledger import check_partition, record_file, record_model
 from featurestore.models import read_arrays
-from featurestore.spill import Spill
+from featurestore.system import Spill
 from featurestore.tables import Run, now
 
 

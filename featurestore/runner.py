@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 
-from featurestore import blas
 from featurestore.blocks import with_finished
 from featurestore.chunk_run import TransformRun
 from featurestore.context import Context
@@ -13,9 +12,11 @@ from featurestore.engines import Engine, open_engine
 from featurestore.errors import NotReady
 from featurestore.extraction import ExtractRun
 from featurestore.fits import run_fit
-from featurestore.plan import StagePlan, chunk_list, make_plan, resolve
+from featurestore.formatting import chunk_list
+from featurestore.plan import StagePlan, make_plan, resolve
 from featurestore.progress import StageSummary
 from featurestore.stages import Extract, FitStage
+from featurestore.system import one_blas_thread
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def run(context: Context, options: Options) -> list[StageSummary]:
     engine = open_engine(options.workers)
     names = options.stages or tuple(stage.name for stage in context.flow)
     try:
-        with blas.one_thread():
+        with one_blas_thread():
             summaries = [run_stage(context, engine, options, name) for name in names]
     except BaseException:
         engine.close()

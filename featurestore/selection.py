@@ -21,18 +21,18 @@ import pyarrow as pa
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from featurestore.access import status_of
 from featurestore.catalog import arrow
 from featurestore.context import Context
 from featurestore.errors import CorruptFile, NotReady, QueryError, StoreBusy
 from featurestore.exact import exact
-from featurestore.partition import Layout, PartitionFile, Row
-from featurestore.paths import command
-from featurestore.plan import Step, chunk_list, chunk_states, resolve, why_missing
-from featurestore.progress import counted
+from featurestore.formatting import chunk_list, counted
+from featurestore.partition import PartitionFile
+from featurestore.plan import Step, chunk_states, resolve, why_missing
 from featurestore.query import asking, explain, tidy_schema
+from featurestore.quoting import identifier
+from featurestore.rows import Layout, Row
 from featurestore.stages import ChunkStage
-from featurestore.views import identifier
+from featurestore.system import command_line, status_of
 
 PENDING = "pending"  # the status of an image on which the stage has not been run, or not with what is there today
 PRUNED = "pruned"
@@ -113,7 +113,9 @@ def select(
         _refuse_missing(context, stage, pieces)
     paths = [context.root.local(row["path"]) for row in states.values() if row["path"] and not row["pruned"]]
     if not paths or step.variant is None:
-        raise NotReady(f"nothing of {stage} is there yet ({never}); make it with: {command('run', context.root.path)}")
+        raise NotReady(
+            f"nothing of {stage} is there yet ({never}); make it with: {command_line('run', context.root.path)}"
+        )
     with open_partition(paths[0]) as file:
         layout = file.layout
     _check_columns(columns, images, layout, known)
@@ -215,7 +217,7 @@ def _refuse_missing(context: Context, stage: str, pieces: Sequence[Piece]) -> No
         n = sum(piece.stop - piece.start for found in reasons.values() for piece in found)
         listed = ", ".join(f"{why} ({chunk_list([p.chunk_id for p in found])})" for why, found in reasons.items())
         # Only what is asked for by name is made again after it was pruned.
-        missing = command("run", context.root.path, *([stage] if PRUNED in reasons else []))
+        missing = command_line("run", context.root.path, *([stage] if PRUNED in reasons else []))
         raise NotReady(
             f"{n:,} of the chosen images lack {stage}: {listed}; make what is missing with: {missing}, "
             "or leave it out knowingly with allow_missing=True (--allow-missing)"

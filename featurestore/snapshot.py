@@ -16,8 +16,8 @@ import sqlalchemy as sa
 from featurestore.catalog import HeldCatalog
 from featurestore.diagnosis import unopenable
 from featurestore.instance import LITTLE, attach, raw
-from featurestore.scratch import copy_database, no_scratch_folder
-from featurestore.storage import Root, room_on_disk
+from featurestore.storage import Root
+from featurestore.system import copy_database, no_scratch_folder, room_on_disk
 
 SNAPSHOT = "snapshot"  # the copy's name in the connection that has it attached
 

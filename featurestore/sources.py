@@ -10,7 +10,6 @@ from typing import Literal
 import pyarrow.compute as pc
 import sqlalchemy as sa
 
-from featurestore.access import is_folder, status_of
 from featurestore.catalog import arrow
 from featurestore.context import Context
 from featurestore.errors import ImagesGone, UnreadableFile
@@ -18,7 +17,7 @@ from featurestore.imagefolder import ImageFolder, open_folder
 from featurestore.partition import PartitionFile
 from featurestore.plan import StagePlan, resolve
 from featurestore.stages import Extract
-from featurestore.storage import file_digest
+from featurestore.system import file_digest, is_folder, status_of
 
 SAMPLE = 1000  # images of those that will be read
 # Imported descriptors say nothing of the folder of images.

@@ -5,11 +5,11 @@ from __future__ import annotations
 import duckdb
 import pyarrow as pa
 
-from featurestore.columns import quote
 from featurestore.csv_file import has
 from featurestore.errors import DatasetError
-from featurestore.progress import counted
-from featurestore.spill import Spill
+from featurestore.formatting import counted
+from featurestore.quoting import identifier
+from featurestore.system import Spill
 from featurestore.wording import first_line, one_line
 
 BLANK = r"[\s\p{Z}]*"
@@ -81,7 +81,7 @@ def _cast_hint(con: duckdb.DuckDBPyConnection, rows: pa.Table, split: str) -> st
             con.sql(f"SELECT (\n{split}\n) FROM csv")
         except duckdb.Error:
             continue
-        casts = " and ".join(f"TRY_CAST({quote(name)} AS BIGINT) for {name}" for name in names)
+        casts = " and ".join(f"TRY_CAST({identifier(name)} AS BIGINT) for {name}" for name in names)
         return f"What is text is no number: write {casts}, or, if all cells are numbers, add --type {names[0]}=BIGINT."
     return ""
 

@@ -14,15 +14,15 @@ import sqlalchemy as sa
 from featurestore.blocks import count_finished
 from featurestore.catalog import arrow
 from featurestore.context import Context
+from featurestore.formatting import chunk_list, counted
 from featurestore.intake import change_note, observed_before
 from featurestore.learnt import Learning
 from featurestore.lock import living_holder
-from featurestore.paths import command
-from featurestore.plan import StagePlan, Step, chunk_list, make_plan, resolve
-from featurestore.progress import counted
+from featurestore.plan import StagePlan, Step, make_plan, resolve
 from featurestore.records import opencv_of
 from featurestore.stages import Extract, FitStage
 from featurestore.storage import Root
+from featurestore.system import command_line
 
 NOTHING: Mapping[str, Any] = {
     "n_descriptors": 0,
@@ -136,7 +136,7 @@ def _notes(connection: sa.Connection, root: Root, step: Step) -> list[str]:
     notes, learning = [], Learning(connection, step)
     unseen = sum(learning.unseen().values())
     if unseen:
-        update = command("run", root.path, step.stage.name, "--update")
+        update = command_line("run", root.path, step.stage.name, "--update")
         new = f"{counted(unseen, 'image')} {'is' if unseen == 1 else 'are'} new to the model"
         notes.append(f"{new}; to learn what is new: {update}")
     if learning.leakage:

@@ -6,18 +6,26 @@ temporary file, which ``sweep`` removes. This is the only module that knows that
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shutil
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from featurestore.access import NO_ROOM, files_below, make_folder, may_write, not_writable, readable, writing
-from featurestore.errors import NotEnoughSpace, UnreadableFile
+from featurestore.errors import UnreadableFile
+from featurestore.system import (
+    files_below,
+    flush,
+    make_folder,
+    may_write,
+    not_writable,
+    readable,
+    room_on_disk,
+    temporary_name,
+    writing,
+)
 
 CONFIG = "featurestore.toml"
 CATALOG = "catalog.duckdb"
@@ -26,9 +34,6 @@ BLOCKS = "blocks"  # what is finished of partitions to come; only there while th
 IN_PLACE = (CATALOG, f"{CATALOG}.wal", "catalog.lock", "run.lock")  # files that are changed, not replaced
 
 _TEMPORARY = re.compile(r"^\.tmp-[0-9a-f]{12}-")
-_LONGEST = 100  # bytes of a name that a temporary one repeats: file systems take 255 in all, and some take 143
-# What the operating system says then, for those who hear only the words.
-FULL = tuple(map(os.strerror, sorted(NO_ROOM)))
 
 
 class Root:
@@ -185,63 +190,3 @@ class Root:
             return iter(files_below(self.local(folder))[0])
         with readable(self.path):
             return iter(list(self.path.iterdir()))
-
-
-def temporary_name(name: str, owner: int | None = None) -> str:
-    """Return a name for the draft of a file or folder called ``name``; of a long one it has a digest in its place.
-
-    Args:
-        name: of the finished file.
-        owner: a pid, for a draft that is its process's alone; None for a name that no other draft has.
-    """
-    encoded = os.fsencode(name)
-    tail = name if len(encoded) <= _LONGEST else hashlib.sha256(encoded).hexdigest()[:16]
-    return f".tmp-{uuid.uuid4().hex[:12] if owner is None else f'{owner:012x}'}-{tail}"
-
-
-def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes, in hex.
-
-    Raises:
-        UnreadableFile: it can't be read.
-    """
-    with readable(path), path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def file_size(path: Path) -> int:
-    """Return the bytes of a file.
-
-    Raises:
-        UnreadableFile: they can't be told.
-    """
-    with readable(path):
-        return path.stat().st_size
-
-
-@contextmanager
-def room_on_disk(what: str) -> Iterator[None]:
-    """Turn "no space", "over quota" and "file too large" into one clear error."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in NO_ROOM:
-            raise
-        raise not_enough_space(what, os.strerror(error.errno or 0)) from error
-
-
-def not_enough_space(what: str, reason: str) -> NotEnoughSpace:
-    """Return the error that says that ``what`` did not fit, for ``reason``."""
-    return NotEnoughSpace(
-        f"{reason}: {what} could not be written; nothing half-written is recorded. "
-        "Make room on the disk and run the same command again: what is done stays done"
-    )
-
-
-def flush(path: Path) -> None:
-    """Have a file, or the names in a folder, on the disk before going on."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

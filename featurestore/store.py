@@ -8,16 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from featurestore.access import make_folder
 from featurestore.config import StoreSettings, check_given, render
 from featurestore.context import Context
 from featurestore.errors import ConfigError, DatasetError, FeatureStoreError, StoreExists
 from featurestore.lock import draft_folder
-from featurestore.paths import StrPath, command, is_text, located, shown, store_folder
 from featurestore.progress import Silent, StageSummary, reporter
 from featurestore.reading import Reading
 from featurestore.stages import FLOW, ChunkStage
-from featurestore.storage import CONFIG, FOLDERS, room_on_disk
+from featurestore.storage import CONFIG, FOLDERS
+from featurestore.system import StrPath, command_line, is_text, located, make_folder, room_on_disk, shown, store_folder
 from featurestore.upkeep import Upkeep
 
 if TYPE_CHECKING:
@@ -75,7 +74,7 @@ class FeatureStore(Reading, Upkeep):
         target = store_folder(path)
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             is_store = (target / CONFIG).exists()
-            other = f", or go on with: {command('run', path)}" if is_store else ": it is no store, and not empty"
+            other = f", or go on with: {command_line('run', path)}" if is_store else ": it is no store, and not empty"
             raise StoreExists(f"{target} is there already; choose another folder{other}")
         folder = located(images, "the folder of images")
         if not folder.is_dir():

@@ -21,10 +21,12 @@ from featurestore.engines.engine import Task
 from featurestore.errors import CorruptFile, EngineLost
 from featurestore.imagefolder import ImageFolder
 from featurestore.imagerow import blamed, crashed, make_row
-from featurestore.partition import Layout, PartitionFile, Row, partition_name
+from featurestore.partition import PartitionFile, partition_name
 from featurestore.partition_writer import PartitionWriter
+from featurestore.rows import Layout, Row
 from featurestore.stages import Arrays, Extract, FitStage, TransformStage
-from featurestore.storage import Root, room_on_disk
+from featurestore.storage import Root
+from featurestore.system import room_on_disk
 
 
 @dataclass(frozen=True)

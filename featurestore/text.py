@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
 
-from featurestore.plan import chunk_list
-from featurestore.progress import counted, human_bytes, human_seconds
+from featurestore.formatting import chunk_list, counted, human_bytes, human_seconds
 
 if TYPE_CHECKING:
     from featurestore.estimate import Estimate

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from featurestore.formatting import counted, human_bytes, human_seconds
 from featurestore.merge import MergeReport
-from featurestore.paths import command
-from featurestore.progress import counted, human_bytes, human_seconds
 from featurestore.prune import PruneReport
 from featurestore.rebuild import RebuildReport
+from featurestore.system import command_line
 from featurestore.verify import VerifyReport
 
 
@@ -22,7 +22,7 @@ def verify_text(report: VerifyReport, store: Path) -> str:
     n = len(report.problems)
     verdict = "nothing is wrong" if not n else f"{counted(n, 'problem')}{' left' if report.repaired else ''}"
     if not n and report.repaired:
-        verdict = f"nothing is wrong any more; {command('run', store)} makes anew what was dropped"
+        verdict = f"nothing is wrong any more; {command_line('run', store)} makes anew what was dropped"
     return "\n".join([*lines, f"{looked}{images} looked at: {verdict}"])
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from featurestore.errors import ImagesGone, NothingUsable
-from featurestore.partition import Row
-from featurestore.timelimit import CPU_OVER
+from featurestore.rows import Row
+from featurestore.system import CPU_OVER
 
 DIED = "the worker process died on this image"
 TWICE = "the file can't be read, nor could it a second time"

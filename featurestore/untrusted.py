@@ -11,12 +11,11 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from featurestore.access import readable
 from featurestore.catalog import HeldCatalog
 from featurestore.child import run_child
 from featurestore.errors import UntrustedStore
-from featurestore.scratch import scratch_folder
 from featurestore.storage import CATALOG, Root
+from featurestore.system import readable, scratch_folder
 
 
 def refuse_links(folder: Path) -> None:

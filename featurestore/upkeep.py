@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from featurestore.errors import Incompatible
 from featurestore.lock import exclusive
 from featurestore.opened import OpenStore
-from featurestore.paths import StrPath
 from featurestore.progress import Silent, reporter
+from featurestore.system import StrPath
 
 if TYPE_CHECKING:
     from featurestore.merge import MergeReport

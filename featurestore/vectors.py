@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from featurestore.partition import KEYPOINT, KEYPOINT_COLUMNS, Layout
+from featurestore.rows import KEYPOINT, KEYPOINT_COLUMNS, Layout
 
 if TYPE_CHECKING:
     import duckdb

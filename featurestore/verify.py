@@ -16,26 +16,24 @@ from typing import Any
 
 import numpy as np
 
-from featurestore.access import is_file
 from featurestore.catalog import Catalog, HeldCatalog, arrow
 from featurestore.child import run_child
 from featurestore.context import Context
 from featurestore.diagnosis import remedy
 from featurestore.errors import CorruptFile, FormatError, UnreadableFile
+from featurestore.formatting import counted
 from featurestore.ingest import replay
 from featurestore.instance import LITTLE, Fingerprint, fingerprint
 from featurestore.learnt import REFIT, Learning
 from featurestore.ledger import check_partition, describe, describe_model
 from featurestore.models import read_state
 from featurestore.partition import PartitionFile
-from featurestore.paths import command
 from featurestore.plan import resolve
-from featurestore.progress import counted
-from featurestore.scratch import scratch_folder
 from featurestore.snapshot import held_copy
 from featurestore.sources import Source, change_of, filenames, reason_to_pass_over, recorded_sources
 from featurestore.stages import FLOW, FitStage
-from featurestore.storage import CATALOG, Root, file_digest, file_size
+from featurestore.storage import CATALOG, Root
+from featurestore.system import command_line, file_digest, file_size, is_file, scratch_folder
 
 COPY = "put back a copy of it"
 READ = "nothing is known to be wrong with it, and --repair leaves it alone: make it readable, and verify again"
@@ -121,7 +119,7 @@ class _Checks:
 
     def __init__(self, context: Context, *, deep: bool, report: VerifyReport) -> None:
         self._context, self._root, self._deep, self._report = context, context.root, deep, report
-        self._run = f"with --repair it is dropped, and {command('run', context.root.path)} makes it anew"
+        self._run = f"with --repair it is dropped, and {command_line('run', context.root.path)} makes it anew"
         self._rebuild = remedy(context.catalog.path)
 
     def run(self, *, images: bool) -> None:
@@ -260,7 +258,7 @@ class _Checks:
         if not self._rows("SELECT 1 FROM partitions WHERE variant = $v LIMIT 1", v=reads):
             stage = next((stage.reads for stage in FLOW if stage.name == row["stage"]), "the stage")
             what = f"it was fitted on variant {reads} of {stage}, of which there is nothing any more"
-            how = f"{command('prune', self._root.path)} removes it if nothing uses it"
+            how = f"{command_line('prune', self._root.path)} removes it if nothing uses it"
             yield Problem("variant", row["path"], what, how)
 
     def _leakage(self) -> Iterator[Problem]:
@@ -310,7 +308,7 @@ class _Checks:
     def _image(self, source: Source) -> Iterator[Problem]:
         change = change_of(self._context, source, deep=self._deep)
         if change is not None:
-            yield Problem("image", source.filename, change.what, command("run", self._root.path, "--check-images"))
+            yield Problem("image", source.filename, change.what, command_line("run", self._root.path, "--check-images"))
 
 
 def _unless_unreadable(name: str, problems: Iterator[Problem]) -> Iterator[Problem]:

@@ -18,8 +18,9 @@ import sqlalchemy as sa
 
 from featurestore.catalog import arrow
 from featurestore.context import Context
-from featurestore.partition import Layout
 from featurestore.plan import Step, make_plan, resolve
+from featurestore.quoting import literal
+from featurestore.rows import Layout
 from featurestore.snapshot import SNAPSHOT, attach_copy
 from featurestore.stages import ChunkStage, FitStage, Stage
 from featurestore.vectors import make_descriptor_view, make_function
@@ -120,7 +121,7 @@ def _wanted(view: str, names: set[str]) -> bool:
 
 def _make_tables(connection: duckdb.DuckDBPyConnection, steps: Sequence[Step], tables: set[str]) -> None:
     """Give the tables of the copy their names; of the results, which are many, only the current variants'."""
-    current = ", ".join(quoted(step.variant) for step in steps if step.variant is not None)
+    current = ", ".join(literal(step.variant) for step in steps if step.variant is not None)
     for table in sorted(tables):
         where = f" WHERE variant IN ({current})" if table == "results" else ""
         connection.execute(f"CREATE TEMP VIEW _{table} AS SELECT * FROM {SNAPSHOT}.{table}{where}")
@@ -130,7 +131,7 @@ def lock_down(connection: duckdb.DuckDBPyConnection, files: Sequence[str]) -> No
     """Let a query read these files and nothing else: no other file, no network, and no variable of Python either."""
     connection.execute("SET parquet_metadata_cache = true")
     both = [*files, *map(glob.escape, files)]  # DuckDB asks for the pattern, and then for the file
-    connection.execute(f"SET allowed_paths = [{', '.join(map(quoted, both))}]")
+    connection.execute(f"SET allowed_paths = [{', '.join(map(literal, both))}]")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
 
@@ -149,7 +150,7 @@ def make_partition_view(
     """
     if files:
         # Nor is the store's own path one, or the place of columns: `old[1]`, `a*`, `status=ok`.
-        listed = ", ".join(quoted(glob.escape(file)) for file in files)
+        listed = ", ".join(literal(glob.escape(file)) for file in files)
         passing = f" ANTI JOIN {without} USING (image_id)" if without else ""
         connection.execute(
             f"CREATE TEMP VIEW {view} AS SELECT * FROM read_parquet([{listed}], hive_partitioning = false){passing}"
@@ -167,16 +168,6 @@ def expected_layouts(flow: Sequence[Stage]) -> dict[str, Layout]:
             model = {"components_": np.empty((components[stage.model], 0))} if stage.model else None
             layouts[stage.name] = stage.layout(layouts.get(stage.reads), model)
     return layouts
-
-
-def quoted(text: str) -> str:
-    """Return a SQL string literal."""
-    return "'" + text.replace("'", "''") + "'"
-
-
-def identifier(name: str) -> str:
-    """Return a SQL name, quoted."""
-    return '"' + name.replace('"', '""') + '"'
 
 
 def _files(context: Context, catalog: sa.Connection, step: Step) -> list[str]:

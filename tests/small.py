@@ -15,8 +15,9 @@ from featurestore import FeatureStore
 from featurestore.blockfile import block_names, read_block
 from featurestore.cli import cli
 from featurestore.context import Context
-from featurestore.partition import PartitionFile, Row
+from featurestore.partition import PartitionFile
 from featurestore.progress import Reporter, Silent
+from featurestore.rows import Row
 from featurestore.stages import Extract
 from featurestore.storage import Root
 from tests.broken_images import encoded, picture

@@ -26,15 +26,7 @@ from sqlalchemy.pool import NullPool
 
 from featurestore import FeatureStore
 from featurestore import catalog as module
-from featurestore.catalog import (
-    HEAD,
-    Catalog,
-    arrow,
-    insert_arrow,
-    migrations_folder,
-    revision,
-    upgrade,
-)
+from featurestore.catalog import HEAD, Catalog, arrow, insert_arrow, migrations_folder, revision, upgrade
 from featurestore.errors import CorruptFile, NotEnoughSpace, StoreBusy
 from featurestore.ledger import record_partition, upsert
 from featurestore.storage import CATALOG, Root

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from featurestore.columns import convert, decide, misfits
-from featurestore.spill import IN_MEMORY
+from featurestore.system import IN_MEMORY
 
 
 def kind_of(cells: Sequence[str | None], known: str | None = None) -> str:

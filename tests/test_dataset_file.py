@@ -15,7 +15,7 @@ import pytest
 
 from featurestore.dataset import read_dataset
 from featurestore.errors import DatasetError
-from featurestore.spill import Spill
+from featurestore.system import Spill
 
 CSV = b"filename,subset,n\na.jpg,train,1\nb.jpg,test,2\n"
 ROWS: dict[str, list[Any]] = {"filename": ["a.jpg", "b.jpg"], "subset": ["train", "test"], "n": [1, 2]}

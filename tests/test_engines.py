@@ -14,8 +14,8 @@ from featurestore import FeatureStore
 from featurestore.engines import InlineEngine, Task, dispatch
 from featurestore.engines.dispatch import LOOKAHEAD, WINDOW
 from featurestore.errors import LossyDescriptors
-from featurestore.partition import Row
 from featurestore.progress import Silent
+from featurestore.rows import Row
 from featurestore.runner import Options, run
 from tests.broken_images import NOT_IMAGES, bomb_png, cuttable, encoded, picture, unusual
 from tests.small import SMALL, configure, context_of, digests, rows_of, small_store, write_dataset

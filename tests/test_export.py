@@ -15,10 +15,11 @@ import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
-from featurestore import FeatureStore, memory
+from featurestore import FeatureStore
 from featurestore.cli import cli, main
 from featurestore.errors import NotEnoughSpace, NotReady, OutputError, QueryError
 from featurestore.exporters.objects import ObjectArray
+from featurestore.system import memory
 from tests.conftest import TOP
 from tests.notebook import write_chunk
 from tests.small import context_of, rows_of

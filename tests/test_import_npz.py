@@ -14,8 +14,9 @@ from featurestore.assembly import Assembly
 from featurestore.cli import cli
 from featurestore.errors import ConfigError, CorruptFile, DatasetError, LossyDescriptors, StoreBusy
 from featurestore.lock import exclusive
-from featurestore.partition import PartitionFile, Row
+from featurestore.partition import PartitionFile
 from featurestore.progress import Silent
+from featurestore.rows import Row
 from featurestore.runner import Options, run
 from featurestore.storage import Root
 from tests.notebook import Images, write_chunk, write_chunks

@@ -15,18 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from featurestore import FeatureStore, memory
-from featurestore.errors import (
-    CorruptFile,
-    FeatureStoreError,
-    NotEnoughSpace,
-    NothingUsable,
-    NotReady,
-    QueryError,
-)
+from featurestore import FeatureStore
+from featurestore.errors import CorruptFile, FeatureStoreError, NotEnoughSpace, NothingUsable, NotReady, QueryError
 from featurestore.load import blob_bytes
-from featurestore.memory import free_memory
-from featurestore.partition import KEYPOINT
+from featurestore.rows import KEYPOINT
+from featurestore.system import free_memory, memory
 
 STAGES = {"extract": (128, np.uint8), "project": (64, np.float32), "quantize": (64, np.uint8)}
 

@@ -27,7 +27,7 @@ from sklearn.decomposition import IncrementalPCA
 
 from featurestore import FeatureStore
 from featurestore.models import read_arrays
-from featurestore.partition import Row
+from featurestore.rows import Row
 from tests.conftest import Samples
 from tests.small import current_model, rows_of, write_dataset
 

@@ -20,17 +20,11 @@ from numpy.typing import NDArray
 
 from featurestore import partition_writer
 from featurestore.errors import CorruptFile, FormatError, NotEnoughSpace
-from featurestore.partition import (
-    FORMAT,
-    KEYPOINT,
-    KEYPOINT_COLUMNS,
-    Layout,
-    PartitionFile,
-    Row,
-    RowDigest,
-)
+from featurestore.partition import FORMAT, PartitionFile, RowDigest
 from featurestore.partition_writer import PartitionWriter
-from featurestore.storage import Root, file_digest
+from featurestore.rows import KEYPOINT, KEYPOINT_COLUMNS, Layout, Row
+from featurestore.storage import Root
+from featurestore.system import file_digest
 
 PLAIN = Layout(dim=4, dtype="uint8")
 RICH = Layout(

@@ -16,9 +16,8 @@ import pytest
 from featurestore import FeatureStore
 from featurestore.answers import write
 from featurestore.errors import DatasetError, FeatureStoreError, NotAStore, OutputError, UnusablePath
-from featurestore.paths import located
-from featurestore.scratch import scratch_folder
-from featurestore.storage import Root, temporary_name
+from featurestore.storage import Root
+from featurestore.system import located, scratch_folder, temporary_name
 from tests.small import copy, tiny_store
 
 NOT_UTF8 = os.fsdecode(b"caf\xe9")
@@ -204,13 +203,13 @@ def test_without_a_folder_for_temporary_files(
 ) -> None:
     monkeypatch.setattr("tempfile._candidate_tempdir_list", lambda: [str(tmp_path / "none")])
     monkeypatch.setattr("tempfile.tempdir", None)
-    monkeypatch.setattr("featurestore.scratch.MEMORY", tmp_path / "none")
+    monkeypatch.setattr("featurestore.system.scratch.MEMORY", tmp_path / "none")
     assert tiny.sql("SELECT count(*) FROM images JOIN quantized USING (image_id)").fetchall() == [(3,)]
     assert len(tiny.load(where="subset = 'train'")) == 3
     assert tiny.status().n_images == 3
     with pytest.raises(OutputError, match=r"there is no folder for temporary files.*TMPDIR"):
         tiny.verify()
-    monkeypatch.setattr("featurestore.scratch.MEMORY", tmp_path)
+    monkeypatch.setattr("featurestore.system.scratch.MEMORY", tmp_path)
     assert tiny.verify().ok
     assert list(tmp_path.iterdir()) == []
 
@@ -221,7 +220,7 @@ def test_a_temporary_folder_that_duckdb_would_misread_is_not_taken(
 ) -> None:
     (tmp_path / name).mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / name))
-    monkeypatch.setattr("featurestore.scratch.MEMORY", tmp_path)
+    monkeypatch.setattr("featurestore.system.scratch.MEMORY", tmp_path)
     with scratch_folder() as folder:
         assert folder.parent == tmp_path
     assert tiny.sql("SELECT count(*) FROM images").fetchall() == [(3,)]

@@ -11,17 +11,9 @@ import pytest
 import sqlalchemy as sa
 
 from featurestore.catalog import HeldCatalog
+from featurestore.formatting import chunk_list
 from featurestore.ledger import upsert
-from featurestore.plan import (
-    StagePlan,
-    Step,
-    chunk_list,
-    chunk_states,
-    downstream_partitions,
-    make_plan,
-    resolve,
-    why_missing,
-)
+from featurestore.plan import StagePlan, Step, chunk_states, downstream_partitions, make_plan, resolve, why_missing
 from featurestore.stages import FLOW, Extract, FitStage, Stage, flow_from
 from featurestore.storage import Root
 from featurestore.tables import Base, Chunk, Model, Partition, Result, Run, Variant, now

@@ -19,7 +19,7 @@ import pytest
 from featurestore import FeatureStore, query
 from featurestore.errors import MissingDependency, QueryError
 from featurestore.lock import exclusive
-from featurestore.partition import Layout
+from featurestore.rows import Layout
 from featurestore.storage import Root
 from featurestore.vectors import vectors
 from featurestore.views import DESCRIPTOR_VIEWS, EVERY_VIEW, PARTITION_VIEWS

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from featurestore.errors import NotEnoughSpace
-from featurestore.storage import Root, file_digest, room_on_disk
+from featurestore.storage import Root
+from featurestore.system import file_digest, room_on_disk
 
 NAME = "partitions/extract/abc/chunk-000000-1.parquet"
 

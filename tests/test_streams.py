@@ -138,7 +138,7 @@ def test_files_that_are_opened_do_not_become_a_closed_stream(tiny: FeatureStore)
 import os
 for number in range(3):
     os.close(number)
-from featurestore import streams
+from featurestore.system import streams
 streams.prepare()
 import sys
 print("lost")

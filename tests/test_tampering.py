@@ -18,9 +18,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from featurestore import FeatureStore
+from featurestore.config import variant_of
 from featurestore.errors import CorruptFile, FormatError
 from featurestore.ledger import check_partition, describe, describe_model, model_name
-from featurestore.manifest import parse, variant_of
+from featurestore.manifest import parse
 from featurestore.models import model_id, read_arrays, write_arrays
 from featurestore.partition import PartitionFile
 from featurestore.storage import Root

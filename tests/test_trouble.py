@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from featurestore.errors import ImagesGone, NothingUsable
-from featurestore.failure import MEMORY
 from featurestore.imagerow import blamed
-from featurestore.partition import Row
+from featurestore.rows import Row
 from featurestore.stages import Extract
+from featurestore.system import MEMORY
 from featurestore.trouble import LONGEST, TWICE, Streak, Trouble, trouble
 
 ERROR = "ValueError: bad value 1"

@@ -11,7 +11,8 @@ import pytest
 from featurestore import FeatureStore, catalog
 from featurestore.catalog import HEAD, migrations_folder
 from featurestore.errors import CorruptFile, FormatError
-from featurestore.storage import CATALOG, CONFIG, file_digest
+from featurestore.storage import CATALOG, CONFIG
+from featurestore.system import file_digest
 from tests.catalogs import tables
 from tests.fixtures.format_1 import make_store
 

@@ -209,7 +209,7 @@ def test_values_that_are_not_what_they_were_are_found_by_deep(store: FeatureStor
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    from featurestore.storage import file_digest
+    from featurestore.system import file_digest
     from tests.tampering import our_metadata
 
     path = next((store.path / "partitions" / "quantize").rglob("chunk-000000-*"))

@@ -12,11 +12,9 @@ from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from dataclasses import dataclass, field
 from typing import Any, Generic
 
-from featurestore.access import advice_for
 from featurestore.engines.engine import Engine, T, Task
 from featurestore.errors import EngineLost
-from featurestore.failure import MEMORY, lacking
-from featurestore.timelimit import CLOCK, CPU
+from featurestore.system import CLOCK, CPU, MEMORY, advice_for, lacking
 
 WINDOW = 2  # tasks in flight for every worker: one at work, one waiting
 LOOKAHEAD = 64  # tasks that may be finished out of order, waiting for a slow one before them

@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import Future
 
 from featurestore.engines.engine import T, Task
-from featurestore.failure import lacking
+from featurestore.system import lacking
 
 
 class InlineEngine:

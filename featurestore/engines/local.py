@@ -11,13 +11,10 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from featurestore.access import readable
 from featurestore.decoder import decode_here
 from featurestore.engines.engine import T, Task, run_task
 from featurestore.errors import ConfigError, EngineLost
-from featurestore.interrupt import SIGNALS
-from featurestore.offspring import end_with
-from featurestore.timelimit import allow_limits
+from featurestore.system import SIGNALS, allow_limits, end_with, readable
 
 # Threads would compete with the workers beside them, and BLAS with several threads differs in the last bits.
 SINGLE_THREADED = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from featurestore.exporters.exporter import ImageExporter, Job
 from featurestore.exporters.objects import ObjectArray
-from featurestore.memory import refuse_if_too_large
+from featurestore.system import refuse_if_too_large
 
 SPARE = 1_000_000_000  # bytes: what Python needs beside the codes to hold them one array per image
 LEVEL = 1  # of compression: codes are close to noise, and more effort gains next to nothing

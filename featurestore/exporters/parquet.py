@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from featurestore.errors import CorruptFile, QueryError
 from featurestore.exporters.exporter import ImageExporter, Job
 from featurestore.load import blob_bytes
-from featurestore.partition import KEYPOINT_COLUMNS
+from featurestore.rows import KEYPOINT_COLUMNS
 from featurestore.selection import Selection
 
 OURS = ("status", "error", "n_descriptors", "descriptors")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from featurestore.config import option
 from featurestore.errors import LossyDescriptors, MissingDependency
-from featurestore.partition import KEYPOINT
+from featurestore.rows import KEYPOINT
 
 if TYPE_CHECKING:
     import cv2

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featurestore import blas
 from featurestore.errors import NothingUsable
-from featurestore.partition import Row
+from featurestore.rows import Row
 from featurestore.stages.sampler import Sampler
 from featurestore.stages.stage import Arrays
+from featurestore.system import blas_controller, one_blas_thread
 
 
 class CovarianceLearner:
@@ -26,7 +26,7 @@ class CovarianceLearner:
         """Start empty, or go on from ``arrays``."""
         self._sampler = sampler
         # With several threads the last bits of the eigenvectors differ, and so would the model's id.
-        self._blas = blas.controller()
+        self._blas = blas_controller()
         arrays = {} if arrays is None else arrays
         self._n = int(arrays.get("n_samples_seen_", 0))
         self._sum: NDArray[np.float64] | None = arrays.get("sum")
@@ -39,7 +39,7 @@ class CovarianceLearner:
             ConfigError: a descriptor has fewer values than there are components to learn.
         """
         drawn = self._sampler.draw(row).astype(np.float64)
-        with blas.one_thread(self._blas):
+        with one_blas_thread(self._blas):
             scatter = drawn.T @ drawn
         self._add(len(drawn), drawn.sum(axis=0), scatter)
 
@@ -70,7 +70,7 @@ class CovarianceLearner:
             raise NothingUsable(self._sampler.too_few(self._n))
         mean = self._sum / self._n
         centred = self._scatter - np.outer(self._sum, mean)
-        with blas.one_thread(self._blas):
+        with one_blas_thread(self._blas):
             values, vectors = np.linalg.eigh(centred)
         largest = slice(None, -self._sampler.n_components - 1, -1)  # eigh has them ascending
         return {

@@ -13,11 +13,10 @@ from featurestore.damage import PATTERN
 from featurestore.decoding import ImageFile
 from featurestore.errors import FeatureStoreError
 from featurestore.extractors import EXTRACTORS, Extractor, Sift
-from featurestore.failure import lacking, line_of
 from featurestore.imagefile import read_image
-from featurestore.partition import Layout, Row
+from featurestore.rows import Layout, Row
 from featurestore.stages.stage import Arrays, ChunkStage
-from featurestore.timelimit import BY_THE_CLOCK, CLOCK_OVER, CPU_OVER
+from featurestore.system import BY_THE_CLOCK, CLOCK_OVER, CPU_OVER, lacking, line_of
 
 NUMBER = r"(\d+)"
 

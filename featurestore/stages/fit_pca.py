@@ -8,13 +8,13 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from featurestore import blas
 from featurestore.config import option
 from featurestore.errors import NothingUsable
-from featurestore.partition import Row
+from featurestore.rows import Row
 from featurestore.stages.covariance import CovarianceLearner
 from featurestore.stages.sampler import Sampler
 from featurestore.stages.stage import Arrays, FitStage, Learner
+from featurestore.system import blas_controller, one_blas_thread
 
 # What scikit-learn's estimator needs to go on exactly where it was.
 ESTIMATOR = ("components_", "singular_values_", "mean_", "var_", "n_samples_seen_", "n_components_")
@@ -83,7 +83,7 @@ class PcaLearner:
         self._sampler, self._batch_size = sampler, batch_size
         # Made after scikit-learn has loaded its own BLAS: a limit that was set before does not reach it. With several
         # threads the last bits differ, and so would the model's id.
-        self._blas = blas.controller()
+        self._blas = blas_controller()
         self._estimator = IncrementalPCA(n_components=sampler.n_components)
         self._pending: list[NDArray[Any]] = []
         if arrays is not None and "components_" in arrays:
@@ -110,7 +110,7 @@ class PcaLearner:
             self._learn_pending()
 
     def _learn_pending(self) -> None:
-        with blas.one_thread(self._blas):
+        with one_blas_thread(self._blas):
             self._estimator.partial_fit(np.vstack(self._pending).astype(np.float32))
         self._pending = []
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from featurestore.config import option
-from featurestore.partition import Layout, Row
+from featurestore.rows import Layout, Row
 from featurestore.stages.stage import Arrays, TransformStage
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurestore.errors import ConfigError
-from featurestore.partition import Row
+from featurestore.rows import Row
 
 
 @dataclass(frozen=True)

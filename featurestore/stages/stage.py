@@ -12,9 +12,8 @@ from typing import Any, ClassVar, Protocol
 
 from numpy.typing import NDArray
 
-from featurestore.config import identity
-from featurestore.manifest import variant_of
-from featurestore.partition import Layout, Row
+from featurestore.config import identity, variant_of
+from featurestore.rows import Layout, Row
 
 Arrays = Mapping[str, NDArray[Any]]
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from featurestore.partition import KEYPOINT, Layout, Row
 from featurestore.partition_writer import to_table
+from featurestore.rows import KEYPOINT, Layout, Row
 from featurestore.stages import FLOW, ChunkStage, Extract, FitStage, Stage, TransformStage
 
 N = 40

@@ -12,7 +12,7 @@ import pytest
 
 from featurestore.engines import Engine, InlineEngine, LocalEngine, Task, dispatch, open_engine
 from featurestore.errors import EngineLost, LossyDescriptors
-from featurestore.partition import Row
+from featurestore.rows import Row
 
 
 @dataclass(frozen=True)

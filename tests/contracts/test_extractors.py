@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from featurestore.extractors import EXTRACTORS, Extractor, Sift
-from featurestore.partition import KEYPOINT
+from featurestore.rows import KEYPOINT
 from featurestore.stages import Extract
 from tests.broken_images import picture
 

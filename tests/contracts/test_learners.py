@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from featurestore.errors import NothingUsable
 from featurestore.models import model_id, read_arrays, write_arrays
-from featurestore.partition import Row
+from featurestore.rows import Row
 from featurestore.stages import FLOW, FitPca, FitScale, FitStage, JoinableLearner, Learner
 
 Arrays = dict[str, NDArray[Any]]

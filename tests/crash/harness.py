@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from featurestore.catalog import Catalog, arrow
-from featurestore.storage import Root, file_digest
+from featurestore.storage import Root
+from featurestore.system import file_digest
 
 ROOT = Path(__file__).parent.parent.parent
 SIGKILLED = -9

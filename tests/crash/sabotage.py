@@ -67,7 +67,7 @@ class Saboteur:
         fits.recorded_run = chunk_run.recorded_run = timed  # type: ignore[attr-defined]
 
     def _publish(self) -> Any:
-        original, flush = Root.publish, storage.flush
+        original, flush = Root.publish, vars(storage)["flush"]
 
         def publish(root: Root, temporary: Path, name: str) -> None:
             self.passes("written", kind(name))
@@ -80,7 +80,7 @@ class Saboteur:
             if path.is_file():
                 self.passes("flushed", kind(path.as_posix()))
 
-        storage.flush = flushed
+        vars(storage)["flush"] = flushed
         return publish
 
     def _replace(self) -> Any:

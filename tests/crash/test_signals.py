@@ -15,8 +15,9 @@ import sqlalchemy as sa
 
 from featurestore import FeatureStore
 from featurestore.catalog import Catalog, arrow
-from featurestore.interrupt import ECHO, SIGNALS, Interrupt, held_back, interruptible
 from featurestore.storage import Root
+from featurestore.system import SIGNALS, Interrupt, held_back, interruptible
+from featurestore.system.signals import ECHO
 from tests.crash.conftest import Ground
 from tests.crash.harness import left_alive, photograph, run, runs, sabotage
 from tests.small import in_blocks, note_extractions

@@ -19,8 +19,8 @@ from featurestore import FeatureStore
 from featurestore.engines import LocalEngine, Task, dispatch
 from featurestore.engines.local import KEEPING
 from featurestore.errors import EngineLost
-from featurestore.interrupt import SIGNALS
-from featurestore.partition import Row
+from featurestore.rows import Row
+from featurestore.system import SIGNALS
 from tests.crash.conftest import Ground
 from tests.crash.harness import ROOT, left_alive, photograph, run, sabotage
 

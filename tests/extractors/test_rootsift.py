@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from featurestore.extractors import RootSift, Sift
-from featurestore.partition import KEYPOINT
+from featurestore.rows import KEYPOINT
 from tests.broken_images import picture
 
 PIXELS = picture(seed=4)

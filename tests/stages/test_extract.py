@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from featurestore import extractors
 from featurestore.errors import LossyDescriptors, NotEnoughSpace
 from featurestore.extractors import Sift
-from featurestore.partition import Row
+from featurestore.rows import Row
 from featurestore.stages import Extract
 from tests.broken_images import NOT_IMAGES, bomb_png, encoded, picture
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn.decomposition import IncrementalPCA
 
 from featurestore.errors import ConfigError, NothingUsable
-from featurestore.partition import Row
+from featurestore.rows import Row
 from featurestore.stages import FitPca, FitStage
 
 SMALL = FitPca(n_components=4, samples_per_image=50, batch_size=100)

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from featurestore.errors import ConfigError, NothingUsable
-from featurestore.partition import Row
+from featurestore.rows import Row
 from featurestore.stages import FitScale, flow_from
 from featurestore.stages.quantize import quantize
 

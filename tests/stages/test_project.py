@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from featurestore.errors import ConfigError
-from featurestore.partition import KEYPOINT, Layout, Row
+from featurestore.rows import KEYPOINT, Layout, Row
 from featurestore.stages import Project, flow_from
 from featurestore.stages.project import project, strongest
 

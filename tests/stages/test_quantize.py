@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from featurestore.partition import KEYPOINT, Layout, Row
+from featurestore.rows import KEYPOINT, Layout, Row
 from featurestore.stages import Quantize
 from featurestore.stages.quantize import dequantize, quantize
 

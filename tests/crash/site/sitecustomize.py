@@ -70,9 +70,9 @@ def limited(what: int, limit: int, work: Any) -> None:
 
 def put_poison() -> None:
     """Replace the methods that a worker calls for an image."""
-    from featurestore import timelimit
     from featurestore.extractors import Sift
     from featurestore.stages import Extract, Project
+    from featurestore.system import time_limit as timelimit
 
     original, apply, compute = Extract.extract, Project.apply, Sift.compute_float
     timelimit.BY_THE_CLOCK = int(POISON.get("clock", timelimit.BY_THE_CLOCK))

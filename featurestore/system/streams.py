@@ -37,7 +37,7 @@ class _Output(io.FileIO):
             return memoryview(data).nbytes  # type: ignore[arg-type]
 
 
-def prepare() -> None:
+def prepare_streams() -> None:
     """Make the three streams usable. Before anything else is opened, which would take a closed stream's number."""
     closed = [number for number in range(3) if _is_closed(number)]
     for number in closed:  # ascending, since each gets the lowest number that is free
@@ -68,7 +68,7 @@ def _text(before: TextIO | None, number: int, *, closed: bool) -> TextIO:
 
 
 def _output(stream: object) -> _Output | None:
-    """Return what `prepare` made of a stream, None if it did not."""
+    """Return what `prepare_streams` made of a stream, None if it did not."""
     raw = getattr(getattr(stream, "buffer", None), "raw", None)
     return raw if isinstance(raw, _Output) else None
 
@@ -101,7 +101,7 @@ def must_arrive() -> Iterator[None]:
         raw.strict = False
 
 
-def lost() -> str | None:
+def lost_output() -> str | None:
     """Return why a report on stdout did not arrive, None if it did, or if no one waits for it."""
     raw = _output(sys.stdout)
     if raw is None or raw.failure is None or raw.failure.errno == errno.EPIPE:

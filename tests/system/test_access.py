@@ -15,11 +15,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from featurestore.access import files_below, is_file, is_folder, readable, reason_unreadable, status_of
 from featurestore.errors import CorruptFile, FeatureStoreError, NotEnoughSpace, UnreadableFile
 from featurestore.models import read_arrays, write_arrays
 from featurestore.partition import PartitionFile
-from featurestore.storage import Root, file_digest, file_size
+from featurestore.storage import Root
+from featurestore.system import (
+    file_digest,
+    file_size,
+    files_below,
+    is_file,
+    is_folder,
+    readable,
+    reason_unreadable,
+    status_of,
+)
 from tests.faults import EIO, forbidden, no_open_files
 
 Read = Callable[[Path], Any]

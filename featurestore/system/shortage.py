@@ -6,7 +6,7 @@ import errno
 import os
 import re
 
-from featurestore.access import THREADS, reason_unreadable
+from featurestore.system.access import THREADS, reason_unreadable
 
 LENGTH = 300  # characters of a line
 MEMORY = os.strerror(errno.ENOMEM)

@@ -10,8 +10,9 @@ import pyarrow.compute as pc
 import pytest
 
 from featurestore import FeatureStore, errors
-from featurestore.spill import IN_MEMORY, ROWS_TOGETHER, Spill, noticing_no_room
 from featurestore.storage import Root
+from featurestore.system import IN_MEMORY, ROWS_TOGETHER, Spill
+from featurestore.system.spill import noticing_no_room
 from tests.small import make_small
 
 QUERY = f"SELECT range AS i, 'row ' || range AS name FROM range({3 * ROWS_TOGETHER}) ORDER BY i"

@@ -16,7 +16,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from featurestore.storage import FULL, not_enough_space, room_on_disk
+from featurestore.system.disk import FULL, not_enough_space, room_on_disk
 
 ROWS_TOGETHER = 50_000  # that are in memory at a time
 DUCKDB_MEGABYTES = 500  # and one for each column; beyond, DuckDB writes what it sorts and joins to disk too

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from featurestore.errors import OutputError
-from featurestore.paths import duckdb_objection
+from featurestore.system.paths import duckdb_objection
 
 MEMORY = Path("/dev/shm")  # which a container has although its root can't be written
 

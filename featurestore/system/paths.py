@@ -104,7 +104,7 @@ def typed(path: StrPath) -> str:
     return shlex.quote(os.fspath(path))
 
 
-def command(verb: str, store: StrPath, *rest: str) -> str:
+def command_line(verb: str, store: StrPath, *rest: str) -> str:
     """Return a command of ours on a store, to be pasted into a shell; ``rest`` is as it is typed."""
     return " ".join(["featurestore", verb, typed(store), *rest])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from featurestore.errors import NotEnoughSpace
-from featurestore.progress import human_bytes
+from featurestore.formatting import human_bytes
 
 MEMINFO = Path("/proc/meminfo")
 CGROUP = Path("/sys/fs/cgroup")  # of a container: its limit is below what the machine has

@@ -9,7 +9,7 @@ import threading
 import time
 from pathlib import Path
 
-PACKAGE = str(Path(__file__).resolve().parent.parent)
+PACKAGE = str(Path(__file__).resolve().parent.parent.parent)
 
 
 def python_command(module: str, *arguments: str) -> list[str]:

@@ -24,7 +24,7 @@ class _Limit:
     limited: dict[str, tuple[Any, int]] = {}  # noqa: RUF012 - there is one limit in a process
 
 
-def controller() -> ThreadpoolController:
+def blas_controller() -> ThreadpoolController:
     """Return what knows the libraries that are loaded by now. It takes milliseconds to make, and sees no later ones."""
     from threadpoolctl import ThreadpoolController
 
@@ -32,13 +32,13 @@ def controller() -> ThreadpoolController:
 
 
 @contextmanager
-def one_thread(known: ThreadpoolController | None = None) -> Iterator[None]:
+def one_blas_thread(known: ThreadpoolController | None = None) -> Iterator[None]:
     """Let BLAS use one thread, in this thread and all others, until the last that is inside has left.
 
     Args:
-        known: of libraries that are loaded, from `controller`; None looks for them.
+        known: of libraries that are loaded, from `blas_controller`; None looks for them.
     """
-    libraries = (controller() if known is None else known).lib_controllers
+    libraries = (blas_controller() if known is None else known).lib_controllers
     # OpenMP keeps a number for each thread, so that no other is in the way.
     own = [(library, library.num_threads) for library in libraries if _each_has_its_own(library)]
     shared = [library for library in libraries if not _each_has_its_own(library)]

@@ -9,7 +9,7 @@ import pytest
 import sklearn.decomposition  # noqa: F401 - loads a BLAS of its own, and OpenMP
 import threadpoolctl
 
-from featurestore import blas
+from featurestore.system import blas
 
 
 def threads(api: str | None = None) -> list[int]:
@@ -25,15 +25,15 @@ def three() -> Iterator[None]:
 
 
 def test_one_thread_until_the_end() -> None:
-    with blas.one_thread():
+    with blas.one_blas_thread():
         assert set(threads()) == {1}
     assert set(threads()) == {3}
 
 
 def test_who_leaves_first_does_not_lift_the_limit_of_the_other() -> None:
     first, second = ExitStack(), ExitStack()
-    first.enter_context(blas.one_thread())
-    second.enter_context(blas.one_thread())
+    first.enter_context(blas.one_blas_thread())
+    second.enter_context(blas.one_blas_thread())
     first.close()
     assert set(threads("blas")) == {1}
     second.close()
@@ -41,10 +41,10 @@ def test_who_leaves_first_does_not_lift_the_limit_of_the_other() -> None:
 
 
 def test_a_library_that_is_loaded_later_is_limited_too() -> None:
-    late: Any = blas.controller()
-    early: Any = blas.controller()
+    late: Any = blas.blas_controller()
+    early: Any = blas.blas_controller()
     early.lib_controllers = early.lib_controllers[:1]
-    with blas.one_thread(early), blas.one_thread(late):
+    with blas.one_blas_thread(early), blas.one_blas_thread(late):
         assert set(threads("blas")) == {1}
     assert set(threads("blas")) == {3}
 
@@ -54,7 +54,7 @@ def test_a_thread_that_limits_first_does_not_keep_the_others_from_it() -> None:
     seen: list[set[int]] = []
 
     def work() -> None:
-        with blas.one_thread():
+        with blas.one_blas_thread():
             seen.append(set(threads("blas")))
 
     other = threading.Thread(target=work)
@@ -65,7 +65,7 @@ def test_a_thread_that_limits_first_does_not_keep_the_others_from_it() -> None:
 
 
 def test_an_error_lifts_the_limit() -> None:
-    with pytest.raises(KeyError), blas.one_thread():
+    with pytest.raises(KeyError), blas.one_blas_thread():
         raise KeyError
     assert set(threads()) == {3}
 
@@ -75,7 +75,7 @@ def test_threads_that_overlap_leave_everything_as_it_was() -> None:
     seen: list[set[int]] = []
 
     def work(turn: int) -> None:
-        with blas.one_thread():
+        with blas.one_blas_thread():
             inside.wait()
             seen.append(set(threads()))
             if turn % 2:

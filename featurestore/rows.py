@@ -1,0 +1,77 @@
+"""Rows: what a stage makes of one image, and the columns in which it is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from featurestore.errors import CorruptFile
+
+KEYPOINT = np.dtype(
+    [("x", "<f4"), ("y", "<f4"), ("size", "<f4"), ("angle", "<f4"), ("response", "<f4"), ("octave", "<i4")]
+)
+
+
+KEYPOINT_COLUMNS = KEYPOINT.names or ()
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What one stage made of one image.
+
+    ``descriptors`` is ``(n, dim)``, ``keypoints`` is ``(n,)`` of dtype `KEYPOINT`; both are None unless ``status`` is
+    ``ok``. ``extra`` holds the columns that only this stage has.
+    """
+
+    image_id: int
+    filename: str
+    status: str
+    error: str | None = None
+    descriptors: NDArray[Any] | None = None
+    keypoints: NDArray[Any] | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def n_descriptors(self) -> int:
+        """The number of descriptors, 0 for a failed or empty image."""
+        return 0 if self.descriptors is None else len(self.descriptors)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The columns of a partition: ``dim`` values of ``dtype`` a descriptor, and the stage's own columns."""
+
+    dim: int
+    dtype: str
+    keypoints: bool = True
+    extra: tuple[tuple[str, pa.DataType], ...] = ()
+
+    def schema(self) -> pa.Schema:
+        """Return the Arrow schema, in the order of the columns in the file."""
+        columns: list[tuple[str, pa.DataType]] = [
+            ("image_id", pa.int64()),
+            ("filename", pa.string()),
+            ("status", pa.string()),
+            ("error", pa.string()),
+            ("n_descriptors", pa.int32()),
+            ("descriptors", pa.binary()),
+        ]
+        if self.keypoints:
+            columns += [(name, pa.list_(pa.from_numpy_dtype(KEYPOINT[name]))) for name in KEYPOINT_COLUMNS]
+        return pa.schema([*columns, *self.extra])
+
+    def matrix(self, blob: Any) -> NDArray[Any]:
+        """Return a BLOB as an ``(n, dim)`` matrix, without a copy.
+
+        Raises:
+            CorruptFile: the BLOB is not a whole number of descriptors.
+        """
+        values = np.frombuffer(blob, dtype=np.dtype(self.dtype).newbyteorder("<"))
+        if len(values) % self.dim:
+            raise CorruptFile(f"a BLOB of {len(values)} values is not a whole number of {self.dim}-value descriptors")
+        return values.reshape(-1, self.dim)

@@ -1,0 +1,9 @@
+"""system: the machine under the store, and what it gives and refuses.
+
+Files that can't be read, full disks, odd paths, signals, child processes, time limits, memory, BLAS threads and
+standard streams. Nothing here knows what a store is.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
