@@ -19,13 +19,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from featurestore.errors import CorruptFile
+from featurestore.images import Trouble, trouble_of
 from featurestore.manifest import BLOCK, check
 from featurestore.partition import PartitionFile, RowDigest
 from featurestore.partition_writer import PartitionWriter
 from featurestore.rows import Layout, Row
 from featurestore.storage import BLOCKS, Root
 from featurestore.system import flush
-from featurestore.trouble import Trouble, trouble
 
 FileState = tuple[int, int] | None  # bytes and time of the last change in nanoseconds; None: there is no such file
 
@@ -134,7 +134,7 @@ def write_block(
                 writer.write(row)
                 image_ids.append(row.image_id)
                 files.append(state)
-                troubles.append(trouble(row))
+                troubles.append(trouble_of(row))
                 statuses[row.status] += 1
                 n_descriptors += row.n_descriptors
                 n_warned += warned(row)

@@ -21,18 +21,14 @@ from featurestore.csv_file import find
 from featurestore.dataset_file import read_file
 from featurestore.errors import DatasetError
 from featurestore.given_types import give, places
+from featurestore.images import IMAGE_SUFFIXES, leads_to_folder
 from featurestore.quoting import folded
 from featurestore.split import BLANK, check, evaluate, is_subset
 from featurestore.system import IN_MEMORY, Spill
-from featurestore.whereabouts import leads_to_folder
 
 RESERVED = ("image_id", "chunk_id", "filename", "subset", "ingest_id", "status", "error", "n_descriptors")
 """Columns that the store writes itself; a column of the CSV with such a name becomes ``csv_<name>``."""
 
-IMAGE_SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".dib", ".tif", ".tiff"),
-    *(".webp", ".jp2", ".ppm", ".pgm", ".pbm", ".pnm", ".gif", ".avif"),
-)
 """Extensions (lower case) of the files that :func:`scan_folder` takes for images: those that OpenCV reads."""
 
 # The few names that Python has to look at: an empty, "." or ".." part (so absolute ones too), NUL, only blanks.

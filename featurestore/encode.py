@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from featurestore.catalog import arrow
 from featurestore.context import Context
 from featurestore.errors import NothingUsable, NotReady, QueryError
-from featurestore.imagefile import ReadFailed
+from featurestore.images import ReadFailed
 from featurestore.models import Arrays, read_arrays
 from featurestore.plan import Step, resolve
 from featurestore.rows import KEYPOINT, Layout, Row

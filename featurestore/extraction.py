@@ -23,7 +23,7 @@ from featurestore.engines import Engine, Task
 from featurestore.engines.dispatch import WINDOW
 from featurestore.errors import NothingUsable
 from featurestore.formatting import counted
-from featurestore.imagefolder import ImageFolder
+from featurestore.images import ImageFolder, Streak
 from featurestore.partition import PartitionFile
 from featurestore.plan import StagePlan, Work
 from featurestore.progress import StageSummary
@@ -31,7 +31,6 @@ from featurestore.records import UNKNOWN, opencv_of, partition_manifest, version
 from featurestore.sources import image_folder
 from featurestore.stages import Extract
 from featurestore.tasks import ImageBlock, JoinBlocks, Written
-from featurestore.trouble import Streak
 
 # A block is what a kill costs each worker: long enough that its file costs nothing beside it, and that many workers do
 # not keep the coordinator busy; short enough that the progress is seen.

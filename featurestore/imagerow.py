@@ -7,12 +7,10 @@ open files or of threads is raised: the engine tries the image again when no oth
 from __future__ import annotations
 
 from featurestore.errors import FeatureStoreError
-from featurestore.imagefile import ReadFailed
-from featurestore.imagefolder import ImageFolder
+from featurestore.images import DIED, TWICE, ImageFolder, ReadFailed
 from featurestore.rows import Row
 from featurestore.stages import Extract
 from featurestore.system import BY_THE_CLOCK, CLOCK, CLOCK_OVER, CPU, CPU_OVER, MEMORY, lacking, limited, line_of
-from featurestore.trouble import DIED, TWICE
 
 
 def make_row(stage: Extract, image_id: int, filename: str, folder: ImageFolder) -> Row:

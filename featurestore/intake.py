@@ -122,8 +122,8 @@ def look_for_new(context: Context, rows: pa.Table) -> list[str]:
     Raises:
         DatasetError: the store is new, and not one of them exists.
     """
+    from featurestore.images import MOST_NAMES, look_for
     from featurestore.ingest import new_filenames
-    from featurestore.whereabouts import MOST_NAMES, look_for
 
     if not context.images.is_dir():  # a run says so; an ingest does not need the images
         return []

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from featurestore.catalog import arrow
 from featurestore.context import Context
 from featurestore.errors import ImagesGone, UnreadableFile
-from featurestore.imagefolder import ImageFolder, open_folder
+from featurestore.images import ImageFolder, open_folder
 from featurestore.partition import PartitionFile
 from featurestore.plan import StagePlan, resolve
 from featurestore.stages import Extract

@@ -19,8 +19,8 @@ from typing import Any
 from featurestore.blockfile import Attempt, Block, DamagedBlock, Draft, FileState, file_state, rows_of, write_block
 from featurestore.engines.engine import Task
 from featurestore.errors import CorruptFile, EngineLost
-from featurestore.imagefolder import ImageFolder
 from featurestore.imagerow import blamed, crashed, make_row
+from featurestore.images import ImageFolder
 from featurestore.partition import PartitionFile, partition_name
 from featurestore.partition_writer import PartitionWriter
 from featurestore.rows import Layout, Row

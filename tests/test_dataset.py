@@ -9,8 +9,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from featurestore.dataset import IMAGE_SUFFIXES, RESERVED, read_dataset, scan_folder
+from featurestore.dataset import RESERVED, read_dataset, scan_folder
 from featurestore.errors import DatasetError
+from featurestore.images import IMAGE_SUFFIXES
 
 BY_HASH = "CASE WHEN md5_number_lower(filename) % 10 = 0 THEN 'test' ELSE 'train' END"
 

@@ -11,9 +11,9 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from featurestore.decoder import decode_here
 from featurestore.engines.engine import T, Task, run_task
 from featurestore.errors import ConfigError, EngineLost
+from featurestore.images import decode_here
 from featurestore.system import SIGNALS, allow_limits, end_with, readable
 
 # Threads would compete with the workers beside them, and BLAS with several threads differs in the last bits.

@@ -9,11 +9,9 @@ from typing import Any, ClassVar, Literal
 import pyarrow as pa
 
 from featurestore.config import option
-from featurestore.damage import PATTERN
-from featurestore.decoding import ImageFile
 from featurestore.errors import FeatureStoreError
 from featurestore.extractors import EXTRACTORS, Extractor, Sift
-from featurestore.imagefile import read_image
+from featurestore.images import PATTERN, ImageFile, read_image
 from featurestore.rows import Layout, Row
 from featurestore.stages.stage import Arrays, ChunkStage
 from featurestore.system import BY_THE_CLOCK, CLOCK_OVER, CPU_OVER, lacking, line_of

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from featurestore import FeatureStore
-from featurestore.trouble import TWICE
+from featurestore.images import TWICE
 from tests.crash.conftest import Ground
 from tests.crash.harness import left_alive, photograph, run
 from tests.crash.test_workers import COUNTS, FAILED, poisoned, whole_store

@@ -36,7 +36,7 @@ class Trouble:
         return self.error.startswith(TWICE)
 
 
-def trouble(row: Row) -> Trouble | None:
+def trouble_of(row: Row) -> Trouble | None:
     """Return what a row of extract tells of a failure that many images may share."""
     error = row.error or ""
     raised = row.status == "crashed" and not error.startswith(_UNSUSPICIOUS)

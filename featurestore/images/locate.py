@@ -166,7 +166,6 @@ def _without_prefix(images: Path, name: str) -> Help:
 
 
 def _other_extension(images: Path, name: str) -> Help:
-    from featurestore.dataset import IMAGE_SUFFIXES  # late: workers that decode images need nothing of it
 
     before = PurePosixPath(name).suffix
     known = before.lower() in IMAGE_SUFFIXES
@@ -219,3 +218,9 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
     except OSError:
         return []
     return sorted(seen, key=lambda entry: entry.name)
+
+
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".dib", ".tif", ".tiff"),
+    *(".webp", ".jp2", ".ppm", ".pgm", ".pbm", ".pnm", ".gif", ".avif"),
+)

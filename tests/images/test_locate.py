@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from featurestore import FeatureStore, errors
-from featurestore.imagefile import read_image
-from featurestore.whereabouts import MOST_NAMES, look_for, twin
+from featurestore.images import MOST_NAMES, look_for, read_image
+from featurestore.images.locate import twin
 from tests.broken_images import encoded, picture
 from tests.small import write_dataset
 

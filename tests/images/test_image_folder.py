@@ -11,8 +11,8 @@ import pytest
 
 from featurestore import FeatureStore
 from featurestore.errors import ImagesGone
-from featurestore.imagefolder import ImageFolder, open_folder
 from featurestore.imagerow import make_row
+from featurestore.images import ImageFolder, open_folder
 from featurestore.progress import Silent
 from featurestore.runner import Options, run
 from featurestore.stages import Extract

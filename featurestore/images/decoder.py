@@ -25,8 +25,8 @@ from dataclasses import asdict, replace
 from io import RawIOBase
 from typing import Any
 
-from featurestore import decoding
-from featurestore.decoding import ImageFile, Size
+from featurestore.images import decoding
+from featurestore.images.decoding import ImageFile, Size
 from featurestore.system import end_with, ending, environment, python_command
 
 LENGTHS = struct.Struct("<IQ")
@@ -88,7 +88,7 @@ class _Decoder:
     def __init__(self) -> None:
         """Start it."""
         self._process = subprocess.Popen(
-            python_command("featurestore.decoder", str(os.getpid())),
+            python_command("featurestore.images.decoder", str(os.getpid())),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

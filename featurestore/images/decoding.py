@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal
 
-from featurestore.damage import picture_is_lost
+from featurestore.images.damage import picture_is_lost
 from featurestore.system import scratch_folder
 
 if TYPE_CHECKING:

@@ -21,12 +21,11 @@ import pytest
 import threadpoolctl
 from PIL import Image
 
-from featurestore import FeatureStore, decoder, decoding
-from featurestore.decoding import ImageFile
-from featurestore.imagefile import read_image
+from featurestore import FeatureStore
+from featurestore.images import ImageFile, decoder, decoding, read_image
 from tests.broken_images import NOT_IMAGES, bombs, cuttable, encoded, hollow, picture, unusual
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 DEADLINE = 20.0
 
 
@@ -194,8 +193,8 @@ def exists(pid: int) -> bool:
 def test_the_decoder_ends_with_the_process_that_started_it(healthy: Path, ends: str) -> None:
     code = f"""
 import os
-from featurestore import decoder
-from featurestore.imagefile import read_image
+from featurestore.images import decoder
+from featurestore.images.image_file import read_image
 read_image({str(healthy)!r}, max_pixels=10**6, truncated="keep")
 print(decoder._Here.decoder._process.pid, flush=True)
 {ends}

@@ -10,11 +10,12 @@ import duckdb
 import pytest
 from PIL import Image
 
-from featurestore.damage import LOST, PATTERN, picture_is_lost
+from featurestore.images import PATTERN
+from featurestore.images.damage import LOST, picture_is_lost
 from featurestore.stages import Extract
 from tests.broken_images import cuttable, encoded, hollow, picture, saved
+from tests.images.test_image_file import put, read, same_as_imread
 from tests.small import configure, make_small, small_store
-from tests.test_imagefile import put, read, same_as_imread
 
 JPEGS = [name for name in cuttable() if name.endswith(".jpg")]
 

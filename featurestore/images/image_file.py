@@ -11,10 +11,10 @@ import stat
 from pathlib import Path
 from typing import Literal
 
-from featurestore import decoder
-from featurestore.decoding import ImageFile
+from featurestore.images import decoder
+from featurestore.images.decoding import ImageFile
+from featurestore.images.locate import why_missing
 from featurestore.system import lacking
-from featurestore.whereabouts import why_missing
 
 # A file may hold 8 bytes per pixel that is allowed (16-bit RGBA) and this much of metadata, previews, further pages.
 BYTES_PER_PIXEL = 8

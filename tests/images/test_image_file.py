@@ -17,11 +17,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
-from featurestore.decoding import ImageFile
-from featurestore.imagefile import read_image
+from featurestore.images import ImageFile, read_image
 from tests.broken_images import NOT_IMAGES, bomb_png, bombs, cuts, cuttable, encoded, picture, unusual, with_thumbnail
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 LIMIT = 100_000_000
 CUTTABLE, UNUSUAL, BOMBS = cuttable(), unusual(), bombs()
 
@@ -60,8 +59,8 @@ REAL_BROKEN = {
 READER = """
 import json, resource, sys
 import cv2, numpy, PIL.Image
-from featurestore.decoder import decode_here
-from featurestore.imagefile import read_image
+from featurestore.images.decoder import decode_here
+from featurestore.images.image_file import read_image
 decode_here()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 found = {}
@@ -336,8 +335,8 @@ def test_too_little_memory(tmp_path: Path) -> None:
     code = """
 import resource, sys
 import cv2, numpy
-from featurestore.decoder import decode_here
-from featurestore.imagefile import read_image
+from featurestore.images.decoder import decode_here
+from featurestore.images.image_file import read_image
 decode_here()
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 2**26, -1))

@@ -6,10 +6,11 @@ import pytest
 
 from featurestore.errors import ImagesGone, NothingUsable
 from featurestore.imagerow import blamed
+from featurestore.images import TWICE, Streak, Trouble, trouble_of
+from featurestore.images.failure_streak import LONGEST
 from featurestore.rows import Row
 from featurestore.stages import Extract
 from featurestore.system import MEMORY
-from featurestore.trouble import LONGEST, TWICE, Streak, Trouble, trouble
 
 ERROR = "ValueError: bad value 1"
 
@@ -58,16 +59,16 @@ def test_what_was_cleared_before_the_streak_is_kept() -> None:
 def test_failures_are_alike_when_only_their_numbers_differ() -> None:
     rows = [Row(i, f"{i}.jpg", "crashed", f"ValueError: image {i} of shape ({i}, 3)") for i in range(LONGEST)]
     with pytest.raises(NothingUsable):
-        recorded([trouble(row) for row in rows])
+        recorded([trouble_of(row) for row in rows])
     words = [Row(i, f"{i}.jpg", "crashed", f"ValueError: {chr(97 + i)}") for i in range(LONGEST)]
-    assert recorded([trouble(row) for row in words]) == [0]
+    assert recorded([trouble_of(row) for row in words]) == [0]
 
 
 def test_files_that_can_not_be_read_are_alike_whatever_the_reason() -> None:
     reasons = ["Input/output error", "Stale file handle"]
     rows = [Row(i, f"{i}.jpg", "unreadable", f"{TWICE} ({reasons[i % 2]})") for i in range(LONGEST)]
     with pytest.raises(ImagesGone, match=r"can't be read: 20 images in a row, from 0.jpg to 19.jpg, gave Stale"):
-        recorded([trouble(row) for row in rows])
+        recorded([trouble_of(row) for row in rows])
 
 
 @pytest.mark.parametrize(
@@ -83,7 +84,7 @@ def test_files_that_can_not_be_read_are_alike_whatever_the_reason() -> None:
     ids=lambda row: str(row.error),
 )
 def test_what_is_an_images_own_may_happen_to_any_number_of_them(row: Row) -> None:
-    assert trouble(row) is None
+    assert trouble_of(row) is None
 
 
 def test_what_the_engine_knows_of_an_image_becomes_its_row() -> None:
@@ -94,4 +95,4 @@ def test_what_the_engine_knows_of_an_image_becomes_its_row() -> None:
         (7, "unreadable", f"{TWICE} (no answer within 300 seconds)"),
         (7, "crashed", "out of memory, with no other image at work"),
     ]
-    assert [trouble(row) is None for row in rows] == [True, False, False]
+    assert [trouble_of(row) is None for row in rows] == [True, False, False]

@@ -1,0 +1,16 @@
+from .damage import PATTERN as PATTERN
+from .decoder import decode_here as decode_here
+from .decoding import ImageFile as ImageFile
+from .failure_streak import DIED as DIED
+from .failure_streak import TWICE as TWICE
+from .failure_streak import Streak as Streak
+from .failure_streak import Trouble as Trouble
+from .failure_streak import trouble_of as trouble_of
+from .image_file import ReadFailed as ReadFailed
+from .image_file import read_image as read_image
+from .image_folder import ImageFolder as ImageFolder
+from .image_folder import open_folder as open_folder
+from .locate import IMAGE_SUFFIXES as IMAGE_SUFFIXES
+from .locate import MOST_NAMES as MOST_NAMES
+from .locate import leads_to_folder as leads_to_folder
+from .locate import look_for as look_for
