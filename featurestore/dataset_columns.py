@@ -12,7 +12,7 @@ import duckdb
 import pyarrow as pa
 import sqlalchemy as sa
 
-from featurestore.columns import TEXT, misfits
+from featurestore.dataset import TEXT, misfits
 from featurestore.instance import registered
 from featurestore.quoting import folded, identifier
 from featurestore.tables import DATASET_COLUMNS

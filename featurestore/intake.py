@@ -42,9 +42,11 @@ def take_in(
         ConfirmationNeeded: ``confirm`` did not agree.
         DatasetError: the dataset, the split or the folder of images can't be used.
     """
-    from featurestore.dataset import scan_folder  # late, like the next: `status` needs none of them
+    from featurestore.dataset import (
+        is_subset,
+        scan_folder,  # late, like the next: `status` needs none of them
+    )
     from featurestore.ingest import ingest
-    from featurestore.split import is_subset
     from featurestore.system import Spill
 
     spill, settings, observed = Spill(context.root.path), context.settings, None

@@ -8,14 +8,15 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from featurestore.columns import convert, decide, misfits
+from featurestore.dataset import misfits
+from featurestore.dataset.columns import convert_columns, decide_types
 from featurestore.system import IN_MEMORY
 
 
 def kind_of(cells: Sequence[str | None], known: str | None = None) -> str:
     with duckdb.connect() as con:
         column = pa.chunked_array([cells], pa.string())
-        return decide(con, {"a": column}, {} if known is None else {"a": known})["a"]
+        return decide_types(con, {"a": column}, {} if known is None else {"a": known})["a"]
 
 
 @pytest.mark.parametrize(
@@ -128,7 +129,7 @@ def test_one_cell_decides_wherever_it_stands(place: int) -> None:
 
 
 def test_columns_are_told_apart_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("featurestore.columns._CELLS", 4)
+    monkeypatch.setattr("featurestore.dataset.columns._CELLS", 4)
     written: dict[str, list[str | None]] = {
         "i": ["1", "2"],
         "t": ["x", None],
@@ -139,8 +140,8 @@ def test_columns_are_told_apart_in_batches(monkeypatch: pytest.MonkeyPatch) -> N
     columns = {name: pa.chunked_array([cells[:1], cells[1:]], pa.string()) for name, cells in written.items()}
     expected = {"i": "BIGINT", "t": "VARCHAR", "d": "DATE", "f": "DOUBLE", "n": "VARCHAR"}
     with duckdb.connect() as con:
-        assert decide(con, columns, {}) == expected
-        rows = convert(con, pa.table(columns), dict(enumerate(expected.values())), IN_MEMORY)
+        assert decide_types(con, columns, {}) == expected
+        rows = convert_columns(con, pa.table(columns), dict(enumerate(expected.values())), IN_MEMORY)
     assert rows.column_names == list(written)
     assert rows["i"].to_pylist() == [1, 2]
     assert rows["t"].to_pylist() == ["x", None]

@@ -17,7 +17,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from featurestore.csv_file import check_columns, not_utf8, read_texts
+from featurestore.dataset.csv_file import check_columns, not_utf8, read_texts
 from featurestore.errors import DatasetError
 from featurestore.quoting import identifier
 from featurestore.system import Spill

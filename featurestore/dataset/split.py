@@ -5,7 +5,7 @@ from __future__ import annotations
 import duckdb
 import pyarrow as pa
 
-from featurestore.csv_file import has
+from featurestore.dataset.csv_file import has
 from featurestore.errors import DatasetError
 from featurestore.formatting import counted
 from featurestore.quoting import identifier
@@ -23,7 +23,7 @@ def is_subset(split: str) -> bool:
     return split.strip().lower() in ("subset", '"subset"')
 
 
-def evaluate(
+def evaluate_split(
     con: duckdb.DuckDBPyConnection, rows: pa.Table, position: int, split: str, spill: Spill
 ) -> pa.ChunkedArray:
     """Evaluate the expression for every row.
@@ -86,7 +86,7 @@ def _cast_hint(con: duckdb.DuckDBPyConnection, rows: pa.Table, split: str) -> st
     return ""
 
 
-def check(con: duckdb.DuckDBPyConnection, split: str) -> None:
+def check_split(con: duckdb.DuckDBPyConnection, split: str) -> None:
     """Look at what the split gave for each row of the table ``images``: ``row``, ``filename`` and ``subset``.
 
     Raises:

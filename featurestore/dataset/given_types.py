@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import duckdb
 import pyarrow as pa
 
-from featurestore.columns import TEXT, convert
+from featurestore.dataset.columns import TEXT, convert_columns
 from featurestore.errors import DatasetError
 from featurestore.quoting import folded
 from featurestore.system import Spill
@@ -51,7 +51,7 @@ def places(types: Mapping[str, str], names: Sequence[str], kept: Mapping[str, st
     return found
 
 
-def give(con: duckdb.DuckDBPyConnection, rows: pa.Table, kinds: Mapping[int, str], spill: Spill) -> pa.Table:
+def give_types(con: duckdb.DuckDBPyConnection, rows: pa.Table, kinds: Mapping[int, str], spill: Spill) -> pa.Table:
     """Give columns, by their positions, these types.
 
     Raises:
@@ -68,7 +68,7 @@ def give(con: duckdb.DuckDBPyConnection, rows: pa.Table, kinds: Mapping[int, str
         columns[i] = text
         if kinds[i] != TEXT:
             _check(con, rows.column_names[i], text, kinds[i])
-    return convert(con, pa.table(columns, names=rows.column_names), kinds, spill)
+    return convert_columns(con, pa.table(columns, names=rows.column_names), kinds, spill)
 
 
 def _check(con: duckdb.DuckDBPyConnection, name: str, texts: pa.ChunkedArray, kind: str) -> None:

@@ -39,7 +39,7 @@ _SPELLINGS = {
 }
 
 
-def decide(
+def decide_types(
     con: duckdb.DuckDBPyConnection, texts: Mapping[str, pa.ChunkedArray], known: Mapping[str, str]
 ) -> dict[str, str]:
     """Choose the type of each column of text.
@@ -73,7 +73,7 @@ def decide(
     return chosen
 
 
-def convert(con: duckdb.DuckDBPyConnection, rows: pa.Table, kinds: Mapping[int, str], spill: Spill) -> pa.Table:
+def convert_columns(con: duckdb.DuckDBPyConnection, rows: pa.Table, kinds: Mapping[int, str], spill: Spill) -> pa.Table:
     """Give columns, by their positions, the types that were chosen for them."""
     typed = {position: kind for position, kind in kinds.items() if kind != TEXT}
     if not typed:

@@ -16,14 +16,14 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from featurestore.columns import convert, decide
-from featurestore.csv_file import find
-from featurestore.dataset_file import read_file
+from featurestore.dataset.columns import convert_columns, decide_types
+from featurestore.dataset.csv_file import find
+from featurestore.dataset.dataset_file import read_file
+from featurestore.dataset.given_types import give_types, places
+from featurestore.dataset.split import BLANK, check_split, evaluate_split, is_subset
 from featurestore.errors import DatasetError
-from featurestore.given_types import give, places
 from featurestore.images import IMAGE_SUFFIXES, leads_to_folder
 from featurestore.quoting import folded
-from featurestore.split import BLANK, check, evaluate, is_subset
 from featurestore.system import IN_MEMORY, Spill
 
 RESERVED = ("image_id", "chunk_id", "filename", "subset", "ingest_id", "status", "error", "n_descriptors")
@@ -89,11 +89,11 @@ def read_dataset(
         given = places(types or {}, rows.column_names, kept, position)
         if not is_typed:
             rows = _typed(con, rows, {position, *given}, kept, known or {}, spill)
-        rows = give(con, rows, given, spill)
-        subsets = evaluate(con, rows, position, split, spill)
+        rows = give_types(con, rows, given, spill)
+        subsets = evaluate_split(con, rows, position, split, spill)
         con.register("images", _numbered(filename=filenames, subset=subsets))
         _check_unique(con)
-        check(con, split)
+        check_split(con, split)
     columns = {kept[name]: column for name, column in zip(rows.column_names, rows.columns, strict=True) if name in kept}
     return pa.table({"filename": filenames, "subset": subsets, **columns})
 
@@ -117,9 +117,9 @@ def _typed(
     """Give the columns their types, but for some positions: the filename stays text, and people gave others theirs."""
     texts = {name: rows.column(i) for i, name in enumerate(rows.column_names) if i not in without}
     before = {name: known[folded(kept[name])] for name in texts if name in kept and folded(kept[name]) in known}
-    kinds = decide(con, texts, before)
+    kinds = decide_types(con, texts, before)
     chosen = {i: kinds[name] for i, name in enumerate(rows.column_names) if i not in without}
-    return convert(con, rows, chosen, spill)
+    return convert_columns(con, rows, chosen, spill)
 
 
 def scan_folder(folder: Path) -> pa.Table:
