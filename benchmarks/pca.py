@@ -15,9 +15,9 @@ from benchmarks import data
 from benchmarks.measure import Bench, Finding, alternate, at_least, at_most, clock, ratios, spread
 from benchmarks.settings import set_option
 from featurestore import FeatureStore
-from featurestore.models import read_arrays
 from featurestore.rows import Row
 from featurestore.stages import FitPca
+from featurestore.storage import read_arrays
 
 
 def run(bench: Bench) -> list[Finding]:

@@ -16,11 +16,11 @@ from featurestore.assembly import Assembly
 from featurestore.catalog import arrow
 from featurestore.context import Context
 from featurestore.ledger import record_file, record_model, record_partition, record_variant
-from featurestore.partition import PartitionFile
 from featurestore.plan import Step, Work, resolve
 from featurestore.progress import Silent
 from featurestore.records import partition_manifest
 from featurestore.rows import Layout, Row
+from featurestore.storage import PartitionFile
 
 
 def replicate(source: FeatureStore, path: Path, n: int) -> None:

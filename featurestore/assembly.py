@@ -11,11 +11,9 @@ from typing import Any
 
 from featurestore.errors import CorruptFile
 from featurestore.ledger import check_partition
-from featurestore.partition import partition_name
-from featurestore.partition_writer import PartitionWriter
 from featurestore.plan import Work
 from featurestore.rows import Layout, Row
-from featurestore.storage import Root
+from featurestore.storage import PartitionWriter, Root, partition_name
 from featurestore.system import is_file, room_on_disk
 from featurestore.tasks import Target
 

@@ -11,7 +11,6 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from featurestore.blockfile import Attempt, Block, Named, block_names, file_state, read_block
 from featurestore.catalog import arrow
 from featurestore.config import policies
 from featurestore.context import Context
@@ -19,7 +18,7 @@ from featurestore.errors import CorruptFile, FormatError, UnreadableFile
 from featurestore.plan import StagePlan, Step, Work, chunk_states, make_plan, resolve
 from featurestore.records import partition_manifest, versions
 from featurestore.stages import Extract
-from featurestore.storage import Root
+from featurestore.storage import Attempt, Block, Named, Root, block_names, file_state, read_block
 
 
 def attempt_of(step: Step, work: Work) -> Attempt:

@@ -26,8 +26,7 @@ from featurestore import diagnosis
 from featurestore.at_exit import forget_overloads
 from featurestore.errors import CorruptFile, FormatError, NotWritable, StoreBusy
 from featurestore.instance import Instance, raw, registered
-from featurestore.lock import living_holder
-from featurestore.storage import CATALOG, Root
+from featurestore.storage import CATALOG, Root, living_holder
 from featurestore.system import held_back, is_file, readable, room_on_disk, writing
 from featurestore.wording import first_line
 

@@ -13,12 +13,11 @@ from featurestore.context import Context
 from featurestore.engines import Engine, Task, dispatch
 from featurestore.engines.dispatch import LOOKAHEAD
 from featurestore.ledger import record_file
-from featurestore.models import IMAGES, read_arrays
-from featurestore.partition import PartitionFile
 from featurestore.plan import StagePlan, Work
 from featurestore.progress import StageSummary
 from featurestore.records import partition_manifest, recorded_run
 from featurestore.stages import Arrays, ChunkStage, TransformStage
+from featurestore.storage import IMAGES, PartitionFile, read_arrays
 from featurestore.tasks import WholeChunk, Written, row_blocks
 
 

@@ -15,12 +15,12 @@ from featurestore.catalog import arrow
 from featurestore.context import Context
 from featurestore.errors import NothingUsable, NotReady, QueryError
 from featurestore.images import ReadFailed
-from featurestore.models import Arrays, read_arrays
 from featurestore.plan import Step, resolve
 from featurestore.rows import KEYPOINT, Layout, Row
 from featurestore.selection import older
 from featurestore.stages import Extract, TransformStage
 from featurestore.stages.quantize import Quantize, dequantize
+from featurestore.storage import Arrays, read_arrays
 from featurestore.system import command_line, one_blas_thread
 
 IMAGE = -1  # the image_id of an image that is not in the store

@@ -16,11 +16,11 @@ from featurestore.context import Context
 from featurestore.errors import NotReady, OutputError, QueryError
 from featurestore.exporters import FORMATS, Exporter, ImageExporter, Job, ModelExporter
 from featurestore.load import descriptor_counts
-from featurestore.models import IMAGES, Arrays, from_bitmap, read_arrays
 from featurestore.plan import resolve
 from featurestore.progress import StageSummary
 from featurestore.query import sql
 from featurestore.selection import older, select
+from featurestore.storage import IMAGES, Arrays, from_bitmap, read_arrays
 from featurestore.system import command_line, flush, refuse_output, room_on_disk, temporary_name
 
 VERB = "export"

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from featurestore.assembly import Assembly
-from featurestore.blockfile import Attempt, Block, Draft
 from featurestore.blocks import attempt_of, discard
 from featurestore.catalog import arrow
 from featurestore.chunk_run import ChunkRun
@@ -24,12 +23,12 @@ from featurestore.engines.dispatch import WINDOW
 from featurestore.errors import NothingUsable
 from featurestore.formatting import counted
 from featurestore.images import ImageFolder, Streak
-from featurestore.partition import PartitionFile
 from featurestore.plan import StagePlan, Work
 from featurestore.progress import StageSummary
 from featurestore.records import UNKNOWN, opencv_of, partition_manifest, versions
 from featurestore.sources import image_folder
 from featurestore.stages import Extract
+from featurestore.storage import Attempt, Block, Draft, PartitionFile
 from featurestore.tasks import ImageBlock, JoinBlocks, Written
 
 # A block is what a kill costs each worker: long enough that its file costs nothing beside it, and that many workers do

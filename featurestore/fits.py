@@ -22,13 +22,22 @@ from featurestore.engines import Engine, dispatch
 from featurestore.errors import ConfirmationNeeded, CorruptFile, NothingUsable, NotReady
 from featurestore.formatting import chunk_list, counted
 from featurestore.learnt import Learning
-from featurestore.ledger import model_name, record_model
-from featurestore.models import IMAGES, from_bitmap, model_id, read_arrays, read_state, to_bitmap, write_arrays
+from featurestore.ledger import record_model
 from featurestore.plan import StagePlan, Step, Work, downstream_partitions
 from featurestore.progress import StageSummary
 from featurestore.records import recorded_run, versions
 from featurestore.rows import Row
 from featurestore.stages import FitStage, JoinableLearner, Learner
+from featurestore.storage import (
+    IMAGES,
+    from_bitmap,
+    model_id,
+    model_name,
+    read_arrays,
+    read_state,
+    to_bitmap,
+    write_arrays,
+)
 from featurestore.system import command_line, is_file, ready_thread
 from featurestore.tasks import FitChunk, Learnt
 

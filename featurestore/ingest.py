@@ -34,9 +34,8 @@ from featurestore.errors import ConfirmationNeeded, CorruptFile, FormatError
 from featurestore.formatting import counted
 from featurestore.instance import raw, registered
 from featurestore.ledger import upsert
-from featurestore.manifest import parse
 from featurestore.quoting import folded, identifier
-from featurestore.storage import Root
+from featurestore.storage import Root, parse_manifest
 from featurestore.system import IN_MEMORY, ROWS_TOGETHER, Spill, file_digest, readable
 from featurestore.tables import DATASET_COLUMNS, Ingest
 
@@ -192,7 +191,7 @@ def _next_image(connection: sa.Connection) -> int:
 def _read(path: Path, name: str, spill: Spill) -> tuple[pa.Table, int]:
     try:
         with readable(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
-            found = parse((file.metadata.metadata or {}).get(b"featurestore", b"")).get("format")
+            found = parse_manifest((file.metadata.metadata or {}).get(b"featurestore", b"")).get("format")
             batches = file.iter_batches(ROWS_TOGETHER)
             delta = spill.keep(batches, file.schema_arrow) if found in (1, FORMAT) else None
     except (OSError, pa.ArrowException, ValueError) as error:

@@ -16,20 +16,27 @@ from sqlalchemy.dialects.postgresql import insert
 
 from featurestore.catalog import Catalog, insert_arrow
 from featurestore.errors import CorruptFile
-from featurestore.index import check_index, index_name, is_index
-from featurestore.manifest import MODEL, PARTITION, check
-from featurestore.models import IMAGES, from_bitmap, model_id, read_arrays
-from featurestore.partition import PartitionFile, RowDigest, partition_name
-from featurestore.storage import Root
+from featurestore.storage import (
+    IMAGES,
+    MODEL,
+    PARTITION,
+    PartitionFile,
+    Root,
+    RowDigest,
+    check_index,
+    check_manifest,
+    from_bitmap,
+    index_name,
+    is_index,
+    model_id,
+    model_name,
+    partition_name,
+    read_arrays,
+)
 from featurestore.system import file_digest, file_size, readable
 from featurestore.tables import Base, Model, Partition, Result, TrainingImage, Variant
 
 FACTS = ("image_id", "status", "error", "n_descriptors", "width", "height", "n_clipped")
-
-
-def model_name(stage: str, variant: str, identity: str) -> str:
-    """Return the name of a model below the root."""
-    return f"models/{stage}/{variant}/{identity}.npz"
 
 
 @dataclass(frozen=True)
@@ -125,7 +132,7 @@ def describe(root: Root, name: str, *, checksum: str | None = None) -> Described
 
 
 def _check_manifest(manifest: Mapping[str, Any], name: str) -> None:
-    check(manifest, PARTITION, name)
+    check_manifest(manifest, PARTITION, name)
     place = (manifest["stage"], manifest["variant"], manifest["chunk_id"])
     if name != (index_name(*place) if is_index(name) else partition_name(*place, manifest["payload"])):
         raise CorruptFile(f"{name} holds what should be called {partition_name(*place, manifest['payload'])}")
@@ -216,7 +223,7 @@ def describe_model(root: Root, name: str) -> tuple[dict[str, Any], dict[str, Any
     """
     path = root.local(name)
     arrays, manifest = read_arrays(path)
-    check(manifest, MODEL, name)
+    check_manifest(manifest, MODEL, name)
     if model_name(manifest["stage"], manifest["variant"], model_id(manifest["variant"], arrays)) != name:
         raise CorruptFile(f"{name} does not hold the arrays that its name promises")
     bitmap = arrays.get(IMAGES)

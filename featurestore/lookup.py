@@ -22,11 +22,10 @@ from featurestore.catalog import arrow
 from featurestore.context import Context
 from featurestore.encode import Encoder, bounds, make_encoder
 from featurestore.errors import CorruptFile, NothingUsable, NotReady, QueryError, UnreadableFile
-from featurestore.partition import PartitionFile
 from featurestore.plan import chunk_states, resolve, why_missing
 from featurestore.rows import Layout, Row
 from featurestore.selection import check_stage, older, open_partition, partition_of
-from featurestore.storage import CATALOG, CONFIG
+from featurestore.storage import CATALOG, CONFIG, PartitionFile
 from featurestore.system import command_line
 
 UNSEEN = ("Cc", "Cf")  # Unicode's categories of control characters and of those that only say how to write others

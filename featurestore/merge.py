@@ -21,9 +21,9 @@ from featurestore.errors import CorruptFile, Incompatible, NotEnoughSpace
 from featurestore.formatting import counted, human_bytes
 from featurestore.instance import registered
 from featurestore.ledger import check_partition, describe_model, record_file, record_model
-from featurestore.lock import refuse_busy
 from featurestore.plan import Step, resolve
 from featurestore.stages import FitStage, Stage
+from featurestore.storage import refuse_busy
 from featurestore.system import command_line, file_digest, readable
 from featurestore.tables import Run
 

@@ -9,10 +9,9 @@ from featurestore.catalog import Catalog
 from featurestore.config import StoreSettings, build, check_format, check_names, read_tables
 from featurestore.context import Context
 from featurestore.errors import NotAStore, UntrustedStore
-from featurestore.lock import exclusive
 from featurestore.progress import Reporter, Silent
 from featurestore.stages import FLOW, flow_from
-from featurestore.storage import CONFIG, Root
+from featurestore.storage import CONFIG, Root, exclusive
 from featurestore.system import StrPath, is_file, is_folder, store_folder, typed
 
 

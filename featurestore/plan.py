@@ -9,9 +9,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from featurestore.blockfile import Block
 from featurestore.catalog import arrow
 from featurestore.stages import ChunkStage, FitStage, Stage
+from featurestore.storage import Block
 
 # Every chunk at every chunk stage of the current recipe: what is there, what it would be made from today, and
 # whether somebody needs its file. `flow` is a table of the chunk stages in order, with their current variants.

@@ -19,12 +19,11 @@ from featurestore.context import Context
 from featurestore.errors import ConfigError
 from featurestore.estimate import paces
 from featurestore.formatting import chunk_list
-from featurestore.index import index_name, write_index
 from featurestore.ledger import describe, record
 from featurestore.plan import Step, chunk_states, resolve
 from featurestore.recover import recover
 from featurestore.stages import FLOW, ChunkStage
-from featurestore.storage import Root
+from featurestore.storage import Root, index_name, write_index
 from featurestore.system import command_line, file_digest, file_size, is_file
 from featurestore.tables import Model, Partition, Result, TrainingImage, Variant
 from featurestore.verify import stray_files

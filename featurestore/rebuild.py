@@ -18,11 +18,10 @@ from featurestore.catalog import HeldCatalog, arrow, insert_arrow
 from featurestore.child import run_child
 from featurestore.context import Context
 from featurestore.errors import CorruptFile, FormatError, UnreadableFile
-from featurestore.index import is_index
 from featurestore.ingest import replay
 from featurestore.ledger import Described, check_partition, record, record_model
 from featurestore.stages import FLOW
-from featurestore.storage import CATALOG, Root
+from featurestore.storage import CATALOG, Root, is_index
 from featurestore.system import is_file
 from featurestore.tables import Run
 

@@ -16,8 +16,8 @@ import sqlalchemy as sa
 
 from featurestore._version import __version__
 from featurestore.context import Context
-from featurestore.partition import FORMAT
 from featurestore.plan import Step, Work
+from featurestore.storage import FORMAT
 from featurestore.tables import Run, now
 
 # Those that a result can depend on. OpenCV comes in four packages with the same module.

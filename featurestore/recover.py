@@ -13,7 +13,7 @@ from featurestore.context import Context
 from featurestore.errors import CorruptFile, FormatError, UnreadableFile
 from featurestore.ingest import replay
 from featurestore.ledger import check_partition, record_file, record_model
-from featurestore.models import read_arrays
+from featurestore.storage import read_arrays
 from featurestore.system import Spill
 from featurestore.tables import Run, now
 

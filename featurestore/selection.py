@@ -26,12 +26,12 @@ from featurestore.context import Context
 from featurestore.errors import CorruptFile, NotReady, QueryError, StoreBusy
 from featurestore.exact import exact
 from featurestore.formatting import chunk_list, counted
-from featurestore.partition import PartitionFile
 from featurestore.plan import Step, chunk_states, resolve, why_missing
 from featurestore.query import asking, explain, tidy_schema
 from featurestore.quoting import identifier
 from featurestore.rows import Layout, Row
 from featurestore.stages import ChunkStage
+from featurestore.storage import PartitionFile
 from featurestore.system import command_line, status_of
 
 PENDING = "pending"  # the status of an image on which the stage has not been run, or not with what is there today

@@ -14,9 +14,9 @@ from featurestore.catalog import arrow
 from featurestore.context import Context
 from featurestore.errors import ImagesGone, UnreadableFile
 from featurestore.images import ImageFolder, open_folder
-from featurestore.partition import PartitionFile
 from featurestore.plan import StagePlan, resolve
 from featurestore.stages import Extract
+from featurestore.storage import PartitionFile
 from featurestore.system import file_digest, is_folder, status_of
 
 SAMPLE = 1000  # images of those that will be read

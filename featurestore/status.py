@@ -17,11 +17,10 @@ from featurestore.context import Context
 from featurestore.formatting import chunk_list, counted
 from featurestore.intake import change_note, observed_before
 from featurestore.learnt import Learning
-from featurestore.lock import living_holder
 from featurestore.plan import StagePlan, Step, make_plan, resolve
 from featurestore.records import opencv_of
 from featurestore.stages import Extract, FitStage
-from featurestore.storage import Root
+from featurestore.storage import Root, living_holder
 from featurestore.system import command_line
 
 NOTHING: Mapping[str, Any] = {

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 from featurestore.config import StoreSettings, check_given, render
 from featurestore.context import Context
 from featurestore.errors import ConfigError, DatasetError, FeatureStoreError, StoreExists
-from featurestore.lock import draft_folder
 from featurestore.progress import Silent, StageSummary, reporter
 from featurestore.reading import Reading
 from featurestore.stages import FLOW, ChunkStage
-from featurestore.storage import CONFIG, FOLDERS
+from featurestore.storage import CONFIG, FOLDERS, draft_folder
 from featurestore.system import StrPath, command_line, is_text, located, make_folder, room_on_disk, shown, store_folder
 from featurestore.upkeep import Upkeep
 

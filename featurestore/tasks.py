@@ -16,16 +16,26 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from featurestore.blockfile import Attempt, Block, DamagedBlock, Draft, FileState, file_state, rows_of, write_block
 from featurestore.engines.engine import Task
 from featurestore.errors import CorruptFile, EngineLost
 from featurestore.imagerow import blamed, crashed, make_row
 from featurestore.images import ImageFolder
-from featurestore.partition import PartitionFile, partition_name
-from featurestore.partition_writer import PartitionWriter
 from featurestore.rows import Layout, Row
 from featurestore.stages import Arrays, Extract, FitStage, TransformStage
-from featurestore.storage import Root
+from featurestore.storage import (
+    Attempt,
+    Block,
+    DamagedBlock,
+    Draft,
+    FileState,
+    PartitionFile,
+    PartitionWriter,
+    Root,
+    file_state,
+    partition_name,
+    rows_of,
+    write_block,
+)
 from featurestore.system import room_on_disk
 
 

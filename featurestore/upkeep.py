@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from featurestore.errors import Incompatible
-from featurestore.lock import exclusive
 from featurestore.opened import OpenStore
 from featurestore.progress import Silent, reporter
+from featurestore.storage import exclusive
 from featurestore.system import StrPath
 
 if TYPE_CHECKING:

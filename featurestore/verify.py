@@ -26,13 +26,11 @@ from featurestore.ingest import replay
 from featurestore.instance import LITTLE, Fingerprint, fingerprint
 from featurestore.learnt import REFIT, Learning
 from featurestore.ledger import check_partition, describe, describe_model
-from featurestore.models import read_state
-from featurestore.partition import PartitionFile
 from featurestore.plan import resolve
 from featurestore.snapshot import held_copy
 from featurestore.sources import Source, change_of, filenames, reason_to_pass_over, recorded_sources
 from featurestore.stages import FLOW, FitStage
-from featurestore.storage import CATALOG, Root
+from featurestore.storage import CATALOG, PartitionFile, Root, read_state
 from featurestore.system import command_line, file_digest, file_size, is_file, scratch_folder
 
 COPY = "put back a copy of it"

@@ -12,14 +12,12 @@ import tomlkit
 from click.testing import CliRunner, Result
 
 from featurestore import FeatureStore
-from featurestore.blockfile import block_names, read_block
 from featurestore.cli import cli
 from featurestore.context import Context
-from featurestore.partition import PartitionFile
 from featurestore.progress import Reporter, Silent
 from featurestore.rows import Row
 from featurestore.stages import Extract
-from featurestore.storage import Root
+from featurestore.storage import PartitionFile, Root, block_names, read_block
 from tests.broken_images import encoded, picture
 
 # Pictures of 160 x 120 have about 550 descriptors: some are drawn and some left, and batches end within chunks.

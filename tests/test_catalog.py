@@ -48,7 +48,7 @@ RUN = """
 import sys
 from pathlib import Path
 from featurestore.catalog import Catalog
-from featurestore.lock import exclusive
+from featurestore.storage.lock import exclusive
 from featurestore.storage import Root
 root = Root(Path(sys.argv[1]))
 with exclusive(root, "run"), Catalog(root).transaction():

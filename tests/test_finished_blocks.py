@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 
 from featurestore import FeatureStore, blocks, extraction
-from featurestore.blockfile import block_names, read_block
 from featurestore.errors import NotEnoughSpace
 from featurestore.estimate import SPARE
 from featurestore.extraction import BLOCK_SECONDS, OVERTIME
 from featurestore.progress import Silent
 from featurestore.records import versions
 from featurestore.runner import Options, run
-from featurestore.storage import BLOCKS, Root
+from featurestore.storage import Root, block_names, read_block
+from featurestore.storage.root import BLOCKS
 from tests.broken_images import encoded, picture
 from tests.faults import forbidden
 from tests.small import (
@@ -327,7 +327,7 @@ def test_a_block_that_can_not_be_read_is_left_with_a_word(broken_off: FeatureSto
 def test_a_block_of_a_newer_version_is_neither_used_nor_removed(
     broken_off: FeatureStore, monkeypatch: pytest.MonkeyPatch, extracted: list[int]
 ) -> None:
-    from featurestore import partition
+    from featurestore.storage import partition
 
     monkeypatch.setattr(partition, "FORMAT", 0)
     root, before = Root(broken_off.path), in_names(broken_off)

@@ -15,8 +15,8 @@ import pytest
 
 from featurestore import FeatureStore
 from featurestore.errors import ConfirmationNeeded, NothingUsable, NotReady
-from featurestore.models import from_bitmap, read_arrays, write_arrays
 from featurestore.runner import Options, run
+from featurestore.storage import from_bitmap, read_arrays, write_arrays
 from tests.catalogs import change
 from tests.small import (
     Listening,

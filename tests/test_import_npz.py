@@ -13,12 +13,10 @@ from featurestore import FeatureStore, import_npz
 from featurestore.assembly import Assembly
 from featurestore.cli import cli
 from featurestore.errors import ConfigError, CorruptFile, DatasetError, LossyDescriptors, StoreBusy
-from featurestore.lock import exclusive
-from featurestore.partition import PartitionFile
 from featurestore.progress import Silent
 from featurestore.rows import Row
 from featurestore.runner import Options, run
-from featurestore.storage import Root
+from featurestore.storage import PartitionFile, Root, exclusive
 from tests.notebook import Images, write_chunk, write_chunks
 from tests.small import configure, copy, make_small, rows_of, small_store
 

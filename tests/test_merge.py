@@ -10,8 +10,7 @@ import pytest
 
 from featurestore import FeatureStore
 from featurestore.errors import CorruptFile, FeatureStoreError, Incompatible, NotEnoughSpace, StoreBusy
-from featurestore.lock import exclusive
-from featurestore.storage import CONFIG, Root
+from featurestore.storage import CONFIG, Root, exclusive
 from tests.catalogs import change, rows, tables
 from tests.conftest import Samples, make_store
 

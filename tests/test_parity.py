@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 from sklearn.decomposition import IncrementalPCA
 
 from featurestore import FeatureStore
-from featurestore.models import read_arrays
 from featurestore.rows import Row
+from featurestore.storage import read_arrays
 from tests.conftest import Samples
 from tests.small import current_model, rows_of, write_dataset
 

@@ -6,8 +6,7 @@ import pytest
 
 from featurestore import FeatureStore
 from featurestore.errors import ConfigError, StoreBusy, UntrustedStore
-from featurestore.lock import exclusive
-from featurestore.storage import CATALOG, CONFIG, Root
+from featurestore.storage import CATALOG, CONFIG, Root, exclusive
 from tests.catalogs import change, rows, tables
 
 
@@ -197,7 +196,7 @@ def test_files_without_a_record_go(store: FeatureStore) -> None:
 
 
 def test_a_crash_between_the_index_and_its_record_is_harmless(store: FeatureStore) -> None:
-    from featurestore.index import write_index
+    from featurestore.storage import write_index
 
     before = tables(store.path)
     whole = next((store.path / "partitions" / "extract").rglob("chunk-000001-*"))

@@ -18,9 +18,8 @@ import pytest
 
 from featurestore import FeatureStore, query
 from featurestore.errors import MissingDependency, QueryError
-from featurestore.lock import exclusive
 from featurestore.rows import Layout
-from featurestore.storage import Root
+from featurestore.storage import Root, exclusive
 from featurestore.vectors import vectors
 from featurestore.views import DESCRIPTOR_VIEWS, EVERY_VIEW, PARTITION_VIEWS
 

@@ -13,8 +13,7 @@ from PIL import Image
 from featurestore import FeatureStore
 from featurestore.catalog import HeldCatalog
 from featurestore.errors import CorruptFile, FormatError, StoreBusy
-from featurestore.lock import exclusive
-from featurestore.storage import CATALOG, CONFIG, Root
+from featurestore.storage import CATALOG, CONFIG, Root, exclusive
 from tests.catalogs import rows, tables
 from tests.conftest import Samples
 

@@ -9,9 +9,7 @@ from typing import Any
 import pytest
 
 from featurestore import FeatureStore
-from featurestore.models import read_arrays, write_arrays
-from featurestore.partition import PartitionFile
-from featurestore.partition_writer import PartitionWriter
+from featurestore.storage import PartitionFile, PartitionWriter, read_arrays, write_arrays
 from tests.catalogs import change, rows, tables
 from tests.tampering import partition_manifest, rewrite_partition
 

@@ -14,9 +14,9 @@ import pytest
 from featurestore import FeatureStore
 from featurestore.context import Context
 from featurestore.errors import CorruptFile, NotReady, QueryError, StoreBusy
-from featurestore.partition import PartitionFile
 from featurestore.progress import Silent
 from featurestore.selection import groups_of, iter_rows, iter_tables, select
+from featurestore.storage import PartitionFile
 
 BASICS = ("image_id", "filename", "status", "error", "n_descriptors", "descriptors")
 

@@ -20,11 +20,8 @@ from hypothesis import strategies as st
 from featurestore import FeatureStore
 from featurestore.config import variant_of
 from featurestore.errors import CorruptFile, FormatError
-from featurestore.ledger import check_partition, describe, describe_model, model_name
-from featurestore.manifest import parse
-from featurestore.models import model_id, read_arrays, write_arrays
-from featurestore.partition import PartitionFile
-from featurestore.storage import Root
+from featurestore.ledger import check_partition, describe, describe_model
+from featurestore.storage import PartitionFile, Root, model_id, model_name, parse_manifest, read_arrays, write_arrays
 from tests.tampering import as_npy, npy, our_metadata, partition_manifest, rewrite_partition, write_npz
 
 SHARED = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -186,7 +183,7 @@ def test_a_partition_without_a_column_is_refused(finished: FeatureStore, quantiz
 )
 def test_json_that_is_no_manifest_is_refused(text: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
-        parse(text)
+        parse_manifest(text)
 
 
 @SHARED

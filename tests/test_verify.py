@@ -15,9 +15,7 @@ from PIL import Image
 
 from featurestore import FeatureStore
 from featurestore.errors import StoreBusy
-from featurestore.lock import exclusive
-from featurestore.models import write_arrays
-from featurestore.storage import CATALOG, CONFIG, Root
+from featurestore.storage import CATALOG, CONFIG, Root, exclusive, write_arrays
 from featurestore.verify import Problem
 from tests.catalogs import change, rows, tables
 from tests.conftest import Samples

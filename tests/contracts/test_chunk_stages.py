@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from featurestore.partition_writer import to_table
 from featurestore.rows import KEYPOINT, Layout, Row
 from featurestore.stages import FLOW, ChunkStage, Extract, FitStage, Stage, TransformStage
+from featurestore.storage.partition_writer import to_table
 
 N = 40
 RNG = np.random.default_rng(0)

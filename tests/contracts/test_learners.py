@@ -11,9 +11,9 @@ import pytest
 from numpy.typing import NDArray
 
 from featurestore.errors import NothingUsable
-from featurestore.models import model_id, read_arrays, write_arrays
 from featurestore.rows import Row
 from featurestore.stages import FLOW, FitPca, FitScale, FitStage, JoinableLearner, Learner
+from featurestore.storage import model_id, read_arrays, write_arrays
 
 Arrays = dict[str, NDArray[Any]]
 

@@ -25,11 +25,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from featurestore import chunk_run, fits, storage
+from featurestore import chunk_run, fits
 from featurestore.catalog import Catalog
 from featurestore.cli import main
 from featurestore.records import recorded_run
 from featurestore.storage import Root
+from featurestore.storage import root as storage
 
 
 class Saboteur:

@@ -9,9 +9,9 @@ import pytest
 from sklearn.decomposition import PCA
 
 from featurestore.errors import ConfigError, NothingUsable
-from featurestore.models import model_id
 from featurestore.rows import Row
 from featurestore.stages import FitPca, Learner
+from featurestore.storage import model_id
 from featurestore.text import status_text
 from tests.small import SMALL, configure, current_model, make_small, small_store
 

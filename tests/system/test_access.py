@@ -16,9 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from featurestore.errors import CorruptFile, FeatureStoreError, NotEnoughSpace, UnreadableFile
-from featurestore.models import read_arrays, write_arrays
-from featurestore.partition import PartitionFile
-from featurestore.storage import Root
+from featurestore.storage import PartitionFile, Root, read_arrays, write_arrays
 from featurestore.system import (
     file_digest,
     file_size,

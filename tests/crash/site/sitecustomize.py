@@ -100,7 +100,7 @@ def put_poison() -> None:
 
 def put_limit(limit: int, kind: str) -> None:
     """Replace the method with which a worker begins a file."""
-    from featurestore.partition_writer import PartitionWriter
+    from featurestore.storage import PartitionWriter
 
     original = PartitionWriter.__init__
 

@@ -16,8 +16,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from featurestore.partition import MANIFEST_KEY, RowDigest
 from featurestore.rows import KEYPOINT, KEYPOINT_COLUMNS, Layout, Row
+from featurestore.storage.partition import MANIFEST_KEY, RowDigest
 from featurestore.system import ready_thread
 
 # Small enough that one image is read in milliseconds and a writer holds little; large enough to scan fast.

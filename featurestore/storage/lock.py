@@ -16,10 +16,10 @@ from pathlib import Path
 
 import filelock
 
-from featurestore import lease
 from featurestore.errors import NotWritable, StoreBusy
-from featurestore.lease import Lease, read_signature, seen_signature, watch
-from featurestore.storage import Root
+from featurestore.storage import lease
+from featurestore.storage.lease import Lease, read_signature, seen_signature, watch
+from featurestore.storage.root import Root
 from featurestore.system import readable, temporary_name, writing
 
 LOCK = "run.lock"

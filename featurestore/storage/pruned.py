@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from featurestore.errors import CorruptFile
-from featurestore.partition import MANIFEST_KEY, PartitionFile
 from featurestore.rows import KEYPOINT_COLUMNS
+from featurestore.storage.partition import MANIFEST_KEY, PartitionFile
 
 BLOBS = ("descriptors", *KEYPOINT_COLUMNS)
 

@@ -18,18 +18,17 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from featurestore import lease
 from featurestore.catalog import Catalog, arrow
 from featurestore.errors import NotWritable, StoreBusy
-from featurestore.lease import HOLDER, read_signature
-from featurestore.lock import exclusive, holder, living_holder
-from featurestore.storage import Root
+from featurestore.storage import Root, exclusive, lease, living_holder
+from featurestore.storage.lease import HOLDER, read_signature
+from featurestore.storage.lock import holder
 from tests.small import make_small, small_store
 
 HOLD = """
 import sys
 from pathlib import Path
-from featurestore.lock import exclusive
+from featurestore.storage.lock import exclusive
 from featurestore.storage import Root
 with exclusive(Root(Path(sys.argv[1])), "run"):
     print("held", flush=True)
@@ -45,7 +44,7 @@ def root(tmp_path: Path) -> Root:
 @contextmanager
 def another_process(root: Root, code: str = HOLD) -> Iterator[subprocess.Popen[str]]:
     """A process that holds the store until its stdin is closed."""
-    checkout = Path(__file__).parent.parent
+    checkout = Path(__file__).parent.parent.parent
     command = [sys.executable, "-c", code, str(root.path)]
     with subprocess.Popen(command, cwd=checkout, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -121,7 +120,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 ELSEWHERE = """
 import socket, sys
 from pathlib import Path
-from featurestore import lease
+from featurestore.storage import lease
 from featurestore.storage import Root
 socket.gethostname = lambda: "elsewhere"
 lease.boot_id = lambda: "another"

@@ -23,7 +23,7 @@ from functools import cache
 from pathlib import Path
 
 from featurestore.errors import StoreBusy, UnreadableFile
-from featurestore.storage import Root
+from featurestore.storage.root import Root
 from featurestore.system import ABSENT, SIGNALS, readable
 
 HOLDER = "run.lock.json"

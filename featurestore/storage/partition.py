@@ -16,9 +16,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from featurestore import manifest as manifests
 from featurestore.errors import CorruptFile, FormatError
 from featurestore.rows import KEYPOINT, KEYPOINT_COLUMNS, Layout, Row
+from featurestore.storage import manifest as manifests
 from featurestore.system import readable
 from featurestore.wording import first_line
 
@@ -81,7 +81,7 @@ class PartitionFile:
             with readable(path):
                 self._file = parquet.ParquetFile(path)
             metadata = {b"dim": b"", b"dtype": b"", MANIFEST_KEY.encode(): b"", **(self._file.metadata.metadata or {})}
-            self.manifest: dict[str, Any] = manifests.parse(metadata[MANIFEST_KEY.encode()])
+            self.manifest: dict[str, Any] = manifests.parse_manifest(metadata[MANIFEST_KEY.encode()])
             dim, dtype = int(metadata[b"dim"]), metadata[b"dtype"].decode()
         except (OSError, pa.ArrowException, ValueError) as error:
             raise CorruptFile(f"{path.name} can't be read as a partition ({first_line(error)})") from error

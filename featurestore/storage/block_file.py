@@ -20,11 +20,11 @@ from typing import Any
 
 from featurestore.errors import CorruptFile
 from featurestore.images import Trouble, trouble_of
-from featurestore.manifest import BLOCK, check
-from featurestore.partition import PartitionFile, RowDigest
-from featurestore.partition_writer import PartitionWriter
 from featurestore.rows import Layout, Row
-from featurestore.storage import BLOCKS, Root
+from featurestore.storage.manifest import BLOCK, check_manifest
+from featurestore.storage.partition import PartitionFile, RowDigest
+from featurestore.storage.partition_writer import PartitionWriter
+from featurestore.storage.root import BLOCKS, Root
 from featurestore.system import flush
 
 FileState = tuple[int, int] | None  # bytes and time of the last change in nanoseconds; None: there is no such file
@@ -167,7 +167,7 @@ def read_block(root: Root, named: Named) -> Found:
     """
     with PartitionFile(root.local(named.name)) as file:
         manifest = dict(file.manifest)
-    check(manifest, BLOCK, named.name)
+    check_manifest(manifest, BLOCK, named.name)
     image_ids, files, statuses, payload = (manifest.pop(e) for e in ("image_ids", "files", "statuses", "payload"))
     attempt, first = Attempt(manifest), manifest["first_image_id"]
     right = (

@@ -15,7 +15,7 @@ HEX = re.compile(r"[0-9a-f]{16}")
 WORD = re.compile(r"[a-z][a-z_]{0,40}")
 
 
-def parse(text: str | bytes) -> dict[str, Any]:
+def parse_manifest(text: str | bytes) -> dict[str, Any]:
     """Return a manifest from its JSON.
 
     Raises:
@@ -86,7 +86,7 @@ MODEL: dict[str, Check] = {
 }
 
 
-def check(manifest: Mapping[str, Any], kind: Mapping[str, Check], name: str) -> None:
+def check_manifest(manifest: Mapping[str, Any], kind: Mapping[str, Check], name: str) -> None:
     """Make sure that a manifest has every entry of its kind, and is what its own variant stands for.
 
     Raises:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurestore.errors import CorruptFile, FormatError
-from featurestore.manifest import parse
+from featurestore.storage.manifest import parse_manifest
 from featurestore.system import readable
 
 FORMAT = 1
@@ -69,7 +69,7 @@ def read_arrays(path: Path) -> tuple[Arrays, dict[str, Any]]:
     try:
         with readable(path), zipfile.ZipFile(path) as file:
             arrays = _read_members(file)
-        manifest = parse(arrays.pop(MANIFEST).tobytes())
+        manifest = parse_manifest(arrays.pop(MANIFEST).tobytes())
     except DAMAGE as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise CorruptFile(f"{path.name} can't be read as a model ({reason})") from error
@@ -131,3 +131,8 @@ def to_bitmap(ids: NDArray[np.int64]) -> NDArray[np.uint8]:
 def from_bitmap(bitmap: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Return the ids in a bitmap, ascending."""
     return np.flatnonzero(np.unpackbits(bitmap, bitorder="little")).astype(np.int64)
+
+
+def model_name(stage: str, variant: str, identity: str) -> str:
+    """Return the name of a model below the root."""
+    return f"models/{stage}/{variant}/{identity}.npz"

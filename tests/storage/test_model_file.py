@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featurestore.errors import CorruptFile, FormatError
-from featurestore.models import from_bitmap, model_id, read_arrays, to_bitmap, write_arrays
+from featurestore.storage import from_bitmap, model_id, read_arrays, to_bitmap, write_arrays
 
 ARRAYS: dict[str, Any] = {
     "components_": np.random.default_rng(0).normal(size=(3, 5)),

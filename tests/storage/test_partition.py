@@ -18,12 +18,9 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
-from featurestore import partition_writer
 from featurestore.errors import CorruptFile, FormatError, NotEnoughSpace
-from featurestore.partition import FORMAT, PartitionFile, RowDigest
-from featurestore.partition_writer import PartitionWriter
 from featurestore.rows import KEYPOINT, KEYPOINT_COLUMNS, Layout, Row
-from featurestore.storage import Root
+from featurestore.storage import FORMAT, PartitionFile, PartitionWriter, Root, RowDigest, partition_writer
 from featurestore.system import file_digest
 
 PLAIN = Layout(dim=4, dtype="uint8")
