@@ -15,7 +15,10 @@ from benchmarks.measure import CORES, Bench, Finding, alternate, at_least, clock
 from benchmarks.settings import set_option
 from featurestore import FeatureStore
 from featurestore.rows import Row
-from featurestore.stages import FitPca, FitScale, Project, Quantize
+from featurestore.stages import Quantize
+from featurestore.stages.fit_pca import FitPca
+from featurestore.stages.fit_scale import FitScale
+from featurestore.stages.project import Project
 
 AIM = 10
 

@@ -16,7 +16,7 @@ from benchmarks.measure import Bench, Finding, alternate, at_least, at_most, clo
 from benchmarks.settings import set_option
 from featurestore import FeatureStore
 from featurestore.rows import Row
-from featurestore.stages import FitPca
+from featurestore.stages.fit_pca import FitPca
 from featurestore.storage import read_arrays
 
 

@@ -18,8 +18,7 @@ from featurestore.images import ReadFailed
 from featurestore.plan import Step, resolve
 from featurestore.rows import KEYPOINT, Layout, Row
 from featurestore.selection import older
-from featurestore.stages import Extract, TransformStage
-from featurestore.stages.quantize import Quantize, dequantize
+from featurestore.stages import Extract, Quantize, TransformStage, dequantize
 from featurestore.storage import Arrays, read_arrays
 from featurestore.system import command_line, one_blas_thread
 

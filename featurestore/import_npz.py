@@ -24,7 +24,6 @@ from featurestore.assembly import Assembly
 from featurestore.catalog import arrow
 from featurestore.context import Context
 from featurestore.errors import ConfigError, DatasetError, LossyDescriptors
-from featurestore.extractors import Sift
 from featurestore.instance import registered
 from featurestore.ledger import record_file
 from featurestore.npz import NotebookFile
@@ -33,7 +32,7 @@ from featurestore.progress import StageSummary
 from featurestore.records import UNKNOWN as UNKNOWN_VERSION
 from featurestore.records import partition_manifest, recorded_run
 from featurestore.rows import Row
-from featurestore.stages import Extract
+from featurestore.stages import Extract, Sift
 from featurestore.system import command_line, is_folder, readable
 
 VERB = "import-npz"

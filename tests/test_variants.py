@@ -11,7 +11,8 @@ import pytest
 
 from featurestore import FeatureStore
 from featurestore.errors import ConfigError, LossyDescriptors
-from featurestore.extractors import EXTRACTORS, Sift
+from featurestore.stages import Sift
+from featurestore.stages.extractors import EXTRACTORS
 from tests.catalogs import change
 from tests.small import configure, copy, current_model, digests, make_small, rows_of, small_store
 

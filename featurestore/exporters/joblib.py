@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 
 from featurestore.exporters.exporter import Arrays, ModelExporter
-from featurestore.stages.fit_pca import ESTIMATOR
+from featurestore.stages import ESTIMATOR
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The flow, as one tuple: it reads in this order everywhere.
+"""stages: the arithmetic. Each stage is a frozen dataclass whose fields are its parameters.
 
 ::
 
@@ -6,45 +6,10 @@
                  |        ^   |        ^
                  v        |   v        |
                fit_pca ---+  fit_scale-+
+
+A stage sees rows and arrays; it knows neither files nor the catalog nor the engine that runs it.
 """
 
-from __future__ import annotations
+import lazy_loader
 
-from collections.abc import Mapping
-from typing import Any
-
-from featurestore.config import build
-from featurestore.stages.extract import Extract
-from featurestore.stages.fit_pca import FitPca
-from featurestore.stages.fit_scale import FitScale
-from featurestore.stages.project import Project
-from featurestore.stages.quantize import Quantize
-from featurestore.stages.stage import Arrays, ChunkStage, FitStage, JoinableLearner, Learner, Stage, TransformStage
-
-__all__ = [
-    "FLOW",
-    "Arrays",
-    "ChunkStage",
-    "Extract",
-    "FitPca",
-    "FitScale",
-    "FitStage",
-    "JoinableLearner",
-    "Learner",
-    "Project",
-    "Quantize",
-    "Stage",
-    "TransformStage",
-    "flow_from",
-]
-
-FLOW: tuple[type[Stage], ...] = (Extract, FitPca, Project, FitScale, Quantize)
-
-
-def flow_from(tables: Mapping[str, Mapping[str, Any]]) -> tuple[Stage, ...]:
-    """Return the stages with the parameters of the recipe's tables.
-
-    Raises:
-        ConfigError: an unknown key, a wrong type, or a value out of range.
-    """
-    return tuple(build(stage, tables.get(stage.name, {}), where=stage.name) for stage in FLOW)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

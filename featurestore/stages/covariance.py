@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from featurestore.errors import NothingUsable
 from featurestore.rows import Row
+from featurestore.stages.base import Arrays
 from featurestore.stages.sampler import Sampler
-from featurestore.stages.stage import Arrays
 from featurestore.system import blas_controller, one_blas_thread
 
 

@@ -10,10 +10,10 @@ import pyarrow as pa
 
 from featurestore.config import option
 from featurestore.errors import FeatureStoreError
-from featurestore.extractors import EXTRACTORS, Extractor, Sift
 from featurestore.images import PATTERN, ImageFile, read_image
 from featurestore.rows import Layout, Row
-from featurestore.stages.stage import Arrays, ChunkStage
+from featurestore.stages.base import Arrays, ChunkStage
+from featurestore.stages.extractors import EXTRACTORS, Extractor, Sift
 from featurestore.system import BY_THE_CLOCK, CLOCK_OVER, CPU_OVER, lacking, line_of
 
 NUMBER = r"(\d+)"

@@ -5,19 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from featurestore.config import option
-from featurestore.errors import NothingUsable
 from featurestore.rows import Row
+from featurestore.stages.base import Arrays, FitStage, Learner
 from featurestore.stages.covariance import CovarianceLearner
+from featurestore.stages.incremental import PcaLearner
 from featurestore.stages.sampler import Sampler
-from featurestore.stages.stage import Arrays, FitStage, Learner
-from featurestore.system import blas_controller, one_blas_thread
-
-# What scikit-learn's estimator needs to go on exactly where it was.
-ESTIMATOR = ("components_", "singular_values_", "mean_", "var_", "n_samples_seen_", "n_components_")
 
 
 @dataclass(frozen=True)
@@ -71,68 +64,3 @@ class FitPca(FitStage):
             "n_descriptors": int(arrays["n_samples_seen_"]),
             "explained_variance_ratio": float((arrays["singular_values_"] ** 2).sum() / total) if total else 1.0,
         }
-
-
-class PcaLearner:
-    """scikit-learn's IncrementalPCA (Ross et al., IJCV 2008), fed with whole images and saved exactly."""
-
-    def __init__(self, sampler: Sampler, arrays: Arrays | None, *, batch_size: int) -> None:
-        """Start empty, or go on from ``arrays``; a batch has at least ``batch_size`` rows."""
-        from sklearn.decomposition import IncrementalPCA
-
-        self._sampler, self._batch_size = sampler, batch_size
-        # Made after scikit-learn has loaded its own BLAS: a limit that was set before does not reach it. With several
-        # threads the last bits differ, and so would the model's id.
-        self._blas = blas_controller()
-        self._estimator = IncrementalPCA(n_components=sampler.n_components)
-        self._pending: list[NDArray[Any]] = []
-        if arrays is not None and "components_" in arrays:
-            for name in ESTIMATOR:
-                value = arrays[name]
-                setattr(self._estimator, name, value[()] if value.ndim == 0 else value)
-            self._estimator.n_features_in_ = arrays["components_"].shape[1]
-        if arrays is not None and len(arrays.get("pending", ())):
-            self._pending = [arrays["pending"]]
-
-    @property
-    def _fitted(self) -> bool:
-        return hasattr(self._estimator, "components_")
-
-    def learn(self, row: Row) -> None:
-        """Draw from one image's descriptors, and learn a batch when there are enough rows for one.
-
-        Raises:
-            ConfigError: a descriptor has fewer values than there are components to learn.
-        """
-        self._pending.append(self._sampler.draw(row))
-        least = self._batch_size if self._fitted else max(self._batch_size, self._sampler.n_components)
-        if sum(map(len, self._pending)) >= least:
-            self._learn_pending()
-
-    def _learn_pending(self) -> None:
-        with one_blas_thread(self._blas):
-            self._estimator.partial_fit(np.vstack(self._pending).astype(np.float32))
-        self._pending = []
-
-    def state(self) -> dict[str, NDArray[Any]]:
-        """Return the estimator's arrays and the rows that are not in a batch yet."""
-        state = self._arrays() if self._fitted else {}
-        if self._pending:
-            state["pending"] = np.vstack(self._pending)
-        return state
-
-    def finish(self) -> dict[str, NDArray[Any]]:
-        """Learn what is left and return the model.
-
-        Raises:
-            NothingUsable: there are fewer descriptors than components, or no images to learn from.
-        """
-        rows = sum(map(len, self._pending))
-        if not self._fitted and rows < self._sampler.n_components:
-            raise NothingUsable(self._sampler.too_few(rows))
-        if rows:
-            self._learn_pending()
-        return self._arrays()
-
-    def _arrays(self) -> dict[str, NDArray[Any]]:
-        return {name: np.array(getattr(self._estimator, name), order="C") for name in ESTIMATOR}

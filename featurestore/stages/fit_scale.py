@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from featurestore.config import option
 from featurestore.errors import NothingUsable
 from featurestore.rows import Row
-from featurestore.stages.stage import Arrays, FitStage
+from featurestore.stages.base import Arrays, FitStage
 
 SMALLEST_SPAN = 1e-8  # below it a dimension counts as constant, and its span as 1
 

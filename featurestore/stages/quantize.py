@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from featurestore.config import option
 from featurestore.rows import Layout, Row
-from featurestore.stages.stage import Arrays, TransformStage
+from featurestore.stages.base import Arrays, TransformStage
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from typing import Any, get_args, get_type_hints
 import numpy as np
 import pytest
 
-from featurestore.extractors import EXTRACTORS, Extractor, Sift
 from featurestore.rows import KEYPOINT
-from featurestore.stages import Extract
+from featurestore.stages import Extract, Sift
+from featurestore.stages.extractors import EXTRACTORS, Extractor
 from tests.broken_images import picture
 
 PIXELS = picture(seed=1)

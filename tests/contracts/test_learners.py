@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from featurestore.errors import NothingUsable
 from featurestore.rows import Row
-from featurestore.stages import FLOW, FitPca, FitScale, FitStage, JoinableLearner, Learner
+from featurestore.stages import FLOW, FitStage, JoinableLearner, Learner
+from featurestore.stages.fit_pca import FitPca
+from featurestore.stages.fit_scale import FitScale
 from featurestore.storage import model_id, read_arrays, write_arrays
 
 Arrays = dict[str, NDArray[Any]]

@@ -10,7 +10,8 @@ from sklearn.decomposition import PCA
 
 from featurestore.errors import ConfigError, NothingUsable
 from featurestore.rows import Row
-from featurestore.stages import FitPca, Learner
+from featurestore.stages import Learner
+from featurestore.stages.fit_pca import FitPca
 from featurestore.storage import model_id
 from featurestore.text import status_text
 from tests.small import SMALL, configure, current_model, make_small, small_store

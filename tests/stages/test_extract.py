@@ -11,11 +11,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from featurestore import extractors
 from featurestore.errors import LossyDescriptors, NotEnoughSpace
-from featurestore.extractors import Sift
 from featurestore.rows import Row
-from featurestore.stages import Extract
+from featurestore.stages import Extract, Sift, extractors
 from tests.broken_images import NOT_IMAGES, bomb_png, encoded, picture
 
 

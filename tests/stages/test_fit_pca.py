@@ -11,7 +11,8 @@ from sklearn.decomposition import IncrementalPCA
 
 from featurestore.errors import ConfigError, NothingUsable
 from featurestore.rows import Row
-from featurestore.stages import FitPca, FitStage
+from featurestore.stages import FitStage
+from featurestore.stages.fit_pca import FitPca
 
 SMALL = FitPca(n_components=4, samples_per_image=50, batch_size=100)
 

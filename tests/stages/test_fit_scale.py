@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from featurestore.errors import ConfigError, NothingUsable
 from featurestore.rows import Row
-from featurestore.stages import FitScale, flow_from
+from featurestore.stages import flow_from
+from featurestore.stages.fit_scale import FitScale
 from featurestore.stages.quantize import quantize
 
 

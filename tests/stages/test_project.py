@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from featurestore.errors import ConfigError
 from featurestore.rows import KEYPOINT, Layout, Row
-from featurestore.stages import Project, flow_from
-from featurestore.stages.project import project, strongest
+from featurestore.stages import flow_from
+from featurestore.stages.project import Project, project, strongest
 
 IDENTITY = {"components_": np.eye(3), "mean_": np.zeros(3)}
 

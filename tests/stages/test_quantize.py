@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from featurestore.rows import KEYPOINT, Layout, Row
-from featurestore.stages import Quantize
-from featurestore.stages.quantize import dequantize, quantize
+from featurestore.stages import Quantize, dequantize
+from featurestore.stages.quantize import quantize
 
 UNIT = {"low": np.zeros(2, np.float32), "high": np.ones(2, np.float32)}
 READS = Layout(dim=2, dtype="float32")

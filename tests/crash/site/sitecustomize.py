@@ -70,8 +70,8 @@ def limited(what: int, limit: int, work: Any) -> None:
 
 def put_poison() -> None:
     """Replace the methods that a worker calls for an image."""
-    from featurestore.extractors import Sift
-    from featurestore.stages import Extract, Project
+    from featurestore.stages import Extract, Sift
+    from featurestore.stages.project import Project
     from featurestore.system import time_limit as timelimit
 
     original, apply, compute = Extract.extract, Project.apply, Sift.compute_float

@@ -11,8 +11,8 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from featurestore.extractors.rootsift import RootSift
-from featurestore.extractors.sift import Sift
+from featurestore.stages.extractors.rootsift import RootSift
+from featurestore.stages.extractors.sift import Sift
 
 __all__ = ["EXTRACTORS", "Extractor", "RootSift", "Sift"]
 

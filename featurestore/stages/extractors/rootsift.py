@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from featurestore.extractors.sift import Sift
+from featurestore.stages.extractors.sift import Sift
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from featurestore.extractors import RootSift, Sift
 from featurestore.rows import KEYPOINT
+from featurestore.stages import Sift
+from featurestore.stages.extractors import RootSift
 from tests.broken_images import picture
 
 PIXELS = picture(seed=4)

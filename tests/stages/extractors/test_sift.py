@@ -9,9 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from featurestore.errors import ConfigError, LossyDescriptors, MissingDependency
-from featurestore.extractors import Sift
-from featurestore.extractors.sift import as_uint8
-from featurestore.stages import flow_from
+from featurestore.stages import Sift, flow_from
+from featurestore.stages.extractors.sift import as_uint8
 from tests.broken_images import picture
 
 PIXELS = picture(seed=3)

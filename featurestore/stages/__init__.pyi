@@ -1,0 +1,14 @@
+from .base import Arrays as Arrays
+from .base import ChunkStage as ChunkStage
+from .base import FitStage as FitStage
+from .base import JoinableLearner as JoinableLearner
+from .base import Learner as Learner
+from .base import Stage as Stage
+from .base import TransformStage as TransformStage
+from .extract import Extract as Extract
+from .extractors.sift import Sift as Sift
+from .flow import FLOW as FLOW
+from .flow import flow_from as flow_from
+from .incremental import ESTIMATOR as ESTIMATOR
+from .quantize import Quantize as Quantize
+from .quantize import dequantize as dequantize
