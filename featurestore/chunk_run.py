@@ -10,8 +10,7 @@ from typing import Any, ClassVar
 from featurestore.assembly import Assembly
 from featurestore.catalog import arrow
 from featurestore.context import Context
-from featurestore.engines import Engine, Task, dispatch
-from featurestore.engines.dispatch import LOOKAHEAD
+from featurestore.engines import LOOKAHEAD, Engine, Task, dispatch_tasks
 from featurestore.ledger import record_file
 from featurestore.plan import StagePlan, Work
 from featurestore.progress import StageSummary
@@ -48,7 +47,7 @@ class ChunkRun:
         try:
             with recorded_run(self._context, self._plan.step, workers=self._workers) as record:
                 try:
-                    for task, results in dispatch(self._engine, self._tasks(), lookahead=self.lookahead):
+                    for task, results in dispatch_tasks(self._engine, self._tasks(), lookahead=self.lookahead):
                         self._take(task, results)
                 finally:
                     record.update(self._counts)
@@ -64,7 +63,7 @@ class ChunkRun:
         return summary
 
     def _tasks(self) -> Iterator[Task[Any] | None]:
-        """Yield the tasks; see `dispatch`."""
+        """Yield the tasks; see `dispatch_tasks`."""
         raise NotImplementedError(f"{type(self).__name__}._tasks")
 
     def _take(self, task: Task[Any], results: list[Any]) -> None:

@@ -18,8 +18,7 @@ from featurestore.blocks import attempt_of, discard
 from featurestore.catalog import arrow
 from featurestore.chunk_run import ChunkRun
 from featurestore.context import Context
-from featurestore.engines import Engine, Task
-from featurestore.engines.dispatch import WINDOW
+from featurestore.engines import WINDOW, Engine, Task
 from featurestore.errors import NothingUsable
 from featurestore.formatting import counted
 from featurestore.images import ImageFolder, Streak

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurestore.context import Context
-from featurestore.engines import Engine, dispatch
+from featurestore.engines import Engine, dispatch_tasks
 from featurestore.errors import ConfirmationNeeded, CorruptFile, NothingUsable, NotReady
 from featurestore.formatting import chunk_list, counted
 from featurestore.learnt import Learning
@@ -275,7 +275,7 @@ class FitRun:
         """
         waiting = deque(todo)
         parts: dict[int, Learnt] = {}
-        for task, found in dispatch(self._engine, (self._task(work) for work in todo)):
+        for task, found in dispatch_tasks(self._engine, (self._task(work) for work in todo)):
             parts[task.chunk_id] = found[0]
             while waiting and waiting[0].chunk_id in parts:
                 part = parts.pop(waiting[0].chunk_id)

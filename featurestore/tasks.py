@@ -16,7 +16,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from featurestore.engines.engine import Task
+from featurestore.engines import Task
 from featurestore.errors import CorruptFile, EngineLost
 from featurestore.imagerow import blamed, crashed, make_row
 from featurestore.images import ImageFolder

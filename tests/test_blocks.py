@@ -9,8 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from featurestore import extraction, runner
-from featurestore.engines import InlineEngine, Task
-from featurestore.engines.engine import T
+from featurestore.engines import Task
+from featurestore.engines.base import T
+from featurestore.engines.inline import InlineEngine
 from featurestore.errors import CorruptFile
 from featurestore.plan import Work
 from featurestore.runner import Options, run_stage

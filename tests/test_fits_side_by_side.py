@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from featurestore import FeatureStore
-from featurestore.engines import InlineEngine, Task
+from featurestore.engines import Task
+from featurestore.engines.inline import InlineEngine
 from featurestore.errors import EngineLost
 from featurestore.runner import Options, run, run_stage
 from featurestore.tasks import FitChunk

@@ -1,19 +1,9 @@
-"""Engines: where work runs, chosen here and nowhere else.
+"""engines: where work runs. In this process, or in worker processes of this machine.
 
 An engine is one file with a class like `Engine`. What all have in common, a bounded window of tasks and finding out
 which task kills its worker, is in `dispatch`.
 """
 
-from __future__ import annotations
+import lazy_loader
 
-from featurestore.engines.dispatch import dispatch
-from featurestore.engines.engine import Engine, Task
-from featurestore.engines.inline import InlineEngine
-from featurestore.engines.local import LocalEngine, all_cores
-
-__all__ = ["Engine", "InlineEngine", "LocalEngine", "Task", "all_cores", "dispatch", "open_engine"]
-
-
-def open_engine(workers: int) -> Engine:
-    """Return an engine of ``workers`` processes; 0 works in this process, without protection against crashes."""
-    return LocalEngine(workers) if workers else InlineEngine()
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -12,7 +12,7 @@ from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from dataclasses import dataclass, field
 from typing import Any, Generic
 
-from featurestore.engines.engine import Engine, T, Task
+from featurestore.engines.base import Engine, T, Task
 from featurestore.errors import EngineLost
 from featurestore.system import CLOCK, CPU, MEMORY, advice_for, lacking
 
@@ -30,7 +30,7 @@ class _Flight(Generic[T]):
         return min(number for number, _ in self.futures.values())
 
 
-def dispatch(
+def dispatch_tasks(
     engine: Engine, tasks: Iterable[Task[T] | None], *, lookahead: float = LOOKAHEAD
 ) -> Iterator[tuple[Task[T], list[T]]]:
     """Yield every task with its results, in the order they finish; of one that kills its worker, the parts instead.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import Future
 
-from featurestore.engines.engine import T, Task
+from featurestore.engines.base import T, Task
 from featurestore.system import lacking
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from featurestore.engines.engine import T, Task, run_task
+from featurestore.engines.base import T, Task, run_task
 from featurestore.errors import ConfigError, EngineLost
 from featurestore.images import decode_here
 from featurestore.system import SIGNALS, allow_limits, end_with, readable

@@ -10,7 +10,9 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from featurestore.engines import Engine, InlineEngine, LocalEngine, Task, dispatch, open_engine
+from featurestore.engines import Engine, Task, dispatch_tasks, open_engine
+from featurestore.engines.inline import InlineEngine
+from featurestore.engines.local import LocalEngine
 from featurestore.errors import EngineLost, LossyDescriptors
 from featurestore.rows import Row
 
@@ -55,7 +57,7 @@ def test_a_task_becomes_its_rows_in_order(engine: Engine) -> None:
 
 def test_every_task_comes_back_once(engine: Engine) -> None:
     tasks = [Squares((i, i + 100), chunk_id=i) for i in range(25)]
-    found = list(dispatch(engine, tasks))
+    found = list(dispatch_tasks(engine, tasks))
     assert sorted(task.chunk_id for task, _ in found) == list(range(25))
     assert all(
         results(rows) == [(t.chunk_id, str(t.chunk_id**2)), (t.chunk_id + 100, str((t.chunk_id + 100) ** 2))]
@@ -65,13 +67,13 @@ def test_every_task_comes_back_once(engine: Engine) -> None:
 
 def test_an_error_of_the_store_comes_back_as_it_is(engine: Engine) -> None:
     with pytest.raises(LossyDescriptors, match=r"^-3 has no square here; use another number$"):
-        list(dispatch(engine, [Squares((1,)), Squares((-3,)), Squares((2,))]))
+        list(dispatch_tasks(engine, [Squares((1,)), Squares((-3,)), Squares((2,))]))
 
 
 def test_after_an_error_the_engine_works_on(engine: Engine) -> None:
     with pytest.raises(LossyDescriptors):
-        list(dispatch(engine, [Squares((-1,))]))
-    assert [results(rows) for _, rows in dispatch(engine, [Squares((4,))])] == [[(4, "16")]]
+        list(dispatch_tasks(engine, [Squares((-1,))]))
+    assert [results(rows) for _, rows in dispatch_tasks(engine, [Squares((4,))])] == [[(4, "16")]]
 
 
 class Poor(Squares):
@@ -98,12 +100,12 @@ class PoorInThreads(Poor):
 
 @pytest.mark.parametrize("kind", [Poor, PoorInFiles, PoorInThreads])
 def test_what_the_machine_lacks_is_tried_again_image_by_image(engine: Engine, kind: type[Poor]) -> None:
-    rows = [row for _, rows in dispatch(engine, [kind((1, 2)), Squares((3, 4)), kind((5, 6))]) for row in rows]
+    rows = [row for _, rows in dispatch_tasks(engine, [kind((1, 2)), Squares((3, 4)), kind((5, 6))]) for row in rows]
     assert sorted(results(rows)) == [(i, str(i**2)) for i in range(1, 7)]
 
 
 def test_memory_that_does_not_suffice_for_one_image_is_its_fault(engine: Engine) -> None:
-    rows = [row for _, rows in dispatch(engine, [Poor((1, 2)), Poor((6, 7, 8))]) for row in rows]
+    rows = [row for _, rows in dispatch_tasks(engine, [Poor((1, 2)), Poor((6, 7, 8))]) for row in rows]
     failed = [(row.image_id, row.status, row.error) for row in rows if row.status != "ok"]
     assert failed == [(7, "crashed", "Cannot allocate memory")]
     assert sorted(row.image_id for row in rows) == [1, 2, 6, 7, 8]
@@ -126,7 +128,7 @@ def test_memory_that_does_not_suffice_for_one_image_is_its_fault(engine: Engine)
 )
 def test_what_no_image_takes_away_ends_the_run(engine: Engine, kind: type[Poor], message: str) -> None:
     with pytest.raises(EngineLost) as caught:
-        list(dispatch(engine, [kind((1, 2)), kind((6, 7, 8))]))
+        list(dispatch_tasks(engine, [kind((1, 2)), kind((6, 7, 8))]))
     assert str(caught.value) == message
 
 
@@ -141,11 +143,11 @@ def test_it_can_be_restarted_and_closed_at_any_time(engine: Engine) -> None:
 
 def test_nothing_is_begun_before_the_first_task(engine: Engine) -> None:
     engine.close()
-    assert list(dispatch(engine, [])) == []
+    assert list(dispatch_tasks(engine, [])) == []
 
 
 def test_work_is_done_where_the_engine_says(engine: Engine) -> None:
-    pids = {int(rows[0].filename) for _, rows in dispatch(engine, [Squares((i,)) for i in range(8)])}
+    pids = {int(rows[0].filename) for _, rows in dispatch_tasks(engine, [Squares((i,)) for i in range(8)])}
     assert (os.getpid() in pids) == (engine.workers == 0)
     assert 1 <= len(pids) <= max(engine.workers, 1)
 

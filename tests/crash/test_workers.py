@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from featurestore import FeatureStore
-from featurestore.engines import LocalEngine, Task, dispatch
-from featurestore.engines.local import KEEPING
+from featurestore.engines import Task, dispatch_tasks
+from featurestore.engines.local import KEEPING, LocalEngine
 from featurestore.errors import EngineLost
 from featurestore.rows import Row
 from featurestore.system import SIGNALS
@@ -128,10 +128,10 @@ class Work:
 def test_a_worker_that_dies_while_idle_costs_nothing() -> None:
     engine = LocalEngine(2)
     try:
-        rows = [rows[0] for _, rows in dispatch(engine, map(Work, range(4)))]
+        rows = [rows[0] for _, rows in dispatch_tasks(engine, map(Work, range(4)))]
         for pid in {int(row.filename) for row in rows}:
             os.kill(pid, signal.SIGKILL)
-        again = [rows[0] for _, rows in dispatch(engine, map(Work, range(6)))]
+        again = [rows[0] for _, rows in dispatch_tasks(engine, map(Work, range(6)))]
     finally:
         engine.close()
     assert sorted((row.image_id, row.status) for row in again) == [(i, "ok") for i in range(6)]
@@ -201,7 +201,7 @@ class DeadEngine:
 def test_an_engine_without_life_ends_the_run(at_once: bool) -> None:
     engine = DeadEngine(says_so_at_once=at_once)
     with pytest.raises(EngineLost, match="die before they get to work"):
-        list(dispatch(engine, map(Work, range(100))))
+        list(dispatch_tasks(engine, map(Work, range(100))))
     assert engine.restarts < 5
 
 

@@ -12,7 +12,7 @@ import pytest
 from featurestore import FeatureStore
 from tests.small import copy, make_small, small_store
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 
 DAEMONIC = """
 import multiprocessing, sys

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from featurestore import FeatureStore
-from featurestore.engines import InlineEngine, Task, dispatch
-from featurestore.engines.dispatch import LOOKAHEAD, WINDOW
+from featurestore.engines import LOOKAHEAD, WINDOW, Task, dispatch_tasks
+from featurestore.engines.inline import InlineEngine
 from featurestore.errors import LossyDescriptors
 from featurestore.progress import Silent
 from featurestore.rows import Row
@@ -79,7 +79,7 @@ def tasks(n: int, engine: ByHand) -> Iterator[Task[Row]]:
 
 def test_tasks_are_yielded_as_they_finish_and_every_one_once() -> None:
     engine = ByHand(workers=2)
-    found = [task.chunk_id for task, rows in dispatch(engine, tasks(30, engine)) if rows]
+    found = [task.chunk_id for task, rows in dispatch_tasks(engine, tasks(30, engine)) if rows]
     assert found != sorted(found)
     assert sorted(found) == list(range(30))
     assert engine.handed == list(range(30)), "in order"
@@ -88,7 +88,7 @@ def test_tasks_are_yielded_as_they_finish_and_every_one_once() -> None:
 @pytest.mark.parametrize("workers", [1, 2, 5])
 def test_two_tasks_a_worker_are_in_flight_and_never_more(workers: int) -> None:
     engine = ByHand(workers=workers)
-    list(dispatch(engine, tasks(40, engine)))
+    list(dispatch_tasks(engine, tasks(40, engine)))
     assert engine.peak == WINDOW * workers == 2 * workers
 
 
@@ -105,7 +105,7 @@ def test_a_slow_task_is_not_run_away_from() -> None:
             engine.finish_one()
 
     found = []
-    for task, _ in dispatch(engine, drawing()):
+    for task, _ in dispatch_tasks(engine, drawing()):
         found.append(task.chunk_id)
         if len(found) == limit - 2:  # there is room for more in the window from here on
             engine.finish_one()
@@ -127,7 +127,7 @@ def test_tasks_are_drawn_when_there_is_room_for_them() -> None:
         while engine.flying:
             engine.finish_one()
 
-    first = next(iter(dispatch(engine, drawing())))
+    first = next(iter(dispatch_tasks(engine, drawing())))
     assert first[0].chunk_id in (0, 1)
     assert len(drawn) <= WINDOW + 1, "the list of tasks may be longer than memory"
 
@@ -223,6 +223,7 @@ def test_an_error_of_the_store_ends_the_run_with_it() -> None:
     done: list[int] = []
     with pytest.raises(LossyDescriptors, match="what SIFT gave can't be stored"):
         done.extend(
-            task.chunk_id for task, _ in dispatch(InlineEngine(), [Numbered(0), Numbered(1), Raising(2), Numbered(3)])
+            task.chunk_id
+            for task, _ in dispatch_tasks(InlineEngine(), [Numbered(0), Numbered(1), Raising(2), Numbered(3)])
         )
     assert 3 not in done

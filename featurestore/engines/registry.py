@@ -1,0 +1,16 @@
+"""Engines: where work runs, chosen here and nowhere else.
+
+An engine is one file with a class like `Engine`. What all have in common, a bounded window of tasks and finding out
+which task kills its worker, is in `dispatch_tasks`.
+"""
+
+from __future__ import annotations
+
+from featurestore.engines.base import Engine
+from featurestore.engines.inline import InlineEngine
+from featurestore.engines.local import LocalEngine
+
+
+def open_engine(workers: int) -> Engine:
+    """Return an engine of ``workers`` processes; 0 works in this process, without protection against crashes."""
+    return LocalEngine(workers) if workers else InlineEngine()
