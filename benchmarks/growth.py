@@ -16,14 +16,11 @@ import sqlalchemy as sa
 
 from benchmarks.measure import Bench, Finding, Watch, at_most, clock, peak_bytes, python
 from featurestore import FeatureStore
-from featurestore.catalog import insert_arrow
+from featurestore.catalog import DATASET_COLUMNS, Context, insert_arrow, make_plan, resolve
+from featurestore.catalog.records import record_partition
 from featurestore.child import run_child
-from featurestore.context import Context
-from featurestore.ledger import record_partition
-from featurestore.plan import make_plan, resolve
 from featurestore.progress import Silent
 from featurestore.storage import CATALOG, CONFIG
-from featurestore.tables import DATASET_COLUMNS
 
 CHUNK = 1000
 PCA, SCALE = "a" * 16, "b" * 16  # ids of models

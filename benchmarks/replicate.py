@@ -13,12 +13,18 @@ import pyarrow as pa
 from benchmarks import data
 from featurestore import FeatureStore
 from featurestore.assembly import Assembly
-from featurestore.catalog import arrow
-from featurestore.context import Context
-from featurestore.ledger import record_file, record_model, record_partition, record_variant
-from featurestore.plan import Step, Work, resolve
+from featurestore.catalog import (
+    Context,
+    Step,
+    Work,
+    partition_manifest,
+    query_arrow,
+    record_file,
+    record_model,
+    resolve,
+)
+from featurestore.catalog.records import record_partition, record_variant
 from featurestore.progress import Silent
-from featurestore.records import partition_manifest
 from featurestore.rows import Layout, Row
 from featurestore.storage import PartitionFile
 
@@ -43,7 +49,7 @@ def replicate(source: FeatureStore, path: Path, n: int) -> None:
         record_model(context.root, context.catalog, name)
     with context.catalog.reading() as connection:
         extract, _, project, _, quantize = resolve(connection, context.flow)
-        chunks = arrow(connection, "SELECT * FROM chunks ORDER BY chunk_id").to_pylist()
+        chunks = query_arrow(connection, "SELECT * FROM chunks ORDER BY chunk_id").to_pylist()
     made = _images(rows, names)
     for chunk in chunks:
         members = list(islice(made, chunk["n_images"]))

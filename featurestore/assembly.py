@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
+from featurestore.catalog import Work, check_partition
 from featurestore.errors import CorruptFile
-from featurestore.ledger import check_partition
-from featurestore.plan import Work
 from featurestore.rows import Layout, Row
 from featurestore.storage import PartitionWriter, Root, partition_name
 from featurestore.system import is_file, room_on_disk

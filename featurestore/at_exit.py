@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-import typing
 from typing import NoReturn
 
 from featurestore.system import lost_output
@@ -25,16 +24,3 @@ def leave(code: int) -> NoReturn:
         except OSError:  # nobody reads it any more, or the disk is full
             code = code or 1
     os._exit(code)
-
-
-def forget_overloads() -> None:
-    """Keep DuckDB quiet at exit, where it would print "nanobind: leaked 27 instances!" and a page more (duckdb 2.0.0).
-
-    DuckDB never lets go of the function with which it reads Arrow. That holds the module typing, and typing holds what
-    SQLAlchemy declared as overloads: in its registry, and where ``dataclass_transform`` marks the function that stands
-    for every overload. From there it is two steps to duckdb-engine, and one more to DuckDB's own types, which outlive
-    the interpreter. Nobody asks for overloads at exit.
-    """
-    stands_for_all = typing.overload(forget_overloads)
-    typing.clear_overloads()
-    vars(stands_for_all).clear()

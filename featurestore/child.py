@@ -64,7 +64,7 @@ def _reason(code: int, stderr: str) -> str | None:
 def _opened(catalog: Path) -> Any:
     import duckdb
 
-    from featurestore.instance import LITTLE
+    from featurestore.catalog import LITTLE
 
     return duckdb.connect(str(catalog), read_only=True, config={"threads": 1, "memory_limit": LITTLE})
 
@@ -74,7 +74,7 @@ def _salvage(catalog: Path, target: Path) -> None:
     import duckdb
     import pyarrow.parquet as pq
 
-    from featurestore.instance import fingerprint_query
+    from featurestore.catalog import fingerprint_query
 
     try:
         with readable(catalog), _opened(catalog) as connection:
@@ -91,8 +91,7 @@ def _salvage(catalog: Path, target: Path) -> None:
 
 def _vet(store: Path, target: Path) -> None:
     """Read every file of a store, and write the catalog that follows from those that are what they should be."""
-    from featurestore.catalog import HeldCatalog
-    from featurestore.instance import LITTLE
+    from featurestore.catalog import LITTLE, HeldCatalog
     from featurestore.rebuild import fill
     from featurestore.storage import Root
 

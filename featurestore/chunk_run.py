@@ -8,13 +8,9 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from featurestore.assembly import Assembly
-from featurestore.catalog import arrow
-from featurestore.context import Context
+from featurestore.catalog import Context, StagePlan, Work, partition_manifest, query_arrow, record_file, recorded_run
 from featurestore.engines import LOOKAHEAD, Engine, Task, dispatch_tasks
-from featurestore.ledger import record_file
-from featurestore.plan import StagePlan, Work
 from featurestore.progress import StageSummary
-from featurestore.records import partition_manifest, recorded_run
 from featurestore.stages import Arrays, ChunkStage, TransformStage
 from featurestore.storage import IMAGES, PartitionFile, read_arrays
 from featurestore.tasks import WholeChunk, Written, row_blocks
@@ -100,7 +96,7 @@ class TransformRun(ChunkRun):
     def _load_model(self) -> Arrays:
         with self._context.catalog.reading() as connection:
             query = "SELECT path FROM models WHERE model_id = $id"
-            path = arrow(connection, query, {"id": self._plan.step.model_id})["path"][0].as_py()
+            path = query_arrow(connection, query, {"id": self._plan.step.model_id})["path"][0].as_py()
         arrays, _ = read_arrays(self._context.root.local(path))
         # It goes to the workers with every task, and which images it learnt from is not their concern.
         return {name: array for name, array in arrays.items() if name != IMAGES}

@@ -11,11 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featurestore.catalog import arrow
-from featurestore.context import Context
+from featurestore.catalog import Context, Step, query_arrow, resolve
 from featurestore.errors import NothingUsable, NotReady, QueryError
 from featurestore.images import ReadFailed
-from featurestore.plan import Step, resolve
 from featurestore.rows import KEYPOINT, Layout, Row
 from featurestore.selection import older
 from featurestore.stages import Extract, Quantize, TransformStage, dequantize
@@ -128,7 +126,7 @@ def bounds(context: Context, variant: str | None) -> tuple[NDArray[np.float32], 
             model = next(step.current_model for step in steps if step.stage.name == "fit_scale")
         else:
             model_id = older(connection, context, "quantize", variant)[-1].model_id
-            found = arrow(connection, "SELECT * FROM models WHERE model_id = $id", {"id": model_id}).to_pylist()
+            found = query_arrow(connection, "SELECT * FROM models WHERE model_id = $id", {"id": model_id}).to_pylist()
             model = found[0] if found else None
     arrays = _arrays(context, "fit_scale", model)
     return arrays["low"], arrays["high"]

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from featurestore.catalog import arrow
-from featurestore.context import Context
+from featurestore.catalog import Context, StagePlan, paces, query_arrow
 from featurestore.errors import NotEnoughSpace
 from featurestore.formatting import chunk_list, human_bytes
-from featurestore.plan import StagePlan
 from featurestore.stages import Extract, FitStage
 
 # Bytes an image before there is anything to measure: paintings of about a megapixel, with OpenCV's defaults.
@@ -35,17 +33,10 @@ class Estimate:
 def estimate(connection: sa.Connection, plans: Mapping[str, StagePlan]) -> list[Estimate]:
     """Return what every stage that has something to do will cost."""
     past = paces(connection)
-    sizes = {row["stage"]: row["size"] for row in arrow(connection, _SIZES).to_pylist()}
+    sizes = {row["stage"]: row["size"] for row in query_arrow(connection, _SIZES).to_pylist()}
     return [_of(name, plan, past.get(name), sizes) for name, plan in plans.items() if plan.todo]
 
 
-def paces(connection: sa.Connection) -> dict[str, float]:
-    """Return the seconds that each stage has taken for an image, by the name of the stage."""
-    return {row["stage"]: row["pace"] for row in arrow(connection, _PAST).to_pylist()}
-
-
-_PAST = """SELECT stage, sum(seconds) / sum(n_images) AS pace FROM runs
-           WHERE n_images > 0 AND seconds > 0 AND outcome <> 'running' GROUP BY stage"""
 _SIZES = "SELECT stage, sum(n_bytes) / sum(n_images) AS size FROM partitions WHERE NOT pruned GROUP BY stage"
 
 

@@ -11,12 +11,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from featurestore.catalog import arrow
-from featurestore.context import Context
+from featurestore.catalog import Context, query_arrow, resolve
 from featurestore.errors import NotReady, OutputError, QueryError
 from featurestore.exporters import FORMATS, Exporter, ImageExporter, Job, ModelExporter
 from featurestore.load import descriptor_counts
-from featurestore.plan import resolve
 from featurestore.progress import StageSummary
 from featurestore.query import sql
 from featurestore.selection import older, select
@@ -126,7 +124,7 @@ def _models(context: Context, exporter: Exporter, choice: Choice) -> tuple[Array
         else:
             steps = older(connection, context, "quantize", choice.variant)
         used = {step.stage.name: step.model_id for step in steps}
-        known = arrow(connection, "SELECT model_id, path FROM models").to_pylist()
+        known = query_arrow(connection, "SELECT model_id, path FROM models").to_pylist()
     paths = {row["model_id"]: row["path"] for row in known}
     for stage, model in (("project", "fit_pca"), ("quantize", "fit_scale")):
         if used.get(stage) not in paths:

@@ -14,17 +14,24 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from featurestore.assembly import Assembly
-from featurestore.blocks import attempt_of, discard
-from featurestore.catalog import arrow
+from featurestore.catalog import (
+    UNKNOWN,
+    Context,
+    StagePlan,
+    Work,
+    attempt_of,
+    discard_blocks,
+    opencv_of,
+    partition_manifest,
+    query_arrow,
+    versions,
+)
 from featurestore.chunk_run import ChunkRun
-from featurestore.context import Context
 from featurestore.engines import WINDOW, Engine, Task
 from featurestore.errors import NothingUsable
 from featurestore.formatting import counted
 from featurestore.images import ImageFolder, Streak
-from featurestore.plan import StagePlan, Work
 from featurestore.progress import StageSummary
-from featurestore.records import UNKNOWN, opencv_of, partition_manifest, versions
 from featurestore.sources import image_folder
 from featurestore.stages import Extract
 from featurestore.storage import Attempt, Block, Draft, PartitionFile
@@ -74,7 +81,7 @@ class ExtractRun(ChunkRun):
         """Make every missing partition, and say so where it joins others that another version of OpenCV made."""
         query = "SELECT DISTINCT versions FROM partitions WHERE variant = $variant AND origin = 'npz'"
         with self._context.catalog.reading() as connection:
-            found = arrow(connection, query, {"variant": self._plan.step.variant})["versions"].to_pylist()
+            found = query_arrow(connection, query, {"variant": self._plan.step.variant})["versions"].to_pylist()
         imported, ours = sorted({opencv_of(json.loads(text)) for text in found}), opencv_of(versions())
         if set(imported) - {ours}:
             self._context.reporter.say(
@@ -115,7 +122,7 @@ class ExtractRun(ChunkRun):
     def _filenames(self, several: list[Work]) -> dict[int, str]:
         query = "SELECT image_id, filename FROM images WHERE list_contains($chunks, chunk_id)"
         with self._context.catalog.reading() as connection:
-            found = arrow(connection, query, {"chunks": [work.chunk_id for work in several]})
+            found = query_arrow(connection, query, {"chunks": [work.chunk_id for work in several]})
         return dict(zip(found["image_id"].to_pylist(), found["filename"].to_pylist(), strict=True))
 
     def _block(self, chunk_id: int, images: Images) -> ImageBlock:
@@ -160,7 +167,7 @@ class ExtractRun(ChunkRun):
             case [Written() as written]:
                 self._open[task.chunk_id].take_over(written.payload)
                 self._publish(task.chunk_id)
-                discard(self._context.root, chunk.attempt)
+                discard_blocks(self._context.root, chunk.attempt)
                 del self._chunks[task.chunk_id]
 
     def _finish_block(self, chunk: _Chunk, task: ImageBlock, draft: Draft) -> None:
@@ -203,7 +210,7 @@ class ExtractRun(ChunkRun):
             return
         query = "SELECT count(*) AS n FROM results WHERE variant = $variant AND status IN ('ok', 'empty')"
         with self._context.catalog.reading() as connection:
-            usable = arrow(connection, query, {"variant": self._plan.step.variant})["n"][0].as_py()
+            usable = query_arrow(connection, query, {"variant": self._plan.step.variant})["n"][0].as_py()
         if not usable:
             status, n = self._statuses.most_common(1)[0]
             raise NothingUsable(

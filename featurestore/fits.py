@@ -17,15 +17,21 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from featurestore.context import Context
+from featurestore.catalog import (
+    Context,
+    StagePlan,
+    Step,
+    TrainingSet,
+    Work,
+    downstream_partitions,
+    record_model,
+    recorded_run,
+    versions,
+)
 from featurestore.engines import Engine, dispatch_tasks
 from featurestore.errors import ConfirmationNeeded, CorruptFile, NothingUsable, NotReady
 from featurestore.formatting import chunk_list, counted
-from featurestore.learnt import Learning
-from featurestore.ledger import record_model
-from featurestore.plan import StagePlan, Step, Work, downstream_partitions
 from featurestore.progress import StageSummary
-from featurestore.records import recorded_run, versions
 from featurestore.rows import Row
 from featurestore.stages import FitStage, JoinableLearner, Learner
 from featurestore.storage import (
@@ -118,7 +124,7 @@ def _without_them(context: Context, step: Step) -> str:
 
 def _unseen(context: Context, step: Step) -> dict[int, int]:
     with context.catalog.reading() as connection:
-        return Learning(connection, step).unseen()
+        return TrainingSet(connection, step).unseen()
 
 
 def refuse_most_lost(context: Context, step: Step) -> None:
@@ -128,7 +134,7 @@ def refuse_most_lost(context: Context, step: Step) -> None:
         NotReady: more than half of what it would learn from has failed.
     """
     with context.catalog.reading() as connection:
-        learning = Learning(connection, step)
+        learning = TrainingSet(connection, step)
         lost, n_images = learning.lost(), int(learning.selected.sum())
     n_lost = sum(lost.values())
     if 2 * n_lost > n_images:
@@ -163,7 +169,7 @@ class FitRun:
         self._stage, self._variant, self._parent = step.stage, step.variant, step.current_model
         self._state = f"models/{self._stage.name}/{self._variant}/state.npz"
         with context.catalog.reading() as connection:
-            self._selected = Learning(connection, step).selected
+            self._selected = TrainingSet(connection, step).selected
         self._parent_arrays = read_arrays(context.root.local(self._parent["path"]))[0] if self._parent else None
         if self._parent_arrays is not None:
             seen = from_bitmap(self._parent_arrays[IMAGES])

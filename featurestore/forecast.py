@@ -9,13 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from featurestore.context import Context
+from featurestore.catalog import Context, StagePlan, Work, first_leakage, resolve
 from featurestore.errors import ConfirmationNeeded, NotReady
 from featurestore.estimate import Estimate
 from featurestore.fits import ready_chunks, refuse_most_lost, wanted_chunks
 from featurestore.formatting import chunk_list, counted, human_seconds
-from featurestore.learnt import first_leakage
-from featurestore.plan import StagePlan, Work, resolve
 from featurestore.runner import Options, fit_waits, plan_of, refuse_unready
 from featurestore.stages import Extract, FitStage
 

@@ -21,16 +21,22 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from featurestore.assembly import Assembly
-from featurestore.catalog import arrow
-from featurestore.context import Context
+from featurestore.catalog import UNKNOWN as UNKNOWN_VERSION
+from featurestore.catalog import (
+    Context,
+    Step,
+    Work,
+    make_plan,
+    partition_manifest,
+    query_arrow,
+    record_file,
+    recorded_run,
+    registered_table,
+    resolve,
+)
 from featurestore.errors import ConfigError, DatasetError, LossyDescriptors
-from featurestore.instance import registered
-from featurestore.ledger import record_file
 from featurestore.npz import NotebookFile
-from featurestore.plan import Step, Work, make_plan, resolve
 from featurestore.progress import StageSummary
-from featurestore.records import UNKNOWN as UNKNOWN_VERSION
-from featurestore.records import partition_manifest, recorded_run
 from featurestore.rows import Row
 from featurestore.stages import Extract, Sift
 from featurestore.system import command_line, is_folder, readable
@@ -186,10 +192,10 @@ def match(context: Context, files: list[NotebookFile]) -> Match:
             "filename": pa.array(map(posixpath.normpath, flat), pa.string()),  # as ingest wrote them
         }
     )
-    with context.catalog.reading() as connection, registered(connection, "names", table):
-        matched = arrow(connection, _MATCHED)
-        with registered(connection, "matched", matched):
-            chunks = arrow(connection, _CHUNKS).to_pylist()
+    with context.catalog.reading() as connection, registered_table(connection, "names", table):
+        matched = query_arrow(connection, _MATCHED)
+        with registered_table(connection, "matched", matched):
+            chunks = query_arrow(connection, _CHUNKS).to_pylist()
     known, first = matched["image_id"].is_valid().to_numpy(), matched["first"].to_numpy()
     image_ids = np.where(first, matched["image_id"].fill_null(-1).to_numpy(), -1)
     chunk_ids = matched["chunk_id"].fill_null(-1).to_numpy()

@@ -10,11 +10,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from featurestore.answers import as_json_value
-from featurestore.catalog import arrow
-from featurestore.context import Context
+from featurestore.catalog import Context, Step, chunk_states, query_arrow, raw_connection, resolve, why_missing
 from featurestore.exact import exact
-from featurestore.instance import raw
-from featurestore.plan import Step, chunk_states, resolve, why_missing
 from featurestore.selection import PENDING, partition_of
 from featurestore.stages import ChunkStage
 
@@ -61,12 +58,12 @@ def info(context: Context, image_id: int) -> ImageInfo:
     """Return everything about the image with this id."""
     key = {"id": image_id}
     with context.catalog.reading() as connection:
-        image = arrow(connection, "SELECT * FROM images WHERE image_id = $id", key).to_pylist()[0]
-        found = raw(connection).sql("SELECT * FROM dataset_columns WHERE image_id = $id", params=key)
+        image = query_arrow(connection, "SELECT * FROM images WHERE image_id = $id", key).to_pylist()[0]
+        found = raw_connection(connection).sql("SELECT * FROM dataset_columns WHERE image_id = $id", params=key)
         columns = exact(found).to_arrow_table().to_pylist()
         steps = [step for step in resolve(connection, context.flow) if isinstance(step.stage, ChunkStage)]
-        made = arrow(connection, MADE, key).to_pylist()
-        trained = arrow(connection, TRAINED, key).to_pylist()
+        made = query_arrow(connection, MADE, key).to_pylist()
+        trained = query_arrow(connection, TRAINED, key).to_pylist()
         states = {s["stage"]: s for s in chunk_states(connection, steps) if s["chunk_id"] == image["chunk_id"]}
         current = [_current(context, connection, step, states[step.stage.name], made) for step in steps]
     variants = {stage.variant for stage in current}

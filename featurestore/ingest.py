@@ -6,44 +6,36 @@ follows from replaying these files in order. A removed image keeps its number an
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import sqlalchemy as sa
 
-from featurestore.catalog import Catalog, arrow, insert_arrow
-from featurestore.dataset_columns import (
+from featurestore.catalog import (
+    DATASET_COLUMNS,
     KEYS,
+    METADATA,
+    REMOVED,
+    STATUS,
+    Catalog,
     as_it_will_be,
     column_types,
     departed_columns,
     own_columns,
+    query_arrow,
+    raw_connection,
+    registered_table,
+    replay,
     retyped_columns,
-    store_columns,
 )
-from featurestore.errors import ConfirmationNeeded, CorruptFile, FormatError
+from featurestore.errors import ConfirmationNeeded
 from featurestore.formatting import counted
-from featurestore.instance import raw, registered
-from featurestore.ledger import upsert
 from featurestore.quoting import folded, identifier
-from featurestore.storage import Root, parse_manifest
-from featurestore.system import IN_MEMORY, ROWS_TOGETHER, Spill, file_digest, readable
-from featurestore.tables import DATASET_COLUMNS, Ingest
+from featurestore.storage import Root
+from featurestore.system import IN_MEMORY, ROWS_TOGETHER, Spill
 
-KINDS = {"image_id": pa.int64(), "chunk_id": pa.int32(), "filename": pa.string(), "subset": pa.string()}
-FORMAT = 2  # of a dataset file. In those of format 1 no image and no column leaves, and types only widen.
-METADATA = {"featurestore": json.dumps({"format": FORMAT, "kind": "dataset"})}
-STATUS = "status"  # the column that tells removed images from those of the dataset; no CSV column has this name
-REMOVED = "removed"
 MOST_REMOVED = 0.1  # of the images: beyond, an ingest asks
 
 
@@ -89,7 +81,7 @@ def ingest(
     Raises:
         ConfirmationNeeded: it did not agree. Nothing was written.
     """
-    with catalog.reading() as connection, spill.bounding(raw(connection), columns=dataset.num_columns):
+    with catalog.reading() as connection, spill.bounding(raw_connection(connection), columns=dataset.num_columns):
         known = column_types(connection)
         retyped = retyped_columns(connection, dataset)
         if retyped and computed:
@@ -119,10 +111,10 @@ def ingest(
 
 def _removed(connection: sa.Connection, dataset: pa.Table, confirm: Callable[[str], bool]) -> tuple[pa.Table, int]:
     """Return the images that have left the dataset, and how many have come back to it."""
-    with registered(connection, "incoming", dataset.select(["filename"])):
+    with registered_table(connection, "incoming", dataset.select(["filename"])):
         query = f"""SELECT {", ".join(KEYS)} FROM images ANTI JOIN incoming USING (filename)
                     WHERE removed_by IS NULL ORDER BY image_id"""
-        removed = arrow(connection, query)
+        removed = query_arrow(connection, query)
         query = "SELECT count(*) FROM images SEMI JOIN incoming USING (filename) WHERE removed_by IS NOT NULL"
         n_returned = connection.execute(sa.text(query)).scalar_one()
     n_images = connection.execute(sa.text("SELECT count(*) FROM images WHERE removed_by IS NULL")).scalar_one()
@@ -147,90 +139,17 @@ def _with_removed(delta: pa.Table, removed: pa.Table) -> pa.Table:
 def new_filenames(catalog: Catalog, dataset: pa.Table, most: int) -> list[str]:
     """Return the first filenames of the dataset that the catalog does not know."""
     incoming = pa.table({"filename": dataset["filename"], "position": pa.arange(0, len(dataset))})
-    with catalog.reading() as connection, registered(connection, "incoming", incoming):
+    with catalog.reading() as connection, registered_table(connection, "incoming", incoming):
         query = f"SELECT filename FROM incoming ANTI JOIN images USING (filename) ORDER BY position LIMIT {most}"
-        names: list[str] = arrow(connection, query)["filename"].to_pylist()
+        names: list[str] = query_arrow(connection, query)["filename"].to_pylist()
     return names
-
-
-def replay(root: Root, catalog: Catalog, name: str, spill: Spill = IN_MEMORY) -> None:
-    """Bring the catalog up to the dataset file ``name``, in one transaction.
-
-    Raises:
-        CorruptFile: the file is damaged, or does not follow the ones before it.
-        UnreadableFile: it can't be opened or read.
-        FormatError: it was written by a newer version.
-    """
-    path = root.local(name)
-    delta, file_format = _read(path, name, spill)
-    number = int(path.stem)
-    with (
-        catalog.transaction() as connection,
-        spill.bounding(
-            raw(connection), columns=delta.num_columns, indexed=(first_new := _next_image(connection)) + len(delta)
-        ),
-    ):
-        n_known = int(np.count_nonzero(delta["image_id"].to_numpy() < first_new))
-        known, added = delta.slice(0, n_known), delta.slice(n_known)
-        changed, removed = _split(known, name, spill)
-        next_chunk = connection.execute(sa.text("SELECT coalesce(max(chunk_id) + 1, 0) FROM chunks")).scalar_one()
-        _check_new(added, name, first_new=first_new, next_chunk=next_chunk)
-        added = added.select(changed.column_names)
-        insert_arrow(connection, "images", added.select(KEYS))
-        insert_arrow(connection, "chunks", _chunks_of(added))
-        _update_images(connection, changed, removed, number)
-        store_columns(connection, added, changed, file_format=file_format)
-        values = {"path": name, "checksum": file_digest(path), "n_new": len(added), "n_changed": len(changed)}
-        upsert(connection, Ingest, {"ingest_id": number, **values})
-
-
-def _next_image(connection: sa.Connection) -> int:
-    return int(connection.execute(sa.text("SELECT coalesce(max(image_id) + 1, 0) FROM images")).scalar_one())
-
-
-def _read(path: Path, name: str, spill: Spill) -> tuple[pa.Table, int]:
-    try:
-        with readable(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
-            found = parse_manifest((file.metadata.metadata or {}).get(b"featurestore", b"")).get("format")
-            batches = file.iter_batches(ROWS_TOGETHER)
-            delta = spill.keep(batches, file.schema_arrow) if found in (1, FORMAT) else None
-    except (OSError, pa.ArrowException, ValueError) as error:
-        raise CorruptFile(f"{name} can't be read ({' '.join(str(error).split())}); put back a copy of it") from error
-    if delta is None or found is None:
-        raise FormatError(f"{name} is of format {found}, and this version knows {FORMAT}; use a newer featurestore")
-    for column, kind in KINDS.items():
-        if column not in delta.column_names or delta[column].type != kind or delta[column].null_count:
-            raise CorruptFile(f"{name} has no column {column} of {kind} in every row; put back a copy of it")
-    return delta, int(found)
-
-
-def _split(known: pa.Table, name: str, spill: Spill) -> tuple[pa.Table, pa.Table]:
-    """Return the rows of known images that are in the dataset, without ``status``, and of those removed from it."""
-    if STATUS not in known.column_names:
-        return known, known.slice(0, 0)
-    status = known[STATUS]
-    if status.type == pa.string():
-        gone = pc.fill_null(pc.equal(status, REMOVED), False)
-        kept = spill.filter(known.drop_columns([STATUS]), pc.invert(gone))
-        if status.null_count == len(kept):
-            return kept, spill.filter(known.select(KEYS), gone)
-    raise CorruptFile(f"{name} removes images in a way that no ingest does; put back a copy of it")
-
-
-def _check_new(added: pa.Table, name: str, *, first_new: int, next_chunk: int) -> None:
-    chunks, ids = added["chunk_id"].to_numpy(), added["image_id"].to_numpy()
-    in_order = np.array_equal(ids, np.arange(first_new, first_new + len(added)))
-    in_order &= STATUS not in added.column_names or added[STATUS].null_count == len(added)
-    steps = np.diff(chunks)
-    if len(added) and not (in_order and chunks[0] == next_chunk and ((steps == 0) | (steps == 1)).all()):
-        raise CorruptFile(f"{name} does not go on where the dataset files before it end; put back copies of them")
 
 
 def _ask_to_move(
     connection: sa.Connection, dataset: pa.Table, retyped: Sequence[str], confirm: Callable[[str], bool]
 ) -> None:
     """Ask before another type of a column, and not the dataset's author, moves images between train and test."""
-    with registered(connection, "incoming", dataset.select(["filename", "subset"])):
+    with registered_table(connection, "incoming", dataset.select(["filename", "subset"])):
         n, filename, before, after = connection.execute(
             sa.text(
                 """SELECT count(*), min(i.filename), arg_min(i.subset, i.filename), arg_min(t.subset, t.filename)
@@ -262,7 +181,7 @@ def _delta(
     while position in map(folded, dataset.column_names):
         position += "_"
     positions = pa.arange(0, len(dataset))
-    with registered(connection, "incoming", dataset.append_column(position, positions)):
+    with registered_table(connection, "incoming", dataset.append_column(position, positions)):
         # The rows are chosen by columns of ours only: the CSV's can have any name.
         query = f"""
             WITH chosen AS (
@@ -277,39 +196,10 @@ def _delta(
                         AS INTEGER) AS chunk_id
             FROM chosen
             """
-        with registered(connection, "numbered", spill.table(raw(connection).sql(query))):
+        with registered_table(connection, "numbered", spill.table(raw_connection(connection).sql(query))):
             query = f"""SELECT k.image_id, k.chunk_id, t.filename, t.subset {columns}
                         FROM numbered k JOIN incoming t ON t.{position} = k.position ORDER BY 1"""
-            return spill.table(raw(connection).sql(query))
-
-
-def _chunks_of(added: pa.Table) -> pa.Table:
-    digests: dict[int, Any] = {}
-    first: dict[int, int] = {}
-    sizes: Counter[int] = Counter()
-    for batch in added.select(KEYS[:3]).to_batches(ROWS_TOGETHER):
-        for image_id, chunk_id, filename in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-            digests.setdefault(chunk_id, hashlib.sha256()).update(f"{image_id}\t{filename}\n".encode())
-            first.setdefault(chunk_id, image_id)
-            sizes[chunk_id] += 1
-    return pa.table(
-        {
-            "chunk_id": pa.array(first, pa.int32()),
-            "first_image_id": pa.array(first.values(), pa.int64()),
-            "n_images": pa.array(sizes.values(), pa.int32()),
-            "digest": pa.array([sha.hexdigest()[:16] for sha in digests.values()], pa.string()),
-        }
-    )
-
-
-def _update_images(connection: sa.Connection, changed: pa.Table, removed: pa.Table, number: int) -> None:
-    known = {"changed_rows": "subset = r.subset, removed_by = NULL", "removed_rows": f"removed_by = {number}"}
-    for (name, values), rows in zip(known.items(), (changed, removed), strict=True):
-        if len(rows):
-            with registered(connection, name, rows.select(["image_id", "subset"])):
-                connection.execute(
-                    sa.text(f"UPDATE images SET {values} FROM {name} r WHERE images.image_id = r.image_id")
-                )
+            return spill.table(raw_connection(connection).sql(query))
 
 
 def _report(catalog: Catalog, ingest_id: int | None, n_returned: int, columns: tuple[str, ...]) -> IngestReport:

@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import sqlalchemy as sa
-
-from featurestore.catalog import arrow
+from featurestore.catalog import Context, DatasetFile, Observed, first_leakage, path_key, resolve
 from featurestore.config import with_types
-from featurestore.context import Context
 from featurestore.errors import ConfirmationNeeded, DatasetError, UnreadableFile
-from featurestore.learnt import first_leakage
-from featurestore.plan import resolve
 from featurestore.storage import CONFIG, Root
-from featurestore.system import command_line, file_digest
-from featurestore.tables import DatasetFile
+from featurestore.system import file_digest
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from featurestore.ingest import IngestReport
     from featurestore.system import Spill
-
-Observed = dict[str, Any]  # a row of ``dataset_files``
 
 
 def take_in(
@@ -102,8 +93,8 @@ def _write_recipe(root: Root, text: str) -> None:
 
 
 def _read(context: Context, path: Path, types: Mapping[str, str], spill: Spill) -> pa.Table:
+    from featurestore.catalog import column_types
     from featurestore.dataset import read_dataset
-    from featurestore.dataset_columns import column_types
 
     settings = context.settings
     with context.catalog.reading() as connection:
@@ -145,7 +136,7 @@ def observe(path: Path) -> Observed | None:
     try:
         found = path.stat()
         return {
-            "path": _key(path),
+            "path": path_key(path),
             "n_bytes": found.st_size,
             "mtime_ns": found.st_mtime_ns,
             "digest": file_digest(path),
@@ -156,44 +147,8 @@ def observe(path: Path) -> Observed | None:
 
 def record(context: Context, observed: Observed | None) -> None:
     """Record a dataset file that was read."""
-    from featurestore.ledger import upsert
+    from featurestore.catalog import upsert
 
     if observed is not None:
         with context.catalog.transaction() as connection:
             upsert(connection, DatasetFile, observed)
-
-
-def observed_before(connection: sa.Connection) -> list[Observed]:
-    """Return every dataset file that was read, as it was then; none for a store that was made before they were kept."""
-    found: list[Observed] = arrow(connection, "SELECT * FROM dataset_files").to_pylist()
-    return found
-
-
-def change_note(context: Context, before: Sequence[Observed]) -> str | None:
-    """Return a line if the recipe's dataset file is not the one that was read, None if it is or can't be told.
-
-    Its content is looked at only where its size or time is another. A store that knows of no reading says nothing.
-
-    Args:
-        context: of the store.
-        before: from `observed_before`.
-    """
-    path = context.dataset
-    if path is None or not before:
-        return None
-    known = next((row for row in before if row["path"] == _key(path)), None)
-    try:
-        found = path.stat()
-        if known is not None and (known["n_bytes"], known["mtime_ns"]) == (found.st_size, found.st_mtime_ns):
-            return None
-        # Elsewhere, as after a move to another machine, any content that was read will do.
-        if file_digest(path) in [row["digest"] for row in ([known] if known is not None else before)]:
-            return None
-    except (OSError, UnreadableFile):  # only an ingest needs it, and says what is wrong
-        return None
-    what = "has changed since it was read" if known is not None else "has not been read yet"
-    return f"the dataset {path} {what}; to read it: {command_line('ingest', context.root.path)}, or run --ingest"
-
-
-def _key(path: Path) -> str:
-    return os.fsencode(path).decode(errors="backslashreplace")  # a path need not be UTF-8, and text of the catalog is

@@ -11,8 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from featurestore.catalog import arrow
-from featurestore.context import Context
+from featurestore.catalog import Context, query_arrow
 from featurestore.errors import CorruptFile, NotReady, QueryError
 from featurestore.rows import KEYPOINT_COLUMNS, Layout
 from featurestore.selection import Piece, Selection, groups_of, iter_tables, open_partition, read_group, select
@@ -115,7 +114,7 @@ def descriptor_counts(context: Context, selection: Selection) -> NDArray[np.int6
     """Return the number of descriptors of each chosen image, 0 for one that is pending, from the catalog alone."""
     query = "SELECT image_id, n_descriptors FROM results WHERE stage = $stage AND variant = $variant ORDER BY image_id"
     with context.catalog.reading() as connection:
-        found = arrow(connection, query, {"stage": selection.stage, "variant": selection.variant})
+        found = query_arrow(connection, query, {"stage": selection.stage, "variant": selection.variant})
     known, numbers = found["image_id"].to_numpy(), found["n_descriptors"].to_numpy()
     counts = np.zeros(len(selection.images), np.int64)
     if len(known):

@@ -18,11 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from featurestore.catalog import arrow
-from featurestore.context import Context
+from featurestore.catalog import Context, chunk_states, query_arrow, resolve, why_missing
 from featurestore.encode import Encoder, bounds, make_encoder
 from featurestore.errors import CorruptFile, NothingUsable, NotReady, QueryError, UnreadableFile
-from featurestore.plan import chunk_states, resolve, why_missing
 from featurestore.rows import Layout, Row
 from featurestore.selection import check_stage, older, open_partition, partition_of
 from featurestore.storage import CATALOG, CONFIG, PartitionFile
@@ -92,7 +90,7 @@ class Lookup:
             if self._images is None:
                 with self.context.catalog.reading() as connection:
                     query = "SELECT image_id, chunk_id, filename, removed_by FROM images ORDER BY image_id"
-                    self._images = arrow(connection, query)
+                    self._images = query_arrow(connection, query)
             return self._images
 
     def find(self, filename: str, *, removed: bool = False) -> tuple[int, int]:

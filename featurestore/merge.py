@@ -15,17 +15,24 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import sqlalchemy as sa
 
-from featurestore.catalog import arrow, insert_arrow
-from featurestore.context import Context
+from featurestore.catalog import (
+    Context,
+    Run,
+    Step,
+    check_partition,
+    describe_model,
+    insert_arrow,
+    query_arrow,
+    record_file,
+    record_model,
+    registered_table,
+    resolve,
+)
 from featurestore.errors import CorruptFile, Incompatible, NotEnoughSpace
 from featurestore.formatting import counted, human_bytes
-from featurestore.instance import registered
-from featurestore.ledger import check_partition, describe_model, record_file, record_model
-from featurestore.plan import Step, resolve
 from featurestore.stages import FitStage, Stage
 from featurestore.storage import refuse_busy
 from featurestore.system import command_line, file_digest, readable
-from featurestore.tables import Run
 
 Row = dict[str, Any]
 SHOWN = 5  # differences that are spelt out
@@ -114,11 +121,11 @@ def _compare_datasets(context: Context, other: Context) -> list[str]:
     An image may have left one dataset and not the other: its partitions are the same, and this store's dataset stays.
     """
     with other.catalog.reading() as connection:
-        theirs = arrow(connection, "SELECT image_id, chunk_id, filename, subset, removed_by FROM images")
-    with context.catalog.reading() as connection, registered(connection, "theirs", theirs):
+        theirs = query_arrow(connection, "SELECT image_id, chunk_id, filename, subset, removed_by FROM images")
+    with context.catalog.reading() as connection, registered_table(connection, "theirs", theirs):
         n_images = connection.execute(sa.text("SELECT count(*) FROM images")).scalar_one()
-        different = arrow(connection, f"{_DIFFERENT} LIMIT {SHOWN}").to_pylist()
-        (removals,) = arrow(connection, _REMOVALS).to_pylist()
+        different = query_arrow(connection, f"{_DIFFERENT} LIMIT {SHOWN}").to_pylist()
+        (removals,) = query_arrow(connection, _REMOVALS).to_pylist()
     if len(theirs) > n_images:
         raise Incompatible(
             f"{other.root.path} has {counted(len(theirs), 'image')} and this store {n_images:,}; ingest the same "
@@ -145,7 +152,9 @@ def _other_chunks(context: Context, other: Context) -> str:
     sizes = []
     for store in (context, other):
         with store.catalog.reading() as connection:
-            sizes.append(arrow(connection, "SELECT n_images FROM chunks ORDER BY chunk_id")["n_images"].to_pylist())
+            sizes.append(
+                query_arrow(connection, "SELECT n_images FROM chunks ORDER BY chunk_id")["n_images"].to_pylist()
+            )
     chunk, (here, there) = next((i, pair) for i, pair in enumerate(zip(*sizes, strict=False)) if pair[0] != pair[1])
     mine, theirs = context.settings.chunk_size, other.settings.chunk_size
     why = f"chunk_size is {mine:,} here and {theirs:,} there"
@@ -185,7 +194,7 @@ def _find(context: Context, other: Context) -> _Takeover:
     found = _Takeover()
     with context.catalog.reading() as mine, other.catalog.reading() as yours:
         here = {step.stage.name: step for step in resolve(mine, context.flow)}
-        digests = arrow(mine, "SELECT chunk_id, digest FROM chunks").to_pylist()
+        digests = query_arrow(mine, "SELECT chunk_id, digest FROM chunks").to_pylist()
         payloads = {("images", row["chunk_id"]): row["digest"] for row in digests}
         reachable = {"images"}  # stages whose variant is the same in both, once the models are taken
         for step in resolve(yours, other.flow):
@@ -212,8 +221,8 @@ def _same_model(ours: Step, theirs: Step) -> bool:
 def _models(mine: sa.Connection, yours: sa.Connection, step: Step, other: Context) -> list[Row]:
     """Return the other store's models of a fit stage that follow the newest one here, oldest first."""
     query = "SELECT * FROM models WHERE variant = $variant ORDER BY generation"
-    ours = {row["model_id"]: row for row in arrow(mine, query, {"variant": step.variant}).to_pylist()}
-    theirs = {row["model_id"]: row for row in arrow(yours, query, {"variant": step.variant}).to_pylist()}
+    ours = {row["model_id"]: row for row in query_arrow(mine, query, {"variant": step.variant}).to_pylist()}
+    theirs = {row["model_id"]: row for row in query_arrow(yours, query, {"variant": step.variant}).to_pylist()}
     if not theirs or set(theirs) <= set(ours):
         return []
     if ours and not set(ours) <= set(theirs):
@@ -233,7 +242,7 @@ def _newest(models: Mapping[str, Row], without: Collection[str]) -> Row:
 
 def _partitions(connection: sa.Connection, step: Step) -> dict[int, Row]:
     query = "SELECT * FROM partitions WHERE stage = $stage AND variant = $variant ORDER BY chunk_id"
-    rows = arrow(connection, query, {"stage": step.stage.name, "variant": step.variant}).to_pylist()
+    rows = query_arrow(connection, query, {"stage": step.stage.name, "variant": step.variant}).to_pylist()
     return {row["chunk_id"]: row for row in rows}
 
 
@@ -298,7 +307,7 @@ def _take_runs(context: Context, other: Context, variants: Collection[str]) -> N
     """Take over who made what was taken, when and with what."""
     with other.catalog.reading() as connection:
         query = "SELECT * FROM runs WHERE list_contains($variants, variant) AND outcome <> 'running'"
-        runs = arrow(connection, query, {"variants": sorted(variants)})
+        runs = query_arrow(connection, query, {"variants": sorted(variants)})
     with context.catalog.transaction() as connection:
         known = connection.execute(sa.select(Run.run_id)).scalars().all()
         new = pc.invert(pc.is_in(runs["run_id"], pa.array(known, pa.string())))

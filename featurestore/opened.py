@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from featurestore.catalog import Catalog
+from featurestore.catalog import Catalog, Context
 from featurestore.config import StoreSettings, build, check_format, check_names, read_tables
-from featurestore.context import Context
 from featurestore.errors import NotAStore, UntrustedStore
 from featurestore.progress import Reporter, Silent
 from featurestore.stages import FLOW, flow_from

@@ -13,19 +13,29 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from featurestore.blocks import unneeded
-from featurestore.catalog import Catalog, arrow
-from featurestore.context import Context
+from featurestore.catalog import (
+    Catalog,
+    Context,
+    Model,
+    Partition,
+    Result,
+    Step,
+    TrainingImage,
+    Variant,
+    chunk_states,
+    describe_partition,
+    paces,
+    query_arrow,
+    record_described,
+    resolve,
+    unneeded_blocks,
+)
 from featurestore.errors import ConfigError
-from featurestore.estimate import paces
 from featurestore.formatting import chunk_list
-from featurestore.ledger import describe, record
-from featurestore.plan import Step, chunk_states, resolve
 from featurestore.recover import recover
 from featurestore.stages import FLOW, ChunkStage
 from featurestore.storage import Root, index_name, write_index
 from featurestore.system import command_line, file_digest, file_size, is_file
-from featurestore.tables import Model, Partition, Result, TrainingImage, Variant
 from featurestore.verify import stray_files
 
 Rows = list[dict[str, Any]]
@@ -96,7 +106,7 @@ def prune(context: Context, *, keep: Collection[str], dry_run: bool) -> PruneRep
     if blocks is not None:
         report.items.append(blocks)
     if not dry_run:
-        for folder in unneeded(context):
+        for folder in unneeded_blocks(context):
             context.root.remove_folder(folder)
         _carry_out(context, plan)
     return report
@@ -104,7 +114,7 @@ def prune(context: Context, *, keep: Collection[str], dry_run: bool) -> PruneRep
 
 def _unneeded_blocks(context: Context) -> PruneItem | None:
     """Return what blocks take that no run goes on from, those that `recover` removes before they are looked at too."""
-    sizes = [context.root.local(name).stat().st_size for names in unneeded(context).values() for name in names]
+    sizes = [context.root.local(name).stat().st_size for names in unneeded_blocks(context).values() for name in names]
     return PruneItem("blocks of images that no run goes on from", len(sizes), sum(sizes), 0.0) if sizes else None
 
 
@@ -126,7 +136,7 @@ def _plan(context: Context, connection: sa.Connection, keep: Collection[str], *,
     steps = resolve(connection, context.flow)
     states = {(row["stage"], row["chunk_id"]): row for row in chunk_states(connection, steps)}
     plan = _Plan(dry_run)
-    rows = arrow(connection, "SELECT * FROM partitions ORDER BY stage, variant, chunk_id").to_pylist()
+    rows = query_arrow(connection, "SELECT * FROM partitions ORDER BY stage, variant, chunk_id").to_pylist()
     current = {(step.stage.name, step.variant) for step in steps}
     waiting: dict[tuple[str, str], list[int]] = defaultdict(list)
     for row in rows:
@@ -183,10 +193,10 @@ def _is_whole(root: Root, row: dict[str, Any], *, by_size: bool) -> bool:
 
 def _plan_models(root: Root, connection: sa.Connection, steps: Sequence[Step], rows: Rows, plan: _Plan) -> None:
     """Find the models that neither the recipe nor a partition that stays depends on, and that something replaces."""
-    models = {row["model_id"]: row for row in arrow(connection, "SELECT * FROM models ORDER BY path").to_pylist()}
+    models = {row["model_id"]: row for row in query_arrow(connection, "SELECT * FROM models ORDER BY path").to_pylist()}
     gone = {(row["variant"], row["chunk_id"]) for row in plan.old}
     staying = {row["variant"] for row in rows if (row["variant"], row["chunk_id"]) not in gone}
-    used_by = arrow(connection, "SELECT variant, model_id FROM variants WHERE model_id IS NOT NULL").to_pylist()
+    used_by = query_arrow(connection, "SELECT variant, model_id FROM variants WHERE model_id IS NOT NULL").to_pylist()
     needed = [row["model_id"] for row in used_by if row["variant"] in staying]
     needed += [step.current_model["model_id"] for step in steps if step.current_model is not None]
     kept: set[str] = set()
@@ -231,7 +241,7 @@ def _carry_out(context: Context, plan: _Plan) -> None:
         name = index_name(row["stage"], row["variant"], row["chunk_id"])
         with root.publishing(name) as temporary:
             write_index(root.local(row["path"]), temporary)
-        replaced = record(catalog, describe(root, name))
+        replaced = record_described(catalog, describe_partition(root, name))
         if replaced:
             root.remove(replaced)
     _forget(catalog, plan)

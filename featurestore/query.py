@@ -14,7 +14,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from featurestore.context import Context
+from featurestore.catalog import Context
 from featurestore.errors import MissingDependency, QueryError
 from featurestore.exact import NUMBERS, WIDE, exact, texts
 from featurestore.formatting import human_bytes

@@ -14,16 +14,23 @@ from typing import Any
 import pyarrow.parquet as pq
 import sqlalchemy as sa
 
-from featurestore.catalog import HeldCatalog, arrow, insert_arrow
+from featurestore.catalog import (
+    Context,
+    Described,
+    HeldCatalog,
+    Run,
+    check_partition,
+    insert_arrow,
+    query_arrow,
+    record_described,
+    record_model,
+    replay,
+)
 from featurestore.child import run_child
-from featurestore.context import Context
 from featurestore.errors import CorruptFile, FormatError, UnreadableFile
-from featurestore.ingest import replay
-from featurestore.ledger import Described, check_partition, record, record_model
 from featurestore.stages import FLOW
 from featurestore.storage import CATALOG, Root, is_index
 from featurestore.system import is_file
-from featurestore.tables import Run
 
 COPY = "put back a copy of it"
 Watch = Callable[[str], None]
@@ -107,7 +114,7 @@ def fill(root: Root, catalog: HeldCatalog, *, watch: Watch) -> Findings:
     found = Findings()
     _record_models(root, catalog, watch, found)
     with catalog.reading() as connection:
-        chunks = arrow(connection, "SELECT chunk_id, digest FROM chunks").to_pylist()
+        chunks = query_arrow(connection, "SELECT chunk_id, digest FROM chunks").to_pylist()
     payloads: dict[Key, str] = {("", "", chunk["chunk_id"]): chunk["digest"] for chunk in chunks}
     known = {chunk["chunk_id"] for chunk in chunks}
     for key, names in _in_order(_listed(root, "partitions", ".parquet", found)):
@@ -170,7 +177,7 @@ def _record_current(
     best = max(whole, key=lambda described: _rank(root, described, payloads))
     values = best.values
     payloads[values["stage"], values["variant"], values["chunk_id"]] = values["payload"]
-    record(catalog, best)
+    record_described(catalog, best)
     others = [described.values["path"] for described in whole if described is not best]
     found.notes += [f"chosen: {values['path']} rather than {other}" for other in others]
 
@@ -221,7 +228,7 @@ def _told_by_manifests(root: Root, connection: sa.Connection) -> list[dict[str, 
                list(p.path) AS paths
         FROM partitions p JOIN variants v ON v.variant = p.variant GROUP BY ALL ORDER BY ALL"""
     runs = []
-    for number, row in enumerate(arrow(connection, query).to_pylist()):
+    for number, row in enumerate(query_arrow(connection, query).to_pylist()):
         times = [root.local(path).stat().st_mtime for path in row.pop("paths")]
         begun, ended = (datetime.fromtimestamp(t, UTC).replace(tzinfo=None) for t in (min(times), max(times)))
         told = {"run_id": f"rebuilt-{number:04d}", "host": "unknown", "pid": 0, "workers": 0, "seconds": 0.0}

@@ -7,15 +7,20 @@ from pathlib import PurePosixPath
 
 import sqlalchemy as sa
 
-from featurestore.blocks import remove_stale
-from featurestore.catalog import arrow
-from featurestore.context import Context
+from featurestore.catalog import (
+    Context,
+    Run,
+    check_partition,
+    query_arrow,
+    record_file,
+    record_model,
+    remove_stale_blocks,
+    replay,
+    utc_now,
+)
 from featurestore.errors import CorruptFile, FormatError, UnreadableFile
-from featurestore.ingest import replay
-from featurestore.ledger import check_partition, record_file, record_model
 from featurestore.storage import read_arrays
 from featurestore.system import Spill
-from featurestore.tables import Run, now
 
 
 def recover(context: Context) -> None:
@@ -30,7 +35,7 @@ def recover(context: Context) -> None:
     context.root.sweep()
     with context.catalog.reading() as connection:
         known = {
-            kind: set(arrow(connection, f"SELECT path FROM {kind}")["path"].to_pylist())
+            kind: set(query_arrow(connection, f"SELECT path FROM {kind}")["path"].to_pylist())
             for kind in ("ingests", "partitions", "models")
         }
         dead = connection.execute(sa.text("SELECT count(*) FROM runs WHERE outcome = 'running'")).scalar_one()
@@ -47,7 +52,7 @@ def recover(context: Context) -> None:
     for name in _listed(context, "partitions", ".parquet"):
         if name not in known["partitions"]:
             _settle(context, name, _adopt_partition)
-    remove_stale(context)
+    remove_stale_blocks(context)
 
 
 def _listed(context: Context, folder: str, suffix: str) -> list[str]:
@@ -66,7 +71,7 @@ def _settle(context: Context, name: str, adopt: Callable[[Context, str], None]) 
 
 def _end_dead_runs(context: Context) -> None:
     with context.catalog.transaction() as connection:
-        connection.execute(sa.update(Run).where(Run.outcome == "running").values(outcome="killed", ended=now()))
+        connection.execute(sa.update(Run).where(Run.outcome == "running").values(outcome="killed", ended=utc_now()))
 
 
 def _adopt_partition(context: Context, name: str) -> None:
@@ -81,8 +86,8 @@ def _adopt_partition(context: Context, name: str) -> None:
     key = {column: manifest[column] for column in ("stage", "variant", "chunk_id")}
     with context.catalog.reading() as connection:
         query = "SELECT 1 FROM partitions WHERE stage = $stage AND variant = $variant AND chunk_id = $chunk_id"
-        recorded = len(arrow(connection, query, key))
-        known = len(arrow(connection, "SELECT 1 FROM chunks WHERE chunk_id = $chunk", {"chunk": key["chunk_id"]}))
+        recorded = len(query_arrow(connection, query, key))
+        known = len(query_arrow(connection, "SELECT 1 FROM chunks WHERE chunk_id = $chunk", {"chunk": key["chunk_id"]}))
     if recorded:
         context.root.remove(name)
     elif known:  # else it is of images that the dataset does not have, and nobody can ask for it
@@ -107,6 +112,6 @@ def _end_finished_fit(context: Context, name: str) -> None:
         return  # the fit that goes on from it says so
     with context.catalog.reading() as connection:
         query = "SELECT 1 FROM models WHERE variant = $variant AND parent_id IS NOT DISTINCT FROM $parent"
-        finished = len(arrow(connection, query, key))
+        finished = len(query_arrow(connection, query, key))
     if finished:
         context.root.remove(name)

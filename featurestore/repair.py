@@ -6,9 +6,8 @@ from dataclasses import replace
 
 import sqlalchemy as sa
 
-from featurestore.context import Context
+from featurestore.catalog import Context, Model, Partition, Result, TrainingImage
 from featurestore.recover import recover
-from featurestore.tables import Model, Partition, Result, TrainingImage
 from featurestore.verify import Problem, VerifyReport, stray_files
 
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 
-from featurestore.blocks import with_finished
+from featurestore.catalog import Context, StagePlan, make_plan, resolve, with_finished_blocks
 from featurestore.chunk_run import TransformRun
-from featurestore.context import Context
 from featurestore.engines import Engine, open_engine
 from featurestore.errors import NotReady
 from featurestore.extraction import ExtractRun
 from featurestore.fits import run_fit
 from featurestore.formatting import chunk_list
-from featurestore.plan import StagePlan, make_plan, resolve
 from featurestore.progress import StageSummary
 from featurestore.stages import Extract, FitStage
 from featurestore.system import one_blas_thread
@@ -40,7 +38,7 @@ def plan_of(context: Context, options: Options) -> dict[str, StagePlan]:
         plans = make_plan(connection, steps, retry=options.retry, replaced=options.replaced, asked=options.stages)
     if options.chunks is not None:
         plans = {name: _only(plan, options.chunks) for name, plan in plans.items()}
-    return {**plans, Extract.name: with_finished(context, plans[Extract.name], retry=options.retry)}
+    return {**plans, Extract.name: with_finished_blocks(context, plans[Extract.name], retry=options.retry)}
 
 
 def _only(plan: StagePlan, chunks: Collection[int]) -> StagePlan:

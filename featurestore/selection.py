@@ -21,12 +21,10 @@ import pyarrow as pa
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from featurestore.catalog import arrow
-from featurestore.context import Context
+from featurestore.catalog import Context, Step, chunk_states, query_arrow, resolve, why_missing
 from featurestore.errors import CorruptFile, NotReady, QueryError, StoreBusy
 from featurestore.exact import exact
 from featurestore.formatting import chunk_list, counted
-from featurestore.plan import Step, chunk_states, resolve, why_missing
 from featurestore.query import asking, explain, tidy_schema
 from featurestore.quoting import identifier
 from featurestore.rows import Layout, Row
@@ -168,13 +166,13 @@ def older(connection: sa.Connection, context: Context, stage: str, variant: str)
     """
     query = """SELECT variant, count(*) AS n FROM partitions WHERE stage = $stage
                GROUP BY variant ORDER BY n DESC, variant"""
-    found = arrow(connection, query, {"stage": stage}).to_pylist()
+    found = query_arrow(connection, query, {"stage": stage}).to_pylist()
     names = [row["variant"] for row in found if row["variant"].startswith(variant)]
     if len(names) != 1 or not variant:
         listed = ", ".join(f"{row['variant']} ({counted(row['n'], 'partition')})" for row in found) or "none yet"
         what = "more than one variant begins with" if len(names) > 1 else f"{stage} has no variant"
         raise QueryError(f"{what} {variant!r}; the variants of {stage} are: {listed}")
-    known = {row["variant"]: row for row in arrow(connection, "SELECT * FROM variants").to_pylist()}
+    known = {row["variant"]: row for row in query_arrow(connection, "SELECT * FROM variants").to_pylist()}
     stages = {s.name: s for s in context.flow}
     steps, name = [], names[0]
     while name in known:  # extract reads images, whose variant is empty

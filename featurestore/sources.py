@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import pyarrow.compute as pc
-import sqlalchemy as sa
 
-from featurestore.catalog import arrow
-from featurestore.context import Context
+from featurestore.catalog import Context, StagePlan, filenames_of, files_read_before, query_arrow, resolve
 from featurestore.errors import ImagesGone, UnreadableFile
 from featurestore.images import ImageFolder, open_folder
-from featurestore.plan import StagePlan, resolve
 from featurestore.stages import Extract
 from featurestore.storage import PartitionFile
 from featurestore.system import file_digest, is_folder, status_of
 
 SAMPLE = 1000  # images of those that will be read
-# Imported descriptors say nothing of the folder of images.
-SOME_READ = """
-SELECT image_id FROM (
-    SELECT r.image_id FROM results r SEMI JOIN partitions p
-    ON p.stage = r.stage AND p.variant = r.variant AND p.chunk_id = r.chunk_id AND p.origin = 'run'
-    WHERE r.stage = $stage AND r.status IN ('ok', 'empty')
-) USING SAMPLE reservoir(8 ROWS) REPEATABLE (1)
-"""
 
 
 @dataclass(frozen=True)
@@ -60,8 +49,8 @@ def recorded_sources(context: Context) -> Iterator[Source]:
         step = next(step for step in resolve(connection, context.flow) if isinstance(step.stage, Extract))
         query = "SELECT chunk_id, path FROM partitions WHERE stage = $stage AND variant = $variant ORDER BY chunk_id"
         key = {"stage": step.stage.name, "variant": step.variant}
-        files = arrow(connection, query, key).to_pylist()
-        removed = arrow(connection, "SELECT image_id FROM images WHERE removed_by IS NOT NULL")["image_id"]
+        files = query_arrow(connection, query, key).to_pylist()
+        removed = query_arrow(connection, "SELECT image_id FROM images WHERE removed_by IS NOT NULL")["image_id"]
     for row in files:
         with PartitionFile(context.root.local(row["path"])) as file:
             table = file.columns(["image_id", "filename", "status", "source_bytes", "source_hash"])
@@ -130,7 +119,7 @@ def reason_to_pass_over(context: Context) -> str | None:
     if not is_folder(context.images):
         return f"{context.images} is not there"
     with context.catalog.reading() as connection:
-        read = _some_read(connection)
+        read = files_read_before(connection)
     try:
         open_folder(context.images, read=read.values(), wanted=())
     except ImagesGone:
@@ -147,23 +136,5 @@ def image_folder(context: Context, plan: StagePlan) -> ImageFolder:
     works = plan.todo[:: len(plan.todo) // SAMPLE + 1]
     wanted = [i for work in works for i in work.wanted[:: len(work.wanted) * len(works) // SAMPLE + 1]]
     with context.catalog.reading() as connection:
-        read, names = _some_read(connection), _names(connection, wanted)
+        read, names = files_read_before(connection), filenames_of(connection, wanted)
     return open_folder(context.images, read=read.values(), wanted=[names[i] for i in wanted if i in names])
-
-
-def _some_read(connection: sa.Connection) -> dict[int, str]:
-    """Return the filenames of some images that were read in earlier runs."""
-    return _names(connection, arrow(connection, SOME_READ, {"stage": Extract.name})["image_id"].to_pylist())
-
-
-def _names(connection: sa.Connection, images: Sequence[int]) -> dict[int, str]:
-    query = "SELECT image_id, filename FROM images WHERE list_contains($images, image_id)"
-    found = arrow(connection, query, {"images": images})
-    return dict(zip(found["image_id"].to_pylist(), found["filename"].to_pylist(), strict=True))
-
-
-def filenames(connection: sa.Connection, chunk_id: int) -> list[str]:
-    """Return the filenames of a chunk, in the order of the images."""
-    query = "SELECT filename FROM images WHERE chunk_id = $chunk ORDER BY image_id"
-    names: list[str] = arrow(connection, query, {"chunk": chunk_id})["filename"].to_pylist()
-    return names

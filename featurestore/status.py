@@ -11,14 +11,20 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from featurestore.blocks import count_finished
-from featurestore.catalog import arrow
-from featurestore.context import Context
+from featurestore.catalog import (
+    Context,
+    StagePlan,
+    Step,
+    TrainingSet,
+    change_note,
+    count_finished_images,
+    make_plan,
+    observed_before,
+    opencv_of,
+    query_arrow,
+    resolve,
+)
 from featurestore.formatting import chunk_list, counted
-from featurestore.intake import change_note, observed_before
-from featurestore.learnt import Learning
-from featurestore.plan import StagePlan, Step, make_plan, resolve
-from featurestore.records import opencv_of
 from featurestore.stages import Extract, FitStage
 from featurestore.storage import Root, living_holder
 from featurestore.system import command_line
@@ -105,17 +111,17 @@ def _facts(connection: sa.Connection, steps: Sequence[Step]) -> dict[str, dict[s
     """Return what is recorded of each step, by the stage's name."""
     # They count every variant, which takes less than looking for today's in ten million rows.
     query = "SELECT stage, variant, status, count(*) AS n FROM results GROUP BY ALL ORDER BY n DESC"
-    results = arrow(connection, query).to_pylist()
+    results = query_arrow(connection, query).to_pylist()
     query = """SELECT stage, variant, status, count(*) AS n, CAST(sum(n_descriptors) AS BIGINT) AS n_descriptors
                FROM results SEMI JOIN (SELECT image_id FROM images WHERE removed_by IS NOT NULL) USING (image_id)
                GROUP BY ALL"""
-    removed = {(row["stage"], row["variant"], row["status"]): row for row in arrow(connection, query).to_pylist()}
+    removed = {(row["stage"], row["variant"], row["status"]): row for row in query_arrow(connection, query).to_pylist()}
     query = """SELECT stage, variant, CAST(sum(n_descriptors) AS BIGINT) AS n_descriptors,
                       CAST(coalesce(sum(n_bytes) FILTER (WHERE NOT pruned), 0) AS BIGINT) AS n_bytes,
                       CAST(sum(n_clipped) AS BIGINT) AS n_clipped, CAST(sum(n_descriptors * dim) AS BIGINT) AS n_values,
                       count(*) FILTER (WHERE pruned) AS n_pruned, list(DISTINCT versions) AS versions
                FROM partitions GROUP BY ALL"""
-    partitions = {(row["stage"], row["variant"]): row for row in arrow(connection, query).to_pylist()}
+    partitions = {(row["stage"], row["variant"]): row for row in query_arrow(connection, query).to_pylist()}
     facts = {}
     for step in steps:
         key = step.stage.name, step.variant
@@ -132,7 +138,7 @@ def _facts(connection: sa.Connection, steps: Sequence[Step]) -> dict[str, dict[s
 def _notes(connection: sa.Connection, root: Root, step: Step) -> list[str]:
     if not isinstance(step.stage, FitStage) or step.current_model is None:
         return []
-    notes, learning = [], Learning(connection, step)
+    notes, learning = [], TrainingSet(connection, step)
     unseen = sum(learning.unseen().values())
     if unseen:
         update = command_line("run", root.path, step.stage.name, "--update")
@@ -164,7 +170,7 @@ def _stage_status(root: Root, plan: StagePlan, facts: Mapping[str, Any], notes: 
         images=facts["images"],
         n_descriptors=facts["n_descriptors"],
         n_bytes=facts["n_bytes"] if not step.current_model else step.current_model["n_bytes"],
-        n_in_blocks=count_finished(root, plan) if isinstance(step.stage, Extract) else 0,
+        n_in_blocks=count_finished_images(root, plan) if isinstance(step.stage, Extract) else 0,
         model=step.current_model,
         notes=tuple(lines),
     )

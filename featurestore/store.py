@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from featurestore.catalog import Context
 from featurestore.config import StoreSettings, check_given, render
-from featurestore.context import Context
 from featurestore.errors import ConfigError, DatasetError, FeatureStoreError, StoreExists
 from featurestore.progress import Silent, StageSummary, reporter
 from featurestore.reading import Reading
@@ -195,10 +195,10 @@ class FeatureStore(Reading, Upkeep):
             NotEnoughSpace: the disk has less room than the run will need.
             NothingUsable: every image failed, or there is nothing to learn from.
         """
+        from featurestore.catalog import change_note, observed_before
         from featurestore.engines import all_cores
         from featurestore.estimate import estimate, refuse_if_too_large
         from featurestore.forecast import forecast, known_leakage, refuse_unasked
-        from featurestore.intake import change_note, observed_before
         from featurestore.runner import Options, run
         from featurestore.sources import replaced_images
 
@@ -291,9 +291,9 @@ class FeatureStore(Reading, Upkeep):
         if fits:
             raise ConfigError(f"--chunks is for chunk stages, and {fits[0]} learns from every chunk; leave it out")
         with context.catalog.reading() as connection:
-            from featurestore.catalog import arrow
+            from featurestore.catalog import query_arrow
 
-            known = set(arrow(connection, "SELECT chunk_id FROM chunks")["chunk_id"].to_pylist())
+            known = set(query_arrow(connection, "SELECT chunk_id FROM chunks")["chunk_id"].to_pylist())
         unknown = sorted(set(chunks) - known)
         if unknown:
             raise ConfigError(f"there is no chunk {unknown[0]}; this store has chunks 0 to {max(known, default=-1)}")

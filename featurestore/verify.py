@@ -16,19 +16,29 @@ from typing import Any
 
 import numpy as np
 
-from featurestore.catalog import Catalog, HeldCatalog, arrow
+from featurestore.catalog import (
+    LITTLE,
+    REFIT,
+    Catalog,
+    Context,
+    Fingerprint,
+    HeldCatalog,
+    TrainingSet,
+    check_partition,
+    describe_model,
+    describe_partition,
+    filenames_of_chunk,
+    fingerprint,
+    held_copy,
+    query_arrow,
+    remedy,
+    replay,
+    resolve,
+)
 from featurestore.child import run_child
-from featurestore.context import Context
-from featurestore.diagnosis import remedy
 from featurestore.errors import CorruptFile, FormatError, UnreadableFile
 from featurestore.formatting import counted
-from featurestore.ingest import replay
-from featurestore.instance import LITTLE, Fingerprint, fingerprint
-from featurestore.learnt import REFIT, Learning
-from featurestore.ledger import check_partition, describe, describe_model
-from featurestore.plan import resolve
-from featurestore.snapshot import held_copy
-from featurestore.sources import Source, change_of, filenames, reason_to_pass_over, recorded_sources
+from featurestore.sources import Source, change_of, reason_to_pass_over, recorded_sources
 from featurestore.stages import FLOW, FitStage
 from featurestore.storage import CATALOG, PartitionFile, Root, read_state
 from featurestore.system import command_line, file_digest, file_size, is_file, scratch_folder
@@ -129,7 +139,7 @@ class _Checks:
 
     def _rows(self, query: str, **parameters: Any) -> list[dict[str, Any]]:
         with self._context.catalog.reading() as connection:
-            found: list[dict[str, Any]] = arrow(connection, query, parameters).to_pylist()
+            found: list[dict[str, Any]] = query_arrow(connection, query, parameters).to_pylist()
         return found
 
     def _compare_bytes(self, row: dict[str, Any]) -> str | None:
@@ -198,14 +208,14 @@ class _Checks:
             if self._deep:
                 described = check_partition(self._root, name)
             else:
-                described = describe(self._root, name, checksum=row["checksum"])
+                described = describe_partition(self._root, name, checksum=row["checksum"])
             with PartitionFile(self._root.local(name)) as file:
                 names = file.columns(["filename"])["filename"].to_pylist()
         except (CorruptFile, FormatError) as error:
             yield Problem("partition", name, str(error), self._run)
             return
         with self._context.catalog.reading() as connection:
-            expected = filenames(connection, row["chunk_id"])
+            expected = filenames_of_chunk(connection, row["chunk_id"])
         if names != expected:
             yield Problem("partition", name, "its rows are not the images of the chunk", self._run)
             return
@@ -246,7 +256,7 @@ class _Checks:
             return
         query = "SELECT image_id FROM training_images WHERE model_id = $id ORDER BY image_id"
         with self._context.catalog.reading() as connection:
-            learnt = arrow(connection, query, {"id": row["model_id"]})["image_id"].to_numpy()
+            learnt = query_arrow(connection, query, {"id": row["model_id"]})["image_id"].to_numpy()
         recorded = {**row, "summary": json.loads(row["summary"])}
         variant = self._rows("SELECT * FROM variants WHERE variant = $variant", variant=row["variant"])
         right = recorded == values and np.array_equal(learnt, images)
@@ -264,7 +274,7 @@ class _Checks:
             for step in resolve(connection, self._context.flow):
                 if not isinstance(step.stage, FitStage) or step.current_model is None:
                     continue
-                leaked = Learning(connection, step).leaked
+                leaked = TrainingSet(connection, step).leaked
                 if n := int(leaked.sum()):
                     what = f"it learnt from {counted(n, 'image')} held out today, image {int(leaked.argmax())} first"
                     yield Problem("leakage", step.current_model["path"], what, REFIT)

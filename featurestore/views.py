@@ -16,12 +16,9 @@ import numpy as np
 import pyarrow as pa
 import sqlalchemy as sa
 
-from featurestore.catalog import arrow
-from featurestore.context import Context
-from featurestore.plan import Step, make_plan, resolve
+from featurestore.catalog import SNAPSHOT, Context, Step, attach_copy, make_plan, query_arrow, resolve
 from featurestore.quoting import literal
 from featurestore.rows import Layout
-from featurestore.snapshot import SNAPSHOT, attach_copy
 from featurestore.stages import ChunkStage, FitStage, Stage
 from featurestore.vectors import make_descriptor_view, make_function
 
@@ -96,7 +93,7 @@ def make_views(context: Context, connection: duckdb.DuckDBPyConnection, text: st
             made[MISSING] = _missing_table(catalog, steps)
         files = {view: _files(context, catalog, _step(steps, stage)) for view, stage in stages.items()}
         if stages:  # partitions keep the rows of images that have left the dataset
-            removed = arrow(catalog, "SELECT image_id FROM images WHERE removed_by IS NOT NULL")
+            removed = query_arrow(catalog, "SELECT image_id FROM images WHERE removed_by IS NOT NULL")
             made |= {REMOVED: removed} if len(removed) else {}
         if tables:
             attach_copy(connection, catalog, copy)
@@ -171,7 +168,7 @@ def expected_layouts(flow: Sequence[Stage]) -> dict[str, Layout]:
 
 
 def _files(context: Context, catalog: sa.Connection, step: Step) -> list[str]:
-    found = arrow(
+    found = query_arrow(
         catalog,
         "SELECT path FROM partitions WHERE stage = $stage AND variant = $variant AND NOT pruned ORDER BY chunk_id",
         {"stage": step.stage.name, "variant": step.variant},

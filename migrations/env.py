@@ -5,7 +5,7 @@ from __future__ import annotations
 from alembic import context
 from alembic.ddl.impl import DefaultImpl
 
-from featurestore.tables import Base
+from featurestore.catalog.schema import Base
 
 
 class DuckDBImpl(DefaultImpl):

@@ -12,8 +12,8 @@ import tomlkit
 from click.testing import CliRunner, Result
 
 from featurestore import FeatureStore
+from featurestore.catalog import Context
 from featurestore.cli import cli
-from featurestore.context import Context
 from featurestore.progress import Reporter, Silent
 from featurestore.rows import Row
 from featurestore.stages import Extract

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from featurestore import FeatureStore, blocks, extraction
+from featurestore import FeatureStore, extraction
+from featurestore.catalog import blocks, versions
 from featurestore.errors import NotEnoughSpace
 from featurestore.estimate import SPARE
 from featurestore.extraction import BLOCK_SECONDS, OVERTIME
 from featurestore.progress import Silent
-from featurestore.records import versions
 from featurestore.runner import Options, run
 from featurestore.storage import Root, block_names, read_block
 from featurestore.storage.root import BLOCKS
@@ -313,7 +313,7 @@ class Noted(Silent):
 def test_a_block_that_can_not_be_read_is_left_with_a_word(broken_off: FeatureStore, whole: FeatureStore) -> None:
     before, noted = in_names(broken_off), Noted()
     with forbidden(broken_off.path / before[0]):
-        blocks.remove_stale(context_of(broken_off, noted))
+        blocks.remove_stale_blocks(context_of(broken_off, noted))
         (planned,) = broken_off.plan("extract")
     assert in_names(broken_off) == before
     assert [line.startswith(f"left alone: {broken_off.path / before[0]} can't be read: ") for line in noted.said] == [
@@ -331,7 +331,7 @@ def test_a_block_of_a_newer_version_is_neither_used_nor_removed(
 
     monkeypatch.setattr(partition, "FORMAT", 0)
     root, before = Root(broken_off.path), in_names(broken_off)
-    blocks.remove_stale(context_of(broken_off))
+    blocks.remove_stale_blocks(context_of(broken_off))
     assert in_names(broken_off) == before
     assert root.local(before[0]).is_file()
 

@@ -14,11 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from featurestore import FeatureStore
-from featurestore.catalog import Catalog
+from featurestore.catalog import Catalog, column_types, replay
 from featurestore.dataset import read_dataset
-from featurestore.dataset_columns import column_types
 from featurestore.errors import ConfirmationNeeded, CorruptFile, FormatError
-from featurestore.ingest import IngestReport, ingest, replay
+from featurestore.ingest import IngestReport, ingest
 from featurestore.storage import CATALOG, Root
 from tests.catalogs import rows, tables
 

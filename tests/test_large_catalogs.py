@@ -9,10 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from featurestore import FeatureStore
-from featurestore.catalog import HeldCatalog
+from featurestore.catalog import Fingerprint, HeldCatalog, fingerprint, raw_connection
 from featurestore.child import run_child
 from featurestore.errors import UnreadableFile
-from featurestore.instance import Fingerprint, fingerprint, raw
 from featurestore.storage import CATALOG, Root
 from tests.catalogs import change
 
@@ -42,7 +41,7 @@ def test_no_memory_at_all_is_no_damage(finished: FeatureStore, tmp_path: Path) -
 
 def fingerprint_of(root: Root, values: str, columns: str = "*COLUMNS(*)") -> Fingerprint:
     with HeldCatalog(root) as catalog, catalog.reading() as connection:
-        raw(connection).execute(f"CREATE TABLE t AS FROM (VALUES {values}) v(t, u)")
+        raw_connection(connection).execute(f"CREATE TABLE t AS FROM (VALUES {values}) v(t, u)")
         return fingerprint(connection, "t", columns)
 
 

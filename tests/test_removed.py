@@ -13,9 +13,8 @@ import pytest
 from click.testing import CliRunner
 
 from featurestore import FeatureStore, errors
-from featurestore.catalog import HeldCatalog
+from featurestore.catalog import HeldCatalog, replay
 from featurestore.cli import cli
-from featurestore.ingest import replay
 from featurestore.storage import CATALOG, Root
 from tests.catalogs import tables
 from tests.small import copy, digests, make_small, small_store, write_dataset

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from featurestore import FeatureStore
-from featurestore.context import Context
+from featurestore.catalog import Context
 from featurestore.errors import CorruptFile, NotReady, QueryError, StoreBusy
 from featurestore.progress import Silent
 from featurestore.selection import groups_of, iter_rows, iter_tables, select

@@ -18,9 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from featurestore import FeatureStore
+from featurestore.catalog import check_partition, describe_model, describe_partition
 from featurestore.config import variant_of
 from featurestore.errors import CorruptFile, FormatError
-from featurestore.ledger import check_partition, describe, describe_model
 from featurestore.storage import PartitionFile, Root, model_id, model_name, parse_manifest, read_arrays, write_arrays
 from tests.tampering import as_npy, npy, our_metadata, partition_manifest, rewrite_partition, write_npz
 
@@ -131,7 +131,7 @@ def test_a_manifest_without_an_entry_is_refused(finished: FeatureStore, quantize
     del manifest["origin"]
     rewrite_partition(path, {"featurestore": json.dumps(manifest)})
     with pytest.raises(CorruptFile, match="has a manifest without origin"):
-        describe(root, name)
+        describe_partition(root, name)
 
 
 @pytest.mark.parametrize(
@@ -284,4 +284,4 @@ def test_rows_that_can_not_be_are_refused(
     table = table.set_column(table.column_names.index(column), column, values)
     pq.write_table(table.replace_schema_metadata(metadata), path)
     with pytest.raises(CorruptFile, match=text):
-        describe(root, name)
+        describe_partition(root, name)

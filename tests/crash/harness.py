@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from featurestore.catalog import Catalog, arrow
+from featurestore.catalog import Catalog, query_arrow
 from featurestore.storage import Root
 from featurestore.system import file_digest
 
@@ -158,10 +158,10 @@ def tables(store: Path) -> dict[str, Any]:
     """Return the catalog's tables, each sorted by all of its columns; duplicates stay."""
     with Catalog(Root(store)).reading() as connection:
         queries = {name: f"SELECT * FROM {name} ORDER BY ALL" for name in (*TABLES, "training_images")}
-        return {name: arrow(connection, query).to_pylist() for name, query in queries.items()}
+        return {name: query_arrow(connection, query).to_pylist() for name, query in queries.items()}
 
 
 def runs(store: Path) -> list[dict[str, Any]]:
     """Return the records of runs, oldest first."""
     with Catalog(Root(store)).reading() as connection:
-        return list(arrow(connection, "SELECT * FROM runs ORDER BY started, ended").to_pylist())
+        return list(query_arrow(connection, "SELECT * FROM runs ORDER BY started, ended").to_pylist())

@@ -26,9 +26,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from featurestore import chunk_run, fits
-from featurestore.catalog import Catalog
+from featurestore.catalog import Catalog, recorded_run
 from featurestore.cli import main
-from featurestore.records import recorded_run
 from featurestore.storage import Root
 from featurestore.storage import root as storage
 

@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 
 from featurestore import FeatureStore
-from featurestore.catalog import Catalog, arrow
+from featurestore.catalog import Catalog, query_arrow
 from featurestore.storage import Root
 from featurestore.system import SIGNALS, Interrupt, held_back, interruptible
 from featurestore.system.signals import ECHO
@@ -85,7 +85,7 @@ def test_an_ingest_that_is_stopped_is_taken_over(ground: Ground, tmp_path: Path)
     assert f"stopped; if the dataset was not taken over, it will be: featurestore ingest {store}" in ended.err
     assert "nothing is new or changed" in run(*verb).out  # the file was there, and the catalog followed from it
     with Catalog(Root(store)).reading() as connection:
-        assert arrow(connection, "SELECT count(*) AS n FROM images")["n"].to_pylist() == [27]
+        assert query_arrow(connection, "SELECT count(*) AS n FROM images")["n"].to_pylist() == [27]
 
 
 def test_a_second_signal_ends_at_once(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,7 +142,7 @@ def test_ctrl_c_in_the_middle_of_a_query(ground: Ground, tmp_path: Path) -> None
         in_transaction(catalog, query)
     timer.join()
     with catalog.reading() as connection:
-        assert arrow(connection, "SELECT count(*) AS n FROM chunks")["n"].to_pylist() == [3]
+        assert query_arrow(connection, "SELECT count(*) AS n FROM chunks")["n"].to_pylist() == [3]
 
 
 def in_transaction(catalog: Catalog, statement: sa.TextClause) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from featurestore.catalog import Catalog, arrow
+from featurestore.catalog import Catalog, query_arrow
 from featurestore.errors import NotWritable, StoreBusy
 from featurestore.storage import Root, exclusive, lease, living_holder
 from featurestore.storage.lease import HOLDER, read_signature
@@ -224,7 +224,7 @@ def test_a_holder_that_was_taken_for_dead_changes_nothing_more(root: Root, monke
             with pytest.raises(StoreBusy, match=TAKEN_OVER):
                 change(root, catalog)
     with catalog.reading() as connection:
-        assert arrow(connection, "SELECT * FROM chunks").num_rows == 0
+        assert query_arrow(connection, "SELECT * FROM chunks").num_rows == 0
     assert (root.path / "x").read_text(encoding="utf-8") == "old"
     assert root.local(HOLDER).read_text(encoding="utf-8") == content  # nor does its heart beat in it
 

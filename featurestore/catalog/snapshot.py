@@ -13,9 +13,9 @@ from pathlib import Path
 import duckdb
 import sqlalchemy as sa
 
-from featurestore.catalog import HeldCatalog
-from featurestore.diagnosis import unopenable
-from featurestore.instance import LITTLE, attach, raw
+from featurestore.catalog.catalog import HeldCatalog
+from featurestore.catalog.connection import LITTLE, attach, raw_connection
+from featurestore.catalog.diagnosis import unopenable
 from featurestore.storage import Root
 from featurestore.system import copy_database, no_scratch_folder, room_on_disk
 
@@ -56,7 +56,7 @@ def _copy_to_memory(connection: duckdb.DuckDBPyConnection, source: str | None) -
 def _copy_to_file(catalog: sa.Connection, source: str | None, path: Path) -> None:
     if source is None:  # of an older format, brought up to date in memory
         catalog.commit()  # a database can't be let go of in the transaction that wrote it
-        duck = raw(catalog)
+        duck = raw_connection(catalog)
         attach(duck, path, SNAPSHOT, read_only=False)
         duck.execute(f"COPY FROM DATABASE memory TO {SNAPSHOT}")
         duck.execute(f"DETACH {SNAPSHOT}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from featurestore.catalog import Catalog
+from featurestore.catalog.catalog import Catalog
 from featurestore.config import StoreSettings
 from featurestore.progress import Reporter
 from featurestore.stages import Stage

@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from featurestore.catalog import Catalog
-from featurestore.instance import Instance
+from featurestore.catalog.connection import Instance
 from featurestore.storage import Root
 
 

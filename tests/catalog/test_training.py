@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from featurestore import FeatureStore
-from featurestore.learnt import Learning
-from featurestore.plan import resolve
+from featurestore.catalog import TrainingSet, resolve
 from tests.small import configure, context_of, invoke, make_small, small_store, write_dataset
 
 
@@ -32,7 +31,7 @@ def test_unseen_images_are_counted_by_chunk(growing: FeatureStore) -> None:
     context = context_of(growing)
     with context.catalog.reading() as connection:
         step = resolve(connection, context.flow)[1]
-        found = Learning(connection, step).unseen()
+        found = TrainingSet(connection, step).unseen()
     expected = growing.sql(
         """SELECT r.chunk_id, count(*) FROM descriptor_counts r0 JOIN images r USING (image_id)
            WHERE r0.stage = 'extract' AND r0.n_descriptors > 0 AND r.subset = 'train'
@@ -46,7 +45,7 @@ def test_the_masks_are_over_all_images(growing: FeatureStore) -> None:
     context = context_of(growing)
     with context.catalog.reading() as connection:
         step = resolve(connection, context.flow)[1]
-        learning = Learning(connection, step)
+        learning = TrainingSet(connection, step)
         learnt, selected = learning.learnt, learning.selected
     train = np.array([i % 4 != 3 for i in range(22)])
     assert selected.tolist() == train.tolist()

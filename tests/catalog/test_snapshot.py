@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from featurestore import FeatureStore
+from featurestore.catalog.runs import update_run
 from featurestore.query import asking
-from featurestore.records import update_run
 from tests.small import context_of
 
 DIE_AFTER_COMMIT = """

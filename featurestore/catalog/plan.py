@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from featurestore.catalog import arrow
+from featurestore.catalog.catalog import query_arrow
 from featurestore.stages import ChunkStage, FitStage, Stage
 from featurestore.storage import Block
 
@@ -116,7 +116,7 @@ def resolve(connection: sa.Connection, flow: Sequence[Stage]) -> tuple[Step, ...
 
 def newest_model(connection: sa.Connection, variant: str | None) -> dict[str, Any] | None:
     """Return the newest model of a fit variant, as a row of ``models``, or None."""
-    found = arrow(
+    found = query_arrow(
         connection,
         "SELECT * FROM models WHERE variant = $variant ORDER BY generation DESC, model_id LIMIT 1",
         {"variant": variant},
@@ -161,7 +161,7 @@ def make_plan(
 def chunk_states(connection: sa.Connection, steps: Sequence[Step]) -> list[dict[str, Any]]:
     """Return every chunk at every chunk stage among ``steps``, in order: the columns of `STATE`."""
     _make_flow_table(connection, steps)
-    states: list[dict[str, Any]] = arrow(connection, STATE).to_pylist()
+    states: list[dict[str, Any]] = query_arrow(connection, STATE).to_pylist()
     return states
 
 
@@ -251,7 +251,7 @@ def stale_images(connection: sa.Connection, step: Step, retry: Collection[str] =
     statuses = ", ".join(f"'{status}'" for status in retry) or "NULL"
     # What decides the rows of a chunk may not depend on when an image left the dataset; what is tried again may.
     retried = f"status IN ({statuses}) AND image_id NOT IN (SELECT image_id FROM images WHERE removed_by IS NOT NULL)"
-    found = arrow(
+    found = query_arrow(
         connection,
         "SELECT chunk_id, list(image_id) AS images FROM results "
         f"WHERE stage = $stage AND variant = $variant AND (({policies}) OR ({retried})) GROUP BY chunk_id",
@@ -270,7 +270,7 @@ def why_missing(connection: sa.Connection, step: Step) -> str:
     ).all()
     if failed and failed[0].outcome == "failed":
         return f"failed: {failed[0].message}"
-    other = arrow(
+    other = query_arrow(
         connection,
         """SELECT v.* FROM variants v JOIN partitions p ON p.variant = v.variant
            WHERE v.stage = $stage AND v.variant <> $variant

@@ -7,10 +7,8 @@ from pathlib import Path
 import pytest
 
 from featurestore import FeatureStore
-from featurestore.context import Context
+from featurestore.catalog import Context, recorded_run, resolve
 from featurestore.errors import NotReady, UnreadableFile
-from featurestore.plan import resolve
-from featurestore.records import recorded_run
 from featurestore.storage import CATALOG
 from tests.catalogs import rows
 from tests.faults import ordinary_user

@@ -15,10 +15,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from featurestore._version import __version__
-from featurestore.context import Context
-from featurestore.plan import Step, Work
+from featurestore.catalog.catalog import query_arrow
+from featurestore.catalog.context import Context
+from featurestore.catalog.plan import Step, Work
+from featurestore.catalog.schema import Run, utc_now
 from featurestore.storage import FORMAT
-from featurestore.tables import Run, now
 
 # Those that a result can depend on. OpenCV comes in four packages with the same module.
 LIBRARIES = (
@@ -101,7 +102,7 @@ def recorded_run(context: Context, step: Step, *, workers: int, verb: str | None
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "workers": workers,
-        "started": now(),
+        "started": utc_now(),
         "ended": None,
         "outcome": "running",
         "message": None,
@@ -121,7 +122,7 @@ def recorded_run(context: Context, step: Step, *, workers: int, verb: str | None
         message, failure = str(error) or type(error).__name__, type(error)
         raise
     finally:
-        end = {"ended": now(), "outcome": outcome, "message": message, "seconds": time.perf_counter() - started}
+        end = {"ended": utc_now(), "outcome": outcome, "message": message, "seconds": time.perf_counter() - started}
         try:
             with context.catalog.transaction() as connection:
                 update_run(connection, run_id, **counts, **end)
@@ -136,3 +137,12 @@ def recorded_run(context: Context, step: Step, *, workers: int, verb: str | None
 def update_run(connection: sa.Connection, run_id: str, **values: Any) -> None:
     """Change the record of a run."""
     connection.execute(sa.update(Run).where(Run.run_id == run_id).values(**values))
+
+
+def paces(connection: sa.Connection) -> dict[str, float]:
+    """Return the seconds that each stage has taken for an image, by the name of the stage."""
+    return {row["stage"]: row["pace"] for row in query_arrow(connection, _PAST).to_pylist()}
+
+
+_PAST = """SELECT stage, sum(seconds) / sum(n_images) AS pace FROM runs
+           WHERE n_images > 0 AND seconds > 0 AND outcome <> 'running' GROUP BY stage"""

@@ -22,10 +22,9 @@ import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
-from featurestore import diagnosis
-from featurestore.at_exit import forget_overloads
+from featurestore.catalog import diagnosis
+from featurestore.catalog.connection import Instance, forget_overloads, raw_connection, registered_table
 from featurestore.errors import CorruptFile, FormatError, NotWritable, StoreBusy
-from featurestore.instance import Instance, raw, registered
 from featurestore.storage import CATALOG, Root, living_holder
 from featurestore.system import held_back, is_file, readable, room_on_disk, writing
 from featurestore.wording import first_line
@@ -329,17 +328,18 @@ def upgrade(connection: sa.Connection, to: str = "head") -> None:
 
 def migrations_folder() -> Path:
     """Return the folder of migrations: inside the package when installed, beside it in a checkout."""
-    inside = Path(__file__).parent / "migrations"
-    return inside if inside.is_dir() else Path(__file__).parent.parent / "migrations"
+    package = Path(__file__).parent.parent
+    inside = package / "migrations"
+    return inside if inside.is_dir() else package.parent / "migrations"
 
 
-def arrow(connection: sa.Connection, query: str, parameters: Mapping[str, Any] | None = None) -> pa.Table:
+def query_arrow(connection: sa.Connection, query: str, parameters: Mapping[str, Any] | None = None) -> pa.Table:
     """Return a query's result as an Arrow table: 300 times faster than rows through SQLAlchemy."""
-    found: pa.Table = raw(connection).sql(query, params=dict(parameters or {})).to_arrow_table()
+    found: pa.Table = raw_connection(connection).sql(query, params=dict(parameters or {})).to_arrow_table()
     return found
 
 
 def insert_arrow(connection: sa.Connection, table: str, rows: pa.Table) -> None:
     """Append an Arrow table to a table of the catalog, by column name."""
-    with registered(connection, "arrow_rows", rows):
+    with registered_table(connection, "arrow_rows", rows):
         connection.execute(sa.text(f'INSERT INTO "{table}" BY NAME SELECT * FROM arrow_rows'))

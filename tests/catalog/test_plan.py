@@ -10,13 +10,27 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from featurestore.catalog import HeldCatalog
+from featurestore.catalog import (
+    HeldCatalog,
+    Model,
+    Partition,
+    Result,
+    Run,
+    StagePlan,
+    Step,
+    Variant,
+    chunk_states,
+    downstream_partitions,
+    make_plan,
+    resolve,
+    upsert,
+    utc_now,
+    why_missing,
+)
+from featurestore.catalog.schema import Base, Chunk
 from featurestore.formatting import chunk_list
-from featurestore.ledger import upsert
-from featurestore.plan import StagePlan, Step, chunk_states, downstream_partitions, make_plan, resolve, why_missing
 from featurestore.stages import FLOW, Extract, FitStage, Stage, flow_from
 from featurestore.storage import Root
-from featurestore.tables import Base, Chunk, Model, Partition, Result, Run, Variant, now
 
 N_CHUNKS = 3
 N_IMAGES = 2  # in a chunk
@@ -125,7 +139,7 @@ class Hand:
         values = {
             **{"run_id": short(stage, outcome, seconds), "stage": stage, "variant": self.steps[stage].variant},
             **{"parameters": {}, "versions": {}, "host": "", "pid": 1, "workers": 1, "ended": None},
-            **{"started": now().replace(year=2000, microsecond=0, second=seconds), "outcome": outcome},
+            **{"started": utc_now().replace(year=2000, microsecond=0, second=seconds), "outcome": outcome},
             **{"message": message, "n_chunks": 0, "n_images": 0, "n_descriptors": 0, "n_bytes": 0, "seconds": 0.0},
         }
         self.connection.execute(sa.insert(Run).values(values))

@@ -8,8 +8,9 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from featurestore import FeatureStore, catalog
-from featurestore.catalog import HEAD, migrations_folder
+from featurestore import FeatureStore
+from featurestore.catalog import catalog
+from featurestore.catalog.catalog import HEAD, migrations_folder
 from featurestore.errors import CorruptFile, FormatError
 from featurestore.storage import CATALOG, CONFIG
 from featurestore.system import file_digest

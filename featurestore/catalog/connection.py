@@ -5,6 +5,7 @@ An instance takes 20 ms to make, most of it for its own functions; to attach a f
 
 from __future__ import annotations
 
+import typing
 import uuid
 import weakref
 from collections.abc import Iterator
@@ -59,7 +60,7 @@ class Instance:
 
     def execute(self, statement: str) -> None:
         """Run a statement outside of any transaction."""
-        raw(self._anchor).execute(statement)
+        raw_connection(self._anchor).execute(statement)
 
     def attach(self, path: Path, name: str = ATTACHED, *, read_only: bool) -> None:
         """Open the database file ``path`` in it; one that is not there is made, unless it is only to be read.
@@ -67,7 +68,7 @@ class Instance:
         Raises:
             duckdb.Error: it can't be opened.
         """
-        attach(raw(self._anchor), path, name, read_only=read_only)
+        attach(raw_connection(self._anchor), path, name, read_only=read_only)
 
     @contextmanager
     def attached(self) -> Iterator[sa.Connection]:
@@ -77,7 +78,7 @@ class Instance:
         """
         try:
             with self.connect() as connection:
-                raw(connection).execute(f"USE {ATTACHED}")
+                raw_connection(connection).execute(f"USE {ATTACHED}")
                 yield connection
             self.execute(f"DETACH {ATTACHED}")
         except BaseException:
@@ -85,7 +86,7 @@ class Instance:
             raise
 
 
-def raw(connection: sa.Connection) -> Any:
+def raw_connection(connection: sa.Connection) -> Any:
     """Return DuckDB's own connection."""
     return connection.connection.dbapi_connection
 
@@ -102,14 +103,14 @@ def fingerprint_query(table: str, columns: str = "*COLUMNS(*)") -> str:
 
 def fingerprint(connection: sa.Connection, table: str, columns: str = "*COLUMNS(*)") -> Fingerprint:
     """Return the fingerprint of a table of the catalog; see `fingerprint_query`."""
-    found: Fingerprint = raw(connection).execute(fingerprint_query(table, columns)).fetchone()
+    found: Fingerprint = raw_connection(connection).execute(fingerprint_query(table, columns)).fetchone()
     return found
 
 
 @contextmanager
-def registered(connection: sa.Connection, name: str, table: pa.Table) -> Iterator[None]:
+def registered_table(connection: sa.Connection, name: str, table: pa.Table) -> Iterator[None]:
     """Let queries on this connection read an Arrow table under a name."""
-    duck = raw(connection)
+    duck = raw_connection(connection)
     duck.register(name, table)
     yield
     duck.unregister(name)  # not after an error: DuckDB would say no more than that the transaction is over
@@ -124,3 +125,16 @@ def attach(duck: Any, path: Path, name: str, *, read_only: bool) -> None:
 def _let_go(anchor: sa.Connection, engine: sa.Engine) -> None:
     anchor.close()
     engine.dispose()
+
+
+def forget_overloads() -> None:
+    """Keep DuckDB quiet at exit, where it would print "nanobind: leaked 27 instances!" and a page more (duckdb 2.0.0).
+
+    DuckDB never lets go of the function with which it reads Arrow. That holds the module typing, and typing holds what
+    SQLAlchemy declared as overloads: in its registry, and where ``dataclass_transform`` marks the function that stands
+    for every overload. From there it is two steps to duckdb-engine, and one more to DuckDB's own types, which outlive
+    the interpreter. Nobody asks for overloads at exit.
+    """
+    stands_for_all = typing.overload(forget_overloads)
+    typing.clear_overloads()
+    vars(stands_for_all).clear()

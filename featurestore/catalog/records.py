@@ -14,7 +14,8 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 from sqlalchemy.dialects.postgresql import insert
 
-from featurestore.catalog import Catalog, insert_arrow
+from featurestore.catalog.catalog import Catalog, insert_arrow
+from featurestore.catalog.schema import Base, Model, Partition, Result, TrainingImage, Variant
 from featurestore.errors import CorruptFile
 from featurestore.storage import (
     IMAGES,
@@ -34,7 +35,6 @@ from featurestore.storage import (
     read_arrays,
 )
 from featurestore.system import file_digest, file_size, readable
-from featurestore.tables import Base, Model, Partition, Result, TrainingImage, Variant
 
 FACTS = ("image_id", "status", "error", "n_descriptors", "width", "height", "n_clipped")
 
@@ -54,14 +54,14 @@ def record_file(root: Root, catalog: Catalog, name: str) -> dict[str, Any]:
     Raises:
         CorruptFile: the file is not a partition.
     """
-    described = describe(root, name)
-    replaced = record(catalog, described)
+    described = describe_partition(root, name)
+    replaced = record_described(catalog, described)
     if replaced:
         root.remove(replaced)
     return described.values
 
 
-def record(catalog: Catalog, described: Described) -> str | None:
+def record_described(catalog: Catalog, described: Described) -> str | None:
     """Record a partition in one transaction; return the name of the file that it replaces, if any."""
     with catalog.transaction() as connection:
         record_variant(connection, described.manifest)
@@ -98,7 +98,7 @@ def upsert(connection: sa.Connection, model: type[Base], values: Mapping[str, An
     connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=rest))
 
 
-def describe(root: Root, name: str, *, checksum: str | None = None) -> Described:
+def describe_partition(root: Root, name: str, *, checksum: str | None = None) -> Described:
     """Return what the catalog keeps of a partition, from its small columns and the digest of its bytes.
 
     Args:
@@ -175,7 +175,7 @@ def check_partition(root: Root, name: str) -> Described:
         UnreadableFile: it could not be read to its end.
     """
     with readable(root.local(name)):
-        described = describe(root, name)
+        described = describe_partition(root, name)
         if is_index(name):
             check_index(root.local(name))
             return described

@@ -11,12 +11,12 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from featurestore.catalog import arrow
+from featurestore.catalog.catalog import query_arrow
+from featurestore.catalog.context import Context
+from featurestore.catalog.plan import StagePlan, Step, Work, chunk_states, make_plan, resolve
+from featurestore.catalog.runs import partition_manifest, versions
 from featurestore.config import policies
-from featurestore.context import Context
 from featurestore.errors import CorruptFile, FormatError, UnreadableFile
-from featurestore.plan import StagePlan, Step, Work, chunk_states, make_plan, resolve
-from featurestore.records import partition_manifest, versions
 from featurestore.stages import Extract
 from featurestore.storage import Attempt, Block, Named, Root, block_names, file_state, read_block
 
@@ -40,7 +40,7 @@ def attempt_of(step: Step, work: Work) -> Attempt:
     )
 
 
-def with_finished(context: Context, plan: StagePlan, *, retry: Collection[str]) -> StagePlan:
+def with_finished_blocks(context: Context, plan: StagePlan, *, retry: Collection[str]) -> StagePlan:
     """Return a plan of extract whose chunks know which of their images are in finished blocks.
 
     Args:
@@ -72,7 +72,7 @@ def _usable(context: Context, work: Work, several: list[Named], retry: Collectio
     """Return the blocks whose image files are what they were, and whose rows are not to be made again."""
     with context.catalog.reading() as connection:
         query = "SELECT image_id, filename FROM images WHERE chunk_id = $chunk"
-        table = arrow(connection, query, {"chunk": work.chunk_id})
+        table = query_arrow(connection, query, {"chunk": work.chunk_id})
     names = dict(zip(table["image_id"].to_pylist(), table["filename"].to_pylist(), strict=True))
     wanted, finished = set(work.wanted), list[Block]()
     for named in several:
@@ -88,7 +88,7 @@ def _usable(context: Context, work: Work, several: list[Named], retry: Collectio
     return tuple(finished)
 
 
-def count_finished(root: Root, plan: StagePlan) -> int:
+def count_finished_images(root: Root, plan: StagePlan) -> int:
     """Return how many images of a plan of extract are in finished blocks, as the names of these say."""
     found = _by_folder(root)
     if not found:
@@ -97,7 +97,7 @@ def count_finished(root: Root, plan: StagePlan) -> int:
     return sum(named.n_images for folder, several in found.items() if folder in folders for named in several)
 
 
-def unneeded(context: Context) -> dict[str, list[str]]:
+def unneeded_blocks(context: Context) -> dict[str, list[str]]:
     """Return the names of the blocks that the next run does not go on from, by their folder."""
     found = _by_folder(context.root)
     if not found:
@@ -108,14 +108,14 @@ def unneeded(context: Context) -> dict[str, list[str]]:
     return {folder: [n.name for n in several] for folder, several in found.items() if folder not in needed}
 
 
-def discard(root: Root, attempt: Attempt) -> None:
+def discard_blocks(root: Root, attempt: Attempt) -> None:
     """Remove the blocks of a chunk that is published, those of other attempts at it too."""
     chunk = attempt.folder.removesuffix(attempt.identity)
     for folder in {attempt.folder, *(folder for folder in _by_folder(root) if folder.startswith(chunk))}:
         root.remove_folder(folder)
 
 
-def remove_stale(context: Context) -> None:
+def remove_stale_blocks(context: Context) -> None:
     """Remove blocks that are damaged, and those of an attempt that no run can ever make again.
 
     A retry stays as long as the partition that it replaces does: another like it goes on from its blocks.

@@ -17,7 +17,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 DATASET_COLUMNS = "dataset_columns"
 
 
-def now() -> datetime:
+def utc_now() -> datetime:
     """Return the time as the catalog keeps it: UTC, naive."""
     return datetime.now(UTC).replace(tzinfo=None)
 

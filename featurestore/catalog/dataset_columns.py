@@ -12,10 +12,10 @@ import duckdb
 import pyarrow as pa
 import sqlalchemy as sa
 
+from featurestore.catalog.connection import registered_table
+from featurestore.catalog.schema import DATASET_COLUMNS
 from featurestore.dataset import TEXT, misfits
-from featurestore.instance import registered
 from featurestore.quoting import folded, identifier
-from featurestore.tables import DATASET_COLUMNS
 
 KEYS = ("image_id", "chunk_id", "filename", "subset")
 
@@ -88,7 +88,7 @@ def store_columns(connection: sa.Connection, added: pa.Table, changed: pa.Table,
     }
     _reshape(connection, before, after)
     names = [name for name in after if folded(name) in incoming]
-    with registered(connection, "added_rows", added), registered(connection, "changed_rows", changed):
+    with registered_table(connection, "added_rows", added), registered_table(connection, "changed_rows", changed):
         if names and len(changed):
             values = ", ".join(f"{identifier(name)} = CAST(c.{identifier(name)} AS {after[name]})" for name in names)
             run(

@@ -25,12 +25,13 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from featurestore import FeatureStore
-from featurestore import catalog as module
-from featurestore.catalog import HEAD, Catalog, arrow, insert_arrow, migrations_folder, revision, upgrade
+from featurestore.catalog import Catalog, Model, Partition, insert_arrow, query_arrow, upsert
+from featurestore.catalog import catalog as module
+from featurestore.catalog.catalog import HEAD, migrations_folder, revision, upgrade
+from featurestore.catalog.records import record_partition
+from featurestore.catalog.schema import Base, Chunk
 from featurestore.errors import CorruptFile, NotEnoughSpace, StoreBusy
-from featurestore.ledger import record_partition, upsert
 from featurestore.storage import CATALOG, Root
-from featurestore.tables import Base, Chunk, Model, Partition
 from tests.catalogs import change
 
 HOLD = """
@@ -86,7 +87,7 @@ def catalog(tmp_path: Path) -> Catalog:
 @contextmanager
 def another_process(code: str, path: Path) -> Iterator[subprocess.Popen[str]]:
     """A process that does ``code`` to ``path`` until its stdin is closed."""
-    checkout, arguments = Path(__file__).parent.parent, [sys.executable, "-c", code, str(path)]
+    checkout, arguments = Path(__file__).parent.parent.parent, [sys.executable, "-c", code, str(path)]
     with subprocess.Popen(arguments, cwd=checkout, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
@@ -138,7 +139,7 @@ def test_down_and_up_again(catalog: Catalog) -> None:
         command.downgrade(alembic(connection), "base")
     assert schema(catalog.path) == {"columns": [], "constraints": [], "indexes": []}
     with catalog.transaction() as connection:
-        assert arrow(connection, "SELECT * FROM alembic_version").num_rows == 0
+        assert query_arrow(connection, "SELECT * FROM alembic_version").num_rows == 0
         upgrade(connection)
     assert schema(catalog.path) == before
 
@@ -170,7 +171,7 @@ from featurestore.storage import Root
 Catalog(Root(Path({str(catalog.path.parent)!r}))).migrate()
 print('alembic' in sys.modules)
 """
-    checkout = Path(__file__).parent.parent
+    checkout = Path(__file__).parent.parent.parent
     done = subprocess.run([sys.executable, "-c", code], cwd=checkout, capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
 
@@ -188,7 +189,7 @@ def _fail_after(catalog: Catalog) -> None:
     with catalog.transaction() as connection:
         upsert(connection, Chunk, chunk(1))
         insert_arrow(connection, "chunks", pa.Table.from_pylist([chunk(2)]))
-        assert len(arrow(connection, "SELECT * FROM chunks")) == 2
+        assert len(query_arrow(connection, "SELECT * FROM chunks")) == 2
         raise KeyError
 
 
@@ -235,7 +236,7 @@ def test_recording_a_partition_replaces_the_one_before(catalog: Catalog) -> None
                 path,
                 "other",
             ]
-            found = arrow(connection, "SELECT chunk_id, image_id, status FROM results ORDER BY ALL").to_pylist()
+            found = query_arrow(connection, "SELECT chunk_id, image_id, status FROM results ORDER BY ALL").to_pylist()
         assert [tuple(row.values()) for row in found] == [
             *((0, i, status) for i, status in enumerate(statuses)),
             (1, 0, "empty"),
@@ -412,7 +413,7 @@ def test_a_mistake_in_our_own_sql_is_no_damage(finished: FeatureStore) -> None:
     catalog = Catalog(Root(finished.path))
     for query in ("SELECT * FROM imagse", "SELECT filenaem FROM images", "SELECT no_such_function(1)"):
         with pytest.raises((duckdb.CatalogException, duckdb.BinderException)), catalog.reading() as connection:
-            arrow(connection, query)
+            query_arrow(connection, query)
         with pytest.raises(DBAPIError), catalog.transaction() as connection:
             connection.execute(sa.text(query))
 
@@ -429,4 +430,4 @@ def test_a_catalog_of_another_schema_is_damaged(store: FeatureStore, statement: 
     change(store.path, statement)
     catalog = Catalog(Root(store.path))
     with pytest.raises(CorruptFile, match=f"is damaged: it has no {lacks}; make it again from"), catalog.reading() as c:
-        arrow(c, "SELECT filename, (SELECT count(*) FROM runs) FROM images")
+        query_arrow(c, "SELECT filename, (SELECT count(*) FROM runs) FROM images")

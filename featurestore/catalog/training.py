@@ -14,23 +14,23 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from featurestore.catalog import arrow
+from featurestore.catalog.catalog import query_arrow
+from featurestore.catalog.plan import Step
 from featurestore.formatting import counted
-from featurestore.plan import Step
 from featurestore.stages import FitStage
 
 Mask = NDArray[np.bool_]  # over all images, by ``image_id``
 REFIT = "another seed in [fit_pca] of featurestore.toml, and a run, make models without them"
 
 
-class Learning:
+class TrainingSet:
     """What the current model of a fit stage has learnt of the images as they are today; without a model, nothing."""
 
     def __init__(self, connection: sa.Connection, step: Step) -> None:
         """Ask through ``connection``, as long as that is open; each mask is read when it is first wanted."""
         assert isinstance(step.stage, FitStage)
         self._connection, self._step, self._stage = connection, step, step.stage
-        self._chunks = arrow(connection, "SELECT * FROM chunks ORDER BY chunk_id").to_pydict()
+        self._chunks = query_arrow(connection, "SELECT * FROM chunks ORDER BY chunk_id").to_pydict()
         self._n_images = sum(self._chunks["n_images"])
 
     @cached_property
@@ -87,7 +87,7 @@ class Learning:
         parameters = {"stage": self._stage.reads, "variant": self._step.reads_variant}
         where = "WHERE stage = $stage AND variant = $variant AND status"
         query = f"SELECT DISTINCT status FROM results {where} NOT IN ('ok', 'empty') ORDER BY 1"
-        statuses = arrow(self._connection, query, parameters)["status"].to_pylist()
+        statuses = query_arrow(self._connection, query, parameters)["status"].to_pylist()
         wanted = self.selected & ~self.learnt
         query = f"SELECT image_id FROM results {where} = $status"
         lost = {s: int((self._mask(query, {**parameters, "status": s}) & wanted).sum()) for s in statuses}
@@ -95,7 +95,7 @@ class Learning:
 
     def _mask(self, query: str, parameters: Mapping[str, Any]) -> Mask:
         mask = np.zeros(self._n_images, dtype=bool)
-        for chunk in arrow(self._connection, query, parameters)["image_id"].chunks:
+        for chunk in query_arrow(self._connection, query, parameters)["image_id"].chunks:
             ids = np.from_dlpack(chunk)  # pyarrow's own to_numpy imports pandas, which takes longer than `status`
             mask[ids[ids < self._n_images]] = True
         return mask
@@ -107,5 +107,5 @@ def first_leakage(connection: sa.Connection, steps: Iterable[Step]) -> str | Non
     A refit of that stage makes all after it again. ``steps`` are from `plan.resolve`, or some of them.
     """
     fits = (step for step in steps if isinstance(step.stage, FitStage))
-    notes = ((step.stage.name, Learning(connection, step).leakage) for step in fits)
+    notes = ((step.stage.name, TrainingSet(connection, step).leakage) for step in fits)
     return next((f"{name}: {note}" for name, note in notes if note), None)

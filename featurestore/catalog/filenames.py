@@ -1,0 +1,40 @@
+"""Filenames of images, by chunk and by number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+
+from featurestore.catalog.catalog import query_arrow
+from featurestore.stages import Extract
+
+# Imported descriptors say nothing of the folder of images.
+_SOME_READ = """
+SELECT image_id FROM (
+    SELECT r.image_id FROM results r SEMI JOIN partitions p
+    ON p.stage = r.stage AND p.variant = r.variant AND p.chunk_id = r.chunk_id AND p.origin = 'run'
+    WHERE r.stage = $stage AND r.status IN ('ok', 'empty')
+) USING SAMPLE reservoir(8 ROWS) REPEATABLE (1)
+"""
+
+
+def files_read_before(connection: sa.Connection) -> dict[int, str]:
+    """Return the filenames of some images that were read in earlier runs."""
+    return filenames_of(
+        connection, query_arrow(connection, _SOME_READ, {"stage": Extract.name})["image_id"].to_pylist()
+    )
+
+
+def filenames_of(connection: sa.Connection, images: Sequence[int]) -> dict[int, str]:
+    """Return the filenames of some images, by ``image_id``; numbers that no image has are left out."""
+    query = "SELECT image_id, filename FROM images WHERE list_contains($images, image_id)"
+    found = query_arrow(connection, query, {"images": images})
+    return dict(zip(found["image_id"].to_pylist(), found["filename"].to_pylist(), strict=True))
+
+
+def filenames_of_chunk(connection: sa.Connection, chunk_id: int) -> list[str]:
+    """Return the filenames of a chunk, in the order of the images."""
+    query = "SELECT filename FROM images WHERE chunk_id = $chunk ORDER BY image_id"
+    names: list[str] = query_arrow(connection, query, {"chunk": chunk_id})["filename"].to_pylist()
+    return names
