@@ -12,7 +12,6 @@ import pyarrow as pa
 
 from benchmarks import data
 from featurestore import FeatureStore
-from featurestore.assembly import Assembly
 from featurestore.catalog import (
     Context,
     Step,
@@ -24,6 +23,7 @@ from featurestore.catalog import (
     resolve,
 )
 from featurestore.catalog.records import record_partition, record_variant
+from featurestore.pipeline import ChunkWriter
 from featurestore.progress import Silent
 from featurestore.rows import Layout, Row
 from featurestore.storage import PartitionFile
@@ -92,7 +92,7 @@ def _written(
     context: Context, step: Step, chunk: dict[str, Any], input_payload: str, members: list[Row], layout: Layout
 ) -> None:
     work = _work(chunk, input_payload)
-    assembly = Assembly(context.root, work, layout=layout, manifest=partition_manifest(step, work, origin="run"))
+    assembly = ChunkWriter(context.root, work, layout=layout, manifest=partition_manifest(step, work, origin="run"))
     assembly.add(members)
     record_file(context.root, context.catalog, assembly.publish())
 

@@ -20,7 +20,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from featurestore.assembly import Assembly
 from featurestore.catalog import UNKNOWN as UNKNOWN_VERSION
 from featurestore.catalog import (
     Context,
@@ -36,6 +35,7 @@ from featurestore.catalog import (
 )
 from featurestore.errors import ConfigError, DatasetError, LossyDescriptors
 from featurestore.npz import NotebookFile
+from featurestore.pipeline import ChunkWriter
 from featurestore.progress import StageSummary
 from featurestore.rows import Row
 from featurestore.stages import Extract, Sift
@@ -223,8 +223,8 @@ class Import:
         self._context, self._step, self._work, self._members = context, step, work, members
         self._opencv = opencv
         self._layout = step.stage.layout()
-        self._open: dict[int, Assembly] = {}
-        self._complete: dict[int, Assembly] = {}
+        self._open: dict[int, ChunkWriter] = {}
+        self._complete: dict[int, ChunkWriter] = {}
         self._found: dict[int, Counter[str]] = {}  # of each chunk, its images by status
         self._statuses: Counter[str] = Counter()
         self._counts: dict[str, Any] = {"n_chunks": 0, "n_images": 0, "n_descriptors": 0, "n_bytes": 0}
@@ -275,7 +275,7 @@ class Import:
         if chunk_id not in self._open:
             work = self._work[chunk_id]
             manifest = partition_manifest(self._step, work, origin="npz", opencv=self._opencv)
-            self._open[chunk_id] = Assembly(self._context.root, work, layout=self._layout, manifest=manifest)
+            self._open[chunk_id] = ChunkWriter(self._context.root, work, layout=self._layout, manifest=manifest)
             self._found[chunk_id] = Counter()
         assembly = self._open[chunk_id]
         assembly.add([row])

@@ -9,14 +9,12 @@ from typing import Literal
 
 import pyarrow.compute as pc
 
-from featurestore.catalog import Context, StagePlan, filenames_of, files_read_before, query_arrow, resolve
+from featurestore.catalog import Context, files_read_before, query_arrow, resolve
 from featurestore.errors import ImagesGone, UnreadableFile
-from featurestore.images import ImageFolder, open_folder
+from featurestore.images import open_folder
 from featurestore.stages import Extract
 from featurestore.storage import PartitionFile
 from featurestore.system import file_digest, is_folder, status_of
-
-SAMPLE = 1000  # images of those that will be read
 
 
 @dataclass(frozen=True)
@@ -125,16 +123,3 @@ def reason_to_pass_over(context: Context) -> str | None:
     except ImagesGone:
         return f"there are no images in {context.images}, though some were read from it before"
     return None
-
-
-def image_folder(context: Context, plan: StagePlan) -> ImageFolder:
-    """Look at the folder of images as a run of extract begins.
-
-    Raises:
-        ImagesGone: it holds neither images that were read from it before nor those that will be read.
-    """
-    works = plan.todo[:: len(plan.todo) // SAMPLE + 1]
-    wanted = [i for work in works for i in work.wanted[:: len(work.wanted) * len(works) // SAMPLE + 1]]
-    with context.catalog.reading() as connection:
-        read, names = files_read_before(connection), filenames_of(connection, wanted)
-    return open_folder(context.images, read=read.values(), wanted=[names[i] for i in wanted if i in names])

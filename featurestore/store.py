@@ -19,9 +19,8 @@ from featurestore.system import StrPath, command_line, is_text, located, make_fo
 from featurestore.upkeep import Upkeep
 
 if TYPE_CHECKING:
-    from featurestore.estimate import Estimate
     from featurestore.import_npz import ImportReport
-    from featurestore.ingest import IngestReport
+    from featurestore.pipeline import Estimate, IngestReport
 
 FAILED = ("missing", "unreadable", "truncated", "damaged", "too_large", "crashed", "unknown")
 
@@ -129,7 +128,7 @@ class FeatureStore(Reading, Upkeep):
                 column is another one now and moves known images into another subset.
             DatasetError: the CSV, the split or the folder of images can't be used.
         """
-        from featurestore.intake import take_in
+        from featurestore.pipeline import take_in
 
         check_given({"types": dict(types or {})})
         with self._changing("ingest", reporter(quiet=quiet)) as context:
@@ -197,9 +196,15 @@ class FeatureStore(Reading, Upkeep):
         """
         from featurestore.catalog import change_note, observed_before
         from featurestore.engines import all_cores
-        from featurestore.estimate import estimate, refuse_if_too_large
-        from featurestore.forecast import forecast, known_leakage, refuse_unasked
-        from featurestore.runner import Options, run
+        from featurestore.pipeline import (
+            Options,
+            estimate_costs,
+            known_leakage,
+            make_forecast,
+            refuse_if_too_large,
+            refuse_unasked,
+            run_stages,
+        )
         from featurestore.sources import replaced_images
 
         cores = all_cores()  # always: scikit-learn needs joblib without workers too
@@ -219,16 +224,16 @@ class FeatureStore(Reading, Upkeep):
             self._check_chunks(context, options.stages, options.chunks)
             if check_images:
                 options = replace(options, replaced=replaced_images(context))
-            ahead = forecast(context, options)
+            ahead = make_forecast(context, options)
             with context.catalog.reading() as connection:
-                estimates = estimate(connection, ahead.plans)
+                estimates = estimate_costs(connection, ahead.plans)
                 before = observed_before(connection)
             for note in (change_note(context, before), known_leakage(context, options)):
                 if note is not None and note not in told:
                     context.reporter.say(note)
             refuse_if_too_large(context, estimates)
             refuse_unasked(ahead, estimates, options)
-            return run(context, options)
+            return run_stages(context, options)
 
     def plan(
         self,
@@ -239,14 +244,12 @@ class FeatureStore(Reading, Upkeep):
         partial: bool = False,
         update: bool = False,
     ) -> list[Estimate]:
-        """Return what `run` would do with the same arguments, and what it would cost. Nothing is changed.
+        """Return what `run_stages` would do with the same arguments, and what it would cost. Nothing is changed.
 
         Raises:
             NotReady: that a run would end with: what a stage reads is incomplete.
         """
-        from featurestore.estimate import estimate
-        from featurestore.forecast import forecast
-        from featurestore.runner import Options
+        from featurestore.pipeline import Options, estimate_costs, make_forecast
         from featurestore.sources import replaced_images
 
         context = self._context(Silent())
@@ -260,11 +263,11 @@ class FeatureStore(Reading, Upkeep):
         if check_images:
             options = replace(options, replaced=replaced_images(context))
         self._check_chunks(context, options.stages, options.chunks)
-        ahead = forecast(context, options)
+        ahead = make_forecast(context, options)
         if ahead.error is not None:
             raise ahead.error
         with context.catalog.reading() as connection:
-            return estimate(connection, ahead.plans)
+            return estimate_costs(connection, ahead.plans)
 
     @staticmethod
     def _known(stages: Sequence[str]) -> tuple[str, ...]:

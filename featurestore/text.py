@@ -10,10 +10,9 @@ from tabulate import tabulate
 from featurestore.formatting import chunk_list, counted, human_bytes, human_seconds
 
 if TYPE_CHECKING:
-    from featurestore.estimate import Estimate
     from featurestore.import_npz import ImportReport
     from featurestore.info import ImageInfo, ImageStage
-    from featurestore.ingest import IngestReport
+    from featurestore.pipeline import Estimate, IngestReport
     from featurestore.status import StageStatus, Status
     from featurestore.store import FeatureStore
 

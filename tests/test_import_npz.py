@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 
 from featurestore import FeatureStore, import_npz
-from featurestore.assembly import Assembly
 from featurestore.cli import cli
 from featurestore.errors import ConfigError, CorruptFile, DatasetError, LossyDescriptors, StoreBusy
+from featurestore.pipeline import ChunkWriter, Options, run_stages
 from featurestore.progress import Silent
 from featurestore.rows import Row
-from featurestore.runner import Options, run
 from featurestore.storage import PartitionFile, Root, exclusive
 from tests.notebook import Images, write_chunk, write_chunks
 from tests.small import configure, copy, make_small, rows_of, small_store
@@ -121,8 +120,8 @@ def test_a_run_that_adds_to_another_opencv_says_so_once(
     theirs.import_npz(tmp_path / "npz", opencv=opencv)
     reporter = Listening()
     with theirs._changing("run", reporter) as context:
-        run(context, Options(("extract",), workers=0))
-        run(context, Options(("extract",), workers=0))
+        run_stages(context, Options(("extract",), workers=0))
+        run_stages(context, Options(("extract",), workers=0))
     assert len(reporter.said) == 1
     assert reporter.said[0].startswith(f"extract adds to descriptors that were imported, made by OpenCV {recorded}; ")
     note = next(stage.notes for stage in theirs.status().stages if stage.stage == "extract")
@@ -137,7 +136,7 @@ def test_a_run_beside_an_import_of_the_same_opencv_says_nothing(
     theirs.import_npz(tmp_path / "npz", opencv=cv2.__version__)
     reporter = Listening()
     with theirs._changing("run", reporter) as context:
-        run(context, Options(("extract",), workers=0))
+        run_stages(context, Options(("extract",), workers=0))
     assert reporter.said == []
 
 
@@ -236,14 +235,14 @@ def test_a_shuffled_import_needs_no_more_memory_than_it_may(
     theirs: FeatureStore, images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(import_npz, "HELD_BYTES", 200_000)
-    held: dict[Assembly, int] = {}
-    added = Assembly.add
+    held: dict[ChunkWriter, int] = {}
+    added = ChunkWriter.add
 
-    def add(self: Assembly, found: list[Row]) -> None:
+    def add(self: ChunkWriter, found: list[Row]) -> None:
         added(self, found)
         held[self] = self.held_bytes
 
-    monkeypatch.setattr(Assembly, "add", add)
+    monkeypatch.setattr(ChunkWriter, "add", add)
     write_chunks(tmp_path / "npz", [images[i] for i in (9, 12, 4, 8, 11, 3, 7, 2, 6, 10, 1, 5, 0)], size=4)
     report = theirs.import_npz(tmp_path / "npz")
     assert report.published == (0, 1, 2)
@@ -341,15 +340,15 @@ def test_an_interrupted_import_goes_on(
     theirs: FeatureStore, images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_chunks(tmp_path / "npz", images, size=5)
-    added = Assembly.add
+    added = ChunkWriter.add
 
-    def interrupt(self: Assembly, found: list[Row]) -> None:
+    def interrupt(self: ChunkWriter, found: list[Row]) -> None:
         if found[0].image_id == 6:
             raise KeyboardInterrupt
         added(self, found)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Assembly, "add", interrupt)
+        patch.setattr(ChunkWriter, "add", interrupt)
         with pytest.raises(KeyboardInterrupt):
             theirs.import_npz(tmp_path / "npz")
     assert chunks_with_descriptors(theirs) == [0]

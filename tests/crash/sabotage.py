@@ -25,9 +25,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from featurestore import chunk_run, fits
 from featurestore.catalog import Catalog, recorded_run
 from featurestore.cli import main
+from featurestore.pipeline import chunk_run
+from featurestore.pipeline import fit_run as fits
 from featurestore.storage import Root
 from featurestore.storage import root as storage
 

@@ -14,9 +14,9 @@ from featurestore import FeatureStore
 from featurestore.engines import LOOKAHEAD, WINDOW, Task, dispatch_tasks
 from featurestore.engines.inline import InlineEngine
 from featurestore.errors import LossyDescriptors
+from featurestore.pipeline import Options, run_stages
 from featurestore.progress import Silent
 from featurestore.rows import Row
-from featurestore.runner import Options, run
 from tests.broken_images import NOT_IMAGES, bomb_png, cuttable, encoded, picture, unusual
 from tests.small import SMALL, configure, context_of, digests, rows_of, small_store, write_dataset
 
@@ -206,7 +206,7 @@ def test_a_run_that_was_ended_in_the_middle_of_a_chunk_makes_the_same_bytes(
     store = small_store(tmp_path / "store", mixed, chunk_size=20, recipe=KEEPING)
     for n_images in (25, 5):
         with pytest.raises(KeyboardInterrupt):
-            run(context_of(store, StopAfterImages(n_images)), Options(workers=0))
+            run_stages(context_of(store, StopAfterImages(n_images)), Options(workers=0))
     store.run(workers=0)
     assert digests(store) == digests(alone)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from featurestore.errors import ImagesGone, NothingUsable
-from featurestore.imagerow import blamed
 from featurestore.images import TWICE, Streak, Trouble, trouble_of
 from featurestore.images.failure_streak import LONGEST
+from featurestore.pipeline.image_row import blamed
 from featurestore.rows import Row
 from featurestore.stages import Extract
 from featurestore.system import MEMORY

@@ -11,10 +11,10 @@ import pytest
 
 from featurestore import FeatureStore
 from featurestore.errors import ImagesGone
-from featurestore.imagerow import make_row
 from featurestore.images import ImageFolder, open_folder
+from featurestore.pipeline import Options, run_stages
+from featurestore.pipeline.image_row import make_row
 from featurestore.progress import Silent
-from featurestore.runner import Options, run
 from featurestore.stages import Extract
 from tests.broken_images import encoded, picture
 from tests.faults import EIO, no_open_files, ordinary_user
@@ -51,7 +51,7 @@ def store(images: Path, tmp_path: Path) -> FeatureStore:
 
 
 def extract(store: FeatureStore, meanwhile: Callable[[], object]) -> None:
-    run(context_of(store, Meanwhile(meanwhile)), Options(stages=("extract",), workers=0))
+    run_stages(context_of(store, Meanwhile(meanwhile)), Options(stages=("extract",), workers=0))
 
 
 def is_complete(store: FeatureStore) -> None:

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from featurestore import FeatureStore
 from featurestore.cli import cli
 from featurestore.errors import ConfirmationNeeded, FeatureStoreError, NotEnoughSpace, NotReady
-from featurestore.forecast import FOLLOWS
+from featurestore.pipeline.forecast import FOLLOWS
 from featurestore.storage import Root
 from tests.broken_images import encoded, picture
 from tests.conftest import LONG

@@ -15,7 +15,7 @@ import pytest
 
 from featurestore import FeatureStore
 from featurestore.errors import ConfirmationNeeded, NothingUsable, NotReady
-from featurestore.runner import Options, run
+from featurestore.pipeline import Options, run_stages
 from featurestore.storage import from_bitmap, read_arrays, write_arrays
 from tests.catalogs import change
 from tests.small import (
@@ -32,7 +32,7 @@ from tests.small import (
     write_dataset,
 )
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +130,7 @@ def test_a_killed_fit_goes_on_where_it_was_after_every_chunk(extracted: FeatureS
     for stop in range(1, n_chunks + 1):
         store = copy(extracted, tmp_path / f"killed-{stop}")
         with pytest.raises(KeyboardInterrupt):
-            run(context_of(store, StopAfter(stop)), Options(stages=("fit_pca",), workers=0))
+            run_stages(context_of(store, StopAfter(stop)), Options(stages=("fit_pca",), workers=0))
         assert len(state_of(store)) == 1
         assert store.sql("SELECT model_id FROM models").fetchall() == []
         (rest,) = FeatureStore(store.path).run("fit_pca", workers=0)
@@ -143,7 +143,7 @@ def test_a_fit_that_is_killed_again_and_again_is_done_in_the_end(extracted: Feat
     straight.run("fit_pca", workers=0)
     for _ in range(5):
         with pytest.raises(KeyboardInterrupt):
-            run(context_of(store, StopAfter(1)), Options(stages=("fit_pca",), workers=0))
+            run_stages(context_of(store, StopAfter(1)), Options(stages=("fit_pca",), workers=0))
     (rest,) = store.run("fit_pca", workers=0)
     assert rest.n_chunks == 0
     assert digests(store, "models/**/*") == digests(straight, "models/**/*")
@@ -304,7 +304,7 @@ def test_an_update_that_was_killed_goes_on_from_its_parent_and_its_state(growing
     straight.run("fit_pca", update=True, yes=True, workers=0)
     options = Options(stages=("fit_pca",), workers=0, update=True, confirm=lambda question: True)
     with pytest.raises(KeyboardInterrupt):
-        run(context_of(growing, StopAfter(1)), options)
+        run_stages(context_of(growing, StopAfter(1)), options)
     (rest,) = growing.run("fit_pca", update=True, yes=True, workers=0)
     assert rest.n_chunks == 1
     assert digests(growing, "models/fit_pca/**/*") == digests(straight, "models/fit_pca/**/*")
@@ -333,7 +333,7 @@ def test_a_fit_begins_anew_where_what_it_has_learnt_has_changed(
     configure(store, "store", images=str(folder))
     configure(store, "fit_pca", solver=solver)
     with pytest.raises(KeyboardInterrupt):
-        run(context_of(store, StopAfter(2)), Options(stages=("fit_pca",), workers=0))
+        run_stages(context_of(store, StopAfter(2)), Options(stages=("fit_pca",), workers=0))
     if change == "image":
         shutil.copy(folder / "012.png", folder / "001.png")
         store.run("extract", check_images=True, workers=0)
@@ -345,7 +345,7 @@ def test_a_fit_begins_anew_where_what_it_has_learnt_has_changed(
     for path in state_of(straight):
         path.unlink()
     listening = Listening()
-    run(context_of(store, listening), Options(stages=("fit_pca",), workers=0))
+    run_stages(context_of(store, listening), Options(stages=("fit_pca",), workers=0))
     straight.run("fit_pca", workers=0)
     assert digests(store, "models/fit_pca/**/*") == digests(straight, "models/fit_pca/**/*")
     anew = ["fit_pca begins again: images or the split have changed since it was interrupted"]
@@ -376,13 +376,13 @@ def test_a_checkpoint_that_is_damaged_is_not_gone_on_from(store: FeatureStore, t
     straight = copy(store, tmp_path / "straight")
     straight.run("fit_pca", workers=0)
     with pytest.raises(KeyboardInterrupt):
-        run(context_of(store, StopAfter(2)), Options(stages=("fit_pca",), workers=0))
+        run_stages(context_of(store, StopAfter(2)), Options(stages=("fit_pca",), workers=0))
     (state,) = state_of(store)
     spoil(state, how)
     if how == "array pending":
         assert [problem.kind for problem in store.verify().problems] == ["state"]
     listening = Listening()
-    run(context_of(store, listening), Options(stages=("fit_pca",), workers=0))
+    run_stages(context_of(store, listening), Options(stages=("fit_pca",), workers=0))
     (said,) = listening.said
     assert re.fullmatch(r"fit_pca begins again: models/fit_pca/\w+/state\.npz is damaged \(.+\)", said)
     assert digests(store, "models/fit_pca/**/*") == digests(straight, "models/fit_pca/**/*")
@@ -391,7 +391,7 @@ def test_a_checkpoint_that_is_damaged_is_not_gone_on_from(store: FeatureStore, t
 def test_a_checkpoint_without_a_digest_is_gone_on_from(store: FeatureStore) -> None:
     """As earlier versions wrote it."""
     with pytest.raises(KeyboardInterrupt):
-        run(context_of(store, StopAfter(2)), Options(stages=("fit_pca",), workers=0))
+        run_stages(context_of(store, StopAfter(2)), Options(stages=("fit_pca",), workers=0))
     (state,) = state_of(store)
     arrays, manifest = read_arrays(state)
     del manifest["arrays"]
@@ -419,7 +419,7 @@ def test_an_update_learns_of_a_chunk_only_the_image_that_failed_before(images: P
 
 def test_there_is_nothing_to_update_where_every_image_was_learnt(growing: FeatureStore) -> None:
     listening = Listening()
-    assert run(context_of(growing, listening), Options(stages=("fit_pca",), workers=0, update=True)) == []
+    assert run_stages(context_of(growing, listening), Options(stages=("fit_pca",), workers=0, update=True)) == []
     assert listening.said == ["fit_pca: the model has seen every image; there is nothing to update"]
 
 

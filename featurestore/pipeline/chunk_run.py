@@ -7,13 +7,13 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
-from featurestore.assembly import Assembly
 from featurestore.catalog import Context, StagePlan, Work, partition_manifest, query_arrow, record_file, recorded_run
 from featurestore.engines import LOOKAHEAD, Engine, Task, dispatch_tasks
+from featurestore.pipeline.chunk_writer import ChunkWriter
+from featurestore.pipeline.tasks import WholeChunk, Written, row_blocks
 from featurestore.progress import StageSummary
 from featurestore.stages import Arrays, ChunkStage, TransformStage
 from featurestore.storage import IMAGES, PartitionFile, read_arrays
-from featurestore.tasks import WholeChunk, Written, row_blocks
 
 
 class ChunkRun:
@@ -26,7 +26,7 @@ class ChunkRun:
         assert isinstance(plan.step.stage, ChunkStage)
         self._context, self._engine, self._plan, self._workers = context, engine, plan, workers
         self._work = {work.chunk_id: work for work in plan.todo}
-        self._open: dict[int, Assembly] = {}
+        self._open: dict[int, ChunkWriter] = {}
         self._statuses: Counter[str] = Counter()
         self._n_warned = 0
         self._counts: dict[str, Any] = {"n_chunks": 0, "n_images": 0, "n_descriptors": 0, "n_bytes": 0}
@@ -127,11 +127,11 @@ class TransformRun(ChunkRun):
             self._publish(task.chunk_id)
         self._count(statuses, n_descriptors)
 
-    def _assembly(self, work: Work) -> Assembly:
+    def _assembly(self, work: Work) -> ChunkWriter:
         if work.chunk_id not in self._open:
             assert work.input_path is not None
             with PartitionFile(self._context.root.local(work.input_path)) as file:
                 layout = self._stage.layout(file.layout, self._model)
             manifest = partition_manifest(self._plan.step, work, origin="run")
-            self._open[work.chunk_id] = Assembly(self._context.root, work, layout=layout, manifest=manifest)
+            self._open[work.chunk_id] = ChunkWriter(self._context.root, work, layout=layout, manifest=manifest)
         return self._open[work.chunk_id]

@@ -18,8 +18,8 @@ from typing import Any
 
 from featurestore.engines import Task
 from featurestore.errors import CorruptFile, EngineLost
-from featurestore.imagerow import blamed, crashed, make_row
 from featurestore.images import ImageFolder
+from featurestore.pipeline.image_row import blamed, crashed, make_row
 from featurestore.rows import Layout, Row
 from featurestore.stages import Arrays, Extract, FitStage, TransformStage
 from featurestore.storage import (

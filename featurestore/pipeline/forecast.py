@@ -11,10 +11,10 @@ from dataclasses import dataclass, field, replace
 
 from featurestore.catalog import Context, StagePlan, Work, first_leakage, resolve
 from featurestore.errors import ConfirmationNeeded, NotReady
-from featurestore.estimate import Estimate
-from featurestore.fits import ready_chunks, refuse_most_lost, wanted_chunks
 from featurestore.formatting import chunk_list, counted, human_seconds
-from featurestore.runner import Options, fit_waits, plan_of, refuse_unready
+from featurestore.pipeline.estimate import Estimate
+from featurestore.pipeline.fit_inputs import ready_chunks, refuse_most_lost, wanted_chunks
+from featurestore.pipeline.runner import Options, fit_waits, plan_of, refuse_unready
 from featurestore.stages import Extract, FitStage
 
 FOLLOWS = "if images that are made again come out otherwise"
@@ -38,7 +38,7 @@ class _Made:
     variants: set[str] = field(default_factory=set)  # stages whose variant follows from these
 
 
-def forecast(context: Context, options: Options) -> Forecast:
+def make_forecast(context: Context, options: Options) -> Forecast:
     """Return what `run` will do with these options.
 
     What waits for a model is counted as if everything were to be made.

@@ -30,7 +30,7 @@ class Estimate:
     why: tuple[tuple[str, str], ...]  # the reasons, and the chunks of each
 
 
-def estimate(connection: sa.Connection, plans: Mapping[str, StagePlan]) -> list[Estimate]:
+def estimate_costs(connection: sa.Connection, plans: Mapping[str, StagePlan]) -> list[Estimate]:
     """Return what every stage that has something to do will cost."""
     past = paces(connection)
     sizes = {row["stage"]: row["size"] for row in query_arrow(connection, _SIZES).to_pylist()}

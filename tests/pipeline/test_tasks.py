@@ -8,13 +8,14 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from featurestore import extraction, runner
 from featurestore.catalog import Work
 from featurestore.engines import Task
 from featurestore.engines.base import T
 from featurestore.engines.inline import InlineEngine
 from featurestore.errors import CorruptFile
-from featurestore.runner import Options, run_stage
+from featurestore.pipeline import Options, runner
+from featurestore.pipeline import extract_run as extraction
+from featurestore.pipeline.runner import run_stage
 from tests.small import context_of, digests, make_small, small_store
 from tests.tampering import our_metadata
 

@@ -12,8 +12,9 @@ from featurestore import FeatureStore
 from featurestore.engines import Task
 from featurestore.engines.inline import InlineEngine
 from featurestore.errors import EngineLost
-from featurestore.runner import Options, run, run_stage
-from featurestore.tasks import FitChunk
+from featurestore.pipeline import Options, run_stages
+from featurestore.pipeline.runner import run_stage
+from featurestore.pipeline.tasks import FitChunk
 from tests.small import StopAfter, configure, context_of, copy, current_model, make_small, small_store
 
 
@@ -93,7 +94,7 @@ def test_workers_change_nothing(store: FeatureStore, expected: str) -> None:
 @pytest.mark.parametrize("n_chunks", [1, 2, 4])
 def test_a_killed_fit_goes_on_where_it_was(store: FeatureStore, expected: str, n_chunks: int) -> None:
     with pytest.raises(KeyboardInterrupt):
-        run(context_of(store, StopAfter(n_chunks)), Options(stages=("fit_pca",), workers=0))
+        run_stages(context_of(store, StopAfter(n_chunks)), Options(stages=("fit_pca",), workers=0))
     (state,) = store.path.glob("models/fit_pca/*/state.npz")
     assert state.is_file()
     engine = Backwards()

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from featurestore.assembly import Assembly
 from featurestore.catalog import (
     UNKNOWN,
     Context,
@@ -21,21 +20,23 @@ from featurestore.catalog import (
     Work,
     attempt_of,
     discard_blocks,
+    filenames_of,
+    files_read_before,
     opencv_of,
     partition_manifest,
     query_arrow,
     versions,
 )
-from featurestore.chunk_run import ChunkRun
 from featurestore.engines import WINDOW, Engine, Task
 from featurestore.errors import NothingUsable
 from featurestore.formatting import counted
-from featurestore.images import ImageFolder, Streak
+from featurestore.images import ImageFolder, Streak, open_folder
+from featurestore.pipeline.chunk_run import ChunkRun
+from featurestore.pipeline.chunk_writer import ChunkWriter
+from featurestore.pipeline.tasks import ImageBlock, JoinBlocks, Written
 from featurestore.progress import StageSummary
-from featurestore.sources import image_folder
 from featurestore.stages import Extract
 from featurestore.storage import Attempt, Block, Draft, PartitionFile
-from featurestore.tasks import ImageBlock, JoinBlocks, Written
 
 # A block is what a kill costs each worker: long enough that its file costs nothing beside it, and that many workers do
 # not keep the coordinator busy; short enough that the progress is seen.
@@ -152,7 +153,7 @@ class ExtractRun(ChunkRun):
         if work.chunk_id not in self._open:
             manifest = partition_manifest(self._plan.step, work, origin=origin, opencv=opencv)
             layout = self._stage.layout()
-            self._open[work.chunk_id] = Assembly(self._context.root, work, layout=layout, manifest=manifest)
+            self._open[work.chunk_id] = ChunkWriter(self._context.root, work, layout=layout, manifest=manifest)
         target = self._open[work.chunk_id].target
         return JoinBlocks(work.chunk_id, self._context.root, tuple(chunk.blocks), target, old)
 
@@ -240,3 +241,19 @@ def _take_images(todo: list[Work]) -> list[Work]:
         n_images += todo[0].n_images
         taken.append(todo.pop(0))
     return taken
+
+
+SAMPLE = 1000  # images of those that will be read
+
+
+def image_folder(context: Context, plan: StagePlan) -> ImageFolder:
+    """Look at the folder of images as a run of extract begins.
+
+    Raises:
+        ImagesGone: it holds neither images that were read from it before nor those that will be read.
+    """
+    works = plan.todo[:: len(plan.todo) // SAMPLE + 1]
+    wanted = [i for work in works for i in work.wanted[:: len(work.wanted) * len(works) // SAMPLE + 1]]
+    with context.catalog.reading() as connection:
+        read, names = files_read_before(connection), filenames_of(connection, wanted)
+    return open_folder(context.images, read=read.values(), wanted=[names[i] for i in wanted if i in names])

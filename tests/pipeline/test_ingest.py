@@ -17,7 +17,8 @@ from featurestore import FeatureStore
 from featurestore.catalog import Catalog, column_types, replay
 from featurestore.dataset import read_dataset
 from featurestore.errors import ConfirmationNeeded, CorruptFile, FormatError
-from featurestore.ingest import IngestReport, ingest
+from featurestore.pipeline import IngestReport
+from featurestore.pipeline.ingest import ingest_rows
 from featurestore.storage import CATALOG, Root
 from tests.catalogs import rows, tables
 
@@ -39,7 +40,7 @@ class Dataset:
             known = column_types(connection)
         rows = read_dataset(csv, known=known, split=split)
         options: dict[str, Any] = {"computed": split != "subset", "confirm": lambda question: agree}
-        return ingest(self.root, self.catalog, rows, chunk_size=chunk_size, **options)
+        return ingest_rows(self.root, self.catalog, rows, chunk_size=chunk_size, **options)
 
     def replay_format_1(self, name: str, rows: pa.Table) -> None:
         """Take over a dataset file as it was written before types were those of the text."""

@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
-from featurestore import FeatureStore, extraction
+from featurestore import FeatureStore
 from featurestore.catalog import blocks, versions
 from featurestore.errors import NotEnoughSpace
-from featurestore.estimate import SPARE
-from featurestore.extraction import BLOCK_SECONDS, OVERTIME
+from featurestore.pipeline import Options, run_stages
+from featurestore.pipeline import extract_run as extraction
+from featurestore.pipeline.estimate import SPARE
+from featurestore.pipeline.extract_run import BLOCK_SECONDS, OVERTIME
 from featurestore.progress import Silent
-from featurestore.runner import Options, run
 from featurestore.storage import Root, block_names, read_block
 from featurestore.storage.root import BLOCKS
 from tests.broken_images import encoded, picture
@@ -98,7 +99,7 @@ def broken_off(stopped: FeatureStore, images: Path, tmp_path: Path) -> FeatureSt
 
 def stop(store: FeatureStore, *, after: int, **options: Any) -> None:
     with pytest.raises(KeyboardInterrupt):
-        run(context_of(store, StopAfterImages(after)), Options(("extract",), workers=0, **options))
+        run_stages(context_of(store, StopAfterImages(after)), Options(("extract",), workers=0, **options))
 
 
 @pytest.fixture

@@ -55,7 +55,7 @@ class IngestReport:
     warnings: list[str] = field(default_factory=list)
 
 
-def ingest(
+def ingest_rows(
     root: Root,
     catalog: Catalog,
     dataset: pa.Table,

@@ -11,13 +11,13 @@ from typing import Any
 
 from featurestore.catalog import Work, check_partition
 from featurestore.errors import CorruptFile
+from featurestore.pipeline.tasks import Target
 from featurestore.rows import Layout, Row
 from featurestore.storage import PartitionWriter, Root, partition_name
 from featurestore.system import is_file, room_on_disk
-from featurestore.tasks import Target
 
 
-class Assembly:
+class ChunkWriter:
     """A partition in progress, in a temporary file beside its place."""
 
     def __init__(self, root: Root, work: Work, *, layout: Layout, manifest: Mapping[str, Any]) -> None:

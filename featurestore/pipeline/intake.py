@@ -18,7 +18,7 @@ from featurestore.system import file_digest
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from featurestore.ingest import IngestReport
+    from featurestore.pipeline.ingest import IngestReport
     from featurestore.system import Spill
 
 
@@ -37,7 +37,7 @@ def take_in(
         is_subset,
         scan_folder,  # late, like the next: `status` needs none of them
     )
-    from featurestore.ingest import ingest
+    from featurestore.pipeline.ingest import ingest_rows
     from featurestore.system import Spill
 
     spill, settings, observed = Spill(context.root.path), context.settings, None
@@ -51,7 +51,7 @@ def take_in(
         rows = _read(context, path, {**settings.types, **types}, spill)
         warnings = look_for_new(context, rows)
     with _recipe_with(context.root, types):
-        report = ingest(
+        report = ingest_rows(
             context.root,
             context.catalog,
             rows,
@@ -116,7 +116,7 @@ def look_for_new(context: Context, rows: pa.Table) -> list[str]:
         DatasetError: the store is new, and not one of them exists.
     """
     from featurestore.images import MOST_NAMES, look_for
-    from featurestore.ingest import new_filenames
+    from featurestore.pipeline.ingest import new_filenames
 
     if not context.images.is_dir():  # a run says so; an ingest does not need the images
         return []

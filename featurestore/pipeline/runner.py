@@ -6,12 +6,12 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from featurestore.catalog import Context, StagePlan, make_plan, resolve, with_finished_blocks
-from featurestore.chunk_run import TransformRun
 from featurestore.engines import Engine, open_engine
 from featurestore.errors import NotReady
-from featurestore.extraction import ExtractRun
-from featurestore.fits import run_fit
 from featurestore.formatting import chunk_list
+from featurestore.pipeline.chunk_run import TransformRun
+from featurestore.pipeline.extract_run import ExtractRun
+from featurestore.pipeline.fit_run import run_fit
 from featurestore.progress import StageSummary
 from featurestore.stages import Extract, FitStage
 from featurestore.system import one_blas_thread
@@ -47,7 +47,7 @@ def _only(plan: StagePlan, chunks: Collection[int]) -> StagePlan:
     return replace(plan, todo=tuple(work for work in plan.todo if work.chunk_id in chunks))
 
 
-def run(context: Context, options: Options) -> list[StageSummary]:
+def run_stages(context: Context, options: Options) -> list[StageSummary]:
     """Bring the stages up to date, and return what was done, stage by stage.
 
     Raises:

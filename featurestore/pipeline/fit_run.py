@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
@@ -29,8 +29,10 @@ from featurestore.catalog import (
     versions,
 )
 from featurestore.engines import Engine, dispatch_tasks
-from featurestore.errors import ConfirmationNeeded, CorruptFile, NothingUsable, NotReady
-from featurestore.formatting import chunk_list, counted
+from featurestore.errors import ConfirmationNeeded, CorruptFile, NothingUsable
+from featurestore.formatting import counted
+from featurestore.pipeline.fit_inputs import ready_chunks, refuse_most_lost, unseen_images, wanted_chunks
+from featurestore.pipeline.tasks import FitChunk, Learnt
 from featurestore.progress import StageSummary
 from featurestore.rows import Row
 from featurestore.stages import FitStage, JoinableLearner, Learner
@@ -44,8 +46,7 @@ from featurestore.storage import (
     to_bitmap,
     write_arrays,
 )
-from featurestore.system import command_line, is_file, ready_thread
-from featurestore.tasks import FitChunk, Learnt
+from featurestore.system import is_file, ready_thread
 
 Confirm = Callable[[str], bool]
 T = TypeVar("T")
@@ -88,63 +89,8 @@ def run_fit(
     if not partial:
         refuse_most_lost(context, plan.step)
     if plan.step.current_model is not None:
-        _ask(context, plan.step, sum(_unseen(context, plan.step).values()), confirm)
+        _ask(context, plan.step, sum(unseen_images(context, plan.step).values()), confirm)
     return FitRun(context, engine, plan.step, ready, partial=len(ready) < len(wanted)).run()
-
-
-def wanted_chunks(context: Context, plan: StagePlan) -> list[Work]:
-    """Return the chunks that a fit learns from, there or not: all, or those with images that its model has not seen."""
-    if plan.step.current_model is None:
-        return list(plan.todo)
-    unseen = _unseen(context, plan.step)
-    return [w for w in plan.inputs if w.chunk_id in unseen or not (w.input_ready or w.why == "pruned")]
-
-
-def ready_chunks(context: Context, step: Step, wanted: Sequence[Work], *, partial: bool) -> list[Work]:
-    """Return those of the chunks that are there.
-
-    Raises:
-        NotReady: some are not, and ``partial`` was not given; or none is.
-    """
-    ready = [work for work in wanted if work.input_ready]
-    missing = [work.chunk_id for work in wanted if not work.input_ready]
-    none = step.current_model is None and not ready
-    if missing and (none or not partial):
-        without = "" if none else f", or fit without them: {_without_them(context, step)}"
-        raise NotReady(
-            f"{step.stage.name} learns from every chunk, and {step.stage.reads} is not up to date for "
-            f"{chunk_list(missing)}; run {step.stage.reads} first{without}"
-        )
-    return ready
-
-
-def _without_them(context: Context, step: Step) -> str:
-    return command_line("run", context.root.path, step.stage.name, "--partial")
-
-
-def _unseen(context: Context, step: Step) -> dict[int, int]:
-    with context.catalog.reading() as connection:
-        return TrainingSet(connection, step).unseen()
-
-
-def refuse_most_lost(context: Context, step: Step) -> None:
-    """Make sure that a fit does not learn from the few images that have not failed.
-
-    Raises:
-        NotReady: more than half of what it would learn from has failed.
-    """
-    with context.catalog.reading() as connection:
-        learning = TrainingSet(connection, step)
-        lost, n_images = learning.lost(), int(learning.selected.sum())
-    n_lost = sum(lost.values())
-    if 2 * n_lost > n_images:
-        images = counted(n_images, "image")
-        reasons = ", ".join(f"{n:,} {status}" for status, n in lost.items())
-        raise NotReady(
-            f"{step.stage.name} would learn from less than half of its {images}, since {n_lost:,} failed "
-            f"({reasons}; SELECT * FROM failures says why). Put that right and run with --retry-failed, or fit without "
-            f"them: {_without_them(context, step)}"
-        )
 
 
 def _ask(context: Context, step: Step, unseen: int, confirm: Confirm) -> None:

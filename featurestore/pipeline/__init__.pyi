@@ -1,0 +1,11 @@
+from .chunk_writer import ChunkWriter as ChunkWriter
+from .estimate import Estimate as Estimate
+from .estimate import estimate_costs as estimate_costs
+from .estimate import refuse_if_too_large as refuse_if_too_large
+from .forecast import known_leakage as known_leakage
+from .forecast import make_forecast as make_forecast
+from .forecast import refuse_unasked as refuse_unasked
+from .ingest import IngestReport as IngestReport
+from .intake import take_in as take_in
+from .runner import Options as Options
+from .runner import run_stages as run_stages
