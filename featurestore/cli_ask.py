@@ -37,18 +37,18 @@ def sql(store: Path, query: str, form: str | None, output: Path | None, force: b
 
     SHOW TABLES lists the views and their columns. Nothing can be changed, and a run need not be waited for.
     """
-    from featurestore import answers
+    from featurestore.query import result_files as answers
 
     if form and output:
         raise click.UsageError(f"--{form} is for the screen, and --output takes the form from the file's ending")
     opened = open_store(store, untrusted=untrusted)
     with opened.answer(query, as_text=not (form or output)) as found:
         if output is not None:
-            n = answers.write(found, output, store=opened.path, force=force)
+            n = answers.write_result(found, output, store=opened.path, force=force)
             click.echo(f"{output}: {counted(n, 'row')}")
         elif form is not None:
             with must_arrive(), click.open_file("-", "wb") as stdout:
-                answers.FORMATS[f".{form}"](found, stdout)
+                answers.RESULT_FORMATS[f".{form}"](found, stdout)
         else:
             _show(found)
 

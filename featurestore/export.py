@@ -14,10 +14,8 @@ from pathlib import Path
 from featurestore.catalog import Context, query_arrow, resolve
 from featurestore.errors import NotReady, OutputError, QueryError
 from featurestore.exporters import FORMATS, Exporter, ImageExporter, Job, ModelExporter
-from featurestore.load import descriptor_counts
 from featurestore.progress import StageSummary
-from featurestore.query import sql
-from featurestore.selection import older, select
+from featurestore.query import descriptor_counts, older_steps, run_query, select_images
 from featurestore.storage import IMAGES, Arrays, from_bitmap, read_arrays
 from featurestore.system import command_line, flush, refuse_output, room_on_disk, temporary_name
 
@@ -97,9 +95,9 @@ def _prepare(
 def _job(context: Context, exporter: ImageExporter, choice: Choice, *, force: bool) -> Job:
     columns = ["subset"]
     if exporter.dataset_columns:
-        known = sql(context, "SELECT * FROM images LIMIT 0").columns
+        known = run_query(context, "SELECT * FROM images LIMIT 0").columns
         columns += [name for name in known if name not in ("image_id", "chunk_id", "filename", "subset")]
-    selection = select(
+    selection = select_images(
         context,
         stage=choice.stage or "quantize",
         where=choice.where,
@@ -122,7 +120,7 @@ def _models(context: Context, exporter: Exporter, choice: Choice) -> tuple[Array
         if choice.variant is None:
             steps = resolve(connection, context.flow)
         else:
-            steps = older(connection, context, "quantize", choice.variant)
+            steps = older_steps(connection, context, "quantize", choice.variant)
         used = {step.stage.name: step.model_id for step in steps}
         known = query_arrow(connection, "SELECT model_id, path FROM models").to_pylist()
     paths = {row["model_id"]: row["path"] for row in known}

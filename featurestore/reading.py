@@ -12,17 +12,14 @@ from numpy.typing import NDArray
 from featurestore.errors import QueryError, StoreBusy
 from featurestore.opened import OpenStore
 from featurestore.progress import Silent, StageSummary, Terminal
+from featurestore.query import Status
 from featurestore.rows import KEYPOINT, KEYPOINT_COLUMNS, Layout, Row
-from featurestore.status import Status
 from featurestore.system import StrPath, located
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from featurestore.info import ImageInfo
-    from featurestore.load import Matrix
-    from featurestore.lookup import Lookup
-    from featurestore.query import Answer, QueryResult
+    from featurestore.query import Answer, ImageInfo, Lookup, Matrix, QueryResult
 
 
 class Reading(OpenStore):
@@ -32,9 +29,9 @@ class Reading(OpenStore):
 
     def status(self) -> Status:
         """Return how far the store is, and what is missing and why."""
-        from featurestore.status import status
+        from featurestore.query import store_status
 
-        return status(self._context(Silent()))
+        return store_status(self._context(Silent()))
 
     def sql(self, query: str) -> QueryResult:
         """Answer a question about the store; ``docs/views.md`` lists the views.
@@ -42,9 +39,9 @@ class Reading(OpenStore):
         Raises:
             QueryError: it is not a question, DuckDB refused it, or the answer does not fit into memory.
         """
-        from featurestore.query import sql
+        from featurestore.query import run_query
 
-        return sql(self._context(Silent()), query)
+        return run_query(self._context(Silent()), query)
 
     @contextmanager
     def answer(self, query: str, *, as_text: bool = False) -> Iterator[Answer]:
@@ -61,9 +58,9 @@ class Reading(OpenStore):
         Raises:
             QueryError: it is not a question, or DuckDB refused it.
         """
-        from featurestore.query import answering
+        from featurestore.query import stream_query
 
-        with answering(self._context(Silent()), query, as_text=as_text) as answer:
+        with stream_query(self._context(Silent()), query, as_text=as_text) as answer:
             yield answer
 
     def load(
@@ -93,7 +90,7 @@ class Reading(OpenStore):
             NotReady: the stage has not been run on chosen images; the message names the chunks and why.
             QueryError: ``where``, the stage, a column or the variant can't be used.
         """
-        from featurestore.load import choose, load
+        from featurestore.query import choose, load_table
 
         chosen = choose(
             self._context(Silent()),
@@ -104,7 +101,7 @@ class Reading(OpenStore):
             variant=variant,
             allow_missing=allow_missing,
         )
-        return load(*chosen)
+        return load_table(*chosen)
 
     def iter_batches(
         self,
@@ -117,12 +114,12 @@ class Reading(OpenStore):
         variant: str | None = None,
         allow_missing: bool = False,
     ) -> Iterator[pa.Table]:
-        """Yield what `load` returns in tables of ``rows`` images, for collections that are larger than memory.
+        """Yield what `load_table` returns in tables of ``rows`` images, for collections that are larger than memory.
 
         At most one batch and one row group (about 4 MiB of descriptors) are held. Arguments and errors are those of
-        `load`.
+        `load_table`.
         """
-        from featurestore.load import batches, choose
+        from featurestore.query import batches, choose
 
         if rows < 1:
             raise QueryError(f"a batch has at least one row, and rows is {rows}")
@@ -149,16 +146,15 @@ class Reading(OpenStore):
 
         ``codes`` is ``(N, dim)`` of the stage's dtype, ``offsets`` ``(n_images + 1,)`` int64, ``image_ids``
         ``(n_images,)`` int64; those of image ``image_ids[i]`` are ``codes[offsets[i]:offsets[i + 1]]``. Arguments and
-        errors are those of `load`.
+        errors are those of `load_table`.
 
         Raises:
             NotEnoughSpace: it does not fit into memory.
         """
-        from featurestore.load import matrix
-        from featurestore.selection import select
+        from featurestore.query import matrix, select_images
 
         context = self._context(Silent())
-        selection = select(context, stage=stage, where=where, variant=variant, allow_missing=allow_missing)
+        selection = select_images(context, stage=stage, where=where, variant=variant, allow_missing=allow_missing)
         return matrix(context, selection)
 
     @staticmethod
@@ -167,7 +163,7 @@ class Reading(OpenStore):
 
         An image without descriptors is None.
         """
-        from featurestore.load import arrays
+        from featurestore.query import arrays
 
         return arrays(table)
 
@@ -199,10 +195,10 @@ class Reading(OpenStore):
         Raises:
             QueryError: there is no such image; the message has the most similar name.
         """
-        from featurestore.info import info
+        from featurestore.query import image_info
 
         lookup = self._looking_up()
-        return info(lookup.context, lookup.find(filename, removed=True)[0])
+        return image_info(lookup.context, lookup.find(filename, removed=True)[0])
 
     def encode(
         self, image: StrPath | NDArray[Any], *, keypoints: bool = False
@@ -217,7 +213,7 @@ class Reading(OpenStore):
             NotReady: a model has not been fitted yet.
             NothingUsable: the file can't be used; the message says why.
         """
-        from featurestore.encode import codes_and_keypoints
+        from featurestore.query import codes_and_keypoints
 
         encoder = self._looking_up().encoder
         found = codes_and_keypoints(encoder.encode(image), encoder.layout)
@@ -234,7 +230,7 @@ class Reading(OpenStore):
             NotReady: there is no model of fit_scale yet.
             QueryError: the codes have another shape or dtype, or there is no such variant.
         """
-        from featurestore.encode import to_floats
+        from featurestore.query import to_floats
 
         return to_floats(codes, *self._looking_up().bounds(variant))
 
@@ -285,7 +281,7 @@ class Reading(OpenStore):
             return self._looking_up(other_than=lookup).row(filename, stage=stage, variant=variant, columns=columns)
 
     def _looking_up(self, *, other_than: Lookup | None = None) -> Lookup:
-        from featurestore.lookup import Lookup, signature
+        from featurestore.query import Lookup, signature
 
         now = signature(self.path)
         found = self._lookup  # another thread may put its own there at any time

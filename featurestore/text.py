@@ -11,9 +11,8 @@ from featurestore.formatting import chunk_list, counted, human_bytes, human_seco
 
 if TYPE_CHECKING:
     from featurestore.import_npz import ImportReport
-    from featurestore.info import ImageInfo, ImageStage
     from featurestore.pipeline import Estimate, IngestReport
-    from featurestore.status import StageStatus, Status
+    from featurestore.query import ImageInfo, ImageStage, StageStatus, Status
     from featurestore.store import FeatureStore
 
 NUMBERS = "right"

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from featurestore import FeatureStore
-from featurestore.answers import write
 from featurestore.errors import DatasetError, FeatureStoreError, NotAStore, OutputError, UnusablePath
+from featurestore.query.result_files import write_result
 from featurestore.storage import Root
 from featurestore.system import located, scratch_folder, temporary_name
 from tests.small import copy, tiny_store
@@ -49,7 +49,7 @@ def test_a_store_in_a_folder_of_any_name(tiny: FeatureStore, tmp_path: Path, nam
     store.prune("quantize")
     for out in (there / "a.parquet", there / "a.csv"):
         with store.answer("FROM quantized") as answer:
-            assert write(answer, out) == 3
+            assert write_result(answer, out) == 3
     store.export(there / "b.parquet", "parquet")
     assert len(pq.read_table(there / "b.parquet", partitioning=None)) == 3
     store.export(there / "c", "npy")
@@ -97,7 +97,7 @@ def test_what_is_written_may_have_any_name(tiny: FeatureStore, tmp_path: Path, n
     folder = tmp_path / name
     folder.mkdir()
     with tiny.answer("FROM images") as answer:
-        assert write(answer, folder / f"{name}.csv") == 3
+        assert write_result(answer, folder / f"{name}.csv") == 3
     for form in ("npy", "npz", "parquet", "arrow", "fvecs", "model", "joblib"):
         tiny.export(folder / form, form)
     assert len(list(folder.iterdir())) == 8
@@ -136,7 +136,7 @@ def test_names_up_to_the_limit_of_the_file_system(tiny: FeatureStore, tmp_path: 
     made = FeatureStore.create(tmp_path / name, images=tiny.path.parent / "images")
     assert made.status().n_images == 3
     with tiny.answer("FROM images") as answer:
-        write(answer, tmp_path / f"{name}.csv")
+        write_result(answer, tmp_path / f"{name}.csv")
     for _ in range(2):
         tiny.export(tmp_path / f"{name}.npy", "npy", force=True)
     assert len(list(tmp_path.iterdir())) == 3
@@ -161,7 +161,7 @@ def test_names_over_the_limit_are_refused_in_one_line(tiny: FeatureStore, tmp_pa
             verb()
         assert "\n" not in str(caught.value)
     with tiny.answer("FROM images") as answer, pytest.raises(UnusablePath, match="File name too long"):
-        write(answer, Path(f"{long}.csv"))
+        write_result(answer, Path(f"{long}.csv"))
     assert list(tmp_path.iterdir()) == []
 
 

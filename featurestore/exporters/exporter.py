@@ -11,8 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from featurestore.load import blob_bytes
-from featurestore.selection import Selection, iter_tables
+from featurestore.query import Selection, blob_bytes, iter_tables
 
 Arrays = Mapping[str, NDArray[Any]]
 

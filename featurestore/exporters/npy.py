@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from featurestore.errors import CorruptFile
 from featurestore.exporters.exporter import ImageExporter, Job
-from featurestore.load import blob_bytes
+from featurestore.query import blob_bytes
 
 CODES, OFFSETS, IMAGES = "codes.npy", "offsets.npy", "images.parquet"
 

@@ -13,9 +13,8 @@ import pyarrow.parquet as pq
 
 from featurestore.errors import CorruptFile, QueryError
 from featurestore.exporters.exporter import ImageExporter, Job
-from featurestore.load import blob_bytes
+from featurestore.query import Selection, blob_bytes
 from featurestore.rows import KEYPOINT_COLUMNS
-from featurestore.selection import Selection
 
 OURS = ("status", "error", "n_descriptors", "descriptors")
 FLAT = ("image_id", "filename", "subset")  # what stands in every row of an image

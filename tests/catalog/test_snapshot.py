@@ -11,7 +11,7 @@ import pytest
 
 from featurestore import FeatureStore
 from featurestore.catalog.runs import update_run
-from featurestore.query import asking
+from featurestore.query.sql import open_query
 from tests.small import context_of
 
 DIE_AFTER_COMMIT = """
@@ -31,7 +31,7 @@ def test_what_a_killed_writer_had_committed_is_seen(store: FeatureStore) -> None
 
 def test_a_question_holds_up_no_writer_and_sees_nothing_of_it(store: FeatureStore) -> None:
     context = context_of(store)
-    with asking(context, "runs") as connection:
+    with open_query(context, "runs") as connection:
         (run_id,) = connection.sql("SELECT min(run_id) FROM runs").fetchall()[0]
         with context.catalog.transaction() as transaction:
             update_run(transaction, run_id, host="elsewhere")
@@ -42,6 +42,6 @@ def test_a_question_holds_up_no_writer_and_sees_nothing_of_it(store: FeatureStor
 def test_the_copy_is_removed(store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
-    with asking(context_of(store), "images"):
+    with open_query(context_of(store), "images"):
         assert [path.name for path in (tmp_path / "temporary").glob("*/*")] == ["catalog.duckdb"]
     assert list((tmp_path / "temporary").iterdir()) == []

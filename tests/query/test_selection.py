@@ -15,7 +15,8 @@ from featurestore import FeatureStore
 from featurestore.catalog import Context
 from featurestore.errors import CorruptFile, NotReady, QueryError, StoreBusy
 from featurestore.progress import Silent
-from featurestore.selection import groups_of, iter_rows, iter_tables, select
+from featurestore.query import iter_tables, select_images
+from featurestore.query.scan import groups_of, iter_rows
 from featurestore.storage import PartitionFile
 
 BASICS = ("image_id", "filename", "status", "error", "n_descriptors", "descriptors")
@@ -39,7 +40,7 @@ def drop_partition(store: FeatureStore, stage: str, chunk_id: int) -> None:
 
 
 def test_every_image_comes_in_order(finished: FeatureStore) -> None:
-    selection = select(context_of(finished))
+    selection = select_images(context_of(finished))
     rows = list(iter_rows(selection, keypoints=True))
     assert [row.image_id for row in rows] == list(range(26)) == selection.image_ids.tolist()
     assert [row.filename for row in rows] == selection.images["filename"].to_pylist()
@@ -55,7 +56,9 @@ def test_every_image_comes_in_order(finished: FeatureStore) -> None:
 
 @pytest.mark.parametrize("stage", ["extract", "project", "quantize"])
 def test_tables_hold_what_the_partitions_hold(finished: FeatureStore, stage: str) -> None:
-    selection = select(context_of(finished), stage=stage, where="photo = 'flower'", columns=["photo", "rotation"])
+    selection = select_images(
+        context_of(finished), stage=stage, where="photo = 'flower'", columns=["photo", "rotation"]
+    )
     tables = list(iter_tables(selection, [*BASICS, "photo", "x"]))
     found = {row["image_id"]: row for table in tables for row in table.to_pylist()}
     assert list(found) == selection.image_ids.tolist()
@@ -69,7 +72,7 @@ def test_tables_hold_what_the_partitions_hold(finished: FeatureStore, stage: str
 
 
 def test_row_groups_without_chosen_images_are_not_touched(store: FeatureStore) -> None:
-    selection = select(context_of(store), stage="extract", where="image_id IN (0, 7, 17)")
+    selection = select_images(context_of(store), stage="extract", where="image_id IN (0, 7, 17)")
     with_groups = [p for p in selection.pieces if p.path is not None]
     assert [(p.chunk_id, p.start, p.stop) for p in with_groups] == [(0, 0, 2), (2, 2, 3)]
     groups = [list(groups_of(selection, with_groups[0], sizes)) for sizes in ([3, 3, 2], [8], [7, 1])]
@@ -84,14 +87,14 @@ def test_row_groups_without_chosen_images_are_not_touched(store: FeatureStore) -
 
 
 def test_an_empty_selection_is_an_answer(finished: FeatureStore) -> None:
-    selection = select(context_of(finished), where="photo = 'rose'")
+    selection = select_images(context_of(finished), where="photo = 'rose'")
     assert list(iter_rows(selection)) == [] == list(iter_tables(selection, BASICS))
     assert selection.schema(["descriptors"]).metadata[b"dim"] == b"64"
 
 
 def test_where_may_ask_the_other_views(finished: FeatureStore) -> None:
     where = "image_id IN (SELECT image_id FROM failures)"
-    assert [row.status for row in iter_rows(select(context_of(finished), where=where))] == ["truncated"]
+    assert [row.status for row in iter_rows(select_images(context_of(finished), where=where))] == ["truncated"]
 
 
 @pytest.mark.parametrize(
@@ -108,7 +111,7 @@ def test_where_may_ask_the_other_views(finished: FeatureStore) -> None:
 )
 def test_a_where_that_can_not_be_evaluated(finished: FeatureStore, where: str, says: str) -> None:
     with pytest.raises(QueryError) as caught:
-        select(context_of(finished), where=where)
+        select_images(context_of(finished), where=where)
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -126,23 +129,23 @@ def test_a_where_that_can_not_be_evaluated(finished: FeatureStore, where: str, s
 )
 def test_what_does_not_exist_is_named(finished: FeatureStore, arguments: dict[str, Any], says: str) -> None:
     with pytest.raises(QueryError, match=re.escape(says)):
-        select(context_of(finished), **arguments)
+        select_images(context_of(finished), **arguments)
 
 
 def test_missing_chunks_are_named_with_the_reason(store: FeatureStore) -> None:
     drop_partition(store, "quantize", 1)
     drop_partition(store, "quantize", 2)
     with pytest.raises(NotReady) as caught:
-        select(context_of(store))
+        select_images(context_of(store))
     assert str(caught.value) == (
         "16 of the chosen images lack quantize: never run (chunks 1-2); make what is missing with: featurestore run "
         f"{store.path}, or leave it out knowingly with allow_missing=True (--allow-missing)"
     )
     assert (
-        len(select(context_of(store), where="image_id < 8").images) == 8
+        len(select_images(context_of(store), where="image_id < 8").images) == 8
     )  # whoever does not want them is not bothered
 
-    selection = select(context_of(store), allow_missing=True)
+    selection = select_images(context_of(store), allow_missing=True)
     rows = list(iter_rows(selection))
     assert [row.image_id for row in rows if row.status == "pending"] == list(range(8, 24))
     assert rows[9].error == "never run"
@@ -158,10 +161,10 @@ def test_what_was_made_from_other_input_is_missing(store: FeatureStore) -> None:
     with context_of(store).catalog.transaction() as connection:
         connection.exec_driver_sql("UPDATE partitions SET payload = 'new' WHERE stage = 'extract' AND chunk_id = 3")
     with pytest.raises(NotReady, match=r"2 of the chosen images lack quantize: input changed \(chunk 3\)"):
-        select(context_of(store))
-    variant = select(context_of(store), allow_missing=True).variant
+        select_images(context_of(store))
+    variant = select_images(context_of(store), allow_missing=True).variant
     with pytest.raises(NotReady, match="input changed"):  # an old variant is no way around it
-        select(context_of(store), variant=variant)
+        select_images(context_of(store), variant=variant)
 
 
 def test_a_pruned_stage_is_asked_for_by_name(store: FeatureStore) -> None:
@@ -170,31 +173,31 @@ def test_a_pruned_stage_is_asked_for_by_name(store: FeatureStore) -> None:
     with pytest.raises(
         NotReady, match=rf"lack extract: pruned \(chunks 0-3\).* featurestore run {store.path} extract,"
     ):
-        select(context_of(store), stage="extract")
-    assert len(select(context_of(store)).images) == 26  # quantize is all there
+        select_images(context_of(store), stage="extract")
+    assert len(select_images(context_of(store)).images) == 26  # quantize is all there
 
 
 def test_nothing_there_at_all(fresh: FeatureStore) -> None:
     with pytest.raises(NotReady, match=r"lack quantize: waits for fit_scale \(chunks 0-3\)"):
-        select(context_of(fresh))
+        select_images(context_of(fresh))
     with pytest.raises(NotReady, match=r"nothing of quantize is there yet \(waits for fit_scale\); make it with"):
-        select(context_of(fresh), allow_missing=True)
+        select_images(context_of(fresh), allow_missing=True)
 
 
 def test_an_older_variant_is_read_by_its_name(store: FeatureStore) -> None:
-    before = list(iter_rows(select(context_of(store))))
-    variant = select(context_of(store)).variant
+    before = list(iter_rows(select_images(context_of(store))))
+    variant = select_images(context_of(store)).variant
     change_recipe(store, "keypoints = true", "keypoints = false")
     with pytest.raises(NotReady, match=r"lack quantize: parameters changed \(keypoints: True -> False\)"):
-        select(context_of(store))
-    selection = select(context_of(store), variant=variant[:6])
+        select_images(context_of(store))
+    selection = select_images(context_of(store), variant=variant[:6])
     assert selection.variant == variant
     for old, row in zip(before, iter_rows(selection), strict=True):
         assert np.array_equal(old.descriptors, row.descriptors)  # type: ignore[arg-type]
 
 
 def test_a_partition_that_a_run_has_just_replaced(store: FeatureStore) -> None:
-    selection = select(context_of(store))
+    selection = select_images(context_of(store))
     assert selection.pieces[0].path is not None
     selection.pieces[0].path.unlink()
     with pytest.raises(StoreBusy, match=r"is gone: most likely a run has just made its chunk anew; do the same again"):
@@ -202,7 +205,7 @@ def test_a_partition_that_a_run_has_just_replaced(store: FeatureStore) -> None:
 
 
 def test_a_partition_of_other_images(store: FeatureStore, tmp_path: Path) -> None:
-    selection = select(context_of(store))
+    selection = select_images(context_of(store))
     first, second = (piece.path for piece in selection.pieces[:2])
     assert first is not None
     assert second is not None
@@ -212,7 +215,7 @@ def test_a_partition_of_other_images(store: FeatureStore, tmp_path: Path) -> Non
 
 
 def test_a_damaged_row_group(store: FeatureStore) -> None:
-    selection = select(context_of(store))
+    selection = select_images(context_of(store))
     path = selection.pieces[0].path
     assert path is not None
     data = bytearray(path.read_bytes())

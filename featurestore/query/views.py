@@ -17,10 +17,10 @@ import pyarrow as pa
 import sqlalchemy as sa
 
 from featurestore.catalog import SNAPSHOT, Context, Step, attach_copy, make_plan, query_arrow, resolve
+from featurestore.query.descriptor_views import make_descriptor_view, make_function
 from featurestore.quoting import literal
 from featurestore.rows import Layout
 from featurestore.stages import ChunkStage, FitStage, Stage
-from featurestore.vectors import make_descriptor_view, make_function
 
 # Views by name: the tables of the catalog that each needs, and its SQL. `_flow` is the current recipe.
 VIEWS: dict[str, tuple[tuple[str, ...], str]] = {

@@ -19,10 +19,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from featurestore.catalog import Context, chunk_states, query_arrow, resolve, why_missing
-from featurestore.encode import Encoder, bounds, make_encoder
 from featurestore.errors import CorruptFile, NothingUsable, NotReady, QueryError, UnreadableFile
+from featurestore.query.encode import Encoder, bounds, make_encoder
+from featurestore.query.selection import check_stage, older_steps, open_partition, partition_of
 from featurestore.rows import Layout, Row
-from featurestore.selection import check_stage, older, open_partition, partition_of
 from featurestore.storage import CATALOG, CONFIG, PartitionFile
 from featurestore.system import command_line
 
@@ -167,7 +167,9 @@ class Lookup:
             context = self.context
             with context.catalog.reading() as connection:
                 steps = (
-                    resolve(connection, context.flow) if variant is None else older(connection, context, stage, variant)
+                    resolve(connection, context.flow)
+                    if variant is None
+                    else older_steps(connection, context, stage, variant)
                 )
                 step = next(step for step in steps if step.stage.name == stage)
                 states = [row for row in chunk_states(connection, steps) if row["stage"] == stage]

@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 
 from featurestore.catalog import Context, Step, chunk_states, query_arrow, resolve, why_missing
 from featurestore.errors import CorruptFile, NotReady, QueryError, StoreBusy
-from featurestore.exact import exact
 from featurestore.formatting import chunk_list, counted
-from featurestore.query import asking, explain, tidy_schema
+from featurestore.query.exact import exact_columns
+from featurestore.query.sql import explain, open_query, tidy_schema
 from featurestore.quoting import identifier
-from featurestore.rows import Layout, Row
+from featurestore.rows import Layout
 from featurestore.stages import ChunkStage
 from featurestore.storage import PartitionFile
 from featurestore.system import command_line, status_of
@@ -76,7 +76,7 @@ class Selection:
         return pa.schema([known[name] for name in columns], metadata=about)
 
 
-def select(
+def select_images(
     context: Context,
     *,
     stage: str = "quantize",
@@ -102,7 +102,9 @@ def select(
     check_stage(context, stage)
     images, known = _choose(context, where, columns)
     with context.catalog.reading() as connection:
-        steps = resolve(connection, context.flow) if variant is None else older(connection, context, stage, variant)
+        steps = (
+            resolve(connection, context.flow) if variant is None else older_steps(connection, context, stage, variant)
+        )
         step = next(step for step in steps if step.stage.name == stage)
         states = {row["chunk_id"]: row for row in chunk_states(connection, steps) if row["stage"] == stage}
         never = why_missing(connection, step) if variant is None else "never run"
@@ -134,7 +136,7 @@ def check_stage(context: Context, stage: str) -> None:
 
 def _choose(context: Context, where: str | None, columns: Sequence[str]) -> tuple[pa.Table, list[str]]:
     """Return the chosen images with those of the columns that `images` has, and the names of all that it has."""
-    with asking(context, f"images {where or ''}") as connection:
+    with open_query(context, f"images {where or ''}") as connection:
         view = connection.view("images")
         spelt = {name.lower(): name for name in view.columns}
         asked = [name for name in columns if name.lower() in spelt and name not in OF_PARTITIONS]
@@ -142,7 +144,7 @@ def _choose(context: Context, where: str | None, columns: Sequence[str]) -> tupl
         try:
             chosen = view if where is None else view.filter(where)
             found = chosen.project(", ".join(map(identifier, wanted)))
-            table = exact(found).order("image_id").to_arrow_table()
+            table = exact_columns(found).order("image_id").to_arrow_table()
         except duckdb.Error as error:
             raise QueryError(f"where {where!r} can't be evaluated: {explain(error)}") from error
         return table.rename_columns(wanted).cast(tidy_schema(table.schema)).combine_chunks(), view.columns
@@ -158,7 +160,7 @@ def _check_columns(columns: Sequence[str], images: pa.Table, layout: Layout, kno
             raise QueryError(f"there is no column {name!r}; {hint}")
 
 
-def older(connection: sa.Connection, context: Context, stage: str, variant: str) -> tuple[Step, ...]:
+def older_steps(connection: sa.Connection, context: Context, stage: str, variant: str) -> tuple[Step, ...]:
     """Return the flow up to a variant of a stage, as it was when that variant was made.
 
     Raises:
@@ -239,105 +241,3 @@ def open_partition(path: Path) -> PartitionFile:
             f"{path.name} is gone: most likely a run has just made its chunk anew; do the same again, and if it is "
             "still gone, the store is damaged"
         ) from error
-
-
-@dataclass(frozen=True)
-class Group:
-    """Where chosen images stand in one row group: ``rows`` of it are rows ``start`` to ``stop`` of the selection."""
-
-    index: int
-    rows: NDArray[np.int64]
-    start: int
-    stop: int
-    whole: bool  # the row group holds no other images
-
-
-def groups_of(selection: Selection, piece: Piece, sizes: Sequence[int]) -> Iterator[Group]:
-    """Yield the row groups of a piece's partition that hold chosen images.
-
-    Args:
-        selection: the piece is of it.
-        piece: with a partition.
-        sizes: the number of rows of each row group.
-    """
-    ids = selection.image_ids[piece.start : piece.stop]
-    borders = np.cumsum([0, *sizes])
-    positions = ids - piece.first_image_id  # a chunk's image_ids are dense, and its rows in their order
-    cuts = np.searchsorted(positions, borders)
-    for index in np.flatnonzero(np.diff(cuts)).tolist():
-        rows = positions[cuts[index] : cuts[index + 1]] - borders[index]
-        start = piece.start + int(cuts[index])
-        yield Group(index, rows, start, start + len(rows), len(rows) == sizes[index])
-
-
-def iter_tables(selection: Selection, columns: Sequence[str]) -> Iterator[pa.Table]:
-    """Yield the chosen images' rows, a row group at a time, in ``image_id`` order.
-
-    Args:
-        selection: from `select`.
-        columns: that were given to `select`, or are in every partition.
-
-    Raises:
-        CorruptFile: a partition is damaged.
-        StoreBusy: a partition was replaced by a run in the meantime.
-    """
-    schema = selection.schema(columns)
-    stored = [name for name in columns if name not in selection.images.column_names]
-    for piece in selection.pieces:
-        if piece.path is None:
-            yield _pending(selection, piece, schema)
-            continue
-        with open_partition(piece.path) as file:
-            for group in groups_of(selection, piece, file.row_group_sizes()):
-                table = read_group(file, selection, group, stored)
-                images = selection.images.slice(group.start, group.stop - group.start)
-                arrays = [table[name] if name in stored else images[name] for name in columns]
-                yield pa.table(arrays, schema=schema)
-
-
-def read_group(file: PartitionFile, selection: Selection, group: Group, columns: Sequence[str]) -> pa.Table:
-    """Return columns of the chosen rows of one row group, ``image_id`` first.
-
-    Raises:
-        CorruptFile: the row group is damaged, or holds other images than the catalog says.
-    """
-    table = file.table(group.index, list(dict.fromkeys(["image_id", *columns])))
-    first, last = int(group.rows[0]), int(group.rows[-1])
-    if last - first + 1 == len(group.rows):
-        table = table.slice(first, len(group.rows))
-    else:
-        table = table.take(pa.array(group.rows))
-    if not np.array_equal(table["image_id"].to_numpy(), selection.image_ids[group.start : group.stop]):
-        raise CorruptFile(f"{file.path.name} does not hold the images that the catalog says; put back a copy of it")
-    return table
-
-
-def _pending(selection: Selection, piece: Piece, schema: pa.Schema) -> pa.Table:
-    images = selection.images.slice(piece.start, piece.stop - piece.start)
-    constant = {"status": PENDING, "error": piece.why, "n_descriptors": 0}
-    arrays = [
-        images[field.name]
-        if field.name in images.column_names
-        else pa.array([constant.get(field.name)] * len(images), field.type)
-        for field in schema
-    ]
-    return pa.table(arrays, schema=schema)
-
-
-def iter_rows(selection: Selection, *, keypoints: bool = False) -> Iterator[Row]:
-    """Yield one `Row` per chosen image, in ``image_id`` order; one without a partition is ``pending``.
-
-    Raises:
-        CorruptFile: a partition is damaged.
-        StoreBusy: a partition was replaced by a run in the meantime.
-    """
-    filenames = selection.images["filename"]
-    for piece in selection.pieces:
-        if piece.path is None:
-            for i in range(piece.start, piece.stop):
-                yield Row(int(selection.image_ids[i]), filenames[i].as_py(), PENDING, piece.why)
-            continue
-        with open_partition(piece.path) as file:
-            layout = file.layout if keypoints else Layout(file.layout.dim, file.layout.dtype, False, file.layout.extra)
-            for group in groups_of(selection, piece, file.row_group_sizes()):
-                yield from file.rows_of(read_group(file, selection, group, layout.schema().names))

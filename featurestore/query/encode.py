@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from featurestore.catalog import Context, Step, query_arrow, resolve
 from featurestore.errors import NothingUsable, NotReady, QueryError
 from featurestore.images import ReadFailed
+from featurestore.query.selection import older_steps
 from featurestore.rows import KEYPOINT, Layout, Row
-from featurestore.selection import older
 from featurestore.stages import Extract, Quantize, TransformStage, dequantize
 from featurestore.storage import Arrays, read_arrays
 from featurestore.system import command_line, one_blas_thread
@@ -125,7 +125,7 @@ def bounds(context: Context, variant: str | None) -> tuple[NDArray[np.float32], 
             steps = resolve(connection, context.flow)
             model = next(step.current_model for step in steps if step.stage.name == "fit_scale")
         else:
-            model_id = older(connection, context, "quantize", variant)[-1].model_id
+            model_id = older_steps(connection, context, "quantize", variant)[-1].model_id
             found = query_arrow(connection, "SELECT * FROM models WHERE model_id = $id", {"id": model_id}).to_pylist()
             model = found[0] if found else None
     arrays = _arrays(context, "fit_scale", model)

@@ -37,7 +37,7 @@ _FITS = {
 Type = Any  # duckdb's DuckDBPyType, whose children are of as many kinds as there are types
 
 
-def exact(
+def exact_columns(
     relation: duckdb.DuckDBPyRelation, *, keep_in: duckdb.DuckDBPyConnection | None = None
 ) -> duckdb.DuckDBPyRelation:
     """Return a relation of the same values of which Arrow carries each, or its text.

@@ -9,10 +9,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from featurestore.answers import as_json_value
 from featurestore.catalog import Context, Step, chunk_states, query_arrow, raw_connection, resolve, why_missing
-from featurestore.exact import exact
-from featurestore.selection import PENDING, partition_of
+from featurestore.query.exact import exact_columns
+from featurestore.query.result_files import as_json_value
+from featurestore.query.selection import PENDING, partition_of
 from featurestore.stages import ChunkStage
 
 
@@ -54,13 +54,13 @@ class ImageInfo:
         return {**dataclasses.asdict(self), "dataset": dataset}
 
 
-def info(context: Context, image_id: int) -> ImageInfo:
+def image_info(context: Context, image_id: int) -> ImageInfo:
     """Return everything about the image with this id."""
     key = {"id": image_id}
     with context.catalog.reading() as connection:
         image = query_arrow(connection, "SELECT * FROM images WHERE image_id = $id", key).to_pylist()[0]
         found = raw_connection(connection).sql("SELECT * FROM dataset_columns WHERE image_id = $id", params=key)
-        columns = exact(found).to_arrow_table().to_pylist()
+        columns = exact_columns(found).to_arrow_table().to_pylist()
         steps = [step for step in resolve(connection, context.flow) if isinstance(step.stage, ChunkStage)]
         made = query_arrow(connection, MADE, key).to_pylist()
         trained = query_arrow(connection, TRAINED, key).to_pylist()

@@ -17,7 +17,7 @@ import pytest
 
 from featurestore import FeatureStore
 from featurestore.errors import CorruptFile, FeatureStoreError, NotEnoughSpace, NothingUsable, NotReady, QueryError
-from featurestore.load import blob_bytes
+from featurestore.query import blob_bytes
 from featurestore.rows import KEYPOINT
 from featurestore.system import free_memory, memory
 

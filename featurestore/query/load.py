@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from featurestore.catalog import Context, query_arrow
 from featurestore.errors import CorruptFile, NotReady, QueryError
+from featurestore.query.scan import groups_of, iter_tables, read_group
+from featurestore.query.selection import Piece, Selection, open_partition, select_images
 from featurestore.rows import KEYPOINT_COLUMNS, Layout
-from featurestore.selection import Piece, Selection, groups_of, iter_tables, open_partition, read_group, select
 from featurestore.system import refuse_if_too_large
 
 COLUMNS = ("image_id", "filename", "subset", "status", "n_descriptors", "descriptors")
@@ -50,7 +51,9 @@ def choose(
         NotReady: chosen images lack the stage, or it keeps no keypoints.
     """
     names = list(dict.fromkeys(COLUMNS if columns is None else columns))
-    selection = select(context, stage=stage, where=where, variant=variant, allow_missing=allow_missing, columns=names)
+    selection = select_images(
+        context, stage=stage, where=where, variant=variant, allow_missing=allow_missing, columns=names
+    )
     if not keypoints:
         return selection, names
     if not selection.layout.keypoints:
@@ -63,14 +66,14 @@ def choose(
     return selection, list(dict.fromkeys([*names, *KEYPOINT_COLUMNS]))
 
 
-def load(selection: Selection, columns: Sequence[str]) -> pa.Table:
+def load_table(selection: Selection, columns: Sequence[str]) -> pa.Table:
     """Return one row per chosen image, in ``image_id`` order."""
     tables = list(iter_tables(selection, columns))
     return pa.concat_tables(tables) if tables else selection.schema(columns).empty_table()
 
 
 def batches(selection: Selection, columns: Sequence[str], rows: int) -> Iterator[pa.Table]:
-    """Yield the rows of `load` in tables of ``rows`` rows; the last has what is left.
+    """Yield the rows of `load_table` in tables of ``rows`` rows; the last has what is left.
 
     At most ``rows`` rows and one row group are in memory.
     """
@@ -170,7 +173,7 @@ def arrays(table: pa.Table) -> list[NDArray[Any] | None]:
     """Return the descriptors of each row of a loaded table as an ``(n, dim)`` array, without a copy; None for none.
 
     Raises:
-        QueryError: it has no column ``descriptors``, or does not come from `load`.
+        QueryError: it has no column ``descriptors``, or does not come from `load_table`.
     """
     metadata = table.schema.metadata or {}
     if "descriptors" not in table.column_names or b"dim" not in metadata:

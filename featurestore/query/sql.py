@@ -16,11 +16,11 @@ import pyarrow.compute as pc
 
 from featurestore.catalog import Context
 from featurestore.errors import MissingDependency, QueryError
-from featurestore.exact import NUMBERS, WIDE, exact, texts
 from featurestore.formatting import human_bytes
+from featurestore.query.exact import NUMBERS, WIDE, exact_columns, texts
+from featurestore.query.views import EVERY_VIEW, make_views
 from featurestore.storage import CATALOG
 from featurestore.system import command_line, free_memory, optional_scratch_folder, ready_thread
-from featurestore.views import EVERY_VIEW, make_views
 from featurestore.wording import first_line
 
 if TYPE_CHECKING:
@@ -96,14 +96,14 @@ class Answer:
     numbers: tuple[bool, ...] = ()  # which columns are of numbers, in an answer that was asked for as text
 
 
-def sql(context: Context, query: str) -> QueryResult:
+def run_query(context: Context, query: str) -> QueryResult:
     """Answer a question about the store.
 
     Raises:
         QueryError: it is not a question, DuckDB refused it, or the answer does not fit into memory.
     """
     free, n_bytes, batches = free_memory(), 0, []
-    with answering(context, query) as answer:
+    with stream_query(context, query) as answer:
         for batch in answer.batches:
             batches.append(batch)
             n_bytes += batch.nbytes
@@ -116,7 +116,7 @@ def sql(context: Context, query: str) -> QueryResult:
 
 
 @contextmanager
-def answering(context: Context, query: str, *, as_text: bool = False) -> Iterator[Answer]:
+def stream_query(context: Context, query: str, *, as_text: bool = False) -> Iterator[Answer]:
     """Begin to answer a question; the batches can be had as long as the context is open.
 
     Args:
@@ -130,7 +130,7 @@ def answering(context: Context, query: str, *, as_text: bool = False) -> Iterato
     _refuse_statements(query)
     if LIST_VIEWS.fullmatch(query):
         query = VIEW_LIST
-    with asking(context, query) as connection, _thread_for(connection) as thread:
+    with open_query(context, query) as connection, _thread_for(connection) as thread:
 
         def run(work: Callable[[], T]) -> T:
             return _result(thread.submit(work))
@@ -141,7 +141,7 @@ def answering(context: Context, query: str, *, as_text: bool = False) -> Iterato
 
 
 @contextmanager
-def asking(context: Context, text: str) -> Iterator[duckdb.DuckDBPyConnection]:
+def open_query(context: Context, text: str) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open a connection of its own, in memory and locked down, with those views that ``text`` names."""
     with optional_scratch_folder() as folder, duckdb.connect() as connection:
         # its own choice would be a folder in the working directory; "" keeps everything in memory
@@ -181,7 +181,7 @@ def _reader(
     connection: duckdb.DuckDBPyConnection, query: str, as_text: bool
 ) -> tuple[pa.RecordBatchReader, tuple[bool, ...]]:
     asked = connection.sql(query)
-    relation = texts(asked) if as_text else exact(asked, keep_in=connection)
+    relation = texts(asked) if as_text else exact_columns(asked, keep_in=connection)
     wide = any(kind.id in WIDE for kind in asked.types)
     return relation.to_arrow_reader(WIDE_ROWS if wide else ROWS), tuple(kind.id in NUMBERS for kind in asked.types)
 

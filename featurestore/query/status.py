@@ -73,7 +73,7 @@ class Status:
         return dataclasses.asdict(self)
 
 
-def status(context: Context) -> Status:
+def store_status(context: Context) -> Status:
     """Return how far the store is."""
     with context.catalog.reading() as connection:
         steps = resolve(connection, context.flow)

@@ -18,10 +18,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from featurestore import FeatureStore
-from featurestore.answers import FORMATS, write
 from featurestore.errors import QueryError
-from featurestore.exact import WIDE
 from featurestore.query import QueryResult
+from featurestore.query.exact import WIDE
+from featurestore.query.result_files import RESULT_FORMATS, write_result
 from featurestore.text import table_text
 from tests.small import context_of
 
@@ -111,11 +111,11 @@ def everything(
     for form in (".csv", ".json"):
         file = io.BytesIO()
         with finished.answer(QUESTION) as answer:
-            FORMATS[form](answer, file)
+            RESULT_FORMATS[form](answer, file)
         written[form] = file.getvalue().decode()
     parquet = tmp_path_factory.mktemp("exact") / "a.parquet"
     with finished.answer(f"SELECT * EXCLUDE ({', '.join(NO_PARQUET)}) FROM ({QUESTION})") as answer:
-        write(answer, parquet)
+        write_result(answer, parquet)
     with finished.answer(QUESTION, as_text=True) as answer:
         shown = pa.Table.from_batches(answer.batches, answer.schema)
     relation = duck.sql(QUESTION)
@@ -165,9 +165,9 @@ def test_what_parquet_has_no_word_for_is_one_line(finished: FeatureStore, tmp_pa
             finished.answer(f"SELECT {name} FROM ({QUESTION})") as answer,
             pytest.raises(QueryError, match=r"CAST it to VARCHAR$"),
         ):
-            write(answer, tmp_path / "a.parquet")
+            write_result(answer, tmp_path / "a.parquet")
     with finished.answer(QUESTION) as answer:
-        assert write(answer, tmp_path / "a.arrow") == 3
+        assert write_result(answer, tmp_path / "a.arrow") == 3
 
 
 def test_a_data_frame_holds_what_arrow_does(everything: Everything) -> None:

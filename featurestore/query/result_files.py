@@ -22,7 +22,7 @@ from typing import IO, Any
 import pyarrow as pa
 
 from featurestore.errors import OutputError, QueryError
-from featurestore.query import Answer
+from featurestore.query.sql import Answer
 from featurestore.storage import Root
 from featurestore.system import located, refuse_output
 
@@ -137,7 +137,7 @@ def _gathered(answer: Answer) -> Iterator[pa.Table]:
         yield pa.Table.from_batches(held, answer.schema)
 
 
-FORMATS: dict[str, Callable[[Answer, IO[bytes]], None]] = {
+RESULT_FORMATS: dict[str, Callable[[Answer, IO[bytes]], None]] = {
     ".csv": write_csv,
     ".json": write_json,
     ".parquet": write_parquet,
@@ -145,7 +145,7 @@ FORMATS: dict[str, Callable[[Answer, IO[bytes]], None]] = {
 }
 
 
-def write(answer: Answer, path: Path, *, store: Path | None = None, force: bool = False) -> int:
+def write_result(answer: Answer, path: Path, *, store: Path | None = None, force: bool = False) -> int:
     """Write an answer to a file, which appears when it is complete; return the number of rows.
 
     Args:
@@ -156,18 +156,20 @@ def write(answer: Answer, path: Path, *, store: Path | None = None, force: bool 
 
     Raises:
         UnusablePath: the system can't open such a path.
-        OutputError: the name ends in none of `FORMATS`, the file exists or lies in the store, or its folder does not
-            exist or can't be written.
+        OutputError: the name ends in none of `RESULT_FORMATS`, the file exists or lies in the store, or its folder does
+            not exist or can't be written.
         QueryError: the format has no word for a type.
         NotEnoughSpace: the disk is full.
     """
-    if path.suffix.lower() not in FORMATS:
-        raise OutputError(f"{path.name} ends in none of {', '.join(FORMATS)}, which say what to write; name it so")
+    if path.suffix.lower() not in RESULT_FORMATS:
+        raise OutputError(
+            f"{path.name} ends in none of {', '.join(RESULT_FORMATS)}, which say what to write; name it so"
+        )
     path = located(path, "an answer")
     refuse_output(path, store, force=force)
     counted, counts = _counting(answer)
     with _explaining(path), Root(path.parent).publishing(path.name) as temporary, temporary.open("wb") as file:
-        FORMATS[path.suffix.lower()](counted, file)
+        RESULT_FORMATS[path.suffix.lower()](counted, file)
     return sum(counts)
 
 

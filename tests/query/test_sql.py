@@ -16,14 +16,15 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from featurestore import FeatureStore, query
+from featurestore import FeatureStore
 from featurestore.errors import MissingDependency, QueryError
+from featurestore.query import sql as query
+from featurestore.query.descriptor_views import vectors
+from featurestore.query.views import DESCRIPTOR_VIEWS, EVERY_VIEW, PARTITION_VIEWS
 from featurestore.rows import Layout
 from featurestore.storage import Root, exclusive
-from featurestore.vectors import vectors
-from featurestore.views import DESCRIPTOR_VIEWS, EVERY_VIEW, PARTITION_VIEWS
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 COUNTS = "SELECT stage, count(*), sum(n_descriptors) FROM descriptor_counts GROUP BY stage ORDER BY stage"
 
 
@@ -354,7 +355,7 @@ def test_an_endless_question_can_be_interrupted(finished: FeatureStore) -> None:
     endless = "SELECT count(*) FROM range(1000000000) a, range(1000000000) b WHERE hash(a.range + b.range) % 7 = 1"
     code = (
         f"import sys; from featurestore import FeatureStore; store = FeatureStore({str(finished.path)!r})\n"
-        f"from featurestore import query\n"
+        f"from featurestore.query import sql as query\n"
         f"begin = query._reader\n"
         f"query._reader = lambda *a: (print('begun', flush=True), begin(*a))[1]\n"
         f"store.sql({endless!r})"

@@ -17,9 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from featurestore import FeatureStore, answers
-from featurestore.answers import as_json_value, write
+from featurestore import FeatureStore
 from featurestore.errors import OutputError, QueryError
+from featurestore.query import result_files as answers
+from featurestore.query.result_files import as_json_value, write_result
 
 EVERYTHING = """
     SELECT image_id, filename, status, descriptors, x[1:2] AS xs, {'a': 1, 'b': [NULL, 2]} AS s, MAP {'k': 1} AS m,
@@ -30,7 +31,7 @@ EVERYTHING = """
 
 def ask(store: FeatureStore, query: str, path: Path, *, force: bool = False) -> int:
     with store.answer(query) as answer:
-        return write(answer, path, store=store.path, force=force)
+        return write_result(answer, path, store=store.path, force=force)
 
 
 @pytest.fixture
@@ -176,7 +177,7 @@ def test_a_folder_without_permission(finished: FeatureStore, tmp_path: Path, mon
 
     # root may write everywhere, so that the system is not to be relied on for a refusal
     refusing: Callable[..., Any] = refuse
-    monkeypatch.setitem(answers.FORMATS, ".csv", refusing)
+    monkeypatch.setitem(answers.RESULT_FORMATS, ".csv", refusing)
     with pytest.raises(OutputError, match=r"a.csv can't be written: Permission denied; choose another place"):
         ask(finished, "SELECT 1", tmp_path / "a.csv")
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from featurestore import FeatureStore
-from featurestore.lookup import OPEN_FILES, most_open
+from featurestore.query.lookup import OPEN_FILES, most_open
 from tests.small import make_small, small_store
 
 N = 6
