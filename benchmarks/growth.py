@@ -18,7 +18,7 @@ from benchmarks.measure import Bench, Finding, Watch, at_most, clock, peak_bytes
 from featurestore import FeatureStore
 from featurestore.catalog import DATASET_COLUMNS, Context, insert_arrow, make_plan, resolve
 from featurestore.catalog.records import record_partition
-from featurestore.child import run_child
+from featurestore.maintenance.sandbox import run_child
 from featurestore.progress import Silent
 from featurestore.storage import CATALOG, CONFIG
 

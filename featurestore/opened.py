@@ -45,12 +45,12 @@ class OpenStore:
                 what, where = "is not a store: it has no featurestore.toml", "STORE"
             raise NotAStore(f"{self.path} {what}; make one with: featurestore init {where} --images DIR --dataset CSV")
         if untrusted:
-            from featurestore.untrusted import refuse_links
+            from featurestore.maintenance import refuse_links
 
             refuse_links(self.path)
         root = self._context(Silent()).root
         if untrusted:
-            from featurestore.untrusted import vetted_catalog
+            from featurestore.maintenance import vetted_catalog
 
             self._vetted, self.left_out = vetted_catalog(root)
 
@@ -65,13 +65,13 @@ class OpenStore:
 
     @contextmanager
     def _changing(self, verb: str, reporter: Reporter) -> Iterator[Context]:
-        from featurestore.recover import recover
+        from featurestore.maintenance import recover_store
 
         self._refuse_untrusted(verb)
         context = self._context(reporter)
         with exclusive(context.root, verb, say=reporter.say):
             context.catalog.migrate()
-            recover(context)
+            recover_store(context)
             yield context
 
     def _refuse_untrusted(self, verb: str) -> None:

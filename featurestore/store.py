@@ -196,6 +196,7 @@ class FeatureStore(Reading, Upkeep):
         """
         from featurestore.catalog import change_note, observed_before
         from featurestore.engines import all_cores
+        from featurestore.maintenance import replaced_images
         from featurestore.pipeline import (
             Options,
             estimate_costs,
@@ -205,7 +206,6 @@ class FeatureStore(Reading, Upkeep):
             refuse_unasked,
             run_stages,
         )
-        from featurestore.sources import replaced_images
 
         cores = all_cores()  # always: scikit-learn needs joblib without workers too
         options = Options(
@@ -249,8 +249,8 @@ class FeatureStore(Reading, Upkeep):
         Raises:
             NotReady: that a run would end with: what a stage reads is incomplete.
         """
+        from featurestore.maintenance import replaced_images
         from featurestore.pipeline import Options, estimate_costs, make_forecast
-        from featurestore.sources import replaced_images
 
         context = self._context(Silent())
         options = Options(

@@ -7,11 +7,8 @@ from pathlib import Path
 from tabulate import tabulate
 
 from featurestore.formatting import counted, human_bytes, human_seconds
-from featurestore.merge import MergeReport
-from featurestore.prune import PruneReport
-from featurestore.rebuild import RebuildReport
+from featurestore.maintenance import MergeReport, PruneReport, RebuildReport, VerifyReport
 from featurestore.system import command_line
-from featurestore.verify import VerifyReport
 
 
 def verify_text(report: VerifyReport, store: Path) -> str:

@@ -14,10 +14,7 @@ from featurestore.storage import exclusive
 from featurestore.system import StrPath
 
 if TYPE_CHECKING:
-    from featurestore.merge import MergeReport
-    from featurestore.prune import PruneReport
-    from featurestore.rebuild import RebuildReport
-    from featurestore.verify import VerifyReport
+    from featurestore.maintenance import MergeReport, PruneReport, RebuildReport, VerifyReport
 
 
 class Upkeep(OpenStore):
@@ -34,7 +31,7 @@ class Upkeep(OpenStore):
         Raises:
             StoreBusy: another process is changing the store.
         """
-        from featurestore.verify import Problem, verify
+        from featurestore.maintenance import Problem, verify_store
 
         if repair:
             self._refuse_untrusted("verify --repair")
@@ -43,9 +40,9 @@ class Upkeep(OpenStore):
             # What a run is about to record would look like an orphan.
             if repair or self._vetted is None:
                 stack.enter_context(exclusive(context.root, "verify", optional=not repair, say=context.reporter.say))
-            report = verify(context, deep=deep)
+            report = verify_store(context, deep=deep)
             if repair and report.problems:
-                from featurestore.repair import repair as mend
+                from featurestore.maintenance import repair_store as mend
 
                 report = mend(context, report)
         told = [Problem("untrusted", self.path.name, line, "ask for the store without it") for line in self.left_out]
@@ -64,12 +61,12 @@ class Upkeep(OpenStore):
             CorruptFile: a dataset file is gone or damaged.
             StoreBusy: another process is changing the store.
         """
-        from featurestore.rebuild import rebuild
+        from featurestore.maintenance import rebuild_catalog
 
         self._refuse_untrusted("rebuild")
         context = self._context(reporter(quiet=quiet))
         with exclusive(context.root, "rebuild", say=context.reporter.say):
-            return rebuild(context)
+            return rebuild_catalog(context)
 
     def merge(self, *others: StrPath, quiet: bool = True) -> list[MergeReport]:
         """Take over the partitions and models of stores of the same dataset and recipe, made on other machines.
@@ -86,14 +83,14 @@ class Upkeep(OpenStore):
             StoreBusy: one of the stores is being changed.
             NotEnoughSpace: the disk has no room for the copies.
         """
-        from featurestore.merge import merge
+        from featurestore.maintenance import merge_stores
 
         opened = [OpenStore(other) for other in others]
         for other in opened:
             if other.path == self.path:
                 raise Incompatible(f"{other.path} is the very store to merge into; name another one")
         with self._changing("merge", reporter(quiet=quiet)) as context:
-            return [merge(context, other._context(Silent())) for other in opened]
+            return [merge_stores(context, other._context(Silent())) for other in opened]
 
     def prune(self, keep: str | Sequence[str] = (), *, dry_run: bool = False, quiet: bool = True) -> PruneReport:
         """Delete old variants, files without a record and, on request, what the partitions to keep were made from.
@@ -110,13 +107,13 @@ class Upkeep(OpenStore):
             ConfigError: ``keep`` names something that has no partitions.
             StoreBusy: another process is changing the store.
         """
-        from featurestore.prune import prune
+        from featurestore.maintenance import prune_store
 
         names = [keep] if isinstance(keep, str) else list(keep)
         context = self._context(reporter(quiet=quiet))
         if dry_run:
-            return prune(context, keep=names, dry_run=True)
+            return prune_store(context, keep=names, dry_run=True)
         self._refuse_untrusted("prune")
         with exclusive(context.root, "prune", say=context.reporter.say):
             context.catalog.migrate()
-            return prune(context, keep=names, dry_run=False)
+            return prune_store(context, keep=names, dry_run=False)

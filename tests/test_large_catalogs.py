@@ -10,8 +10,8 @@ import pytest
 
 from featurestore import FeatureStore
 from featurestore.catalog import Fingerprint, HeldCatalog, fingerprint, raw_connection
-from featurestore.child import run_child
 from featurestore.errors import UnreadableFile
+from featurestore.maintenance.sandbox import run_child
 from featurestore.storage import CATALOG, Root
 from tests.catalogs import change
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from featurestore import FeatureStore
-from featurestore.child import run_child
 from featurestore.errors import CorruptFile, StoreBusy, UnreadableFile
 from featurestore.import_npz import notebook_files
-from featurestore.recover import recover
+from featurestore.maintenance import recover_store
+from featurestore.maintenance.sandbox import run_child
 from featurestore.storage import CATALOG, CONFIG
 from tests.catalogs import change, tables
 from tests.faults import EIO, forbidden, no_open_files
@@ -101,12 +101,12 @@ def test_recovery_leaves_alone_what_it_can_not_read(small: FeatureStore, whole: 
             path.write_bytes(path.read_bytes()[:100])
     listening = Listening()
     with forbidden(*found):
-        recover(context_of(small, listening))
+        recover_store(context_of(small, listening))
     assert all(path.exists() for path in found)
     assert [line.partition(";")[0] for line in listening.said] == [
         f"left alone: {path} can't be read: Permission denied" for path in reversed(found)
     ]
-    recover(context_of(small))
+    recover_store(context_of(small))
     assert [path.exists() for path in found] == [whole, whole]
     assert (tables(small.path) == before) == whole
 
@@ -116,7 +116,7 @@ def test_recovery_says_which_folders_it_can_not_list(small: FeatureStore) -> Non
     listening = Listening()
     folders = sorted((path.parent for path in found), key=str)
     with forbidden(*folders):
-        recover(context_of(small, listening))
+        recover_store(context_of(small, listening))
     assert [line.split(" can't")[0] for line in listening.said] == [f"left alone: {folder}" for folder in folders]
     assert all(path.exists() for path in found)
 
@@ -125,7 +125,7 @@ def test_recovery_stops_at_a_dataset_file_that_it_can_not_read(small: FeatureSto
     path = small.path / "dataset" / "000001.parquet"
     change(small.path, "DELETE FROM ingests")
     with forbidden(path), pytest.raises(UnreadableFile, match="Permission denied"):
-        recover(context_of(small))
+        recover_store(context_of(small))
 
 
 def test_a_run_does_not_replace_what_it_can_not_read(small: FeatureStore) -> None:

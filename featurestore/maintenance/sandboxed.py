@@ -1,64 +1,18 @@
-"""A process of its own for what may crash: reading files that somebody else made, or that are damaged.
-
-The child is given as much memory as honest files need and no more. A crash, whatever its cause, becomes one line.
-"""
+"""The jobs of the sandbox, and the program of its child process."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import signal
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from featurestore import errors
 from featurestore.errors import CorruptFile, FeatureStoreError
-from featurestore.system import ending, environment, python_command, readable, reason_unreadable, unreadable
+from featurestore.maintenance.sandbox import REFUSED
+from featurestore.system import readable, unreadable
 from featurestore.wording import first_line
-
-MEMORY = 4 << 30  # bytes of address space; a row group of the largest images takes a fraction of it
-CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGTRAP, signal.SIGSYS)
-REFUSED = 3  # the exit code of a child that has something to say
-
-
-def run_child(job: str, *arguments: Path, memory: int = MEMORY) -> None:
-    """Run one of `JOBS` in a process of its own.
-
-    Raises:
-        CorruptFile: what it read is damaged, or made the process crash.
-        UnreadableFile: a file could not be read, or the process could not be started or was ended from outside.
-        FeatureStoreError: whatever else the job raises.
-    """
-    small = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}
-    started = python_command("featurestore.child", job, str(memory), *map(str, arguments))
-    with readable(arguments[0]):
-        done = subprocess.run(started, capture_output=True, env=environment(**small), check=False)
-    if done.returncode == 0:
-        return
-    lines = done.stdout.decode(errors="replace").splitlines()
-    if done.returncode == REFUSED and lines:
-        name, message = json.loads(lines[-1])
-        raise getattr(errors, name)(message)
-    reason = _reason(done.returncode, done.stderr.decode(errors="replace"))
-    if reason is not None:
-        raise unreadable(arguments[0], reason)
-    at = f" at {lines[-1]}" if lines else ""
-    raise CorruptFile(f"the process that reads {arguments[0]} ended with {ending(done.returncode)}{at}; {_ADVICE}")
-
-
-_ADVICE = "the file is damaged, or was made to do harm: put back a copy of it"
-
-
-def _reason(code: int, stderr: str) -> str | None:
-    """Return why the process failed, if that says nothing of what it read; else it crashed of that."""
-    words = [reason_unreadable(RuntimeError(line)) for line in stderr.splitlines()]
-    known = next(filter(None, words), None)
-    if known is None and -code not in CRASHES:
-        return f"the process that reads it ended with {ending(code)}"
-    return known
 
 
 def _opened(catalog: Path) -> Any:
@@ -92,7 +46,7 @@ def _salvage(catalog: Path, target: Path) -> None:
 def _vet(store: Path, target: Path) -> None:
     """Read every file of a store, and write the catalog that follows from those that are what they should be."""
     from featurestore.catalog import LITTLE, HeldCatalog
-    from featurestore.rebuild import fill
+    from featurestore.maintenance.rebuild import fill
     from featurestore.storage import Root
 
     root = Root(store)

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from featurestore.catalog import HeldCatalog
-from featurestore.child import run_child
 from featurestore.errors import UntrustedStore
+from featurestore.maintenance.sandbox import run_child
 from featurestore.storage import CATALOG, Root
 from featurestore.system import readable, scratch_folder
 

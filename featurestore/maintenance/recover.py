@@ -23,7 +23,7 @@ from featurestore.storage import read_arrays
 from featurestore.system import Spill
 
 
-def recover(context: Context) -> None:
+def recover_store(context: Context) -> None:
     """Remove temporary files, end the records of runs that died, and adopt or delete files without a record.
 
     Only for the process that holds the run lock: no other can be writing. A file is deleted only if it was read to the

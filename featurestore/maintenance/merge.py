@@ -64,7 +64,7 @@ class _Takeover:
         return sum(row["n_bytes"] for row in (*self.models, *self.partitions))
 
 
-def merge(context: Context, other: Context) -> MergeReport:
+def merge_stores(context: Context, other: Context) -> MergeReport:
     """Take over what another store has and this one lacks. Only under this store's run lock.
 
     Raises:

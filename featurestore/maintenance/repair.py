@@ -7,11 +7,12 @@ from dataclasses import replace
 import sqlalchemy as sa
 
 from featurestore.catalog import Context, Model, Partition, Result, TrainingImage
-from featurestore.recover import recover
-from featurestore.verify import Problem, VerifyReport, stray_files
+from featurestore.maintenance.recover import recover_store
+from featurestore.maintenance.stray_files import stray_files
+from featurestore.maintenance.verify import Problem, VerifyReport
 
 
-def repair(context: Context, report: VerifyReport) -> VerifyReport:
+def repair_store(context: Context, report: VerifyReport) -> VerifyReport:
     """Drop what a report found bad, and return a report of what is left.
 
     A bad file goes with its record. A wrong record goes alone: the file, which is the truth, is recorded again. Files
@@ -26,7 +27,7 @@ def repair(context: Context, report: VerifyReport) -> VerifyReport:
             left.append(problem)
     if any(problem.name == context.catalog.path.name for problem in left):
         return replace(report, problems=left, repaired=repaired)
-    recover(context)
+    recover_store(context)
     still_there = set(stray_files(context.root)[0]) & {problem.name for problem in left if problem.kind == "orphan"}
     known = _paths(context)
     for problem in [problem for problem in left if problem.kind == "orphan"]:

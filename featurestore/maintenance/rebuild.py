@@ -26,8 +26,8 @@ from featurestore.catalog import (
     record_model,
     replay,
 )
-from featurestore.child import run_child
 from featurestore.errors import CorruptFile, FormatError, UnreadableFile
+from featurestore.maintenance.sandbox import run_child
 from featurestore.stages import FLOW
 from featurestore.storage import CATALOG, Root, is_index
 from featurestore.system import is_file
@@ -57,7 +57,7 @@ class Findings:
     unreadable: list[str] = field(default_factory=list)  # files and folders that could not be read, and why
 
 
-def rebuild(context: Context) -> RebuildReport:
+def rebuild_catalog(context: Context) -> RebuildReport:
     """Make the catalog anew beside the old one, and put it in its place in one step. Only under the run lock.
 
     Raises:

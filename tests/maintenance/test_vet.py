@@ -20,13 +20,13 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from featurestore import FeatureStore
-from featurestore.child import run_child
 from featurestore.errors import CorruptFile, FeatureStoreError, UnreadableFile, UntrustedStore
+from featurestore.maintenance.sandbox import run_child
 from featurestore.storage import CATALOG, CONFIG
 from tests.catalogs import rows, tables
 from tests.tampering import our_metadata, partition_manifest, rewrite_partition
 
-CHECKOUT = Path(__file__).parent.parent
+CHECKOUT = Path(__file__).parent.parent.parent
 CATALOGS = 12
 
 

@@ -15,8 +15,8 @@ from PIL import Image
 
 from featurestore import FeatureStore
 from featurestore.errors import StoreBusy
+from featurestore.maintenance import Problem
 from featurestore.storage import CATALOG, CONFIG, Root, exclusive, write_arrays
-from featurestore.verify import Problem
 from tests.catalogs import change, rows, tables
 from tests.conftest import Samples
 

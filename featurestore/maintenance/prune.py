@@ -32,11 +32,11 @@ from featurestore.catalog import (
 )
 from featurestore.errors import ConfigError
 from featurestore.formatting import chunk_list
-from featurestore.recover import recover
+from featurestore.maintenance.recover import recover_store
+from featurestore.maintenance.stray_files import stray_files
 from featurestore.stages import FLOW, ChunkStage
 from featurestore.storage import Root, index_name, write_index
 from featurestore.system import command_line, file_digest, file_size, is_file
-from featurestore.verify import stray_files
 
 Rows = list[dict[str, Any]]
 
@@ -76,7 +76,7 @@ class _Plan:
     notes: list[str] = field(default_factory=list)
 
 
-def prune(context: Context, *, keep: Collection[str], dry_run: bool) -> PruneReport:
+def prune_store(context: Context, *, keep: Collection[str], dry_run: bool) -> PruneReport:
     """Prune a store, or say what would be pruned.
 
     Args:
@@ -94,7 +94,7 @@ def prune(context: Context, *, keep: Collection[str], dry_run: bool) -> PruneRep
     strays = [(name, context.root.local(name).stat().st_size) for name in _unrecorded(context)]
     blocks = _unneeded_blocks(context)
     if not dry_run:
-        recover(context)
+        recover_store(context)
         strays = [(name, size) for name, size in strays if not context.root.local(name).is_file()]
     with context.catalog.reading() as connection:
         plan = _plan(context, connection, keep, dry_run=dry_run)
@@ -113,7 +113,7 @@ def prune(context: Context, *, keep: Collection[str], dry_run: bool) -> PruneRep
 
 
 def _unneeded_blocks(context: Context) -> PruneItem | None:
-    """Return what blocks take that no run goes on from, those that `recover` removes before they are looked at too."""
+    """Return what blocks take that no run goes on from, those that `recover_store` removes first included."""
     sizes = [context.root.local(name).stat().st_size for names in unneeded_blocks(context).values() for name in names]
     return PruneItem("blocks of images that no run goes on from", len(sizes), sum(sizes), 0.0) if sizes else None
 
@@ -253,7 +253,7 @@ def _carry_out(context: Context, plan: _Plan) -> None:
 
 
 def _forget(catalog: Catalog, plan: _Plan) -> None:
-    """Delete the records of what goes, and of variants of which nothing is left. The files follow: see `recover`."""
+    """Delete the records of what goes, and of variants of which nothing is left; `recover_store` deletes the files."""
     with catalog.transaction() as connection:
         for row in plan.old:
             key = {name: row[name] for name in ("stage", "variant", "chunk_id")}

@@ -11,7 +11,6 @@ import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -35,12 +34,13 @@ from featurestore.catalog import (
     replay,
     resolve,
 )
-from featurestore.child import run_child
 from featurestore.errors import CorruptFile, FormatError, UnreadableFile
 from featurestore.formatting import counted
-from featurestore.sources import Source, change_of, reason_to_pass_over, recorded_sources
+from featurestore.maintenance.image_changes import Source, change_of, reason_to_pass_over, recorded_sources
+from featurestore.maintenance.sandbox import run_child
+from featurestore.maintenance.stray_files import stray_files
 from featurestore.stages import FLOW, FitStage
-from featurestore.storage import CATALOG, PartitionFile, Root, read_state
+from featurestore.storage import CATALOG, PartitionFile, read_state
 from featurestore.system import command_line, file_digest, file_size, is_file, scratch_folder
 
 COPY = "put back a copy of it"
@@ -84,7 +84,7 @@ class VerifyReport:
         return {"ok": self.ok, **dataclasses.asdict(self)}
 
 
-def verify(context: Context, *, deep: bool) -> VerifyReport:
+def verify_store(context: Context, *, deep: bool) -> VerifyReport:
     """Compare every file with the catalog and the other way round.
 
     Args:
@@ -329,16 +329,6 @@ def _unless_unreadable(name: str, problems: Iterator[Problem]) -> Iterator[Probl
 
 def _unreadable(name: str, error: UnreadableFile) -> Problem:
     return Problem("unreadable", name, f"it can't be read: {error.reason}" if error.reason else str(error), READ)
-
-
-def stray_files(root: Root) -> tuple[list[str], list[UnreadableFile]]:
-    """Return the names of all files in the store's folders but checkpoints, which no catalog lists.
-
-    With them comes an error for each folder that can't be listed.
-    """
-    found = [root.listing(folder, "") for folder in ("dataset", "partitions", "models")]
-    names = [name for names, _ in found for name in names if PurePosixPath(name).name != "state.npz"]
-    return names, [error for _, failed in found for error in failed]
 
 
 def _is_variant(rows: list[dict[str, Any]], manifest: dict[str, Any]) -> bool:

@@ -1,0 +1,14 @@
+from .image_changes import replaced_images as replaced_images
+from .merge import MergeReport as MergeReport
+from .merge import merge_stores as merge_stores
+from .prune import PruneReport as PruneReport
+from .prune import prune_store as prune_store
+from .rebuild import RebuildReport as RebuildReport
+from .rebuild import rebuild_catalog as rebuild_catalog
+from .recover import recover_store as recover_store
+from .repair import repair_store as repair_store
+from .verify import Problem as Problem
+from .verify import VerifyReport as VerifyReport
+from .verify import verify_store as verify_store
+from .vet import refuse_links as refuse_links
+from .vet import vetted_catalog as vetted_catalog

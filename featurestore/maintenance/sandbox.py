@@ -1,0 +1,56 @@
+"""A process of its own for what may crash: reading files that somebody else made, or that are damaged.
+
+The child is given as much memory as honest files need and no more. A crash, whatever its cause, becomes one line.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from pathlib import Path
+
+from featurestore import errors
+from featurestore.errors import CorruptFile
+from featurestore.system import ending, environment, python_command, readable, reason_unreadable, unreadable
+
+MEMORY = 4 << 30  # bytes of address space; a row group of the largest images takes a fraction of it
+CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGTRAP, signal.SIGSYS)
+REFUSED = 3  # the exit code of a child that has something to say
+
+
+def run_child(job: str, *arguments: Path, memory: int = MEMORY) -> None:
+    """Run one of `sandboxed.JOBS` in a process of its own.
+
+    Raises:
+        CorruptFile: what it read is damaged, or made the process crash.
+        UnreadableFile: a file could not be read, or the process could not be started or was ended from outside.
+        FeatureStoreError: whatever else the job raises.
+    """
+    small = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}
+    started = python_command("featurestore.maintenance.sandboxed", job, str(memory), *map(str, arguments))
+    with readable(arguments[0]):
+        done = subprocess.run(started, capture_output=True, env=environment(**small), check=False)
+    if done.returncode == 0:
+        return
+    lines = done.stdout.decode(errors="replace").splitlines()
+    if done.returncode == REFUSED and lines:
+        name, message = json.loads(lines[-1])
+        raise getattr(errors, name)(message)
+    reason = _reason(done.returncode, done.stderr.decode(errors="replace"))
+    if reason is not None:
+        raise unreadable(arguments[0], reason)
+    at = f" at {lines[-1]}" if lines else ""
+    raise CorruptFile(f"the process that reads {arguments[0]} ended with {ending(done.returncode)}{at}; {_ADVICE}")
+
+
+_ADVICE = "the file is damaged, or was made to do harm: put back a copy of it"
+
+
+def _reason(code: int, stderr: str) -> str | None:
+    """Return why the process failed, if that says nothing of what it read; else it crashed of that."""
+    words = [reason_unreadable(RuntimeError(line)) for line in stderr.splitlines()]
+    known = next(filter(None, words), None)
+    if known is None and -code not in CRASHES:
+        return f"the process that reads it ended with {ending(code)}"
+    return known
