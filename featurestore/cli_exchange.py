@@ -36,7 +36,7 @@ def import_npz(store: Path, folder: Path, opencv: str | None, quiet: bool) -> No
         click.echo(import_text(report))
 
 
-# Those of `featurestore.exporters`, which takes long to import; a test compares.
+# Those of `featurestore.exchange.exporters`, which takes long to import; a test compares.
 FORMATS = ("npz", "npy", "parquet", "parquet-flat", "arrow", "fvecs", "bvecs", "model", "joblib")
 
 

@@ -267,11 +267,11 @@ class Reading(OpenStore):
             NotReady: chosen images lack the stage, or a model has not been fitted yet.
             NotEnoughSpace: the disk is full, or an npz could not be read here.
         """
-        from featurestore.export import Choice, export, find_format
+        from featurestore.exchange import Choice, export_images, find_format
 
         context = self._context(Silent() if quiet else Terminal())
         choice = Choice(stage, where, variant, allow_missing)
-        return export(context, located(out, "an export"), find_format(format), choice, force=force)
+        return export_images(context, located(out, "an export"), find_format(format), choice, force=force)
 
     def _row(self, filename: str, stage: str, variant: str | None, columns: Sequence[str]) -> tuple[Row, Layout]:
         lookup = self._looking_up()

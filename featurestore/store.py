@@ -19,7 +19,7 @@ from featurestore.system import StrPath, command_line, is_text, located, make_fo
 from featurestore.upkeep import Upkeep
 
 if TYPE_CHECKING:
-    from featurestore.import_npz import ImportReport
+    from featurestore.exchange import ImportReport
     from featurestore.pipeline import Estimate, IngestReport
 
 FAILED = ("missing", "unreadable", "truncated", "damaged", "too_large", "crashed", "unknown")
@@ -154,7 +154,7 @@ class FeatureStore(Reading, Upkeep):
             LossyDescriptors: a value is not a whole number from 0 to 255.
             StoreBusy: another process is changing the store.
         """
-        from featurestore.import_npz import import_npz
+        from featurestore.exchange import import_npz
 
         with self._changing("import-npz", reporter(quiet=quiet)) as context:
             return import_npz(context, located(folder, "the folder of npz files"), opencv=opencv)

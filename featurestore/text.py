@@ -10,7 +10,7 @@ from tabulate import tabulate
 from featurestore.formatting import chunk_list, counted, human_bytes, human_seconds
 
 if TYPE_CHECKING:
-    from featurestore.import_npz import ImportReport
+    from featurestore.exchange import ImportReport
     from featurestore.pipeline import Estimate, IngestReport
     from featurestore.query import ImageInfo, ImageStage, StageStatus, Status
     from featurestore.store import FeatureStore

@@ -12,7 +12,7 @@ import pytest
 
 from featurestore import FeatureStore
 from featurestore.errors import CorruptFile, StoreBusy, UnreadableFile
-from featurestore.import_npz import notebook_files
+from featurestore.exchange.importers.npz import notebook_files
 from featurestore.maintenance import recover_store
 from featurestore.maintenance.sandbox import run_child
 from featurestore.storage import CATALOG, CONFIG

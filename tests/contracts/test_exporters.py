@@ -11,8 +11,8 @@ import pytest
 from featurestore import FeatureStore
 from featurestore.cli_exchange import FORMATS as NAMES
 from featurestore.errors import OutputError, QueryError
-from featurestore.export import Choice, export, find_format
-from featurestore.exporters import FORMATS, Exporter, ImageExporter
+from featurestore.exchange import Choice, export_images, find_format
+from featurestore.exchange.exporters import FORMATS, Exporter, ImageExporter
 from featurestore.progress import StageSummary
 
 EVERY = pytest.mark.parametrize("exporter", FORMATS, ids=lambda exporter: exporter.name)
@@ -80,7 +80,7 @@ def test_the_same_export_is_the_same_bytes(finished: FeatureStore, exporter: Exp
 def test_it_tells_how_far_it_is(finished: FeatureStore, exporter: Exporter, tmp_path: Path) -> None:
     heard = Heard()
     own = finished._context(heard)
-    summary = export(own, tmp_path / "out", exporter, Choice(where="photo = 'china'"), force=False)
+    summary = export_images(own, tmp_path / "out", exporter, Choice(where="photo = 'china'"), force=False)
     assert heard.expected >= 12
     assert heard.done % heard.expected == 0, "a format may go over the images twice, but not over some of them"
     assert heard.done
@@ -141,7 +141,7 @@ def test_what_is_broken_off_leaves_nothing(
     monkeypatch.setattr(type(exporter), method, stop)
     heard = Heard()
     with pytest.raises(Stopped):
-        export(finished._context(heard), out, exporter, Choice(), force=True)
+        export_images(finished._context(heard), out, exporter, Choice(), force=True)
     assert heard.summaries == [None]
     assert names(tmp_path) == (["out"] if replaced else [])
     assert (contents(out) if replaced else {}) == before

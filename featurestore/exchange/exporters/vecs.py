@@ -13,7 +13,7 @@ from typing import ClassVar
 import numpy as np
 
 from featurestore.errors import QueryError
-from featurestore.exporters.exporter import ImageExporter, Job
+from featurestore.exchange.exporters.base import ImageExporter, Job
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from featurestore import unpickle
 from featurestore.errors import CorruptFile, DatasetError
-from featurestore.npz import NotebookFile
-from featurestore.unpickle import Bounded, read_objects
+from featurestore.exchange.importers import pickle_reader as unpickle
+from featurestore.exchange.importers.notebook_file import NotebookFile
+from featurestore.exchange.importers.pickle_reader import Bounded, read_objects
 from tests.notebook import write_chunk
 
 
@@ -321,7 +321,7 @@ def test_what_makes_no_sense_is_named(tmp_path: Path, descriptors: bytes, reason
 
 
 def test_a_bomb_of_filenames_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("featurestore.npz.MOST_NAME_BYTES", 1_000_000)
+    monkeypatch.setattr("featurestore.exchange.importers.notebook_file.MOST_NAME_BYTES", 1_000_000)
     file = with_members(tmp_path / "f.npz", descriptors_list=GOOD, filenames=npy(np.array(["a" * 300_000])))
     with pytest.raises(CorruptFile, match=r"filenames claims 1,200,128 bytes"):
         file.filenames()

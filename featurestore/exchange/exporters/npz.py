@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from featurestore.exporters.exporter import ImageExporter, Job
-from featurestore.exporters.objects import ObjectArray
+from featurestore.exchange.exporters.base import ImageExporter, Job
+from featurestore.exchange.exporters.pickle_writer import ObjectArray
 from featurestore.system import refuse_if_too_large
 
 SPARE = 1_000_000_000  # bytes: what Python needs beside the codes to hold them one array per image

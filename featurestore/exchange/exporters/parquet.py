@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from featurestore.errors import CorruptFile, QueryError
-from featurestore.exporters.exporter import ImageExporter, Job
+from featurestore.exchange.exporters.base import ImageExporter, Job
 from featurestore.query import Selection, blob_bytes
 from featurestore.rows import KEYPOINT_COLUMNS
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from featurestore.errors import CorruptFile
-from featurestore.exporters.exporter import ImageExporter, Job
+from featurestore.exchange.exporters.base import ImageExporter, Job
 from featurestore.query import blob_bytes
 
 CODES, OFFSETS, IMAGES = "codes.npy", "offsets.npy", "images.parquet"

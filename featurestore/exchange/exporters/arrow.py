@@ -8,8 +8,8 @@ from typing import ClassVar
 
 import pyarrow as pa
 
-from featurestore.exporters.exporter import ImageExporter, Job
-from featurestore.exporters.parquet import image_columns
+from featurestore.exchange.exporters.base import ImageExporter, Job
+from featurestore.exchange.exporters.parquet import image_columns
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from featurestore.exporters.exporter import Arrays, ModelExporter
+from featurestore.exchange.exporters.base import Arrays, ModelExporter
 from featurestore.stages import ESTIMATOR
 
 

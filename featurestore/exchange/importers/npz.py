@@ -34,7 +34,7 @@ from featurestore.catalog import (
     resolve,
 )
 from featurestore.errors import ConfigError, DatasetError, LossyDescriptors
-from featurestore.npz import NotebookFile
+from featurestore.exchange.importers.notebook_file import NotebookFile
 from featurestore.pipeline import ChunkWriter
 from featurestore.progress import StageSummary
 from featurestore.rows import Row

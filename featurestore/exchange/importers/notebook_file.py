@@ -1,6 +1,6 @@
 """The notebook's chunk files, ``sift_chunk_*.npz``: descriptors and filenames as pickled object arrays.
 
-They are read image by image, and nothing in them is run: see `featurestore.unpickle`.
+They are read image by image, and nothing in them is run: see `featurestore.exchange.importers.pickle_reader`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from featurestore.errors import CorruptFile, DatasetError
+from featurestore.exchange.importers.pickle_reader import LARGEST, Bounded, Empty, read_objects
 from featurestore.system import readable
-from featurestore.unpickle import LARGEST, Bounded, Empty, read_objects
 
 DESCRIPTORS = "descriptors_list"
 FILENAMES = "filenames"

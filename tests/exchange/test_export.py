@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from featurestore import FeatureStore
 from featurestore.cli import cli, main
 from featurestore.errors import NotEnoughSpace, NotReady, OutputError, QueryError
-from featurestore.exporters.objects import ObjectArray
+from featurestore.exchange.exporters.pickle_writer import ObjectArray
 from featurestore.system import memory
 from tests.conftest import TOP
 from tests.notebook import write_chunk

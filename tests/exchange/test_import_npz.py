@@ -9,9 +9,10 @@ import cv2
 import numpy as np
 import pytest
 
-from featurestore import FeatureStore, import_npz
+from featurestore import FeatureStore
 from featurestore.cli import cli
 from featurestore.errors import ConfigError, CorruptFile, DatasetError, LossyDescriptors, StoreBusy
+from featurestore.exchange.importers import npz as import_npz
 from featurestore.pipeline import ChunkWriter, Options, run_stages
 from featurestore.progress import Silent
 from featurestore.rows import Row

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from featurestore.catalog import Context, query_arrow, resolve
 from featurestore.errors import NotReady, OutputError, QueryError
-from featurestore.exporters import FORMATS, Exporter, ImageExporter, Job, ModelExporter
+from featurestore.exchange.exporters import FORMATS, Exporter, ImageExporter, Job, ModelExporter
 from featurestore.progress import StageSummary
 from featurestore.query import descriptor_counts, older_steps, run_query, select_images
 from featurestore.storage import IMAGES, Arrays, from_bitmap, read_arrays
@@ -32,7 +32,7 @@ class Choice:
     allow_missing: bool = False
 
 
-def export(context: Context, out: Path, exporter: Exporter, choice: Choice, *, force: bool) -> StageSummary:
+def export_images(context: Context, out: Path, exporter: Exporter, choice: Choice, *, force: bool) -> StageSummary:
     """Write ``out``, and return what was written.
 
     Args:

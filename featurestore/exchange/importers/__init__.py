@@ -1,0 +1,1 @@
+"""Importers: descriptors that other programs have computed become extract partitions."""
