@@ -13,12 +13,12 @@ from featurestore._version import __version__
 
 if TYPE_CHECKING:
     from featurestore import errors
+    from featurestore.api import FeatureStore
     from featurestore.errors import FeatureStoreError
-    from featurestore.store import FeatureStore
 
 __all__ = ["FeatureStore", "FeatureStoreError", "__version__", "errors"]
 
-_HOMES = {"FeatureStore": "featurestore.store", "FeatureStoreError": "featurestore.errors"}
+_HOMES = {"FeatureStore": "featurestore.api.store", "FeatureStoreError": "featurestore.errors"}
 
 
 def __getattr__(name: str) -> Any:

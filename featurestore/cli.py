@@ -19,7 +19,7 @@ from featurestore.errors import FeatureStoreError
 from featurestore.system import Interrupt, command_line, interruptible, reason_unreadable, shown
 
 if TYPE_CHECKING:
-    from featurestore.store import FeatureStore
+    from featurestore.api import FeatureStore
 
 MOST_CHUNKS = 1_000_000  # that are named one by one, in memory
 DIGITS = 18  # of a chunk's number
@@ -93,7 +93,7 @@ def cli() -> None:
 @_TYPES
 def init(store: Path, types: tuple[tuple[str, str], ...], **options: Any) -> None:
     """Make the store STORE, a new folder, and read the dataset."""
-    from featurestore.store import FeatureStore
+    from featurestore.api import FeatureStore
 
     with stoppable("nothing was made"):
         made = FeatureStore.create(store, types=dict(types), **options)

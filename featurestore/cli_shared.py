@@ -12,7 +12,7 @@ import click
 from featurestore.system import must_arrive
 
 if TYPE_CHECKING:
-    from featurestore.store import FeatureStore
+    from featurestore.api import FeatureStore
 
 STORE = click.argument("store", type=click.Path(path_type=Path))
 UNTRUSTED = click.option(
@@ -38,7 +38,7 @@ def answer(text: str) -> None:
 
 def open_store(path: Path, *, untrusted: bool = False) -> FeatureStore:
     """Open the store that a verb was given; imported late, so that ``--help`` is quick."""
-    from featurestore.store import FeatureStore
+    from featurestore.api import FeatureStore
 
     store = FeatureStore(path, untrusted=untrusted)
     for line in store.left_out:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
+from featurestore.api import FeatureStore
 from featurestore.errors import StoreExists
 from featurestore.formatting import human_seconds
 from featurestore.samples import make_samples
-from featurestore.store import FeatureStore
 from featurestore.system import command_line, typed
 from featurestore.text import ingest_text, status_text, table_text
 

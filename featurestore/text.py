@@ -10,10 +10,10 @@ from tabulate import tabulate
 from featurestore.formatting import chunk_list, counted, human_bytes, human_seconds
 
 if TYPE_CHECKING:
+    from featurestore.api import FeatureStore
     from featurestore.exchange import ImportReport
     from featurestore.pipeline import Estimate, IngestReport
     from featurestore.query import ImageInfo, ImageStage, StageStatus, Status
-    from featurestore.store import FeatureStore
 
 NUMBERS = "right"
 MOST_WAITING = 5  # chunks that are named with what they wait for

@@ -7,8 +7,8 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from featurestore.api.base import OpenStore
 from featurestore.errors import Incompatible
-from featurestore.opened import OpenStore
 from featurestore.progress import Silent, reporter
 from featurestore.storage import exclusive
 from featurestore.system import StrPath

@@ -8,15 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from featurestore.api.maintain import Upkeep
+from featurestore.api.read import Reading
 from featurestore.catalog import Context
 from featurestore.config import StoreSettings, check_given, render
 from featurestore.errors import ConfigError, DatasetError, FeatureStoreError, StoreExists
 from featurestore.progress import Silent, StageSummary, reporter
-from featurestore.reading import Reading
 from featurestore.stages import FLOW, ChunkStage
 from featurestore.storage import CONFIG, FOLDERS, draft_folder
 from featurestore.system import StrPath, command_line, is_text, located, make_folder, room_on_disk, shown, store_folder
-from featurestore.upkeep import Upkeep
 
 if TYPE_CHECKING:
     from featurestore.exchange import ImportReport

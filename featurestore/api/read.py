@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from featurestore.api.base import OpenStore
 from featurestore.errors import QueryError, StoreBusy
-from featurestore.opened import OpenStore
 from featurestore.progress import Silent, StageSummary, Terminal
 from featurestore.query import Status
 from featurestore.rows import KEYPOINT, KEYPOINT_COLUMNS, Layout, Row
