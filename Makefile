@@ -65,9 +65,10 @@ crash: venv  ## kill more than a hundred runs, at other moments each time (FEATU
 	@export FEATURESTORE_KILLS="$${FEATURESTORE_KILLS:-100}" FEATURESTORE_KILL_SEED="$${FEATURESTORE_KILL_SEED:-$$(date +%s)}"; \
 	$(PY) -m pytest -s tests/crash $(ARGS)
 
-lint: venv  ## ruff and mypy --strict
+lint: venv  ## ruff, import-linter and mypy --strict
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
+	@.venv/bin/lint-imports --no-logo --no-cache
 	@$(PY) -m mypy
 
 bench: venv  ## measure, and write docs/benchmarks.md (ARGS="pca start" to choose)

@@ -13,8 +13,8 @@ import numpy as np
 
 from benchmarks.measure import CORES, ROOT
 from featurestore import FeatureStore
+from featurestore.cli.samples import make_samples, samples
 from featurestore.rows import Row
-from featurestore.samples import make_samples, samples
 from featurestore.storage import PartitionFile
 
 CHUNK = 64

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import settings
 
 from featurestore import FeatureStore
-from featurestore.samples import make_samples
+from featurestore.cli.samples import make_samples
 from tests.once import once
 from tests.small import configure, copy
 
@@ -106,7 +106,7 @@ def large_samples(tmp_path_factory: pytest.TempPathFactory) -> Samples:
 
 def make_small_samples(folder: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("featurestore.samples.LONG_SIDE", LONG_SIDE)
+        patch.setattr("featurestore.cli.samples.LONG_SIDE", LONG_SIDE)
         make_samples(folder)
 
 

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from featurestore import FeatureStore
 from featurestore.catalog import Context
-from featurestore.cli import cli
+from featurestore.cli.program import cli
 from featurestore.progress import Reporter, Silent
 from featurestore.rows import Row
 from featurestore.stages import Extract

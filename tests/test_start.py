@@ -24,7 +24,8 @@ def test_help_needs_neither_a_database_nor_arrays() -> None:
 
 
 def test_status_needs_neither_images_nor_learning(finished: FeatureStore) -> None:
-    code = f"from featurestore import FeatureStore as S, text\ntext.status_text(S({str(finished.path)!r}).status())"
+    code = "from featurestore import FeatureStore as S; from featurestore.cli import text\n"
+    code += f"text.status_text(S({str(finished.path)!r}).status())"
     modules = loaded(code)
     assert "duckdb" in modules
     assert modules & set(HEAVY) == set()

@@ -13,6 +13,8 @@ from .load import load_table as load_table
 from .load import matrix as matrix
 from .lookup import Lookup as Lookup
 from .lookup import signature as signature
+from .result_files import RESULT_FORMATS as RESULT_FORMATS
+from .result_files import write_result as write_result
 from .scan import iter_tables as iter_tables
 from .selection import Selection as Selection
 from .selection import older_steps as older_steps

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from featurestore import FeatureStore
-from featurestore.cli_exchange import FORMATS as NAMES
+from featurestore.cli.exchange import FORMATS as NAMES
 from featurestore.errors import OutputError, QueryError
 from featurestore.exchange import Choice, export_images, find_format
 from featurestore.exchange.exporters import FORMATS, Exporter, ImageExporter

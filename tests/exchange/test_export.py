@@ -16,7 +16,8 @@ import pytest
 from numpy.typing import NDArray
 
 from featurestore import FeatureStore
-from featurestore.cli import cli, main
+from featurestore.cli import main
+from featurestore.cli.program import cli
 from featurestore.errors import NotEnoughSpace, NotReady, OutputError, QueryError
 from featurestore.exchange.exporters.pickle_writer import ObjectArray
 from featurestore.system import memory

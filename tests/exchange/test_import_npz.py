@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from featurestore import FeatureStore
-from featurestore.cli import cli
+from featurestore.cli.program import cli
 from featurestore.errors import ConfigError, CorruptFile, DatasetError, LossyDescriptors, StoreBusy
 from featurestore.exchange.importers import npz as import_npz
 from featurestore.pipeline import ChunkWriter, Options, run_stages

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from featurestore import FeatureStore
-from featurestore.cli import cli
+from featurestore.cli.program import cli
 from featurestore.errors import ConfirmationNeeded, FeatureStoreError, NotEnoughSpace, NotReady
 from featurestore.pipeline.forecast import FOLLOWS
 from featurestore.storage import Root

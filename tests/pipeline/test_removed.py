@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from featurestore import FeatureStore, errors
 from featurestore.catalog import HeldCatalog, replay
-from featurestore.cli import cli
+from featurestore.cli.program import cli
 from featurestore.storage import CATALOG, Root
 from tests.catalogs import tables
 from tests.small import copy, digests, make_small, small_store, write_dataset

@@ -18,11 +18,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from featurestore import FeatureStore
+from featurestore.cli.text import table_text
 from featurestore.errors import QueryError
 from featurestore.query import QueryResult
 from featurestore.query.exact import WIDE
 from featurestore.query.result_files import RESULT_FORMATS, write_result
-from featurestore.text import table_text
 from tests.small import context_of
 
 MORE = {

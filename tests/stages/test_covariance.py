@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
+from featurestore.cli.text import status_text
 from featurestore.errors import ConfigError, NothingUsable
 from featurestore.rows import Row
 from featurestore.stages import Learner
 from featurestore.stages.fit_pca import FitPca
 from featurestore.storage import model_id
-from featurestore.text import status_text
 from tests.small import SMALL, configure, current_model, make_small, small_store
 
 STAGE = FitPca(n_components=5, samples_per_image=40, solver="covariance")

@@ -8,11 +8,11 @@ from pathlib import Path
 import click
 
 from featurestore.api import FeatureStore
+from featurestore.cli.samples import make_samples
+from featurestore.cli.text import ingest_text, status_text, table_text
 from featurestore.errors import StoreExists
 from featurestore.formatting import human_seconds
-from featurestore.samples import make_samples
 from featurestore.system import command_line, typed
-from featurestore.text import ingest_text, status_text, table_text
 
 QUESTIONS = (
     (

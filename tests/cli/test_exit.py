@@ -11,7 +11,7 @@ import pytest
 
 from featurestore import FeatureStore
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 
 
 def stderr_of(*arguments: str) -> tuple[int, str]:
@@ -61,14 +61,14 @@ program()
 
 def test_the_program_leaves_nothing_undone() -> None:
     last = "import atexit; atexit.register(print, 'last')"
-    code = f"{last}; from featurestore.at_exit import leave; print('first'); leave(3)"
+    code = f"{last}; from featurestore.__main__ import leave; print('first'); leave(3)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (3, "first\nlast\n", "")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
 def test_output_that_could_not_be_written_is_no_success() -> None:
-    code = "from featurestore.at_exit import leave; print('first'); leave(0)"
+    code = "from featurestore.__main__ import leave; print('first'); leave(0)"
     with Path("/dev/full").open("w", encoding="utf-8") as full:
         done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=full, check=False)
     assert done.returncode == 1

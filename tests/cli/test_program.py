@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from featurestore import FeatureStore, cli
+from featurestore import FeatureStore
+from featurestore.cli import program as cli
 from tests.conftest import LONG_SIDE, Samples
 from tests.small import tiny_store
 
@@ -234,7 +235,7 @@ def test_ingest_again(invoke: Invoke, store: FeatureStore) -> None:
     assert ended == Ended(0, "nothing is new or changed; 26 images (5 test, 21 train) in 4 chunks\n", "")
 
 
-@pytest.mark.parametrize("program", [["-m", "featurestore"], [str(Path(__file__).parent.parent / "cli.py")]])
+@pytest.mark.parametrize("program", [["-m", "featurestore"], [str(Path(__file__).parent.parent.parent / "cli.py")]])
 def test_all_ways_in_are_the_same_program(program: list[str], finished: FeatureStore) -> None:
     command = [sys.executable, *program, "status", str(finished.path)]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -265,7 +266,7 @@ def test_a_reader_that_has_seen_enough(finished: FeatureStore) -> None:
 def test_the_demo_runs_in_any_state_of_its_folder(
     invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("featurestore.samples.LONG_SIDE", LONG_SIDE)
+    monkeypatch.setattr("featurestore.cli.samples.LONG_SIDE", LONG_SIDE)
     folder = tmp_path / "demo"
     first = invoke("demo", folder)
     assert first.code == 0

@@ -13,8 +13,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from featurestore import FeatureStore, cli_ask
-from featurestore.text import table_text
+from featurestore import FeatureStore
+from featurestore.cli import read as cli_ask
+from featurestore.cli.text import table_text
 from tests.small import invoke
 
 COUNT = "SELECT subset, count(*) AS n FROM images GROUP BY 1 ORDER BY 1"

@@ -13,7 +13,7 @@ from featurestore import FeatureStore
 from tests.small import configure, copy, tiny_store
 
 FULL = Path("/dev/full")
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 needs_full = pytest.mark.skipif(not FULL.exists(), reason="there is no /dev/full")
 
 

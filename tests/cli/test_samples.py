@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from featurestore import samples
+from featurestore.cli import samples
 from featurestore.errors import MissingDependency
 
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from featurestore._version import __version__
-from featurestore.cli_ask import VERBS as ASK
-from featurestore.cli_exchange import VERBS as EXCHANGE
-from featurestore.cli_shared import STORE, UNTRUSTED, answer, as_json, open_store, stoppable
-from featurestore.cli_upkeep import VERBS as UPKEEP
+from featurestore.cli.common import STORE, UNTRUSTED, answer, as_json, open_store, stoppable
+from featurestore.cli.exchange import VERBS as EXCHANGE
+from featurestore.cli.maintain import VERBS as UPKEEP
+from featurestore.cli.read import VERBS as ASK
 from featurestore.errors import FeatureStoreError
 from featurestore.system import Interrupt, command_line, interruptible, reason_unreadable, shown
 
@@ -156,7 +156,7 @@ def run(store: Path, stages: tuple[str, ...], dry_run: bool, statuses: str | Non
 
 
 def _say_what_would_be_done(store: FeatureStore, stages: tuple[str, ...], options: dict[str, Any]) -> None:
-    from featurestore.text import last_word, plan_text
+    from featurestore.cli.text import last_word, plan_text
 
     asked = {name: options[name] for name in ("chunks", "retry_failed", "check_images", "partial", "update")}
     estimates = store.plan(*stages, **asked)
@@ -169,7 +169,7 @@ def _run(store: FeatureStore, stages: tuple[str, ...], options: dict[str, Any]) 
         _ingest(store, None, yes=options["yes"])
     done = store.run(*stages, **options)
     if not options["quiet"]:
-        from featurestore.text import last_word
+        from featurestore.cli.text import last_word
 
         click.echo(last_word(store, done=bool(done)))
 
@@ -184,7 +184,7 @@ def status(store: Path, json_wanted: bool, untrusted: bool) -> None:
     if json_wanted:
         answer(as_json(found.as_dict()))
     else:
-        from featurestore.text import status_text
+        from featurestore.cli.text import status_text
 
         answer(status_text(found))
 
@@ -193,7 +193,7 @@ def status(store: Path, json_wanted: bool, untrusted: bool) -> None:
 @click.argument("folder", default="featurestore-demo", type=click.Path(path_type=Path), metavar="[DIR]")
 def demo(folder: Path) -> None:
     """Run the whole job on sample images, in DIR (default: featurestore-demo)."""
-    from featurestore.demo import run_demo
+    from featurestore.cli.demo import run_demo
 
     run_demo(folder)
 
@@ -255,7 +255,7 @@ def _ask(question: str) -> bool:
 
 
 def _ingest_text(report: Any) -> str:
-    from featurestore.text import ingest_text
+    from featurestore.cli.text import ingest_text
 
     return ingest_text(report)
 

@@ -16,7 +16,7 @@ from featurestore import FeatureStore
 from featurestore.errors import NotWritable
 from featurestore.storage import CATALOG, Root
 
-CHECKOUT = Path(__file__).parent.parent
+CHECKOUT = Path(__file__).parent.parent.parent
 UNSHARED = """
 import ctypes, os, sys
 libc = ctypes.CDLL(None, use_errno=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from featurestore.cli_shared import STORE, UNTRUSTED, answer, as_json, open_store
+from featurestore.cli.common import STORE, UNTRUSTED, answer, as_json, open_store
 from featurestore.formatting import counted
 from featurestore.system import must_arrive
 
@@ -37,24 +37,24 @@ def sql(store: Path, query: str, form: str | None, output: Path | None, force: b
 
     SHOW TABLES lists the views and their columns. Nothing can be changed, and a run need not be waited for.
     """
-    from featurestore.query import result_files as answers
+    from featurestore.query import RESULT_FORMATS, write_result
 
     if form and output:
         raise click.UsageError(f"--{form} is for the screen, and --output takes the form from the file's ending")
     opened = open_store(store, untrusted=untrusted)
     with opened.answer(query, as_text=not (form or output)) as found:
         if output is not None:
-            n = answers.write_result(found, output, store=opened.path, force=force)
+            n = write_result(found, output, store=opened.path, force=force)
             click.echo(f"{output}: {counted(n, 'row')}")
         elif form is not None:
             with must_arrive(), click.open_file("-", "wb") as stdout:
-                answers.RESULT_FORMATS[f".{form}"](found, stdout)
+                RESULT_FORMATS[f".{form}"](found, stdout)
         else:
             _show(found)
 
 
 def _show(found: Any) -> None:
-    from featurestore.text import explain_text, table_text
+    from featurestore.cli.text import explain_text, table_text
 
     rows: list[tuple[Any, ...]] = []
     n = 0
@@ -82,7 +82,7 @@ def info(store: Path, filename: str, json_wanted: bool, untrusted: bool) -> None
     if json_wanted:
         answer(as_json(found.as_dict()))
     else:
-        from featurestore.text import info_text
+        from featurestore.cli.text import info_text
 
         answer(info_text(found))
 

@@ -13,7 +13,7 @@ from featurestore import FeatureStore
 from featurestore.storage import CATALOG
 from tests.conftest import Samples
 
-CHECKOUT = Path(__file__).parent.parent
+CHECKOUT = Path(__file__).parent.parent.parent
 COLLEAGUE = 12345
 # The command line as an ordinary user: root loses what lets it pass by permissions.
 ORDINARY = """

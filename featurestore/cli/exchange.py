@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from featurestore.cli_shared import STORE, UNTRUSTED, open_store
+from featurestore.cli.common import STORE, UNTRUSTED, open_store
 from featurestore.system import command_line, typed
 
 
@@ -31,7 +31,7 @@ def import_npz(store: Path, folder: Path, opencv: str | None, quiet: bool) -> No
         click.echo(f"stopped; what was published is kept. To go on: {go_on}", err=True)
         raise
     if not quiet:
-        from featurestore.text import import_text
+        from featurestore.cli.text import import_text
 
         click.echo(import_text(report))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from featurestore.cli_shared import STORE, UNTRUSTED, answer, as_json, open_store, stoppable
+from featurestore.cli.common import STORE, UNTRUSTED, answer, as_json, open_store, stoppable
 
 
 @click.command(short_help="Compare files, catalog and images.")
@@ -17,7 +17,7 @@ from featurestore.cli_shared import STORE, UNTRUSTED, answer, as_json, open_stor
 @UNTRUSTED
 def verify(store: Path, deep: bool, repair: bool, json_wanted: bool, untrusted: bool) -> None:
     """Compare every file with the catalog, and the images with what was extracted. Exits 1 if something is wrong."""
-    from featurestore.text_upkeep import verify_text
+    from featurestore.cli.text import verify_text
 
     with stoppable("whatever was repaired stays repaired"):
         opened = open_store(store, untrusted=untrusted)
@@ -31,7 +31,7 @@ def verify(store: Path, deep: bool, repair: bool, json_wanted: bool, untrusted: 
 @STORE
 def rebuild(store: Path) -> None:
     """Make a lost or damaged catalog anew from the store's other files."""
-    from featurestore.text_upkeep import rebuild_text
+    from featurestore.cli.text import rebuild_text
 
     with stoppable("the old catalog is where it was"):
         report = open_store(store).rebuild(quiet=False)
@@ -43,7 +43,7 @@ def rebuild(store: Path) -> None:
 @click.argument("others", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="OTHER...")
 def merge(store: Path, others: tuple[Path, ...]) -> None:
     """Take over what other machines have made: partitions and models of stores of the same dataset and recipe."""
-    from featurestore.text_upkeep import merge_text
+    from featurestore.cli.text import merge_text
 
     with stoppable("whatever was taken over is kept. To go on, merge again"):
         reports = open_store(store).merge(*others, quiet=False)
@@ -57,7 +57,7 @@ def merge(store: Path, others: tuple[Path, ...]) -> None:
 @click.option("--dry-run", is_flag=True, help="Only say what would go, and what it would cost to have it back.")
 def prune(store: Path, keep: tuple[str, ...], dry_run: bool) -> None:
     """Delete old variants, files without a record and, with --keep, what is upstream of finished chunks."""
-    from featurestore.text_upkeep import prune_text
+    from featurestore.cli.text import prune_text
 
     with stoppable("whatever was pruned is recorded. To go on, prune again"):
         report = open_store(store).prune(keep, dry_run=dry_run, quiet=False)
