@@ -8,7 +8,7 @@ UPGRADE := build/upgrade
 LOWEST := build/lowest
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-quick coverage test-upgrade test-lowest crash lint bench bench-quick clean
+.PHONY: help venv demo test test-quick coverage test-upgrade test-lowest crash lint bench bench-quick rooms clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
@@ -76,6 +76,9 @@ bench: venv  ## measure, and write docs/benchmarks.md (ARGS="pca start" to choos
 
 bench-quick: venv  ## see that the benchmarks run, in a minute
 	@$(PY) -m benchmarks.run --quick $(ARGS)
+
+rooms: venv  ## draw the rooms in docs/architecture.md from the imports
+	@$(PY) -m docs.draw_rooms
 
 clean:  ## remove what was made: .venv, the demo, caches, builds
 	rm -rf .venv demo build dist *.egg-info .coverage .coverage.* htmlcov .mypy_cache .ruff_cache .pytest_cache .hypothesis

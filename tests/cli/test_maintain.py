@@ -95,7 +95,7 @@ def test_check_images_is_planned_and_run(store: FeatureStore, samples: object, t
     old = next(line.split('"')[1] for line in recipe.splitlines() if line.startswith("images = "))
     images = shutil.copytree(old, tmp_path / "images")
     (store.path / CONFIG).write_text(recipe.replace(old, str(images)), encoding="utf-8")
-    assert "nothing to do" in invoke("run", store.path, "--check-images", "--dry-run").stdout
+    assert "everything is up to date" in invoke("run", store.path, "--check-images", "--dry-run").stdout
     shutil.copy(images / "blank.jpg", images / "flower" / "left-090.jpg")
     assert "image files were replaced" in invoke("run", store.path, "--check-images", "--dry-run").stdout
     ended = invoke("run", store.path, "--check-images", "--workers", 0)
