@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from featurestore.errors import ConfigError, FormatError
+from featurestore.registry import Registry
 from featurestore.system import readable
 
 FORMAT = 1
@@ -52,6 +53,20 @@ def option(
     if isinstance(default, type):
         return dataclasses.field(default_factory=default, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def chosen(default: type[Any], doc: str, *, among: Registry[Any]) -> Any:
+    """Declare a parameter that names a plug-in: its value is an object of the plug-in's dataclass.
+
+    In ``featurestore.toml`` it is a name, and the plug-in's own parameters are a table below: after ``extractor = "x"``
+    in ``[extract]`` those of ``[extract.x]``. A plug-in whose ``table`` names another reads that one.
+
+    Args:
+        default: the plug-in's class where the recipe does not name one.
+        doc: one line, which becomes the comment in ``featurestore.toml``.
+        among: the plug-ins that can be named.
+    """
+    return dataclasses.field(default_factory=default, metadata={"doc": doc, "among": among})
 
 
 @dataclass(frozen=True)
@@ -121,14 +136,49 @@ def build(cls: type[T], table: Mapping[str, Any], *, where: str) -> T:
     """
     types = _types(cls)  # type: ignore[arg-type]
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    for key in table:
+    choices = {name: field for name, field in fields.items() if "among" in field.metadata}
+    values = {name: _choice(field, table, where=where) for name, field in choices.items()}
+    tables = {key for field in choices.values() for key in _tables_of(field, table)}
+    for key, value in table.items():
+        if key in choices or key in tables:
+            continue
         if key not in fields:
             raise ConfigError(f"featurestore.toml: [{where}] has no key {key!r}; its keys are {', '.join(fields)}")
-    values = {key: _value(types[key], value, fields[key], f"{_FILE}[{where}] {key}") for key, value in table.items()}
+        values[key] = _value(types[key], value, fields[key], f"{_FILE}[{where}] {key}")
     try:
         return cls(**values)
     except ValueError as error:
         raise ConfigError(f"featurestore.toml: [{where}] {error}") from error
+
+
+def _choice(field: dataclasses.Field[Any], table: Mapping[str, Any], *, where: str) -> Any:
+    """Return the plug-in that a table names, with its parameters; check the tables of others too."""
+    registry, default = field.metadata["among"], field.default_factory
+    name = table.get(field.name, getattr(default, "name", None))
+    if not isinstance(name, str):
+        raise ConfigError(f"{_FILE}[{where}] {field.name} is {name!r}, and should be text in quotes")
+    try:
+        kind = registry.find(name)
+    except ConfigError as error:
+        raise ConfigError(f"{_FILE}[{where}] {field.name}: {error}") from error
+    own = _own_table(kind)
+    for other in _tables_of(field, table):
+        parameters = table[other]
+        if not isinstance(parameters, dict):
+            raise ConfigError(f"{_FILE}[{where}] {other} is a table, and {parameters!r} is not")
+        if other != own:
+            build(registry.find(other), parameters, where=f"{where}.{other}")
+    return build(kind, table.get(own, {}), where=f"{where}.{own}")
+
+
+def _tables_of(field: dataclasses.Field[Any], table: Mapping[str, Any]) -> list[str]:
+    """Return those keys of a table that are tables of plug-ins."""
+    known = field.metadata["among"].names()
+    return [key for key in table if key in known]
+
+
+def _own_table(plugin: Any) -> str:
+    return str(plugin.table or plugin.name)
 
 
 def check_given(settings: Mapping[str, Any]) -> None:
@@ -208,7 +258,10 @@ def _table(values: Any) -> Any:
     nested = []
     for field in dataclasses.fields(values):
         value = getattr(values, field.name)
-        if dataclasses.is_dataclass(value):
+        if "among" in field.metadata:
+            nested.append((_own_table(value), value))
+            value = value.name
+        elif dataclasses.is_dataclass(value):
             nested.append((field.name, value))
             continue
         item = tomlkit.item(value) if not isinstance(value, dict) else tomlkit.inline_table()
@@ -249,7 +302,10 @@ def identity(values: Any) -> dict[str, Any]:
         if field.default is MISSING and field.default_factory is MISSING:
             raise TypeError(f"{type(values).__name__}.{field.name} has no default")
         silent = field.metadata.get("late") and value == field.default
-        if not field.metadata.get("policy") and not silent:
+        if "among" in field.metadata:
+            found |= {field.name: value.name, _own_table(value): identity(value)}
+            found |= {f"{field.name}_version": value.version} if value.version != 1 else {}
+        elif not field.metadata.get("policy") and not silent:
             found[field.name] = identity(value) if dataclasses.is_dataclass(value) else value
     return found
 

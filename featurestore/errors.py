@@ -24,6 +24,7 @@
     ├── QueryError               a query that DuckDB refused
     ├── OutputError              what was to be written can't go where it was said
     ├── EngineLost               the worker processes are gone and can't be had back
+    ├── PluginError              an installed plug-in can't be used, or a worker does not have it
     └── MissingDependency        a package is not installed, or too old
 
 The command line prints the message without a traceback and exits with ``exit_code``.
@@ -125,6 +126,10 @@ class OutputError(FeatureStoreError):
 
 class EngineLost(FeatureStoreError):
     """The engine's workers are gone and could not be replaced."""
+
+
+class PluginError(FeatureStoreError):
+    """A plug-in is installed and can't be used: it can't be imported, breaks its contract, or its name is taken."""
 
 
 class MissingDependency(FeatureStoreError):

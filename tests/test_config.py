@@ -164,7 +164,6 @@ def test_every_parameter_but_the_policies_changes_the_variant(stage: type[Any]) 
     policies = {"max_pixels", "truncated", "max_seconds"}
     changed = {"int": 7, "float": 0.5, "bool": False}
     others: dict[str, Any] = {"extractor": "rootsift", "over": "train", "truncated": "keep", "solver": "covariance"}
-    others["sift"] = {"nfeatures": 7}
     before = stage().variant(reads="", model_id=None)
     for field in fields(stage):
         name, value = field.name, others.get(field.name, changed.get(str(field.type)))

@@ -12,6 +12,7 @@ from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from dataclasses import dataclass, field
 from typing import Any, Generic
 
+from featurestore.engines.absent import refuse_absent_module
 from featurestore.engines.base import Engine, T, Task
 from featurestore.errors import EngineLost
 from featurestore.system import CLOCK, CPU, MEMORY, advice_for, lacking
@@ -43,6 +44,7 @@ def dispatch_tasks(
 
     Raises:
         EngineLost: workers die without any work, or can't be started.
+        PluginError: workers lack what a task is made of.
         FeatureStoreError: a task raised one; tasks in flight are left to `Engine.close`.
     """
     waiting, number = iter(tasks), 0
@@ -75,6 +77,7 @@ def _has_room(engine: Engine, flight: _Flight[Any], number: int, lookahead: floa
 def _collect(engine: Engine, flight: _Flight[T]) -> Iterator[tuple[Task[T], list[T]]]:
     done, _ = wait(flight.futures, return_when=FIRST_COMPLETED)
     for future in done:
+        refuse_absent_module(future.exception())
         if _says_nothing_of_its_task(future.exception()):
             yield from _run_suspects(engine, flight)
             return
@@ -90,6 +93,8 @@ def _says_nothing_of_its_task(error: BaseException | None) -> bool:
 def _run_suspects(engine: Engine, flight: _Flight[T]) -> Iterator[tuple[Task[T], list[T]]]:
     suspects = sorted(flight.futures.items(), key=lambda item: item[1][0])
     flight.futures.clear()
+    for future, _ in suspects:
+        refuse_absent_module(future.exception() if future.done() and not future.cancelled() else None)
     out_of_time = any(_is_out_of_time(future.exception()) for future, _ in suspects if future.done())
     engine.restart()
     for future, (_, task) in suspects:
@@ -105,6 +110,7 @@ def _run_alone(engine: Engine, task: Task[T]) -> Iterator[tuple[Task[T], list[T]
     try:
         found = engine.submit(task).result()
     except Exception as error:
+        refuse_absent_module(error)
         if not _says_nothing_of_its_task(error):
             raise
         engine.restart()

@@ -79,7 +79,7 @@ class Encoder:
                 f"an image of {pixels.shape[1]}x{pixels.shape[0]} pixels can't be encoded: over the limit of "
                 f"{self.extract.max_pixels:,}; make it smaller, or raise max_pixels in [extract]"
             )
-        keypoints, descriptors = self.extract.build_extractor().detect_and_compute(np.ascontiguousarray(pixels))
+        keypoints, descriptors = self.extract.extractor.detect_and_compute(np.ascontiguousarray(pixels))
         if not len(descriptors):
             return Row(IMAGE, "", "empty", "no keypoints found")
         return Row(IMAGE, "", "ok", None, descriptors, keypoints)

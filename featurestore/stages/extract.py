@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 
-from featurestore.config import option
-from featurestore.errors import FeatureStoreError
+from featurestore.config import chosen, option
+from featurestore.errors import FeatureStoreError, MissingDependency
 from featurestore.images import PATTERN, ImageFile, read_image
 from featurestore.rows import Layout, Row
 from featurestore.stages.base import Arrays, ChunkStage
@@ -28,7 +27,7 @@ class Extract(ChunkStage):
     name: ClassVar[str] = "extract"
     reads: ClassVar[str] = "images"
 
-    extractor: Literal["sift", "rootsift"] = option("sift", "sift (uint8) or rootsift (float32)")
+    extractor: Extractor = chosen(Sift, "sift (uint8) or rootsift (float32)", among=EXTRACTORS)
     max_pixels: int = option(
         50_000_000,
         "policy: larger images are refused; SIFT takes about 240 bytes of memory a pixel",
@@ -41,22 +40,16 @@ class Extract(ChunkStage):
     max_seconds: int = option(
         600, "policy: CPU seconds that an image may take in a worker; 0: no limit", policy=True, low=0, high=10_000_000
     )
-    sift: Sift = option(Sift, "parameters of SIFT")
-
-    def build_extractor(self) -> Extractor:
-        """Return the extractor with its parameters."""
-        return EXTRACTORS[self.extractor](**{f.name: getattr(self.sift, f.name) for f in dataclasses.fields(Sift)})
 
     def layout(self, reads: Layout | None = None, model: Arrays | None = None) -> Layout:
         """Return the columns: descriptors, keypoints, and of the source its size in pixels, its bytes and its hash."""
-        extractor = EXTRACTORS[self.extractor]
         extra = (
             ("width", pa.int32()),
             ("height", pa.int32()),
             ("source_bytes", pa.int64()),
             ("source_hash", pa.string()),
         )
-        return Layout(dim=extractor.dim, dtype=extractor.dtype, extra=extra)
+        return Layout(dim=self.extractor.dim, dtype=self.extractor.dtype, extra=extra)
 
     def stale_rows(self) -> str:
         """Return SQL that is true for rows which today's policies decide otherwise.
@@ -96,14 +89,20 @@ class Extract(ChunkStage):
             ReadFailed: the disk or the network failed while the file was read.
             MemoryError, OSError, RuntimeError: the machine lacks something, see `failure.lacking`.
             LossyDescriptors: the extractor promises uint8 and gave something else.
+            MissingDependency: it lacks a module.
         """
         image = read_image(path, max_pixels=self.max_pixels, truncated=self.truncated)
         if image.pixels is None:
             return Row(image_id, filename, image.status, image.message, extra=_source(image))
         try:
-            keypoints, descriptors = self.build_extractor().detect_and_compute(image.pixels)
+            keypoints, descriptors = self.extractor.detect_and_compute(image.pixels)
         except FeatureStoreError:
             raise
+        except ImportError as error:  # no image is to blame
+            raise MissingDependency(
+                f"the extractor {self.extractor.name} can't work: {' '.join(str(error).split())}; install what it "
+                "needs where the workers run, then run the same command again"
+            ) from error
         except Exception as error:
             if lacking(error):
                 raise

@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
-from concurrent.futures import Future
+from concurrent.futures import BrokenExecutor, Future
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 from featurestore import FeatureStore
 from featurestore.engines import LOOKAHEAD, WINDOW, Task, dispatch_tasks
+from featurestore.engines.absent import refuse_absent_module
 from featurestore.engines.inline import InlineEngine
-from featurestore.errors import LossyDescriptors
+from featurestore.engines.local import LocalEngine
+from featurestore.errors import LossyDescriptors, PluginError
 from featurestore.pipeline import Options, run_stages
 from featurestore.progress import Silent
 from featurestore.rows import Row
 from tests.broken_images import NOT_IMAGES, bomb_png, cuttable, encoded, picture, unusual
 from tests.small import SMALL, configure, context_of, digests, rows_of, small_store, write_dataset
+
+
+def broken(text: str) -> BrokenExecutor:
+    """What loky raises where a task can't be unpickled."""
+    error = BrokenExecutor("A task has failed to un-serialize")
+    error.__cause__ = Exception(f"\n'''\nTraceback (most recent call last):\n  File\n{text}\n'''")
+    return error
 
 
 @dataclass(frozen=True)
@@ -35,6 +46,49 @@ class Numbered:
 
     def crashed(self, reason: str) -> list[Row]:
         return [Row(self.chunk_id, "", "crashed", reason)]
+
+
+@pytest.mark.parametrize("n_tasks", [1, 5])
+def test_a_worker_that_lacks_a_plugin_says_its_name_and_blames_no_image(
+    monkeypatch: pytest.MonkeyPatch, n_tasks: int
+) -> None:
+    module = ModuleType("toy_of_this_process")
+    kind = type("Absent", (Numbered,), {"__module__": module.__name__})
+    module.Absent = kind  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    engine = LocalEngine(1)
+    try:
+        with pytest.raises(PluginError) as caught:
+            list(dispatch_tasks(engine, [kind(i) for i in range(n_tasks)]))
+    finally:
+        engine.close()
+    assert str(caught.value) == (
+        "the workers can't load what this process can: No module named 'toy_of_this_process'. Whatever was finished "
+        "is kept; install it where the workers run (pip install toy_of_this_process), then run the same command again"
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (ModuleNotFoundError("No module named 'cv2.gone'"), "No module named 'cv2.gone'.*pip install opencv-python-h"),
+        (ImportError("libtorch.so: no such file"), "libtorch.so: no such file.*pip install PACKAGE"),
+        (
+            broken("AttributeError: Can't get attribute 'Toy' on <module 'click' from 'click.py'>"),
+            r"Can't get attribute 'Toy' on <module 'click' from 'click.py'>.*pip install click==\d",
+        ),
+    ],
+)
+def test_what_workers_say_that_they_lack(error: Exception, advice: str) -> None:
+    with pytest.raises(PluginError, match=advice):
+        refuse_absent_module(error)
+
+
+@pytest.mark.parametrize(
+    "error", [None, AttributeError("none of ours"), broken("a worker was killed"), BrokenExecutor()]
+)
+def test_what_else_goes_wrong_is_not_for_want_of_a_plugin(error: Exception | None) -> None:
+    refuse_absent_module(error)
 
 
 @dataclass

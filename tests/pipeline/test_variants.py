@@ -12,7 +12,6 @@ import pytest
 from featurestore import FeatureStore
 from featurestore.errors import ConfigError, LossyDescriptors
 from featurestore.stages import Sift
-from featurestore.stages.extractors import EXTRACTORS
 from tests.catalogs import change
 from tests.small import configure, copy, current_model, digests, make_small, rows_of, small_store
 
@@ -131,19 +130,20 @@ def test_more_components_than_values_end_the_run_in_one_line(store: FeatureStore
         store.run(workers=0)
 
 
-class Halves(Sift):
+def halves(sift: Sift, pixels: Any) -> Any:
     """What a build of OpenCV with other descriptors would give."""
+    keypoints, descriptors = COMPUTE(sift, pixels)
+    return keypoints, descriptors + np.float32(0.5)
 
-    def compute_float(self, pixels: Any) -> Any:
-        keypoints, descriptors = super().compute_float(pixels)
-        return keypoints, descriptors + np.float32(0.5)
+
+COMPUTE = Sift.compute_float
 
 
 def test_descriptors_that_would_lose_something_end_the_run_and_leave_nothing(
     store: FeatureStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = digests(store)
-    monkeypatch.setitem(EXTRACTORS, "sift", Halves)
+    monkeypatch.setattr(Sift, "compute_float", halves)
     configure(store, "extract", sift={"sigma": 1.7})
     with pytest.raises(LossyDescriptors, match=r"can't hold without loss.*Install opencv-python-headless"):
         store.run(workers=0)

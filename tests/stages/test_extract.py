@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from featurestore.errors import LossyDescriptors, NotEnoughSpace
+from featurestore.errors import LossyDescriptors, MissingDependency, NotEnoughSpace
 from featurestore.rows import Row
-from featurestore.stages import Extract, Sift, extractors
+from featurestore.stages import Extract, Sift
+from featurestore.stages.extractors import RootSift
 from tests.broken_images import NOT_IMAGES, bomb_png, encoded, picture
 
 
@@ -33,8 +34,7 @@ class Failing(Sift):
 
 @pytest.fixture
 def failing(monkeypatch: pytest.MonkeyPatch) -> type[Failing]:
-    """`Failing` in the place of SIFT."""
-    monkeypatch.setitem(extractors.EXTRACTORS, "sift", Failing)
+    """`Failing`, whose error is None to begin with."""
     monkeypatch.setattr(Failing, "error", None)
     return Failing
 
@@ -121,7 +121,7 @@ def test_an_image_without_keypoints_is_empty(tmp_path: Path) -> None:
 
 
 def test_an_error_of_opencv_in_sift_costs_one_image(tmp_path: Path) -> None:
-    row = extract(whole(tmp_path), Extract(sift=Sift(nfeatures=2**31)))  # OpenCV takes a C int
+    row = extract(whole(tmp_path), Extract(Sift(nfeatures=2**31)))  # OpenCV takes a C int
     assert row.status == "crashed"
     assert row.error is not None
     assert row.error.startswith("cv2.error: OpenCV(")
@@ -152,7 +152,7 @@ def test_any_exception_of_an_extractor_is_the_images_row(
     failing: type[Failing], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: Exception, message: str
 ) -> None:
     monkeypatch.setattr(failing, "error", error)
-    row = extract(whole(tmp_path))
+    row = extract(whole(tmp_path), Extract(failing()))
     assert (row.status, row.error, row.descriptors) == ("crashed", message, None)
     assert row.extra["source_bytes"] > 0
 
@@ -177,8 +177,20 @@ def test_what_is_not_the_images_fault_is_raised(
 ) -> None:
     monkeypatch.setattr(failing, "error", error)
     with pytest.raises(type(error)) as caught:
-        extract(whole(tmp_path))
+        extract(whole(tmp_path), Extract(failing()))
     assert caught.value is error
+
+
+def test_a_module_that_an_extractor_lacks_ends_the_run(
+    failing: type[Failing], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(failing, "error", ModuleNotFoundError("No module named 'torch'"))
+    with pytest.raises(MissingDependency) as caught:
+        extract(whole(tmp_path), Extract(failing()))
+    assert str(caught.value) == (
+        "the extractor sift can't work: No module named 'torch'; install what it needs where the workers run, then run "
+        "the same command again"
+    )
 
 
 def test_images_that_had_less_time_than_today_are_stale() -> None:
@@ -200,22 +212,22 @@ def test_images_that_had_less_time_than_today_are_stale() -> None:
 
 def test_descriptors_that_would_lose_something_end_the_run(failing: type[Failing], tmp_path: Path) -> None:
     with pytest.raises(LossyDescriptors, match=r"SIFT gave the value 0\.5, which uint8 can't hold without loss"):
-        extract(whole(tmp_path))
+        extract(whole(tmp_path), Extract(failing()))
 
 
 def test_rootsift_is_chosen_in_the_recipe_and_shares_the_parameters(tmp_path: Path) -> None:
-    stage = Extract(extractor="rootsift", sift=Sift(nfeatures=30))
+    stage = Extract(RootSift(nfeatures=30))
     row = extract(whole(tmp_path), stage)
     assert row.descriptors is not None
     assert row.descriptors.dtype == np.float32
-    assert row.n_descriptors == extract(whole(tmp_path), Extract(sift=Sift(nfeatures=30))).n_descriptors
+    assert row.n_descriptors == extract(whole(tmp_path), Extract(Sift(nfeatures=30))).n_descriptors
     assert (stage.layout().dim, stage.layout().dtype) == (128, "float32")
 
 
 def test_policies_are_no_part_of_the_identity() -> None:
     variant = Extract().variant(reads="", model_id=None)
     assert Extract(max_pixels=5, truncated="keep", max_seconds=9).variant(reads="", model_id=None) == variant
-    others = [Extract(extractor="rootsift"), *(Extract(sift=Sift(**{k: v})) for k, v in CHANGES.items())]
+    others = [Extract(RootSift()), *(Extract(Sift(**{k: v})) for k, v in CHANGES.items())]
     assert len({variant, *(other.variant(reads="", model_id=None) for other in others)}) == 1 + len(others)
 
 

@@ -138,7 +138,7 @@ def _numeric(name: str) -> list[tuple[int, str]]:
 
 
 def _refuse_other_recipe(stage: Extract, store: Path) -> None:
-    if stage.extractor != "sift" or stage.sift != Sift():
+    if stage.extractor != Sift():
         raise ConfigError(
             "the notebook's files hold SIFT with OpenCV's defaults, and featurestore.toml asks for other descriptors: "
             '[extract] is not as init wrote it. Put back extractor = "sift" and the defaults of [extract.sift], or '

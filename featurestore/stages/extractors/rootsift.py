@@ -17,6 +17,7 @@ class RootSift(Sift):
 
     name: ClassVar[str] = "rootsift"
     dtype: ClassVar[str] = "float32"
+    table: ClassVar[str] = "sift"  # the parameters are those of SIFT
 
     def detect_and_compute(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return keypoints ``(n,)`` and descriptors ``(n, 128)`` float32 of unit L2 norm."""

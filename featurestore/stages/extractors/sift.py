@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from featurestore.config import option
 from featurestore.errors import LossyDescriptors, MissingDependency
 from featurestore.rows import KEYPOINT
+from featurestore.stages.extractors.base import Extractor
 
 if TYPE_CHECKING:
     import cv2
@@ -21,7 +22,7 @@ OPENCV = 5  # the oldest version whose descriptors are stored
 
 
 @dataclass(frozen=True)
-class Sift:
+class Sift(Extractor):
     """OpenCV's SIFT (Lowe, IJCV 2004); the fields are the arguments of ``cv2.SIFT_create``, with its defaults."""
 
     name: ClassVar[str] = "sift"

@@ -1,0 +1,46 @@
+"""What a worker says that lacks a module: a task can't be unpickled there, and no image is to blame."""
+
+from __future__ import annotations
+
+import re
+from concurrent.futures import BrokenExecutor
+from importlib import metadata
+
+from featurestore.errors import PluginError
+
+# What unpickling raises, as it stands in the traceback that a broken pool gives as its cause.
+_RAISED = re.compile(r"^(?:ModuleNotFoundError|ImportError|AttributeError): (.+)$", re.MULTILINE)
+_MODULE = re.compile(r"(?:No module named|<module) '([\w.]+)'")
+
+
+def refuse_absent_module(error: BaseException | None) -> None:
+    """Make sure that a task did not end because its worker lacks what it is made of, such as a plug-in.
+
+    Raises:
+        PluginError: that is so; the message names the package.
+    """
+    said = _said(error)
+    if said is None:
+        return
+    found = _MODULE.search(said)
+    raise PluginError(
+        f"the workers can't load what this process can: {said}. Whatever was finished is kept; install it where the "
+        f"workers run (pip install {_package(found[1]) if found else 'PACKAGE'}), then run the same command again"
+    ) from error
+
+
+def _said(error: BaseException | None) -> str | None:
+    """Return what a worker said that it lacks, or None if that is not why the task ended."""
+    if isinstance(error, ImportError):
+        return str(error)
+    if not isinstance(error, BrokenExecutor) or error.__cause__ is None:
+        return None
+    lines: list[str] = _RAISED.findall(str(error.__cause__))
+    return lines[-1] if lines else None
+
+
+def _package(module: str) -> str:
+    """Return the package that brings a module, with its version in this process, as pip is told."""
+    top = module.partition(".")[0]
+    packages = metadata.packages_distributions().get(top)
+    return f"{packages[0]}=={metadata.version(packages[0])}" if packages else top
