@@ -10,8 +10,7 @@ from typing import Literal
 import pyarrow.compute as pc
 
 from featurestore.catalog import Context, files_read_before, query_arrow, resolve
-from featurestore.errors import ImagesGone, UnreadableFile
-from featurestore.images import open_folder
+from featurestore.errors import UnreadableFile
 from featurestore.stages import Extract
 from featurestore.storage import PartitionFile
 from featurestore.system import file_digest, is_folder, status_of
@@ -117,9 +116,9 @@ def reason_to_pass_over(context: Context) -> str | None:
     if not is_folder(context.images):
         return f"{context.images} is not there"
     with context.catalog.reading() as connection:
-        read = files_read_before(connection)
+        read = files_read_before(connection).values()
     try:
-        open_folder(context.images, read=read.values(), wanted=())
-    except ImagesGone:
-        return f"there are no images in {context.images}, though some were read from it before"
-    return None
+        gone = bool(read) and all(status_of(context.images / name) is None for name in read)
+    except UnreadableFile:  # there is something to report, and the comparison does so
+        return None
+    return f"there are no images in {context.images}, though some were read from it before" if gone else None
