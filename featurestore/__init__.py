@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 from featurestore._version import __version__
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from featurestore.errors import FeatureStoreError
 
 __all__ = ["FeatureStore", "FeatureStoreError", "__version__", "errors"]
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # what becomes of records is the program's choice
 
 _HOMES = {"FeatureStore": "featurestore.api.store", "FeatureStoreError": "featurestore.errors"}
 

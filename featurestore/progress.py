@@ -1,13 +1,17 @@
-"""What a run says while it works. The runner reports to a `Reporter`; what becomes of it is decided here."""
+"""Progress of a run: the `Reporter` that stages report to. Every report is logged; `Terminal` shows it too."""
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from featurestore.formatting import counted, human_bytes, human_seconds
+
+LOG = logging.getLogger("featurestore.progress")
+SHOWN = {"shown": True}  # on a record whose text is on stderr already
 
 
 @dataclass(frozen=True)
@@ -46,30 +50,35 @@ class Reporter(Protocol):
 
 
 class Silent:
-    """Says nothing."""
+    """A reporter that logs and prints nothing."""
 
     def begin(self, stage: str, n_images: int) -> None:
-        """Say nothing."""
+        """Log that the stage begins."""
+        LOG.info("%s: begins with %s", stage, counted(n_images, "image"))
 
     def advance(self, n_images: int) -> None:
-        """Say nothing."""
+        """Ignore it: what is published is logged where that happens."""
 
     def say(self, line: str) -> None:
-        """Say nothing."""
+        """Log a line."""
+        LOG.info("%s", line)
 
     def end(self, summary: StageSummary | None) -> None:
-        """Say nothing."""
+        """Log the summary."""
+        if summary is not None:
+            LOG.info("%s", summary_line(summary))
 
 
-class Terminal:
-    """Shows a bar on stderr where that is a terminal, and prints a line for each stage."""
+class Terminal(Silent):
+    """A reporter that also shows a bar on stderr if that is a terminal, and prints a line for each stage."""
 
     def __init__(self) -> None:
         """No bar yet."""
         self._bar: Any = None
 
     def begin(self, stage: str, n_images: int) -> None:
-        """Show a bar over the whole stage."""
+        """Log it, and show a bar over the whole stage."""
+        super().begin(stage, n_images)
         from tqdm import tqdm
 
         # disable=None: no bar where stderr is not a terminal
@@ -82,16 +91,18 @@ class Terminal:
         self._bar.update(n_images)
 
     def say(self, line: str) -> None:
-        """Print a line, above the bar if there is one."""
+        """Log a line and print it, above the bar if there is one."""
+        LOG.info("%s", line, extra=SHOWN)
         self._clear()
         print(line, file=sys.stderr, flush=True)
 
     def end(self, summary: StageSummary | None) -> None:
-        """Remove the bar and print the summary."""
+        """Remove the bar, log the summary and print it."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
         if summary is not None:
+            LOG.info("%s", summary_line(summary), extra=SHOWN)
             print(summary_line(summary), flush=True)
 
     def _clear(self) -> None:

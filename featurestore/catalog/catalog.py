@@ -8,6 +8,7 @@ is an `Instance` that is kept for the next time.
 from __future__ import annotations
 
 import atexit
+import logging
 import random
 import threading
 import time
@@ -22,15 +23,17 @@ import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
-from featurestore.catalog import diagnosis
+from featurestore.catalog import diagnosis, revisions
 from featurestore.catalog.connection import Instance, forget_overloads, raw_connection, registered_table
-from featurestore.errors import CorruptFile, FormatError, NotWritable, StoreBusy
+from featurestore.catalog.revisions import columns_of, refuse_newer, revision, upgrade
+from featurestore.errors import CorruptFile, NotWritable, StoreBusy
 from featurestore.storage import CATALOG, Root, living_holder
 from featurestore.system import held_back, is_file, readable, room_on_disk, writing
 from featurestore.wording import first_line
 
-HEAD = "0003"  # the newest revision in migrations/versions; a test compares
+LOG = logging.getLogger("featurestore.catalog")
 LOCK_SECONDS = 120.0
+SLOW_SECONDS = 1.0  # a transaction that waits or works for longer is logged
 # Whoever asks seldom comes last: with filelock's 0.05, three readers in a loop held up a writer for 5 s.
 POLL_SECONDS = 0.005
 
@@ -61,6 +64,7 @@ class Catalog:
         with (
             self._once(),
             self._lock(),
+            self._timed(),
             room_on_disk(CATALOG),
             self._noticing_damage(),
             self._connect(read_only=False) as connection,
@@ -68,6 +72,14 @@ class Catalog:
         ):
             yield connection
             self._root.check_guard()
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        """Log a transaction that takes long: while it lasts, all other processes wait."""
+        started = time.monotonic()
+        yield
+        if (seconds := time.monotonic() - started) > SLOW_SECONDS:
+            LOG.warning("a transaction took %.1f s; other processes waited for it", seconds)
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
@@ -87,7 +99,7 @@ class Catalog:
                 refuse_newer(found)
                 if found is None:
                     raise CorruptFile(f"{self.path} holds no catalog; {diagnosis.remedy(self.path)}")
-                if found == HEAD:
+                if found == revisions.HEAD:
                     yield connection
                     return
             copy = HeldCatalog(self._root)
@@ -159,7 +171,7 @@ class Catalog:
         if optional and not self._root.writable:
             yield
             return
-        lock = filelock.FileLock(self._root.local("catalog.lock"))
+        lock, started = filelock.FileLock(self._root.local("catalog.lock")), time.monotonic()
         try:
             with readable(Path(lock.lock_file)), writing(Path(lock.lock_file)):
                 lock.acquire(timeout=LOCK_SECONDS, poll_interval=POLL_SECONDS)
@@ -171,6 +183,8 @@ class Catalog:
         except NotWritable:
             if not optional:
                 raise
+        if (seconds := time.monotonic() - started) > SLOW_SECONDS:
+            LOG.warning("waited %.1f s for the catalog, which another process had open", seconds)
         try:
             yield
         finally:
@@ -186,7 +200,7 @@ class Catalog:
         if self._lost():
             raise CorruptFile(f"{self.path} is missing; {diagnosis.remedy(self.path)}")
         with self.transaction() as connection:
-            if (found := revision(connection)) == HEAD:
+            if (found := revision(connection)) == revisions.HEAD:
                 return
             refuse_newer(found)
             upgrade(connection)
@@ -213,9 +227,9 @@ class Catalog:
         with HeldCatalog(self._root) as empty:
             empty.migrate()
             with empty.reading() as connection:
-                right = _columns(connection)
+                right = columns_of(connection)
         with self._connect(read_only=True) as connection:
-            return min(right - _columns(connection), default=None) if revision(connection) == HEAD else None
+            return min(right - columns_of(connection), default=None) if revision(connection) == revisions.HEAD else None
 
     def _lost(self) -> bool:
         return not is_file(self.path) and bool(self._root.files("dataset", ".parquet"))
@@ -290,51 +304,9 @@ class HeldCatalog(Catalog):
             yield
 
 
-def refuse_newer(found: str | None) -> None:
-    """Refuse a catalog from the future.
-
-    Raises:
-        FormatError: its revision is newer than what this version knows.
-    """
-    if found is not None and found > HEAD:
-        raise FormatError(
-            f"the catalog is of revision {found}, and this version of featurestore knows {HEAD}; upgrade featurestore"
-        )
-
-
-def _columns(connection: sa.Connection) -> set[str]:
-    query = "SELECT table_name || '.' || column_name || ' of ' || data_type FROM duckdb_columns() WHERE NOT internal"
-    return set(connection.execute(sa.text(query)).scalars().all())
-
-
-def revision(connection: sa.Connection) -> str | None:
-    """Return the schema's revision, None for an empty catalog."""
-    tables = connection.execute(sa.text("SELECT table_name FROM duckdb_tables()")).scalars().all()
-    if "alembic_version" not in tables:
-        return None
-    return str(connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalars().one())
-
-
-def upgrade(connection: sa.Connection, to: str = "head") -> None:
-    """Run the migrations on an open connection."""
-    from alembic import command
-    from alembic.config import Config
-
-    config = Config()
-    config.set_main_option("script_location", str(migrations_folder()))
-    config.attributes["connection"] = connection
-    command.upgrade(config, to)
-
-
-def migrations_folder() -> Path:
-    """Return the folder of migrations: inside the package when installed, beside it in a checkout."""
-    package = Path(__file__).parent.parent
-    inside = package / "migrations"
-    return inside if inside.is_dir() else package.parent / "migrations"
-
-
 def query_arrow(connection: sa.Connection, query: str, parameters: Mapping[str, Any] | None = None) -> pa.Table:
     """Return a query's result as an Arrow table: 300 times faster than rows through SQLAlchemy."""
+    LOG.debug("%s", query)
     found: pa.Table = raw_connection(connection).sql(query, params=dict(parameters or {})).to_arrow_table()
     return found
 

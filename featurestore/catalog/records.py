@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -36,6 +37,7 @@ from featurestore.storage import (
 )
 from featurestore.system import file_digest, file_size, readable
 
+LOG = logging.getLogger("featurestore.catalog")
 FACTS = ("image_id", "status", "error", "n_descriptors", "width", "height", "n_clipped")
 
 
@@ -65,7 +67,11 @@ def record_described(catalog: Catalog, described: Described) -> str | None:
     """Record a partition in one transaction; return the name of the file that it replaces, if any."""
     with catalog.transaction() as connection:
         record_variant(connection, described.manifest)
-        return record_partition(connection, described.values, described.results)
+        replaced = record_partition(connection, described.values, described.results)
+    LOG.info(
+        "recorded %(path)s: %(n_images)d images, %(n_descriptors)d descriptors, %(n_bytes)d bytes", described.values
+    )
+    return replaced
 
 
 def record_partition(connection: sa.Connection, values: Mapping[str, Any], results: pa.Table) -> str | None:
@@ -212,6 +218,7 @@ def record_model(root: Root, catalog: Catalog, name: str) -> dict[str, Any]:
         upsert(connection, Model, values)
         connection.execute(sa.delete(TrainingImage).filter_by(model_id=values["model_id"]))
         insert_arrow(connection, TrainingImage.__tablename__, learnt)
+    LOG.info("recorded %(path)s: a model of %(n_images)d images", values)
     return values
 
 

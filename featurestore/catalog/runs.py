@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import time
@@ -20,6 +21,8 @@ from featurestore.catalog.context import Context
 from featurestore.catalog.plan import Step, Work
 from featurestore.catalog.schema import Run, utc_now
 from featurestore.storage import FORMAT
+
+LOG = logging.getLogger("featurestore.catalog")
 
 # Those that a result can depend on. OpenCV comes in four packages with the same module.
 LIBRARIES = (
@@ -110,6 +113,7 @@ def recorded_run(context: Context, step: Step, *, workers: int, verb: str | None
     }
     with context.catalog.transaction() as connection:
         connection.execute(sa.insert(Run).values(**begun, **counts))
+    LOG.info("run %s of %s begins: variant %s, %d workers", run_id, begun["stage"], step.variant, workers)
     outcome, message = "failed", None
     failure: type[BaseException] | None = None
     try:
@@ -122,7 +126,11 @@ def recorded_run(context: Context, step: Step, *, workers: int, verb: str | None
         message, failure = str(error) or type(error).__name__, type(error)
         raise
     finally:
-        end = {"ended": utc_now(), "outcome": outcome, "message": message, "seconds": time.perf_counter() - started}
+        seconds = time.perf_counter() - started
+        how = f"{outcome}: {message}" if message else outcome
+        level = logging.INFO if outcome == "done" else logging.WARNING
+        LOG.log(level, "run %s of %s ends after %.1f s, %s, %s", run_id, begun["stage"], seconds, how, counts)
+        end = {"ended": utc_now(), "outcome": outcome, "message": message, "seconds": seconds}
         try:
             with context.catalog.transaction() as connection:
                 update_run(connection, run_id, **counts, **end)

@@ -13,6 +13,7 @@ import click
 from featurestore._version import __version__
 from featurestore.cli.common import STORE, UNTRUSTED, answer, as_json, open_store, stoppable
 from featurestore.cli.exchange import VERBS as EXCHANGE
+from featurestore.cli.log import with_log
 from featurestore.cli.maintain import VERBS as UPKEEP
 from featurestore.cli.read import VERBS as ASK
 from featurestore.errors import FeatureStoreError
@@ -200,6 +201,8 @@ def demo(folder: Path) -> None:
 
 for verb in (*ASK, *EXCHANGE, *UPKEEP):
     cli.add_command(verb)
+for verb in cli.commands.values():
+    with_log(verb)
 
 
 def main() -> NoReturn:

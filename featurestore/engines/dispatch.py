@@ -6,6 +6,7 @@ at a time, then image by image, so that only the image that kills its worker is 
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
@@ -17,6 +18,7 @@ from featurestore.engines.base import Engine, T, Task
 from featurestore.errors import EngineLost
 from featurestore.system import CLOCK, CPU, MEMORY, advice_for, lacking
 
+LOG = logging.getLogger("featurestore.engines")
 WINDOW = 2  # tasks in flight for every worker: one at work, one waiting
 LOOKAHEAD = 64  # tasks that may be finished out of order, waiting for a slow one before them
 
@@ -96,6 +98,7 @@ def _run_suspects(engine: Engine, flight: _Flight[T]) -> Iterator[tuple[Task[T],
     for future, _ in suspects:
         refuse_absent_module(future.exception() if future.done() and not future.cancelled() else None)
     out_of_time = any(_is_out_of_time(future.exception()) for future, _ in suspects if future.done())
+    LOG.warning("a worker died, or the machine lacked something: trying %d tasks again, one at a time", len(suspects))
     engine.restart()
     for future, (_, task) in suspects:
         if future.done() and not future.cancelled() and future.exception() is None:
@@ -118,7 +121,9 @@ def _run_alone(engine: Engine, task: Task[T]) -> Iterator[tuple[Task[T], list[T]
             yield from _run_apart(engine, task)
             return
         _refuse_dead_engine(engine)
-        found = task.crashed(_cause(error))
+        cause = _cause(error)
+        LOG.warning("an image of chunk %d crashes its worker (%s); its row says so", task.chunk_id, cause)
+        found = task.crashed(cause)
     yield task, found
 
 

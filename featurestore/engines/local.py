@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -15,6 +16,8 @@ from featurestore.engines.base import T, Task, run_task
 from featurestore.errors import ConfigError, EngineLost
 from featurestore.images import decode_here
 from featurestore.system import SIGNALS, allow_limits, end_with, readable
+
+LOG = logging.getLogger("featurestore.engines")
 
 # Threads would compete with the workers beside them, and BLAS with several threads differs in the last bits.
 SINGLE_THREADED = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -71,6 +74,7 @@ class LocalEngine:
         if self._executor is not None:
             self._executor.shutdown(wait=True, kill_workers=True)
             self._executor, self._begun = None, False
+            LOG.debug("ended the worker processes")
 
     def _open(self) -> Any:
         if multiprocessing.current_process().daemon:
@@ -79,6 +83,8 @@ class LocalEngine:
                 "work in it with workers=0, or start the run from another process"
             )
         from joblib.externals.loky import ProcessPoolExecutor
+
+        LOG.info("starting %d worker processes", self.workers)
 
         return ProcessPoolExecutor(
             max_workers=self.workers,

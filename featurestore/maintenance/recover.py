@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import PurePosixPath
 
@@ -22,6 +23,8 @@ from featurestore.errors import CorruptFile, FormatError, UnreadableFile
 from featurestore.storage import read_arrays
 from featurestore.system import Spill
 
+LOG = logging.getLogger("featurestore.maintenance")
+
 
 def recover_store(context: Context) -> None:
     """Remove temporary files, end the records of runs that died, and adopt or delete files without a record.
@@ -40,9 +43,11 @@ def recover_store(context: Context) -> None:
         }
         dead = connection.execute(sa.text("SELECT count(*) FROM runs WHERE outcome = 'running'")).scalar_one()
     if dead:
+        LOG.warning("recording %d runs as killed: their processes ended without a record of it", dead)
         _end_dead_runs(context)
     for name in context.root.files("dataset", ".parquet"):
         if name not in known["ingests"]:
+            LOG.info("recording %s, which has no record", name)
             replay(context.root, context.catalog, name, Spill(context.root.path))
     for name in _listed(context, "models", ".npz"):
         if PurePosixPath(name).name == "state.npz":
@@ -80,7 +85,8 @@ def _adopt_partition(context: Context, name: str) -> None:
         manifest = check_partition(context.root, name).manifest
     except FormatError:
         return  # not ours to delete: a newer version has made it
-    except CorruptFile:
+    except CorruptFile as error:
+        LOG.warning("removing %s, which has no record: %s", name, error)
         context.root.remove(name)
         return
     key = {column: manifest[column] for column in ("stage", "variant", "chunk_id")}
@@ -99,7 +105,8 @@ def _adopt_model(context: Context, name: str) -> None:
         record_model(context.root, context.catalog, name)
     except FormatError:
         return
-    except CorruptFile:
+    except CorruptFile as error:
+        LOG.warning("removing %s, which has no record: %s", name, error)
         context.root.remove(name)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 import sqlalchemy as sa
@@ -10,6 +11,8 @@ from featurestore.catalog import Context, Model, Partition, Result, TrainingImag
 from featurestore.maintenance.recover import recover_store
 from featurestore.maintenance.stray_files import stray_files
 from featurestore.maintenance.verify import Problem, VerifyReport
+
+LOG = logging.getLogger("featurestore.maintenance")
 
 
 def repair_store(context: Context, report: VerifyReport) -> VerifyReport:
@@ -22,6 +25,7 @@ def repair_store(context: Context, report: VerifyReport) -> VerifyReport:
     for problem in report.problems:
         done = _drop(context, problem)
         if done:
+            LOG.warning("%s: %s (%s)", problem.name, done, problem.what)
             repaired.append(f"{problem.name}: {done}")
         else:
             left.append(problem)

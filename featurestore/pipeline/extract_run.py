@@ -6,6 +6,7 @@ A finished block is a file that stays whatever ends the run, and the next one go
 from __future__ import annotations
 
 import json
+import logging
 import math
 import time
 from collections import deque
@@ -37,6 +38,8 @@ from featurestore.pipeline.tasks import ImageBlock, JoinBlocks, Written
 from featurestore.progress import StageSummary
 from featurestore.stages import Extract
 from featurestore.storage import Attempt, Block, Draft, PartitionFile
+
+LOG = logging.getLogger("featurestore.pipeline")
 
 # A block is what a kill costs each worker: long enough that its file costs nothing beside it, and that many workers do
 # not keep the coordinator busy; short enough that the progress is seen.
@@ -181,6 +184,7 @@ class ExtractRun(ChunkRun):
         """Publish blocks: what they say of their images is believed."""
         for chunk, draft in cleared:
             self._context.root.publish(draft.temporary, draft.block.name)
+            LOG.debug("%s: %s in %.1f s", draft.block.name, dict(draft.statuses), draft.seconds)
             chunk.blocks.append(draft.block)
             chunk.n_left -= len(draft.block.image_ids)
             self._spent += draft.seconds
@@ -191,6 +195,7 @@ class ExtractRun(ChunkRun):
 
     def _again(self, chunk: _Chunk, damaged: Block) -> None:
         """Have the images of a block that turned out to be damaged extracted again."""
+        LOG.warning("%s is damaged: extracting its %d images again", damaged.name, len(damaged.image_ids))
         self._context.root.remove(damaged.name)
         chunk.blocks.remove(damaged)
         chunk.n_left += len(damaged.image_ids)

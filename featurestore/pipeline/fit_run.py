@@ -7,6 +7,7 @@ images were learnt, so that a killed fit goes on where it was and no chunk is le
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
@@ -48,6 +49,7 @@ from featurestore.storage import (
 )
 from featurestore.system import is_file, ready_thread
 
+LOG = logging.getLogger("featurestore.pipeline")
 Confirm = Callable[[str], bool]
 T = TypeVar("T")
 
@@ -153,6 +155,7 @@ class FitRun:
             except (CorruptFile, LookupError, TypeError, ValueError, AttributeError) as error:
                 fold, why = None, f"{self._state} is damaged ({' '.join(str(error).split()) or type(error).__name__})"
             if fold is not None:
+                LOG.info("%s continues after %d chunks, from its checkpoint", self._stage.name, len(fold.chunks))
                 return fold
             if why is not None:
                 self._context.reporter.say(f"{self._stage.name} begins again: {why}")
@@ -244,6 +247,7 @@ class FitRun:
         manifest = {**self._manifest(), "chunks": fold.chunks, "arrays": model_id(self._variant, arrays)}
         with self._context.root.publishing(self._state) as temporary:
             write_arrays(temporary, arrays, manifest)
+        LOG.debug("%s: checkpoint after %d chunks", self._stage.name, len(fold.chunks))
 
     def _publish(self, fold: _Fold) -> dict[str, Any]:
         try:

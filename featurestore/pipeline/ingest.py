@@ -6,6 +6,7 @@ follows from replaying these files in order. A removed image keeps its number an
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -36,6 +37,7 @@ from featurestore.quoting import folded, identifier
 from featurestore.storage import Root
 from featurestore.system import IN_MEMORY, ROWS_TOGETHER, Spill
 
+LOG = logging.getLogger("featurestore.pipeline")
 MOST_REMOVED = 0.1  # of the images: beyond, an ingest asks
 
 
@@ -213,6 +215,14 @@ def _report(catalog: Catalog, ingest_id: int | None, n_returned: int, columns: t
     n_new, n_changed, n_removed = done[0] if done else (0, 0, 0)
     counts = {str(name): int(n) for name, n in subsets}
     n_images = sum(counts.values())
+    LOG.info(
+        "ingest: %d new, %d changed, %d removed; %d images in %d chunks",
+        n_new,
+        n_changed,
+        n_removed,
+        n_images,
+        n_chunks,
+    )
     return IngestReport(
         ingest_id, n_new, n_changed, n_removed, n_returned, n_images, n_chunks, subsets=counts, columns=columns
     )

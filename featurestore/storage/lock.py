@@ -7,9 +7,11 @@ processes on other machines depends on the file system: see `lease`.
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +24,7 @@ from featurestore.storage.lease import Lease, read_signature, seen_signature, wa
 from featurestore.storage.root import Root
 from featurestore.system import readable, temporary_name, writing
 
+LOG = logging.getLogger("featurestore.storage")
 LOCK = "run.lock"
 PROBED_SECONDS = 0.3  # a process that asks who holds a store has its lock for microseconds
 
@@ -58,7 +61,12 @@ def exclusive(root: Root, verb: str, *, optional: bool = False, say: Say = say_n
     with _locked(root):
         _wait_for_another_machine(root, say, then=f"this {verb} takes over")
         with Lease(root, verb).held():
-            yield
+            started = time.monotonic()
+            LOG.info("%s holds the run lock of %s", verb, root.path)
+            try:
+                yield
+            finally:
+                LOG.info("%s releases the run lock after %.1f s", verb, time.monotonic() - started)
 
 
 @contextmanager
@@ -91,6 +99,7 @@ def _wait_for_another_machine(root: Root, say: Say, *, then: str) -> None:
     if now != found:
         raise _busy(root, str(now))
     say(f"there was no sign of life from {found.host} for {lease.STALE_SECONDS:.0f} s; {then}")
+    LOG.warning("the lock of %s is taken over from %s", root.path, found)
 
 
 def refuse_busy(root: Root, *, say: Say = say_nothing) -> None:

@@ -6,6 +6,7 @@ temporary file, which ``sweep`` removes. This is the only module that knows that
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
@@ -27,6 +28,7 @@ from featurestore.system import (
     writing,
 )
 
+LOG = logging.getLogger("featurestore.storage")
 CONFIG = "featurestore.toml"
 CATALOG = "catalog.duckdb"
 FOLDERS = ("dataset", "partitions", "models")
@@ -127,12 +129,14 @@ class Root:
         with writing(target):
             temporary.replace(target)
         flush(target.parent)
+        LOG.debug("published %s", name)
 
     def remove(self, name: str) -> None:
         """Delete a file; one that is gone already is fine."""
         self.check_guard()
         with writing(self.local(name)):
             self.local(name).unlink(missing_ok=True)
+        LOG.debug("removed %s", name)
 
     def files(self, folder: str, suffix: str) -> list[str]:
         """Return the names of the committed files below ``folder`` that end in ``suffix``, sorted.
@@ -183,6 +187,8 @@ class Root:
                     shutil.rmtree(path)
                 else:
                     path.unlink(missing_ok=True)
+        if left:
+            LOG.info("removed %d temporary files of processes that ended early", len(left))
         return [path.relative_to(self.path).as_posix() for path in left]
 
     def _walk(self, folder: str) -> Iterator[Path]:

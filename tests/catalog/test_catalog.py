@@ -27,8 +27,8 @@ from sqlalchemy.pool import NullPool
 from featurestore import FeatureStore
 from featurestore.catalog import Catalog, Model, Partition, insert_arrow, query_arrow, upsert
 from featurestore.catalog import catalog as module
-from featurestore.catalog.catalog import HEAD, migrations_folder, revision, upgrade
 from featurestore.catalog.records import record_partition
+from featurestore.catalog.revisions import HEAD, migrations_folder, revision, upgrade
 from featurestore.catalog.schema import Base, Chunk
 from featurestore.errors import CorruptFile, NotEnoughSpace, StoreBusy
 from featurestore.storage import CATALOG, Root

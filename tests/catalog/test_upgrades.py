@@ -9,8 +9,8 @@ import duckdb
 import pytest
 
 from featurestore import FeatureStore
-from featurestore.catalog import catalog
-from featurestore.catalog.catalog import HEAD, migrations_folder
+from featurestore.catalog import revisions
+from featurestore.catalog.revisions import HEAD, migrations_folder
 from featurestore.errors import CorruptFile, FormatError
 from featurestore.storage import CATALOG, CONFIG
 from featurestore.system import file_digest
@@ -41,8 +41,8 @@ def next_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Let the code be of a version that is one migration further."""
     folder = shutil.copytree(migrations_folder(), tmp_path / "migrations")
     (folder / "versions" / f"{NUMBER}_next.py").write_text(NEXT, encoding="utf-8")
-    monkeypatch.setattr(catalog, "migrations_folder", lambda: folder)
-    monkeypatch.setattr(catalog, "HEAD", NUMBER)
+    monkeypatch.setattr(revisions, "migrations_folder", lambda: folder)
+    monkeypatch.setattr(revisions, "HEAD", NUMBER)
     return NUMBER
 
 
