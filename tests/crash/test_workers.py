@@ -146,7 +146,7 @@ class Listening(Work):
 
 # In a process of its own: only the first worker of a process is started after the trackers of its resources.
 FIRST = """
-from featurestore.engines import LocalEngine
+from featurestore.engines.local import LocalEngine
 from tests.crash.test_workers import Listening
 
 engine = LocalEngine(1)
