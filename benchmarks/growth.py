@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from benchmarks.measure import Bench, Finding, Watch, at_most, clock, peak_bytes, python
 from featurestore import FeatureStore
-from featurestore.catalog import DATASET_COLUMNS, Context, insert_arrow, make_plan, resolve
+from featurestore.catalog import DATASET_COLUMNS, Context, WritableContext, insert_arrow, make_plan, resolve
 from featurestore.catalog.records import record_partition
 from featurestore.maintenance.sandbox import run_child
 from featurestore.progress import Silent
@@ -79,8 +79,12 @@ def make(path: Path, n_chunks: int) -> None:
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir(parents=True)
     (path / CONFIG).write_text("", encoding="utf-8")
-    context = FeatureStore(path)._context(Silent())
-    context.catalog.migrate()
+    with FeatureStore(path)._held("make", Silent()) as context:
+        context.catalog.migrate()
+        _fill(context, n_chunks)
+
+
+def _fill(context: WritableContext, n_chunks: int) -> None:
     variants = _variants(context)
     with context.catalog.transaction() as connection:
         kind = "image_id BIGINT, artist VARCHAR"
@@ -169,7 +173,8 @@ def measure(path: Path, repetitions: int) -> dict[str, list[float]]:
     found["plan"] = [clock(lambda: _plan(context)) for _ in range(repetitions)]
     with context.catalog.reading() as connection:
         last = int(connection.execute(sa.text("SELECT max(chunk_id) FROM chunks")).scalar_one())
-    found["commit"] = [clock(partial(_commit, context, chunk)) for chunk in range(last, last + repetitions)]
+    with store._held("measure", Silent()) as held:
+        found["commit"] = [clock(partial(_commit, held, chunk)) for chunk in range(last, last + repetitions)]
     found["sql"] = [clock(lambda: store.sql(BY_ARTIST)) for _ in range(repetitions)]
     found["peak"] = [peak_bytes()]
     found["child"] = [_peak_of_child(path)]
@@ -188,7 +193,7 @@ def _plan(context: Context) -> None:
         make_plan(connection, resolve(connection, context.flow))
 
 
-def _commit(context: Context, chunk: int) -> None:
+def _commit(context: WritableContext, chunk: int) -> None:
     """Record a partition of quantize that is not there yet, of the last chunk or of one after it."""
     with context.catalog.transaction() as connection:
         values = {

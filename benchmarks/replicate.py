@@ -13,9 +13,9 @@ import pyarrow as pa
 from benchmarks import data
 from featurestore import FeatureStore
 from featurestore.catalog import (
-    Context,
     Step,
     Work,
+    WritableContext,
     partition_manifest,
     query_arrow,
     record_file,
@@ -41,7 +41,11 @@ def replicate(source: FeatureStore, path: Path, n: int) -> None:
     (images / names[0]).parent.mkdir(parents=True)
     (images / names[0]).touch()
     store = FeatureStore.create(path, images=images, dataset=dataset, chunk_size=1000)
-    context = store._context(Silent())
+    with store._held("replicate", Silent()) as context:
+        _fill(context, source, rows, names, layout)
+
+
+def _fill(context: WritableContext, source: FeatureStore, rows: list[Row], names: list[str], layout: Layout) -> None:
     for model in sorted(source.path.glob("models/*/*/*.npz")):
         name = model.relative_to(source.path).as_posix()
         context.root.local(name).parent.mkdir(parents=True)
@@ -63,7 +67,7 @@ def _images(rows: list[Row], names: list[str]) -> Iterator[Row]:
         yield replace(row, image_id=image_id, filename=name)
 
 
-def _pruned(context: Context, step: Step, chunk: dict[str, Any], input_payload: str, members: list[Row]) -> str:
+def _pruned(context: WritableContext, step: Step, chunk: dict[str, Any], input_payload: str, members: list[Row]) -> str:
     """Record a partition that was made and pruned; return its payload."""
     payload = f"{chunk['chunk_id']:016x}"
     work = _work(chunk, input_payload)
@@ -89,7 +93,7 @@ def _pruned(context: Context, step: Step, chunk: dict[str, Any], input_payload: 
 
 
 def _written(
-    context: Context, step: Step, chunk: dict[str, Any], input_payload: str, members: list[Row], layout: Layout
+    context: WritableContext, step: Step, chunk: dict[str, Any], input_payload: str, members: list[Row], layout: Layout
 ) -> None:
     work = _work(chunk, input_payload)
     assembly = ChunkWriter(context.root, work, layout=layout, manifest=partition_manifest(step, work, origin="run"))

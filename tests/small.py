@@ -12,12 +12,12 @@ import tomlkit
 from click.testing import CliRunner, Result
 
 from featurestore import FeatureStore
-from featurestore.catalog import Context
+from featurestore.catalog import WritableContext
 from featurestore.cli.program import cli
 from featurestore.progress import Reporter, Silent
 from featurestore.rows import Row
 from featurestore.stages import Extract
-from featurestore.storage import PartitionFile, Root, block_names, read_block
+from featurestore.storage import PartitionFile, Root, Writer, block_names, read_block
 from tests.broken_images import encoded, picture
 
 # Pictures of 160 x 120 have about 550 descriptors: some are drawn and some left, and batches end within chunks.
@@ -103,9 +103,16 @@ def configure(store: FeatureStore, stage: str, **values: Any) -> None:
     path.write_text(tomlkit.dumps(document), encoding="utf-8")
 
 
-def context_of(store: FeatureStore, reporter: Reporter | None = None) -> Context:
+class Unlocked(Writer):
+    """A writer that no run lock has given: with it a test changes a folder that no other process knows."""
+
+    def check(self) -> None:
+        """Make sure of nothing."""
+
+
+def context_of(store: FeatureStore, reporter: Reporter | None = None) -> WritableContext:
     """Return what the runner is handed for a store."""
-    return store._context(reporter or Silent())
+    return store._context(reporter or Silent()).changed_by(Unlocked(store.path))
 
 
 def rows_of(store: FeatureStore, stage: str, *, chunk: int | None = None) -> list[Row]:

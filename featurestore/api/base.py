@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from featurestore.catalog import Catalog, Context
+from featurestore.catalog import Catalog, Context, WritableContext
 from featurestore.config import StoreSettings, build, check_format, check_names, read_tables
 from featurestore.errors import NotAStore, UntrustedStore
 from featurestore.progress import Reporter, Silent
@@ -64,15 +64,26 @@ class OpenStore:
         return Context(root, self._vetted or Catalog(root), settings, flow_from(tables), reporter)
 
     @contextmanager
-    def _changing(self, verb: str, reporter: Reporter) -> Iterator[Context]:
+    def _changing(self, verb: str, reporter: Reporter) -> Iterator[WritableContext]:
         from featurestore.maintenance import recover_store
 
-        self._refuse_untrusted(verb)
-        context = self._context(reporter)
-        with exclusive(context.root, verb, say=reporter.say):
+        with self._held(verb, reporter) as context:
             context.catalog.migrate()
             recover_store(context)
             yield context
+
+    @contextmanager
+    def _held(self, verb: str, reporter: Reporter) -> Iterator[WritableContext]:
+        """Hold the store for the whole of ``verb``, and leave it as it is found.
+
+        Raises:
+            UntrustedStore: the store was opened as one, and can't be changed.
+            StoreBusy: another process holds it.
+        """
+        self._refuse_untrusted(verb)
+        context = self._context(reporter)
+        with exclusive(context.root, verb, say=reporter.say) as writer:
+            yield context.changed_by(writer)
 
     def _refuse_untrusted(self, verb: str) -> None:
         if self._vetted is not None:

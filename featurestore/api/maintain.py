@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from featurestore.api.base import OpenStore
 from featurestore.errors import Incompatible
 from featurestore.progress import Silent, reporter
-from featurestore.storage import exclusive
+from featurestore.storage import unchanged
 from featurestore.system import StrPath
 
 if TYPE_CHECKING:
@@ -31,20 +31,20 @@ class Upkeep(OpenStore):
         Raises:
             StoreBusy: another process is changing the store.
         """
-        from featurestore.maintenance import Problem, verify_store
+        from featurestore.maintenance import Problem, repair_store, verify_store
 
         if repair:
             self._refuse_untrusted("verify --repair")
-        context = self._context(reporter(quiet=quiet))
-        with ExitStack() as stack:
+            with self._held("verify", reporter(quiet=quiet)) as held:
+                report = verify_store(held, deep=deep)
+                if report.problems:
+                    report = repair_store(held, report)
+        else:
+            context = self._context(reporter(quiet=quiet))
             # What a run is about to record would look like an orphan.
-            if repair or self._vetted is None:
-                stack.enter_context(exclusive(context.root, "verify", optional=not repair, say=context.reporter.say))
-            report = verify_store(context, deep=deep)
-            if repair and report.problems:
-                from featurestore.maintenance import repair_store as mend
-
-                report = mend(context, report)
+            still = unchanged(context.root, "verify", say=context.reporter.say)
+            with nullcontext() if self._vetted is not None else still:
+                report = verify_store(context, deep=deep)
         told = [Problem("untrusted", self.path.name, line, "ask for the store without it") for line in self.left_out]
         return replace(report, problems=[*told, *report.problems])
 
@@ -63,9 +63,7 @@ class Upkeep(OpenStore):
         """
         from featurestore.maintenance import rebuild_catalog
 
-        self._refuse_untrusted("rebuild")
-        context = self._context(reporter(quiet=quiet))
-        with exclusive(context.root, "rebuild", say=context.reporter.say):
+        with self._held("rebuild", reporter(quiet=quiet)) as context:
             return rebuild_catalog(context)
 
     def merge(self, *others: StrPath, quiet: bool = True) -> list[MergeReport]:
@@ -107,13 +105,11 @@ class Upkeep(OpenStore):
             ConfigError: ``keep`` names something that has no partitions.
             StoreBusy: another process is changing the store.
         """
-        from featurestore.maintenance import prune_store
+        from featurestore.maintenance import plan_prune, prune_store
 
         names = [keep] if isinstance(keep, str) else list(keep)
-        context = self._context(reporter(quiet=quiet))
         if dry_run:
-            return prune_store(context, keep=names, dry_run=True)
-        self._refuse_untrusted("prune")
-        with exclusive(context.root, "prune", say=context.reporter.say):
+            return plan_prune(self._context(reporter(quiet=quiet)), keep=names)
+        with self._held("prune", reporter(quiet=quiet)) as context:
             context.catalog.migrate()
-            return prune_store(context, keep=names, dry_run=False)
+            return prune_store(context, keep=names)

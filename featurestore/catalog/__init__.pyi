@@ -6,6 +6,7 @@ from .blocks import unneeded_blocks as unneeded_blocks
 from .blocks import with_finished_blocks as with_finished_blocks
 from .catalog import Catalog as Catalog
 from .catalog import HeldCatalog as HeldCatalog
+from .catalog import WritableCatalog as WritableCatalog
 from .catalog import insert_arrow as insert_arrow
 from .catalog import query_arrow as query_arrow
 from .connection import LITTLE as LITTLE
@@ -15,6 +16,7 @@ from .connection import fingerprint_query as fingerprint_query
 from .connection import raw_connection as raw_connection
 from .connection import registered_table as registered_table
 from .context import Context as Context
+from .context import WritableContext as WritableContext
 from .dataset_columns import KEYS as KEYS
 from .dataset_columns import as_it_will_be as as_it_will_be
 from .dataset_columns import column_types as column_types

@@ -12,13 +12,13 @@ from dataclasses import replace
 from typing import Any
 
 from featurestore.catalog.catalog import query_arrow
-from featurestore.catalog.context import Context
+from featurestore.catalog.context import Context, WritableContext
 from featurestore.catalog.plan import StagePlan, Step, Work, chunk_states, make_plan, resolve
 from featurestore.catalog.runs import partition_manifest, versions
 from featurestore.config import policies
 from featurestore.errors import CorruptFile, FormatError, UnreadableFile
 from featurestore.stages import Extract
-from featurestore.storage import Attempt, Block, Named, Root, block_names, file_state, read_block
+from featurestore.storage import Attempt, Block, Named, Root, Writer, block_names, file_state, read_block
 
 
 def attempt_of(step: Step, work: Work) -> Attempt:
@@ -108,14 +108,14 @@ def unneeded_blocks(context: Context) -> dict[str, list[str]]:
     return {folder: [n.name for n in several] for folder, several in found.items() if folder not in needed}
 
 
-def discard_blocks(root: Root, attempt: Attempt) -> None:
+def discard_blocks(root: Writer, attempt: Attempt) -> None:
     """Remove the blocks of a chunk that is published, those of other attempts at it too."""
     chunk = attempt.folder.removesuffix(attempt.identity)
     for folder in {attempt.folder, *(folder for folder in _by_folder(root) if folder.startswith(chunk))}:
         root.remove_folder(folder)
 
 
-def remove_stale_blocks(context: Context) -> None:
+def remove_stale_blocks(context: WritableContext) -> None:
     """Remove blocks that are damaged, and those of an attempt that no run can ever make again.
 
     A retry stays as long as the partition that it replaces does: another like it goes on from its blocks.
@@ -133,7 +133,7 @@ def remove_stale_blocks(context: Context) -> None:
             context.root.remove_folder(folder)
 
 
-def _readable(context: Context, several: list[Named]) -> Iterator[Attempt]:
+def _readable(context: WritableContext, several: list[Named]) -> Iterator[Attempt]:
     for named in several:
         try:
             yield read_block(context.root, named).attempt

@@ -12,6 +12,7 @@ import logging
 import random
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,7 +28,7 @@ from featurestore.catalog import diagnosis, revisions
 from featurestore.catalog.connection import Instance, forget_overloads, raw_connection, registered_table
 from featurestore.catalog.revisions import columns_of, refuse_newer, revision, upgrade
 from featurestore.errors import CorruptFile, NotWritable, StoreBusy
-from featurestore.storage import CATALOG, Root, living_holder
+from featurestore.storage import CATALOG, Root, Writer, living_holder
 from featurestore.system import held_back, is_file, readable, room_on_disk, writing
 from featurestore.wording import first_line
 
@@ -41,7 +42,7 @@ atexit.register(forget_overloads)
 
 
 class Catalog:
-    """``catalog.duckdb`` of one store."""
+    """``catalog.duckdb`` of one store, to be read."""
 
     def __init__(self, root: Root) -> None:
         """Take the catalog below ``root``; nothing is opened yet."""
@@ -50,36 +51,6 @@ class Catalog:
         self._turn = threading.RLock()
         self._thread = threading.local()  # whether it has this catalog open
         self._instances: dict[bool, Instance] = {}  # for reading, and for writing
-
-    @contextmanager
-    def transaction(self) -> Iterator[sa.Connection]:
-        """Open the catalog for writing; commit at the end, roll back on an exception.
-
-        Raises:
-            StoreBusy: others kept the catalog busy for two minutes, or another process has taken over the store.
-            NotWritable: the catalog belongs to somebody else.
-            NotEnoughSpace: the disk is full; the transaction did not happen.
-            UnreadableFile: it can't be opened or read, for a reason that says nothing of what is in it.
-        """
-        with (
-            self._once(),
-            self._lock(),
-            self._timed(),
-            room_on_disk(CATALOG),
-            self._noticing_damage(),
-            self._connect(read_only=False) as connection,
-            connection.begin(),
-        ):
-            yield connection
-            self._root.check_guard()
-
-    @contextmanager
-    def _timed(self) -> Iterator[None]:
-        """Log a transaction that takes long: while it lasts, all other processes wait."""
-        started = time.monotonic()
-        yield
-        if (seconds := time.monotonic() - started) > SLOW_SECONDS:
-            LOG.warning("a transaction took %.1f s; other processes waited for it", seconds)
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
@@ -190,21 +161,6 @@ class Catalog:
         finally:
             lock.release()
 
-    def migrate(self) -> None:
-        """Make the schema, or bring it up to date. Only for whoever holds the store's run lock.
-
-        Raises:
-            CorruptFile: the catalog is gone, and the store is not: an empty one would know of nothing.
-            FormatError: the catalog was made by a newer version.
-        """
-        if self._lost():
-            raise CorruptFile(f"{self.path} is missing; {diagnosis.remedy(self.path)}")
-        with self.transaction() as connection:
-            if (found := revision(connection)) == revisions.HEAD:
-                return
-            refuse_newer(found)
-            upgrade(connection)
-
     @contextmanager
     def _noticing_damage(self) -> Iterator[None]:
         """Turn what DuckDB says of a file that it can't make sense of, or that does not fit, into one clear error."""
@@ -231,22 +187,92 @@ class Catalog:
         with self._connect(read_only=True) as connection:
             return min(right - columns_of(connection), default=None) if revision(connection) == revisions.HEAD else None
 
+
+class WritableCatalog(Catalog, ABC):
+    """A catalog that this process may change: that of a store that it holds, or a copy of its own."""
+
+    @contextmanager
+    def transaction(self) -> Iterator[sa.Connection]:
+        """Open the catalog for writing; commit at the end, roll back on an exception.
+
+        Raises:
+            StoreBusy: others kept the catalog busy for two minutes, or another process has taken over the store.
+            NotWritable: the catalog belongs to somebody else.
+            NotEnoughSpace: the disk is full; the transaction did not happen.
+            UnreadableFile: it can't be opened or read, for a reason that says nothing of what is in it.
+        """
+        with (
+            self._once(),
+            self._lock(),
+            self._timed(),
+            room_on_disk(CATALOG),
+            self._noticing_damage(),
+            self._connect(read_only=False) as connection,
+            connection.begin(),
+        ):
+            yield connection
+            self._check()
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        """Log a transaction that takes long: while it lasts, all other processes wait."""
+        started = time.monotonic()
+        yield
+        if (seconds := time.monotonic() - started) > SLOW_SECONDS:
+            LOG.warning("a transaction took %.1f s; other processes waited for it", seconds)
+
+    def migrate(self) -> None:
+        """Make the schema, or bring it up to date.
+
+        Raises:
+            CorruptFile: the catalog is gone, and the store is not: an empty one would know of nothing.
+            FormatError: the catalog was made by a newer version.
+        """
+        if self._lost():
+            raise CorruptFile(f"{self.path} is missing; {diagnosis.remedy(self.path)}")
+        with self.transaction() as connection:
+            if (found := revision(connection)) == revisions.HEAD:
+                return
+            refuse_newer(found)
+            upgrade(connection)
+
+    @abstractmethod
+    def _check(self) -> None:
+        """Make sure that this process still may change it."""
+
+    @abstractmethod
+    def _lost(self) -> bool:
+        """Return whether it is gone, and the store that it was of is not."""
+
+
+class StoreCatalog(WritableCatalog):
+    """The catalog of a store that this process holds."""
+
+    def __init__(self, writer: Writer) -> None:
+        """Take the right to change the store; nothing is opened yet."""
+        super().__init__(writer)
+        self._writer = writer
+
+    def replace(self, draft: Path) -> None:
+        """Put the finished catalog ``draft`` in the place of this one, in one step."""
+        with self._once(), self._lock():
+            self._writer.check()
+            # What DuckDB had not yet written into the old catalog would be played into the new one.
+            self.path.with_name(f"{self.path.name}.wal").unlink(missing_ok=True)
+            self._writer.publish(draft, CATALOG)
+
+    def _check(self) -> None:
+        self._writer.check()
+
     def _lost(self) -> bool:
         return not is_file(self.path) and bool(self._root.files("dataset", ".parquet"))
 
-    def replace(self, draft: Path) -> None:
-        """Put the finished catalog ``draft`` in the place of this one, in one step. Only under the run lock."""
-        with self._once(), self._lock():
-            self._root.check_guard()
-            # What DuckDB had not yet written into the old catalog would be played into the new one.
-            self.path.with_name(f"{self.path.name}.wal").unlink(missing_ok=True)
-            self._root.publish(draft, CATALOG)
 
+class HeldCatalog(WritableCatalog):
+    """A catalog that no other process knows: in memory, or a file in the making. It stays open until `close`.
 
-class HeldCatalog(Catalog):
-    """A catalog that nobody else has: in memory, or a file in the making. It stays open until `close`.
-
-    Transactions cost next to nothing, since no file is opened and no lock is taken for each.
+    Whoever has one may change it, without holding the store. Transactions cost next to nothing, since no file is opened
+    and no lock is taken for each.
     """
 
     def __init__(self, root: Root, path: Path | None = None, *, memory: str | None = None) -> None:
@@ -286,6 +312,9 @@ class HeldCatalog(Catalog):
         except duckdb.Error as error:
             raise diagnosis.unopenable(path, error) from error
         self.migrate()
+
+    def _check(self) -> None:
+        """It is nobody else's."""
 
     def _lost(self) -> bool:
         return False

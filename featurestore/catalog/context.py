@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from featurestore.catalog.catalog import Catalog
+from featurestore.catalog.catalog import Catalog, StoreCatalog
 from featurestore.config import StoreSettings
 from featurestore.progress import Reporter
 from featurestore.stages import Stage
-from featurestore.storage import Root
+from featurestore.storage import Root, Writer
 from featurestore.system import located
 
 
@@ -34,5 +34,17 @@ class Context:
         given = self.settings.dataset
         return self._located(given, "the dataset") if given else None
 
+    def changed_by(self, writer: Writer) -> WritableContext:
+        """Return the same store for the process that holds it."""
+        return WritableContext(writer, StoreCatalog(writer), self.settings, self.flow, self.reporter)
+
     def _located(self, given: str, what: str) -> Path:
         return located(given if given.startswith("~") else self.root.path / given, what)
+
+
+@dataclass(frozen=True)
+class WritableContext(Context):
+    """An open store that this process holds. What changes a store takes it, and only the run lock gives it."""
+
+    root: Writer
+    catalog: StoreCatalog

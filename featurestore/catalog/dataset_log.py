@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import sqlalchemy as sa
 
-from featurestore.catalog.catalog import Catalog, insert_arrow
+from featurestore.catalog.catalog import WritableCatalog, insert_arrow
 from featurestore.catalog.connection import raw_connection, registered_table
 from featurestore.catalog.dataset_columns import (
     KEYS,
@@ -41,7 +41,7 @@ STATUS = "status"  # the column that tells removed images from those of the data
 REMOVED = "removed"
 
 
-def replay(root: Root, catalog: Catalog, name: str, spill: Spill = IN_MEMORY) -> None:
+def replay(root: Root, catalog: WritableCatalog, name: str, spill: Spill = IN_MEMORY) -> None:
     """Bring the catalog up to the dataset file ``name``, in one transaction.
 
     Raises:

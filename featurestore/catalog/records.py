@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 from sqlalchemy.dialects.postgresql import insert
 
-from featurestore.catalog.catalog import Catalog, insert_arrow
+from featurestore.catalog.catalog import WritableCatalog, insert_arrow
 from featurestore.catalog.schema import Base, Model, Partition, Result, TrainingImage, Variant
 from featurestore.errors import CorruptFile
 from featurestore.storage import (
@@ -25,6 +25,7 @@ from featurestore.storage import (
     PartitionFile,
     Root,
     RowDigest,
+    Writer,
     check_index,
     check_manifest,
     from_bitmap,
@@ -50,7 +51,7 @@ class Described:
     results: pa.Table  # of each image: image_id, status, error, n_descriptors, pixels
 
 
-def record_file(root: Root, catalog: Catalog, name: str) -> dict[str, Any]:
+def record_file(root: Writer, catalog: WritableCatalog, name: str) -> dict[str, Any]:
     """Record the committed partition ``name``, and delete the one that it replaces; return its row of ``partitions``.
 
     Raises:
@@ -63,7 +64,7 @@ def record_file(root: Root, catalog: Catalog, name: str) -> dict[str, Any]:
     return described.values
 
 
-def record_described(catalog: Catalog, described: Described) -> str | None:
+def record_described(catalog: WritableCatalog, described: Described) -> str | None:
     """Record a partition in one transaction; return the name of the file that it replaces, if any."""
     with catalog.transaction() as connection:
         record_variant(connection, described.manifest)
@@ -203,7 +204,7 @@ def _read_back(root: Root, name: str) -> tuple[str, list[int]]:
     return digest.hexdigest(), counts
 
 
-def record_model(root: Root, catalog: Catalog, name: str) -> dict[str, Any]:
+def record_model(root: Root, catalog: WritableCatalog, name: str) -> dict[str, Any]:
     """Record the committed model ``name`` and the images it learnt from; return its row of ``models``.
 
     Raises:

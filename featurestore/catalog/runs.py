@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from featurestore._version import __version__
 from featurestore.catalog.catalog import query_arrow
-from featurestore.catalog.context import Context
+from featurestore.catalog.context import WritableContext
 from featurestore.catalog.plan import Step, Work
 from featurestore.catalog.schema import Run, utc_now
 from featurestore.storage import FORMAT
@@ -85,7 +85,9 @@ def partition_manifest(step: Step, work: Work, *, origin: str, opencv: str = UNK
 
 
 @contextmanager
-def recorded_run(context: Context, step: Step, *, workers: int, verb: str | None = None) -> Iterator[dict[str, Any]]:
+def recorded_run(
+    context: WritableContext, step: Step, *, workers: int, verb: str | None = None
+) -> Iterator[dict[str, Any]]:
     """Record a run of a stage. The counts put into the yielded dictionary are recorded at its end, however it ends.
 
     Args:

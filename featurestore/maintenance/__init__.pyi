@@ -2,6 +2,7 @@ from .image_changes import replaced_images as replaced_images
 from .merge import MergeReport as MergeReport
 from .merge import merge_stores as merge_stores
 from .prune import PruneReport as PruneReport
+from .prune import plan_prune as plan_prune
 from .prune import prune_store as prune_store
 from .rebuild import RebuildReport as RebuildReport
 from .rebuild import rebuild_catalog as rebuild_catalog

@@ -19,6 +19,7 @@ from featurestore.catalog import (
     Context,
     Run,
     Step,
+    WritableContext,
     check_partition,
     describe_model,
     insert_arrow,
@@ -64,8 +65,8 @@ class _Takeover:
         return sum(row["n_bytes"] for row in (*self.models, *self.partitions))
 
 
-def merge_stores(context: Context, other: Context) -> MergeReport:
-    """Take over what another store has and this one lacks. Only under this store's run lock.
+def merge_stores(context: WritableContext, other: Context) -> MergeReport:
+    """Take over what another store has and this one lacks.
 
     Raises:
         Incompatible: the other store is of another dataset or recipe, or has fitted a model of its own.
@@ -294,7 +295,7 @@ def _check(context: Context, other: Context, found: _Takeover) -> None:
         ) from error
 
 
-def _copy(context: Context, other: Context, row: Row) -> None:
+def _copy(context: WritableContext, other: Context, row: Row) -> None:
     name = row["path"]
     with context.root.publishing(name) as temporary:
         with readable(other.root.local(name)):
@@ -303,7 +304,7 @@ def _copy(context: Context, other: Context, row: Row) -> None:
             raise CorruptFile(f"{name} changed while it was copied from {other.root.path}; merge again")
 
 
-def _take_runs(context: Context, other: Context, variants: Collection[str]) -> None:
+def _take_runs(context: WritableContext, other: Context, variants: Collection[str]) -> None:
     """Take over who made what was taken, when and with what."""
     with other.catalog.reading() as connection:
         query = "SELECT * FROM runs WHERE list_contains($variants, variant) AND outcome <> 'running'"

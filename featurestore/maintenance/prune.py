@@ -7,14 +7,13 @@ catalog can still be rebuilt.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
 
 from featurestore.catalog import (
-    Catalog,
     Context,
     Model,
     Partition,
@@ -22,6 +21,8 @@ from featurestore.catalog import (
     Step,
     TrainingImage,
     Variant,
+    WritableCatalog,
+    WritableContext,
     chunk_states,
     describe_partition,
     paces,
@@ -76,46 +77,59 @@ class _Plan:
     notes: list[str] = field(default_factory=list)
 
 
-def prune_store(context: Context, *, keep: Collection[str], dry_run: bool) -> PruneReport:
-    """Prune a store, or say what would be pruned.
+def plan_prune(context: Context, *, keep: Collection[str]) -> PruneReport:
+    """Say what `prune_store` would prune. Nothing is changed.
+
+    No partition is read: whether those to keep are whole is told by their sizes.
 
     Args:
-        context: of the store. Only under the run lock, but for a dry run.
+        context: of the store.
+        keep: as in `prune_store`.
+
+    Raises:
+        ConfigError: ``keep`` names something that has no partitions.
+    """
+    _refuse_unknown(keep)
+    with context.catalog.reading() as connection:
+        plan = _plan(context, connection, keep, dry_run=True)
+        items = _items(context.root, plan, paces(connection))
+    said = "files without a record, those that are not whole"
+    return PruneReport(items + _unknown_files(said, _unrecorded(context)) + _unneeded_blocks(context), plan.notes)
+
+
+def prune_store(context: WritableContext, *, keep: Collection[str]) -> PruneReport:
+    """Prune a store, and return what was pruned.
+
+    Args:
+        context: of the store.
         keep: stages whose partitions are enough: where they are all current, what they were made from is pruned.
             Empty: only old variants and files without a record.
-        dry_run: change nothing, and read no partition: whether those to keep are whole is told by their sizes.
 
     Raises:
         ConfigError: ``keep`` names something that has no partitions.
         CorruptFile: a file that is to leave an index can't be read.
     """
     _refuse_unknown(keep)
-    report = PruneReport()
-    strays = [(name, context.root.local(name).stat().st_size) for name in _unrecorded(context)]
-    blocks = _unneeded_blocks(context)
-    if not dry_run:
-        recover_store(context)
-        strays = [(name, size) for name, size in strays if not context.root.local(name).is_file()]
+    strays, blocks = _unrecorded(context), _unneeded_blocks(context)
+    recover_store(context)
+    strays = {name: size for name, size in strays.items() if not context.root.local(name).is_file()}
     with context.catalog.reading() as connection:
-        plan = _plan(context, connection, keep, dry_run=dry_run)
-        report.items = _items(context.root, plan, paces(connection))
-    report.notes = plan.notes
-    if strays:
-        said = "files without a record" + (", those that are not whole" if dry_run else "")
-        report.items.append(PruneItem(said, len(strays), sum(size for _, size in strays), 0.0))
-    if blocks is not None:
-        report.items.append(blocks)
-    if not dry_run:
-        for folder in unneeded_blocks(context):
-            context.root.remove_folder(folder)
-        _carry_out(context, plan)
-    return report
+        plan = _plan(context, connection, keep, dry_run=False)
+        items = _items(context.root, plan, paces(connection))
+    for folder in unneeded_blocks(context):
+        context.root.remove_folder(folder)
+    _carry_out(context, plan)
+    return PruneReport(items + _unknown_files("files without a record", strays) + blocks, plan.notes)
 
 
-def _unneeded_blocks(context: Context) -> PruneItem | None:
+def _unknown_files(said: str, strays: Mapping[str, int]) -> list[PruneItem]:
+    return [PruneItem(said, len(strays), sum(strays.values()), 0.0)] if strays else []
+
+
+def _unneeded_blocks(context: Context) -> list[PruneItem]:
     """Return what blocks take that no run goes on from, those that `recover_store` removes first included."""
     sizes = [context.root.local(name).stat().st_size for names in unneeded_blocks(context).values() for name in names]
-    return PruneItem("blocks of images that no run goes on from", len(sizes), sum(sizes), 0.0) if sizes else None
+    return [PruneItem("blocks of images that no run goes on from", len(sizes), sum(sizes), 0.0)] if sizes else []
 
 
 def _refuse_unknown(keep: Collection[str]) -> None:
@@ -125,11 +139,13 @@ def _refuse_unknown(keep: Collection[str]) -> None:
             raise ConfigError(f"{name!r} is no stage with partitions to keep; those are {' '.join(known)}")
 
 
-def _unrecorded(context: Context) -> list[str]:
+def _unrecorded(context: Context) -> dict[str, int]:
+    """Return the files without a record, and the bytes of each."""
     with context.catalog.reading() as connection:
         query = "SELECT path FROM ingests UNION SELECT path FROM partitions UNION SELECT path FROM models"
         known = set(connection.execute(sa.text(query)).scalars().all())
-    return [name for name in stray_files(context.root)[0] if name not in known]
+    names = (name for name in stray_files(context.root)[0] if name not in known)
+    return {name: context.root.local(name).stat().st_size for name in names}
 
 
 def _plan(context: Context, connection: sa.Connection, keep: Collection[str], *, dry_run: bool) -> _Plan:
@@ -235,7 +251,7 @@ def _items(root: Root, plan: _Plan, pace: dict[str, float]) -> list[PruneItem]:
     return items
 
 
-def _carry_out(context: Context, plan: _Plan) -> None:
+def _carry_out(context: WritableContext, plan: _Plan) -> None:
     root, catalog = context.root, context.catalog
     for row in plan.blobs:
         name = index_name(row["stage"], row["variant"], row["chunk_id"])
@@ -252,7 +268,7 @@ def _carry_out(context: Context, plan: _Plan) -> None:
     root.remove_empty_folders()
 
 
-def _forget(catalog: Catalog, plan: _Plan) -> None:
+def _forget(catalog: WritableCatalog, plan: _Plan) -> None:
     """Delete the records of what goes, and of variants of which nothing is left; `recover_store` deletes the files."""
     with catalog.transaction() as connection:
         for row in plan.old:

@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 import sqlalchemy as sa
 
 from featurestore.catalog import (
-    Context,
     Described,
     HeldCatalog,
     Run,
+    WritableContext,
     check_partition,
     insert_arrow,
     query_arrow,
@@ -57,8 +57,8 @@ class Findings:
     unreadable: list[str] = field(default_factory=list)  # files and folders that could not be read, and why
 
 
-def rebuild_catalog(context: Context) -> RebuildReport:
-    """Make the catalog anew beside the old one, and put it in its place in one step. Only under the run lock.
+def rebuild_catalog(context: WritableContext) -> RebuildReport:
+    """Make the catalog anew beside the old one, and put it in its place in one step.
 
     Raises:
         CorruptFile: a dataset file is gone or damaged; nothing else says which images there are.

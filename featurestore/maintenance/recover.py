@@ -9,8 +9,8 @@ from pathlib import PurePosixPath
 import sqlalchemy as sa
 
 from featurestore.catalog import (
-    Context,
     Run,
+    WritableContext,
     check_partition,
     query_arrow,
     record_file,
@@ -26,11 +26,11 @@ from featurestore.system import Spill
 LOG = logging.getLogger("featurestore.maintenance")
 
 
-def recover_store(context: Context) -> None:
+def recover_store(context: WritableContext) -> None:
     """Remove temporary files, end the records of runs that died, and adopt or delete files without a record.
 
-    Only for the process that holds the run lock: no other can be writing. A file is deleted only if it was read to the
-    end and found wrong; one that can't be read is left alone, with a word.
+    No other process can be writing, since this one holds the store. A file is deleted only if it was read to the end
+    and found wrong; one that can't be read is left alone, with a word.
 
     Raises:
         UnreadableFile: a dataset file without a record can't be read: it may hold any image.
@@ -60,26 +60,26 @@ def recover_store(context: Context) -> None:
     remove_stale_blocks(context)
 
 
-def _listed(context: Context, folder: str, suffix: str) -> list[str]:
+def _listed(context: WritableContext, folder: str, suffix: str) -> list[str]:
     names, failed = context.root.listing(folder, suffix)
     for error in failed:
         context.reporter.say(f"left alone: {error}")
     return names
 
 
-def _settle(context: Context, name: str, adopt: Callable[[Context, str], None]) -> None:
+def _settle(context: WritableContext, name: str, adopt: Callable[[WritableContext, str], None]) -> None:
     try:
         adopt(context, name)
     except UnreadableFile as error:
         context.reporter.say(f"left alone: {error}")
 
 
-def _end_dead_runs(context: Context) -> None:
+def _end_dead_runs(context: WritableContext) -> None:
     with context.catalog.transaction() as connection:
         connection.execute(sa.update(Run).where(Run.outcome == "running").values(outcome="killed", ended=utc_now()))
 
 
-def _adopt_partition(context: Context, name: str) -> None:
+def _adopt_partition(context: WritableContext, name: str) -> None:
     """Record a partition whose rename was the last thing that a run did; delete one that is damaged or replaced."""
     try:
         manifest = check_partition(context.root, name).manifest
@@ -100,7 +100,7 @@ def _adopt_partition(context: Context, name: str) -> None:
         record_file(context.root, context.catalog, name)
 
 
-def _adopt_model(context: Context, name: str) -> None:
+def _adopt_model(context: WritableContext, name: str) -> None:
     try:
         record_model(context.root, context.catalog, name)
     except FormatError:
@@ -110,7 +110,7 @@ def _adopt_model(context: Context, name: str) -> None:
         context.root.remove(name)
 
 
-def _end_finished_fit(context: Context, name: str) -> None:
+def _end_finished_fit(context: WritableContext, name: str) -> None:
     """Remove the checkpoint of a fit whose model is recorded: the crash came between the one and the other."""
     try:
         manifest = read_arrays(context.root.local(name))[1]

@@ -1,4 +1,4 @@
-"""Dropping what is bad, so that a run makes just that anew. Only under the run lock."""
+"""Dropping what is bad, so that a run makes just that anew."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import sqlalchemy as sa
 
-from featurestore.catalog import Context, Model, Partition, Result, TrainingImage
+from featurestore.catalog import Model, Partition, Result, TrainingImage, WritableContext
 from featurestore.maintenance.recover import recover_store
 from featurestore.maintenance.stray_files import stray_files
 from featurestore.maintenance.verify import Problem, VerifyReport
@@ -15,7 +15,7 @@ from featurestore.maintenance.verify import Problem, VerifyReport
 LOG = logging.getLogger("featurestore.maintenance")
 
 
-def repair_store(context: Context, report: VerifyReport) -> VerifyReport:
+def repair_store(context: WritableContext, report: VerifyReport) -> VerifyReport:
     """Drop what a report found bad, and return a report of what is left.
 
     A bad file goes with its record. A wrong record goes alone: the file, which is the truth, is recorded again. Files
@@ -41,7 +41,7 @@ def repair_store(context: Context, report: VerifyReport) -> VerifyReport:
     return replace(report, problems=left, repaired=repaired)
 
 
-def _drop(context: Context, problem: Problem) -> str | None:
+def _drop(context: WritableContext, problem: Problem) -> str | None:
     """Return what was done about a problem, None if nothing can be."""
     if problem.kind in ("partition", "record"):
         _forget_partition(context, problem.name)
@@ -55,7 +55,7 @@ def _drop(context: Context, problem: Problem) -> str | None:
     return "dropped"
 
 
-def _forget_partition(context: Context, name: str) -> None:
+def _forget_partition(context: WritableContext, name: str) -> None:
     with context.catalog.transaction() as connection:
         rows = connection.execute(sa.select(Partition).filter_by(path=name)).mappings().all()
         for row in rows:
@@ -64,14 +64,14 @@ def _forget_partition(context: Context, name: str) -> None:
             connection.execute(sa.delete(Partition).filter_by(**key))
 
 
-def _forget_model(context: Context, name: str) -> None:
+def _forget_model(context: WritableContext, name: str) -> None:
     with context.catalog.transaction() as connection:
         for model_id in connection.execute(sa.select(Model.model_id).filter_by(path=name)).scalars().all():
             connection.execute(sa.delete(TrainingImage).filter_by(model_id=model_id))
             connection.execute(sa.delete(Model).filter_by(model_id=model_id))
 
 
-def _paths(context: Context) -> set[str]:
+def _paths(context: WritableContext) -> set[str]:
     with context.catalog.reading() as connection:
         query = "SELECT path FROM ingests UNION SELECT path FROM partitions UNION SELECT path FROM models"
         return set(connection.execute(sa.text(query)).scalars().all())

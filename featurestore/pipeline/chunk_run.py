@@ -7,7 +7,15 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
-from featurestore.catalog import Context, StagePlan, Work, partition_manifest, query_arrow, record_file, recorded_run
+from featurestore.catalog import (
+    StagePlan,
+    Work,
+    WritableContext,
+    partition_manifest,
+    query_arrow,
+    record_file,
+    recorded_run,
+)
 from featurestore.engines import LOOKAHEAD, Engine, Task, dispatch_tasks
 from featurestore.pipeline.chunk_writer import ChunkWriter
 from featurestore.pipeline.tasks import WholeChunk, Written, row_blocks
@@ -21,7 +29,7 @@ class ChunkRun:
 
     lookahead: ClassVar[float] = LOOKAHEAD
 
-    def __init__(self, context: Context, engine: Engine, plan: StagePlan, *, workers: int) -> None:
+    def __init__(self, context: WritableContext, engine: Engine, plan: StagePlan, *, workers: int) -> None:
         """Take the plan; nothing is begun yet."""
         assert isinstance(plan.step.stage, ChunkStage)
         self._context, self._engine, self._plan, self._workers = context, engine, plan, workers
@@ -86,7 +94,7 @@ class ChunkRun:
 class TransformRun(ChunkRun):
     """A run of a stage that transforms partitions, image by image."""
 
-    def __init__(self, context: Context, engine: Engine, plan: StagePlan, *, workers: int) -> None:
+    def __init__(self, context: WritableContext, engine: Engine, plan: StagePlan, *, workers: int) -> None:
         """Read the model that the stage uses."""
         super().__init__(context, engine, plan, workers=workers)
         assert isinstance(plan.step.stage, TransformStage)

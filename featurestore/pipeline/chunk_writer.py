@@ -13,14 +13,14 @@ from featurestore.catalog import Work, check_partition
 from featurestore.errors import CorruptFile
 from featurestore.pipeline.tasks import Target
 from featurestore.rows import Layout, Row
-from featurestore.storage import PartitionWriter, Root, partition_name
+from featurestore.storage import PartitionWriter, Writer, partition_name
 from featurestore.system import is_file, room_on_disk
 
 
 class ChunkWriter:
     """A partition in progress, in a temporary file beside its place."""
 
-    def __init__(self, root: Root, work: Work, *, layout: Layout, manifest: Mapping[str, Any]) -> None:
+    def __init__(self, root: Writer, work: Work, *, layout: Layout, manifest: Mapping[str, Any]) -> None:
         """Name the temporary file."""
         self._root, self._work, self._layout, self._manifest = root, work, layout, manifest
         self._ready: dict[int, Row] = {}

@@ -19,6 +19,7 @@ from featurestore.catalog import (
     Context,
     StagePlan,
     Work,
+    WritableContext,
     attempt_of,
     discard_blocks,
     filenames_of,
@@ -67,7 +68,7 @@ class ExtractRun(ChunkRun):
 
     lookahead: ClassVar[float] = math.inf  # what waits for a slow image waits in files
 
-    def __init__(self, context: Context, engine: Engine, plan: StagePlan, *, workers: int) -> None:
+    def __init__(self, context: WritableContext, engine: Engine, plan: StagePlan, *, workers: int) -> None:
         """Take the plan; nothing is begun yet."""
         super().__init__(context, engine, plan, workers=workers)
         assert isinstance(plan.step.stage, Extract)

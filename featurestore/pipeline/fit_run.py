@@ -24,6 +24,7 @@ from featurestore.catalog import (
     Step,
     TrainingSet,
     Work,
+    WritableContext,
     downstream_partitions,
     record_model,
     recorded_run,
@@ -72,7 +73,7 @@ class _Fold:
 
 
 def run_fit(
-    context: Context, engine: Engine, plan: StagePlan, *, partial: bool, update: bool, confirm: Confirm
+    context: WritableContext, engine: Engine, plan: StagePlan, *, partial: bool, update: bool, confirm: Confirm
 ) -> StageSummary | None:
     """Fit a model where there is none, or with ``update`` a child of the current one; return None if nothing is to do.
 
@@ -109,7 +110,9 @@ def _ask(context: Context, step: Step, unseen: int, confirm: Confirm) -> None:
 class FitRun:
     """A run of one fit stage."""
 
-    def __init__(self, context: Context, engine: Engine, step: Step, todo: list[Work], *, partial: bool) -> None:
+    def __init__(
+        self, context: WritableContext, engine: Engine, step: Step, todo: list[Work], *, partial: bool
+    ) -> None:
         """Take what is to be learnt from; nothing is begun yet."""
         assert isinstance(step.stage, FitStage)
         assert step.variant is not None

@@ -21,6 +21,7 @@ from featurestore.catalog import (
     REMOVED,
     STATUS,
     Catalog,
+    WritableCatalog,
     as_it_will_be,
     column_types,
     departed_columns,
@@ -34,7 +35,7 @@ from featurestore.catalog import (
 from featurestore.errors import ConfirmationNeeded
 from featurestore.formatting import counted
 from featurestore.quoting import folded, identifier
-from featurestore.storage import Root
+from featurestore.storage import Writer
 from featurestore.system import IN_MEMORY, ROWS_TOGETHER, Spill
 
 LOG = logging.getLogger("featurestore.pipeline")
@@ -58,8 +59,8 @@ class IngestReport:
 
 
 def ingest_rows(
-    root: Root,
-    catalog: Catalog,
+    root: Writer,
+    catalog: WritableCatalog,
     dataset: pa.Table,
     *,
     chunk_size: int,

@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from featurestore.catalog import Context, DatasetFile, Observed, first_leakage, path_key, resolve
+from featurestore.catalog import Context, DatasetFile, Observed, WritableContext, first_leakage, path_key, resolve
 from featurestore.config import with_types
 from featurestore.errors import ConfirmationNeeded, DatasetError, UnreadableFile
-from featurestore.storage import CONFIG, Root
+from featurestore.storage import CONFIG, Writer
 from featurestore.system import file_digest
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def take_in(
-    context: Context, path: Path | None, confirm: Callable[[str], bool], *, types: Mapping[str, str]
+    context: WritableContext, path: Path | None, confirm: Callable[[str], bool], *, types: Mapping[str, str]
 ) -> IngestReport:
     """Ingest a dataset file, or with None the folder of images; return what came of it.
 
@@ -73,7 +73,7 @@ def take_in(
 
 
 @contextmanager
-def _recipe_with(root: Root, types: Mapping[str, str]) -> Iterator[None]:
+def _recipe_with(root: Writer, types: Mapping[str, str]) -> Iterator[None]:
     """Write types of columns into the recipe ahead of their ingest, and take them back if it may not be."""
     before = root.local(CONFIG).read_text(encoding="utf-8")
     if types:
@@ -86,7 +86,7 @@ def _recipe_with(root: Root, types: Mapping[str, str]) -> Iterator[None]:
         raise
 
 
-def _write_recipe(root: Root, text: str) -> None:
+def _write_recipe(root: Writer, text: str) -> None:
     with root.publishing(CONFIG) as temporary:
         temporary.write_text(text, encoding="utf-8")
         shutil.copymode(root.local(CONFIG), temporary)
@@ -145,7 +145,7 @@ def observe(path: Path) -> Observed | None:
         return None
 
 
-def record(context: Context, observed: Observed | None) -> None:
+def record(context: WritableContext, observed: Observed | None) -> None:
     """Record a dataset file that was read."""
     from featurestore.catalog import upsert
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 
-from featurestore.catalog import Context, StagePlan, make_plan, resolve, with_finished_blocks
+from featurestore.catalog import Context, StagePlan, WritableContext, make_plan, resolve, with_finished_blocks
 from featurestore.engines import Engine, open_engine
 from featurestore.errors import NotReady
 from featurestore.formatting import chunk_list
@@ -47,7 +47,7 @@ def _only(plan: StagePlan, chunks: Collection[int]) -> StagePlan:
     return replace(plan, todo=tuple(work for work in plan.todo if work.chunk_id in chunks))
 
 
-def run_stages(context: Context, options: Options) -> list[StageSummary]:
+def run_stages(context: WritableContext, options: Options) -> list[StageSummary]:
     """Bring the stages up to date, and return what was done, stage by stage.
 
     Raises:
@@ -67,7 +67,7 @@ def run_stages(context: Context, options: Options) -> list[StageSummary]:
     return [summary for summary in summaries if summary is not None]
 
 
-def run_stage(context: Context, engine: Engine, options: Options, name: str) -> StageSummary | None:
+def run_stage(context: WritableContext, engine: Engine, options: Options, name: str) -> StageSummary | None:
     """Do what is missing of one stage; return None if that is nothing."""
     plan = plan_of(context, options)[name]
     if isinstance(plan.step.stage, FitStage):

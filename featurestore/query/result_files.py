@@ -23,8 +23,7 @@ import pyarrow as pa
 
 from featurestore.errors import OutputError, QueryError
 from featurestore.query.sql import Answer
-from featurestore.storage import Root
-from featurestore.system import located, refuse_output
+from featurestore.system import located, refuse_output, replacing
 
 GROUP_BYTES = 64 << 20  # in a row group of a Parquet file
 GROUP_ROWS = 1_000_000
@@ -168,7 +167,7 @@ def write_result(answer: Answer, path: Path, *, store: Path | None = None, force
     path = located(path, "an answer")
     refuse_output(path, store, force=force)
     counted, counts = _counting(answer)
-    with _explaining(path), Root(path.parent).publishing(path.name) as temporary, temporary.open("wb") as file:
+    with _explaining(path), replacing(path) as temporary, temporary.open("wb") as file:
         RESULT_FORMATS[path.suffix.lower()](counted, file)
     return sum(counts)
 

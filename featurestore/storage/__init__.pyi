@@ -13,6 +13,7 @@ from .lock import draft_folder as draft_folder
 from .lock import exclusive as exclusive
 from .lock import living_holder as living_holder
 from .lock import refuse_busy as refuse_busy
+from .lock import unchanged as unchanged
 from .manifest import MODEL as MODEL
 from .manifest import PARTITION as PARTITION
 from .manifest import check_manifest as check_manifest
@@ -39,3 +40,4 @@ from .root import CATALOG as CATALOG
 from .root import CONFIG as CONFIG
 from .root import FOLDERS as FOLDERS
 from .root import Root as Root
+from .writer import Writer as Writer

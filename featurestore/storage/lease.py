@@ -17,14 +17,15 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
 from featurestore.errors import StoreBusy, UnreadableFile
 from featurestore.storage.root import Root
-from featurestore.system import ABSENT, SIGNALS, readable
+from featurestore.storage.writer import Writer
+from featurestore.system import ABSENT, SIGNALS, readable, replacing, writing
 
 HOLDER = "run.lock.json"
 LONGEST = 1000  # bytes of it that are read
@@ -115,52 +116,48 @@ def boot_id() -> str:
         return ""
 
 
-@dataclass
-class Lease:
-    """A holder's own signature, kept alive."""
+class Lease(Writer):
+    """A holder's own signature, kept alive, and the right to change the store for as long as it is there."""
 
-    root: Root
-    verb: str
-    _token: str = field(default_factory=lambda: uuid.uuid4().hex[:16])
-    _over: threading.Event = field(default_factory=threading.Event)
+    def __init__(self, root: Root, verb: str) -> None:
+        """Take the store and what is done to it; nothing is signed yet, so nothing may be changed."""
+        super().__init__(root.path)
+        self._verb = verb
+        self._token = uuid.uuid4().hex[:16]
+        self._over = threading.Event()
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Sign the store, and let nothing of it be changed through ``root`` once another process has signed.
+    def held(self) -> Iterator[Writer]:
+        """Sign the store, and yield the right to change it, which ends once another process has signed.
 
         Raises:
             StoreBusy: from whatever changes the store then.
         """
         since = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-        mine = Signature(self.verb, os.getpid(), socket.gethostname(), since, boot_id(), self._token)
+        mine = Signature(self._verb, os.getpid(), socket.gethostname(), since, boot_id(), self._token)
         thread = threading.Thread(target=self._beat, args=(mine,), name="featurestore-lease", daemon=True)
+        path = self.local(HOLDER)
         try:
-            with self.root.publishing(HOLDER) as temporary:
+            with replacing(path) as temporary:
                 temporary.write_bytes(mine.encode())
-            self.root.guard = self.check
-            with readable(self.root.local(HOLDER)):  # what keeps a thread from being started is no fault of the store
+            with readable(path):  # what keeps a thread from being started is no fault of the store
                 thread.start()
-            yield
+            yield self
         finally:
             self._over.set()
-            self.root.guard = None
             if thread.ident is not None:
                 thread.join(BEAT_SECONDS)  # a file system that hangs holds up nothing else
-            if self._is_ours(seen_signature(self.root)):
-                self.root.remove(HOLDER)
+            if self._is_ours(seen_signature(self)):
+                with writing(path):
+                    path.unlink(missing_ok=True)
 
     def check(self) -> None:
-        """Make sure that no other process has taken over.
-
-        Raises:
-            StoreBusy: one has.
-            UnreadableFile: there is no telling.
-        """
-        found = read_signature(self.root)
+        """Make sure that no other process has taken over."""
+        found = read_signature(self)
         if not self._is_ours(found):
             who = f"taken over by {found}" if found else f"let go of: {HOLDER} is gone"
             raise StoreBusy(
-                f"{self.root.path} was {who}, since this {self.verb} gave no sign of life for a while; it records "
+                f"{self.path} was {who}, since this {self._verb} gave no sign of life for a while; it records "
                 "nothing more. Run it again when no other process is at work on the store"
             )
 
@@ -179,7 +176,7 @@ class Lease:
 
     def _write(self, mine: Signature) -> None:
         """Write the next beat, into the very file that was found to be ours: one that replaced it is left alone."""
-        descriptor = os.open(self.root.local(HOLDER), os.O_RDWR)
+        descriptor = os.open(self.local(HOLDER), os.O_RDWR)
         try:
             if self._is_ours(decode(os.pread(descriptor, LONGEST, 0))):
                 os.pwrite(descriptor, mine.encode(), 0)

@@ -22,6 +22,7 @@ from featurestore.errors import NotWritable, StoreBusy
 from featurestore.storage import lease
 from featurestore.storage.lease import Lease, read_signature, seen_signature, watch
 from featurestore.storage.root import Root
+from featurestore.storage.writer import Writer
 from featurestore.system import readable, temporary_name, writing
 
 LOG = logging.getLogger("featurestore.storage")
@@ -36,13 +37,12 @@ def say_nothing(line: str) -> None:
 
 
 @contextmanager
-def exclusive(root: Root, verb: str, *, optional: bool = False, say: Say = say_nothing) -> Iterator[None]:
-    """Hold the store for the whole of ``verb``.
+def exclusive(root: Root, verb: str, *, say: Say = say_nothing) -> Iterator[Writer]:
+    """Hold the store for the whole of ``verb``, and yield the right to change it.
 
     Args:
         root: of the store.
         verb: what other processes are told.
-        optional: where this user may not write the store, it is enough that no process is changing it now.
         say: is told what people should know, such as that this waits for a sign of life from another machine.
 
     Raises:
@@ -50,21 +50,37 @@ def exclusive(root: Root, verb: str, *, optional: bool = False, say: Say = say_n
             changes the store later: another process took over.
         NotWritable: something in the store belongs to somebody else.
     """
+    root.refuse_unwritable()
+    with _held(root, verb, say) as writer:
+        yield writer
+
+
+@contextmanager
+def unchanged(root: Root, verb: str, *, say: Say = say_nothing) -> Iterator[None]:
+    """Keep others from changing the store for the whole of ``verb``, which changes nothing itself.
+
+    Where this user may not write the store, it is enough that no process is changing it now. Arguments and errors are
+    those of `exclusive`.
+    """
     try:
         root.refuse_unwritable()
     except NotWritable:
-        if not optional:
-            raise
         refuse_busy(root, say=say)
         yield
         return
+    with _held(root, verb, say):
+        yield
+
+
+@contextmanager
+def _held(root: Root, verb: str, say: Say) -> Iterator[Writer]:
     with _locked(root):
         _wait_for_another_machine(root, say, then=f"this {verb} takes over")
-        with Lease(root, verb).held():
+        with Lease(root, verb).held() as writer:
             started = time.monotonic()
             LOG.info("%s holds the run lock of %s", verb, root.path)
             try:
-                yield
+                yield writer
             finally:
                 LOG.info("%s releases the run lock after %.1f s", verb, time.monotonic() - started)
 

@@ -24,6 +24,9 @@ from .disk import flush as flush
 from .disk import not_enough_space as not_enough_space
 from .disk import room_on_disk as room_on_disk
 from .disk import temporary_name as temporary_name
+from .drafts import draft as draft
+from .drafts import put_in_place as put_in_place
+from .drafts import replacing as replacing
 from .memory import free_memory as free_memory
 from .memory import refuse_if_too_large as refuse_if_too_large
 from .paths import StrPath as StrPath

@@ -27,20 +27,22 @@ from sqlalchemy.pool import NullPool
 from featurestore import FeatureStore
 from featurestore.catalog import Catalog, Model, Partition, insert_arrow, query_arrow, upsert
 from featurestore.catalog import catalog as module
+from featurestore.catalog.catalog import StoreCatalog
 from featurestore.catalog.records import record_partition
 from featurestore.catalog.revisions import HEAD, migrations_folder, revision, upgrade
 from featurestore.catalog.schema import Base, Chunk
 from featurestore.errors import CorruptFile, NotEnoughSpace, StoreBusy
 from featurestore.storage import CATALOG, Root
 from tests.catalogs import change
+from tests.small import Unlocked
 
 HOLD = """
 import sys
 from pathlib import Path
 import sqlalchemy as sa
-from featurestore.catalog import Catalog
-from featurestore.storage import Root
-with Catalog(Root(Path(sys.argv[1]))).transaction() as connection:
+from featurestore.catalog.catalog import StoreCatalog
+from tests.small import Unlocked
+with StoreCatalog(Unlocked(Path(sys.argv[1]))).transaction() as connection:
     print("held", flush=True)
     sys.stdin.read()
     connection.execute(sa.text("INSERT INTO chunks VALUES (7, 0, 1, 'late')"))
@@ -48,11 +50,9 @@ with Catalog(Root(Path(sys.argv[1]))).transaction() as connection:
 RUN = """
 import sys
 from pathlib import Path
-from featurestore.catalog import Catalog
-from featurestore.storage.lock import exclusive
-from featurestore.storage import Root
-root = Root(Path(sys.argv[1]))
-with exclusive(root, "run"), Catalog(root).transaction():
+from featurestore.catalog.catalog import StoreCatalog
+from featurestore.storage import Root, exclusive
+with exclusive(Root(Path(sys.argv[1])), "run") as writer, StoreCatalog(writer).transaction():
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -78,8 +78,8 @@ SCHEMA = {
 
 
 @pytest.fixture
-def catalog(tmp_path: Path) -> Catalog:
-    made = Catalog(Root(tmp_path))
+def catalog(tmp_path: Path) -> StoreCatalog:
+    made = StoreCatalog(Unlocked(tmp_path))
     made.migrate()
     return made
 
@@ -98,7 +98,7 @@ def chunk(chunk_id: int, **values: Any) -> dict[str, Any]:
     return {"chunk_id": chunk_id, "first_image_id": 0, "n_images": 1, "digest": "d", **values}
 
 
-def chunks(catalog: Catalog) -> list[int]:
+def chunks(catalog: StoreCatalog) -> list[int]:
     with catalog.reading() as connection:
         return [int(n) for n in connection.execute(sa.select(Chunk.chunk_id).order_by(Chunk.chunk_id)).scalars().all()]
 
@@ -123,7 +123,7 @@ def alembic(connection: sa.Connection) -> Config:
     return config
 
 
-def test_the_migrations_make_what_the_models_declare(catalog: Catalog, tmp_path: Path) -> None:
+def test_the_migrations_make_what_the_models_declare(catalog: StoreCatalog, tmp_path: Path) -> None:
     made, wanted = schema(catalog.path), declared(tmp_path / "declared.duckdb")
     assert len(wanted["columns"]) > 60
     for what in SCHEMA:
@@ -133,7 +133,7 @@ def test_the_migrations_make_what_the_models_declare(catalog: Catalog, tmp_path:
     assert schema(catalog.path)["columns"] != wanted["columns"]
 
 
-def test_down_and_up_again(catalog: Catalog) -> None:
+def test_down_and_up_again(catalog: StoreCatalog) -> None:
     before = schema(catalog.path)
     with catalog.transaction() as connection:
         command.downgrade(alembic(connection), "base")
@@ -144,7 +144,7 @@ def test_down_and_up_again(catalog: Catalog) -> None:
     assert schema(catalog.path) == before
 
 
-def test_every_migration_alone_goes_down_and_up(catalog: Catalog) -> None:
+def test_every_migration_alone_goes_down_and_up(catalog: StoreCatalog) -> None:
     script = ScriptDirectory(str(migrations_folder()))
     for step in script.walk_revisions():
         after = schema(catalog.path)
@@ -156,19 +156,20 @@ def test_every_migration_alone_goes_down_and_up(catalog: Catalog) -> None:
             command.downgrade(alembic(connection), "-1")
 
 
-def test_the_newest_migration_is_the_one_we_know(catalog: Catalog) -> None:
+def test_the_newest_migration_is_the_one_we_know(catalog: StoreCatalog) -> None:
     assert ScriptDirectory(str(migrations_folder())).get_heads() == [HEAD]
     with catalog.reading() as connection:
         assert revision(connection) == HEAD
 
 
-def test_what_is_up_to_date_is_not_migrated(catalog: Catalog) -> None:
+def test_what_is_up_to_date_is_not_migrated(catalog: StoreCatalog) -> None:
     code = f"""
 import sys
 from pathlib import Path
-from featurestore.catalog import Catalog
-from featurestore.storage import Root
-Catalog(Root(Path({str(catalog.path.parent)!r}))).migrate()
+from featurestore.catalog.catalog import StoreCatalog
+from featurestore.storage import Root, exclusive
+with exclusive(Root(Path({str(catalog.path.parent)!r})), "run") as writer:
+    StoreCatalog(writer).migrate()
 print('alembic' in sys.modules)
 """
     checkout = Path(__file__).parent.parent.parent
@@ -176,7 +177,7 @@ print('alembic' in sys.modules)
     assert done.stdout == "False\n"
 
 
-def test_a_transaction_is_all_or_nothing(catalog: Catalog) -> None:
+def test_a_transaction_is_all_or_nothing(catalog: StoreCatalog) -> None:
     with pytest.raises(KeyError):
         _fail_after(catalog)
     assert chunks(catalog) == []
@@ -185,7 +186,7 @@ def test_a_transaction_is_all_or_nothing(catalog: Catalog) -> None:
     assert chunks(catalog) == [3]
 
 
-def _fail_after(catalog: Catalog) -> None:
+def _fail_after(catalog: StoreCatalog) -> None:
     with catalog.transaction() as connection:
         upsert(connection, Chunk, chunk(1))
         insert_arrow(connection, "chunks", pa.Table.from_pylist([chunk(2)]))
@@ -193,7 +194,7 @@ def _fail_after(catalog: Catalog) -> None:
         raise KeyError
 
 
-def test_an_upsert_said_twice_is_said_once(catalog: Catalog) -> None:
+def test_an_upsert_said_twice_is_said_once(catalog: StoreCatalog) -> None:
     values: dict[str, Any] = {"stage": "fit_pca", "variant": "v", "parent_id": None, "generation": 0, "partial": False}
     values |= {
         "model_id": "m",
@@ -222,7 +223,7 @@ def results(*statuses: str) -> pa.Table:
     return pa.Table.from_pylist(rows).append_column("pixels", pa.nulls(len(rows), pa.int64()))
 
 
-def test_recording_a_partition_replaces_the_one_before(catalog: Catalog) -> None:
+def test_recording_a_partition_replaces_the_one_before(catalog: StoreCatalog) -> None:
     for path, statuses, replaced in (
         ("old", ("missing", "ok"), None),
         ("old", ("missing", "ok"), None),  # a killed transaction that was committed unheard
@@ -243,7 +244,7 @@ def test_recording_a_partition_replaces_the_one_before(catalog: Catalog) -> None
         ]
 
 
-def test_readers_wait_for_a_writer(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_readers_wait_for_a_writer(catalog: StoreCatalog, monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[int] = []
     with another_process(HOLD, catalog.path.parent) as process:
         with monkeypatch.context() as patch:
@@ -261,7 +262,7 @@ def test_readers_wait_for_a_writer(catalog: Catalog, monkeypatch: pytest.MonkeyP
     )
 
 
-def test_a_foreign_program_is_named(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_foreign_program_is_named(catalog: StoreCatalog, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LOCK_SECONDS", 0.0)
     with another_process(FOREIGN, catalog.path) as process:
         with pytest.raises(StoreBusy) as caught:
@@ -282,7 +283,7 @@ def test_a_foreign_program_is_named(catalog: Catalog, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     "content", [b"", b"not a database", bytes(20_000), None], ids=["empty", "text", "zeros", "cut"]
 )
-def test_a_damaged_file_is_one_line(catalog: Catalog, content: bytes | None) -> None:
+def test_a_damaged_file_is_one_line(catalog: StoreCatalog, content: bytes | None) -> None:
     data = catalog.path.read_bytes()
     catalog.path.write_bytes(data[: len(data) // 2] if content is None else content)
     with pytest.raises(CorruptFile) as caught:
@@ -294,7 +295,7 @@ def test_a_damaged_file_is_one_line(catalog: Catalog, content: bytes | None) -> 
 
 
 def test_a_store_that_cannot_be_written_is_read_without_a_lock(
-    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+    catalog: StoreCatalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with catalog.transaction() as connection:
         upsert(connection, Chunk, chunk(1))
@@ -307,18 +308,18 @@ def test_a_store_that_cannot_be_written_is_read_without_a_lock(
 
 @pytest.mark.parametrize("verb", ["reading", "transaction"])
 @pytest.mark.parametrize("inner", ["reading", "transaction"])
-def test_what_would_wait_for_itself_is_an_error_at_once(catalog: Catalog, verb: str, inner: str) -> None:
+def test_what_would_wait_for_itself_is_an_error_at_once(catalog: StoreCatalog, verb: str, inner: str) -> None:
     with getattr(catalog, verb)(), pytest.raises(RuntimeError, match=r"this thread has .* open already"):
         _open(catalog, inner)
     assert chunks(catalog) == []
 
 
-def _open(catalog: Catalog, verb: str) -> None:
+def _open(catalog: StoreCatalog, verb: str) -> None:
     with getattr(catalog, verb)():
         pass
 
 
-def test_another_thread_waits_its_turn(catalog: Catalog) -> None:
+def test_another_thread_waits_its_turn(catalog: StoreCatalog) -> None:
     found: list[int] = []
     with catalog.transaction() as connection:
         reader = threading.Thread(target=lambda: found.extend(chunks(catalog)))
@@ -344,7 +345,7 @@ def met(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
 
 
 def test_a_reader_that_may_not_lock_waits_for_the_writer(
-    catalog: Catalog, met: threading.Event, monkeypatch: pytest.MonkeyPatch
+    catalog: StoreCatalog, met: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found: list[int] = []
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
@@ -357,7 +358,7 @@ def test_a_reader_that_may_not_lock_waits_for_the_writer(
     assert found == [7]
 
 
-def test_a_writer_waits_for_a_reader_that_may_not_lock(catalog: Catalog, met: threading.Event) -> None:
+def test_a_writer_waits_for_a_reader_that_may_not_lock(catalog: StoreCatalog, met: threading.Event) -> None:
     with another_process(FOREIGN_READER, catalog.path) as process:
         writer = threading.Thread(target=lambda: _write(catalog, 4))
         writer.start()
@@ -367,13 +368,13 @@ def test_a_writer_waits_for_a_reader_that_may_not_lock(catalog: Catalog, met: th
     assert chunks(catalog) == [4]
 
 
-def _write(catalog: Catalog, number: int) -> None:
+def _write(catalog: StoreCatalog, number: int) -> None:
     with catalog.transaction() as connection:
         upsert(connection, Chunk, chunk(number))
 
 
 def test_who_is_at_work_is_named_where_the_catalog_stays_locked(
-    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+    catalog: StoreCatalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "LOCK_SECONDS", 0.0)
     monkeypatch.setattr(os, "access", lambda path, mode: False)
@@ -384,7 +385,7 @@ def test_who_is_at_work_is_named_where_the_catalog_stays_locked(
 
 
 @pytest.fixture
-def no_room(catalog: Catalog) -> Iterator[None]:
+def no_room(catalog: StoreCatalog) -> Iterator[None]:
     """No file can grow beyond what the catalog has now: what a full disk does, for this process alone."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -396,7 +397,7 @@ def no_room(catalog: Catalog) -> Iterator[None]:
 
 # The first does not fit into the log when it is committed, the second not even into the database before.
 @pytest.mark.parametrize("n", [100_000, 1_000_000])
-def test_a_full_disk_is_said_and_nothing_has_happened(catalog: Catalog, no_room: None, n: int) -> None:
+def test_a_full_disk_is_said_and_nothing_has_happened(catalog: StoreCatalog, no_room: None, n: int) -> None:
     ids = pa.array(range(n), pa.int32())
     digests = pa.array([f"{i * 2654435761 % 2**32:08x}" for i in range(n)])
     rows = pa.table({"chunk_id": ids, "first_image_id": ids.cast(pa.int64()), "n_images": ids, "digest": digests})
@@ -410,7 +411,7 @@ def test_a_full_disk_is_said_and_nothing_has_happened(catalog: Catalog, no_room:
 
 def test_a_mistake_in_our_own_sql_is_no_damage(finished: FeatureStore) -> None:
     """A table or a column that is not there is damage only if it should be there."""
-    catalog = Catalog(Root(finished.path))
+    catalog = StoreCatalog(Unlocked(finished.path))
     for query in ("SELECT * FROM imagse", "SELECT filenaem FROM images", "SELECT no_such_function(1)"):
         with pytest.raises((duckdb.CatalogException, duckdb.BinderException)), catalog.reading() as connection:
             query_arrow(connection, query)

@@ -10,9 +10,9 @@ import duckdb
 import pytest
 import sqlalchemy as sa
 
-from featurestore.catalog import Catalog
+from featurestore.catalog.catalog import StoreCatalog
 from featurestore.catalog.connection import Instance
-from featurestore.storage import Root
+from tests.small import Unlocked
 
 
 def ask(instance: Instance, path: Path, query: str, *, read_only: bool = True) -> list[int]:
@@ -69,7 +69,7 @@ def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_catalog_goes_on_after_a_failure(tmp_path: Path) -> None:
-    catalog = Catalog(Root(tmp_path))
+    catalog = StoreCatalog(Unlocked(tmp_path))
     catalog.migrate()
     for opening in (catalog.transaction, catalog.reading):
         with pytest.raises(sa.exc.DBAPIError, match="Could not convert"), opening() as connection:

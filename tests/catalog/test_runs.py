@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from featurestore import FeatureStore
-from featurestore.catalog import Context, recorded_run, resolve
+from featurestore.catalog import WritableContext, recorded_run, resolve
 from featurestore.errors import NotReady, UnreadableFile
 from featurestore.storage import CATALOG
 from tests.catalogs import rows
@@ -22,7 +22,7 @@ def empty(tmp_path: Path) -> FeatureStore:
     return small_store(tmp_path / "store", tmp_path / "images")
 
 
-def run_and_lose_the_catalog(context: Context, error: BaseException | None) -> None:
+def run_and_lose_the_catalog(context: WritableContext, error: BaseException | None) -> None:
     with context.catalog.reading() as connection:
         step = resolve(connection, context.flow)[0]
     with recorded_run(context, step, workers=0):

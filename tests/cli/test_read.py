@@ -16,7 +16,7 @@ import pytest
 from featurestore import FeatureStore
 from featurestore.cli import read as cli_ask
 from featurestore.cli.text import table_text
-from tests.small import invoke
+from tests.small import context_of, invoke
 
 COUNT = "SELECT subset, count(*) AS n FROM images GROUP BY 1 ORDER BY 1"
 
@@ -108,9 +108,8 @@ def test_info_for_people(finished: FeatureStore) -> None:
 
 
 def test_info_of_older_and_pruned(store: FeatureStore) -> None:
-    from featurestore.progress import Silent
 
-    with store._context(Silent()).catalog.transaction() as connection:
+    with context_of(store).catalog.transaction() as connection:
         connection.exec_driver_sql("UPDATE partitions SET pruned = true WHERE stage = 'extract'")
     path = store.path / "featurestore.toml"
     text = path.read_text(encoding="utf-8")

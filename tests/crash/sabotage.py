@@ -25,12 +25,15 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from featurestore.catalog import Catalog, recorded_run
+import featurestore
+from featurestore.catalog import WritableCatalog, recorded_run
 from featurestore.cli import main
 from featurestore.pipeline import chunk_run
 from featurestore.pipeline import fit_run as fits
-from featurestore.storage import Root
-from featurestore.storage import root as storage
+from featurestore.storage import Writer
+from featurestore.storage import writer as storage
+
+PACKAGE = Path(featurestore.__file__).parent
 
 
 class Saboteur:
@@ -60,17 +63,17 @@ class Saboteur:
 
     def lie_in_wait(self) -> None:
         """Put the traps where files are published and removed, and where the catalog is changed."""
-        Root.publish = self._publish()  # type: ignore[method-assign]
-        Root.remove = self._remove()  # type: ignore[method-assign]
-        Catalog.transaction = self._transaction()  # type: ignore[method-assign]
+        Writer.publish = self._publish()  # type: ignore[method-assign]
+        Writer.remove = self._remove()  # type: ignore[method-assign]
+        WritableCatalog.transaction = self._transaction()  # type: ignore[method-assign]
         Path.replace = self._replace()  # type: ignore[method-assign]
         timed = self._timed()
         fits.recorded_run = chunk_run.recorded_run = timed  # type: ignore[attr-defined]
 
     def _publish(self) -> Any:
-        original, flush = Root.publish, vars(storage)["flush"]
+        original, flush = Writer.publish, vars(storage)["flush"]
 
-        def publish(root: Root, temporary: Path, name: str) -> None:
+        def publish(root: Writer, temporary: Path, name: str) -> None:
             self.passes("written", kind(name))
             original(root, temporary, name)
             self.newest = kind(name)
@@ -96,9 +99,9 @@ class Saboteur:
         return replace
 
     def _remove(self) -> Any:
-        original = Root.remove
+        original = Writer.remove
 
-        def remove(root: Root, name: str) -> None:
+        def remove(root: Writer, name: str) -> None:
             self.passes("removing", kind(name))
             original(root, name)
             self.passes("removed", kind(name))
@@ -106,10 +109,10 @@ class Saboteur:
         return remove
 
     def _transaction(self) -> Any:
-        original = Catalog.transaction
+        original = WritableCatalog.transaction
 
         @contextmanager
-        def transaction(catalog: Catalog) -> Iterator[sa.Connection]:
+        def transaction(catalog: WritableCatalog) -> Iterator[sa.Connection]:
             caller = self._caller()
             with original(catalog) as connection:
                 self.passes("begun", caller)
@@ -137,7 +140,7 @@ class Saboteur:
         frame = sys._getframe(1)
         while (frame := frame.f_back) is not None:  # type: ignore[assignment]
             path = Path(frame.f_code.co_filename)
-            if path.parent.name == "featurestore" and path.name != "catalog.py":
+            if PACKAGE in path.parents and path.name != "catalog.py":
                 if frame.f_code.co_name == "recorded_run":
                     return f"run of {frame.f_locals['step'].stage.name}"
                 break

@@ -15,12 +15,13 @@ import sqlalchemy as sa
 
 from featurestore import FeatureStore
 from featurestore.catalog import Catalog, query_arrow
+from featurestore.catalog.catalog import StoreCatalog
 from featurestore.storage import Root
 from featurestore.system import SIGNALS, Interrupt, held_back, interruptible
 from featurestore.system.signals import ECHO
 from tests.crash.conftest import Ground
 from tests.crash.harness import left_alive, photograph, run, runs, sabotage
-from tests.small import in_blocks, note_extractions
+from tests.small import Unlocked, in_blocks, note_extractions
 
 CODES = {"SIGINT": 130, "SIGTERM": 143}
 
@@ -133,7 +134,7 @@ def test_ignored_signals_stay_ignored() -> None:
 
 
 def test_ctrl_c_in_the_middle_of_a_query(ground: Ground, tmp_path: Path) -> None:
-    catalog = Catalog(Root(ground.store(tmp_path / "store")))
+    catalog = StoreCatalog(Unlocked(ground.store(tmp_path / "store")))
     # DuckDB looks for signals when a query ends, and raises a RuntimeError.
     query = sa.text("SELECT count(*) FROM range(100000) a, range(1000) b WHERE a.range + b.range = -1")
     timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
@@ -145,6 +146,6 @@ def test_ctrl_c_in_the_middle_of_a_query(ground: Ground, tmp_path: Path) -> None
         assert query_arrow(connection, "SELECT count(*) AS n FROM chunks")["n"].to_pylist() == [3]
 
 
-def in_transaction(catalog: Catalog, statement: sa.TextClause) -> None:
+def in_transaction(catalog: StoreCatalog, statement: sa.TextClause) -> None:
     with catalog.transaction() as connection:
         connection.execute(statement)

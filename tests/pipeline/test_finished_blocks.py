@@ -19,11 +19,12 @@ from featurestore.pipeline import extract_run as extraction
 from featurestore.pipeline.estimate import SPARE
 from featurestore.pipeline.extract_run import BLOCK_SECONDS, OVERTIME
 from featurestore.progress import Silent
-from featurestore.storage import Root, block_names, read_block
+from featurestore.storage import Root, Writer, block_names, read_block
 from featurestore.storage.root import BLOCKS
 from tests.broken_images import encoded, picture
 from tests.faults import forbidden
 from tests.small import (
+    Unlocked,
     configure,
     context_of,
     copy,
@@ -125,7 +126,7 @@ def test_a_run_goes_on_from_the_finished_blocks(
 def test_blocks_of_images_that_others_of_an_earlier_run_part_are_joined_in_order(
     broken_off: FeatureStore, whole: FeatureStore, extracted: list[int]
 ) -> None:
-    root = Root(broken_off.path)
+    root = Unlocked(broken_off.path)
     root.remove(block_names(root)[0].name)
     gone = set(range(FINISHED)) - set(in_blocks(broken_off))
     assert gone
@@ -141,13 +142,13 @@ def test_a_block_that_takes_too_long_ends_early(
     assert OVERTIME * BLOCK_SECONDS <= 20
     monkeypatch.setattr(extraction, "OVERTIME", 0)
     published: list[str] = []
-    original = Root.publish
+    original = Writer.publish
 
-    def publish(root: Root, temporary: Path, name: str) -> None:
+    def publish(root: Writer, temporary: Path, name: str) -> None:
         published.append(name)
         original(root, temporary, name)
 
-    monkeypatch.setattr(Root, "publish", publish)
+    monkeypatch.setattr(Writer, "publish", publish)
     store = small_store(tmp_path / "store", images, chunk_size=N)
     store.run("extract", workers=workers)
     names = [Path(name).name for name in published if name.startswith(BLOCKS)]

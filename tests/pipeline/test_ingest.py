@@ -14,13 +14,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from featurestore import FeatureStore
-from featurestore.catalog import Catalog, column_types, replay
+from featurestore.catalog import column_types, replay
+from featurestore.catalog.catalog import StoreCatalog
 from featurestore.dataset import read_dataset
 from featurestore.errors import ConfirmationNeeded, CorruptFile, FormatError
 from featurestore.pipeline import IngestReport
 from featurestore.pipeline.ingest import ingest_rows
 from featurestore.storage import CATALOG, Root
 from tests.catalogs import rows, tables
+from tests.small import Unlocked
 
 Values = list[tuple[Any, ...]]
 
@@ -30,8 +32,8 @@ class Dataset:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.root = Root(path)
-        self.catalog = Catalog(self.root)
+        self.root = Unlocked(path)
+        self.catalog = StoreCatalog(self.root)
 
     def ingest(self, text: str, *, chunk_size: int = 2, split: str = "subset", agree: bool = True) -> IngestReport:
         csv = self.path.parent / "dataset.csv"
@@ -79,8 +81,8 @@ class Dataset:
 @pytest.fixture(scope="session")
 def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A catalog without images. Not to be changed."""
-    root = Root(tmp_path_factory.mktemp("empty"))
-    Catalog(root).migrate()
+    root = Unlocked(tmp_path_factory.mktemp("empty"))
+    StoreCatalog(root).migrate()
     return root.path
 
 

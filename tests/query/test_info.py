@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from featurestore import FeatureStore
-from featurestore.progress import Silent
+from tests.small import context_of
 
 NAME = "china/whole-000.jpg"
 
@@ -67,7 +67,7 @@ def test_variants_of_older_recipes_come_last(store: FeatureStore) -> None:
 
 
 def test_a_pruned_partition(store: FeatureStore) -> None:
-    with store._context(Silent()).catalog.transaction() as connection:
+    with context_of(store).catalog.transaction() as connection:
         connection.exec_driver_sql("UPDATE partitions SET pruned = true WHERE stage = 'extract'")
     extract = store.info(NAME).stages[0]
     assert (extract.status, extract.partition) == ("ok", None)

@@ -20,6 +20,7 @@ from featurestore.errors import CorruptFile, FeatureStoreError, NotEnoughSpace, 
 from featurestore.query import blob_bytes
 from featurestore.rows import KEYPOINT
 from featurestore.system import free_memory, memory
+from tests.small import context_of
 
 STAGES = {"extract": (128, np.uint8), "project": (64, np.float32), "quantize": (64, np.uint8)}
 
@@ -38,9 +39,8 @@ def edit_recipe(store: FeatureStore, old: str, new: str) -> None:
 
 
 def execute(store: FeatureStore, statement: str) -> None:
-    from featurestore.progress import Silent
 
-    with store._context(Silent()).catalog.transaction() as connection:
+    with context_of(store).catalog.transaction() as connection:
         connection.exec_driver_sql(statement)
 
 

@@ -12,18 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from featurestore import FeatureStore
-from featurestore.catalog import Context
 from featurestore.errors import CorruptFile, NotReady, QueryError, StoreBusy
-from featurestore.progress import Silent
 from featurestore.query import iter_tables, select_images
 from featurestore.query.scan import groups_of, iter_rows
 from featurestore.storage import PartitionFile
+from tests.small import context_of
 
 BASICS = ("image_id", "filename", "status", "error", "n_descriptors", "descriptors")
-
-
-def context_of(store: FeatureStore) -> Context:
-    return store._context(Silent())
 
 
 def change_recipe(store: FeatureStore, old: str, new: str) -> None:

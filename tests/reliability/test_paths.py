@@ -16,9 +16,8 @@ import pytest
 from featurestore import FeatureStore
 from featurestore.errors import DatasetError, FeatureStoreError, NotAStore, OutputError, UnusablePath
 from featurestore.query.result_files import write_result
-from featurestore.storage import Root
 from featurestore.system import located, scratch_folder, temporary_name
-from tests.small import copy, tiny_store
+from tests.small import Unlocked, copy, tiny_store
 
 NOT_UTF8 = os.fsdecode(b"caf\xe9")
 TAKEN = ["#%20;'\"\n*a[0]{a,b}$HOME:~", "status=ok", " -x "]
@@ -172,7 +171,7 @@ def test_the_draft_of_a_long_name_is_swept(tmp_path: Path) -> None:
     for folder in ("dataset", "partitions", "models"):
         (tmp_path / folder).mkdir(exist_ok=True)
     (tmp_path / "dataset" / name).touch()
-    assert Root(tmp_path).sweep() == [f"dataset/{name}"]
+    assert Unlocked(tmp_path).sweep() == [f"dataset/{name}"]
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,10 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from featurestore.catalog import Catalog, query_arrow
+from featurestore.catalog import query_arrow
+from featurestore.catalog.catalog import StoreCatalog
 from featurestore.errors import NotWritable, StoreBusy
-from featurestore.storage import Root, exclusive, lease, living_holder
+from featurestore.storage import Root, Writer, exclusive, lease, living_holder
 from featurestore.storage.lease import HOLDER, read_signature
 from featurestore.storage.lock import holder
 from tests.small import make_small, small_store
@@ -216,31 +217,37 @@ TAKEN_OVER = (
 def test_a_holder_that_was_taken_for_dead_changes_nothing_more(root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "BEAT_SECONDS", 0.001)
     (root.path / "x").write_text("old", encoding="utf-8")
-    catalog = Catalog(root)
-    with exclusive(root, "run"):
+    with exclusive(root, "run") as writer:
+        catalog = StoreCatalog(writer)
         catalog.migrate()
         content = superseded(root)
-        for change in (publish, record, lambda root, _: root.remove("x"), lambda root, _: root.sweep(), replace):
+        for change in (
+            publish,
+            record,
+            lambda writer, _: writer.remove("x"),
+            lambda writer, _: writer.sweep(),
+            replace,
+        ):
             with pytest.raises(StoreBusy, match=TAKEN_OVER):
-                change(root, catalog)
+                change(writer, catalog)
     with catalog.reading() as connection:
         assert query_arrow(connection, "SELECT * FROM chunks").num_rows == 0
     assert (root.path / "x").read_text(encoding="utf-8") == "old"
     assert root.local(HOLDER).read_text(encoding="utf-8") == content  # nor does its heart beat in it
 
 
-def publish(root: Root, catalog: Catalog) -> None:
-    with root.publishing("x") as temporary:
+def publish(writer: Writer, catalog: StoreCatalog) -> None:
+    with writer.publishing("x") as temporary:
         temporary.write_text("new", encoding="utf-8")
 
 
-def record(root: Root, catalog: Catalog) -> None:
+def record(writer: Writer, catalog: StoreCatalog) -> None:
     with catalog.transaction() as connection:
         connection.execute(sa.text("INSERT INTO chunks VALUES (7, 0, 1, 'late')"))
 
 
-def replace(root: Root, catalog: Catalog) -> None:
-    draft = root.path / "draft"
+def replace(writer: Writer, catalog: StoreCatalog) -> None:
+    draft = writer.path / "draft"
     draft.write_bytes(b"")
     catalog.replace(draft)
 
@@ -250,14 +257,14 @@ def test_a_run_that_was_taken_over_ends_in_one_line(
 ) -> None:
     make_small(tmp_path / "images", n=6)
     store = small_store(tmp_path / "store", tmp_path / "images", chunk_size=2)
-    original, signed = Root.publish, list[str]()
+    original, signed = Writer.publish, list[str]()
 
-    def publish(root: Root, temporary: Path, name: str) -> None:
-        original(root, temporary, name)
+    def publish(writer: Writer, temporary: Path, name: str) -> None:
+        original(writer, temporary, name)
         if name.startswith("partitions/") and not signed:
-            signed.append(superseded(root))
+            signed.append(superseded(writer))
 
-    monkeypatch.setattr(Root, "publish", publish)
+    monkeypatch.setattr(Writer, "publish", publish)
     with pytest.raises(StoreBusy, match=TAKEN_OVER):
         store.run(workers=0)
     assert len(Root(store.path).files("partitions", ".parquet")) == 1
@@ -266,10 +273,10 @@ def test_a_run_that_was_taken_over_ends_in_one_line(
 
 
 def test_a_holder_whose_signature_is_gone_changes_nothing_more(root: Root) -> None:
-    with exclusive(root, "run"):
+    with exclusive(root, "run") as writer:
         root.local(HOLDER).unlink()
         with pytest.raises(StoreBusy, match=r"was let go of: run.lock.json is gone, since this run"):
-            root.remove("x")
+            writer.remove("x")
 
 
 def test_those_who_ask_are_not_taken_for_the_holder(root: Root) -> None:

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from featurestore.errors import CorruptFile, FormatError, NotEnoughSpace
 from featurestore.rows import KEYPOINT, KEYPOINT_COLUMNS, Layout, Row
-from featurestore.storage import FORMAT, PartitionFile, PartitionWriter, Root, RowDigest, partition_writer
+from featurestore.storage import FORMAT, PartitionFile, PartitionWriter, RowDigest, partition_writer
 from featurestore.system import file_digest
+from tests.small import Unlocked
 
 PLAIN = Layout(dim=4, dtype="uint8")
 RICH = Layout(
@@ -243,7 +244,7 @@ def file_size_limit() -> Iterator[None]:
 def test_a_partition_that_does_not_fit_leaves_nothing(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (50_000, 4), dtype=np.uint8)
     rows = [Row(0, "a", "ok", None, noise, keypoints(50_000))]
-    with pytest.raises(NotEnoughSpace), Root(tmp_path).publishing("partitions/p.parquet") as temporary:
+    with pytest.raises(NotEnoughSpace), Unlocked(tmp_path).publishing("partitions/p.parquet") as temporary:
         write(temporary, rows, PLAIN)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from featurestore.errors import CorruptFile, FeatureStoreError, NotEnoughSpace, UnreadableFile
-from featurestore.storage import PartitionFile, Root, read_arrays, write_arrays
+from featurestore.storage import PartitionFile, read_arrays, write_arrays
 from featurestore.system import (
     file_digest,
     file_size,
@@ -28,6 +28,7 @@ from featurestore.system import (
     status_of,
 )
 from tests.faults import EIO, forbidden, no_open_files
+from tests.small import Unlocked
 
 Read = Callable[[Path], Any]
 READERS: dict[str, Read] = {
@@ -152,7 +153,7 @@ def test_a_folder_that_can_not_be_listed_is_not_an_empty_one(tmp_path: Path) -> 
     for name in ("a/1.parquet", "b/2.parquet", "b/.tmp-0123456789ab-3.parquet"):
         (tmp_path / "models" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "models" / name).touch()
-    root = Root(tmp_path)
+    root = Unlocked(tmp_path)
     assert root.files("models", ".parquet") == ["models/a/1.parquet", "models/b/2.parquet"]
     with forbidden(tmp_path / "models" / "a"):
         names, failed = root.listing("models", ".parquet")

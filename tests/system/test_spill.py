@@ -10,10 +10,9 @@ import pyarrow.compute as pc
 import pytest
 
 from featurestore import FeatureStore, errors
-from featurestore.storage import Root
 from featurestore.system import IN_MEMORY, ROWS_TOGETHER, Spill
 from featurestore.system.spill import noticing_no_room
-from tests.small import make_small
+from tests.small import Unlocked, make_small
 
 QUERY = f"SELECT range AS i, 'row ' || range AS name FROM range({3 * ROWS_TOGETHER}) ORDER BY i"
 
@@ -52,7 +51,7 @@ def test_what_a_killed_ingest_had_on_disk_is_swept(tmp_path: Path) -> None:
     left[0].mkdir()
     (left[0] / "duckdb_temp_storage_DEFAULT-0.tmp").touch()
     left[1].touch()
-    assert sorted(Root(tmp_path).sweep()) == [path.name for path in left]
+    assert sorted(Unlocked(tmp_path).sweep()) == [path.name for path in left]
     assert list(tmp_path.iterdir()) == []
 
 

@@ -25,6 +25,7 @@ from featurestore.catalog import (
     Context,
     Step,
     Work,
+    WritableContext,
     make_plan,
     partition_manifest,
     query_arrow,
@@ -75,7 +76,7 @@ class ImportReport:
     statuses: dict[str, int]  # images of the published chunks by status
 
 
-def import_npz(context: Context, folder: Path, *, opencv: str | None = None) -> ImportReport:
+def import_npz(context: WritableContext, folder: Path, *, opencv: str | None = None) -> ImportReport:
     """Make extract partitions of the files in ``folder``; a chunk is published when all its members were found.
 
     ``opencv`` is the version that computed the descriptors, for the manifests; None: it is not known.
@@ -216,7 +217,7 @@ class Import:
     """The reading of the files, and the partitions that come of it."""
 
     def __init__(
-        self, context: Context, step: Step, work: dict[int, Work], members: tuple[Members, ...], *, opencv: str
+        self, context: WritableContext, step: Step, work: dict[int, Work], members: tuple[Members, ...], *, opencv: str
     ) -> None:
         """Take the chunks that are to be made, all of whose images are among ``members``."""
         assert isinstance(step.stage, Extract)

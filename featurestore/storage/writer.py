@@ -1,0 +1,110 @@
+"""The right to change a store.
+
+Every change of a store's files, and every transaction on its catalog, goes through a `Writer`: who has none can only
+read, and mypy says so.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from featurestore.storage.root import BLOCKS, FOLDERS, TEMPORARY, Root
+from featurestore.system import files_below, flush, put_in_place, readable, writing
+
+LOG = logging.getLogger("featurestore.storage")
+
+
+class Writer(Root, ABC):
+    """A store's folder in the hands of the process that may change it. `exclusive` gives it, and nothing else does.
+
+    Before each change it makes sure that this process still holds the store. Worker processes get no writer: with a
+    task it travels as the plain `Root`, below which they write drafts that the holder of the lock publishes.
+    """
+
+    @abstractmethod
+    def check(self) -> None:
+        """Make sure that this process still holds the store. Comes before whatever changes it.
+
+        Raises:
+            StoreBusy: another process has taken over, or the lock was released.
+            UnreadableFile: there is no telling.
+        """
+
+    def __reduce__(self) -> tuple[type[Root], tuple[Path]]:
+        """Travel to other processes as the plain root: the lock belongs to this one."""
+        return Root, (self.path,)
+
+    @contextmanager
+    def publishing(self, name: str) -> Iterator[Path]:
+        """Yield a temporary path beside ``name``; on success it becomes ``name`` in one step.
+
+        Raises:
+            NotEnoughSpace: the disk is full, a quota or a file-size limit was met. Nothing is left behind.
+            NotWritable: the folder belongs to somebody else.
+            StoreBusy: another process has taken over.
+        """
+        with self.temporary(name) as temporary:
+            yield temporary
+            self.publish(temporary, name)
+
+    def publish(self, temporary: Path, name: str) -> None:
+        """Flush ``temporary`` to disk and give it its final name."""
+        flush(temporary)
+        self.check()
+        put_in_place(temporary, self.local(name))
+        LOG.debug("published %s", name)
+
+    def remove(self, name: str) -> None:
+        """Delete a file; one that is gone already is fine."""
+        self.check()
+        with writing(self.local(name)):
+            self.local(name).unlink(missing_ok=True)
+        LOG.debug("removed %s", name)
+
+    def remove_folder(self, folder: str) -> None:
+        """Delete the files of a folder, and then it and those above it, as far as they are empty."""
+        path = self.local(folder)
+        for file in files_below(path)[0]:
+            if file.parent == path:
+                self.remove(file.relative_to(self.path).as_posix())
+        with suppress(OSError):  # one is not empty, or not there
+            while path != self.path:
+                path.rmdir()
+                path = path.parent
+
+    def remove_empty_folders(self) -> None:
+        """Delete what is empty below the store's folders."""
+        for folder in FOLDERS:
+            for path, below, _ in os.walk(self.local(folder), topdown=False):
+                for name in below:
+                    with suppress(OSError):  # it is not empty
+                        Path(path, name).rmdir()
+
+    def sweep(self) -> list[str]:
+        """Delete what interrupted writers left behind, and return the names.
+
+        A folder that can't be listed is passed over.
+        """
+        self.check()
+        left = [path for folder in ("", *FOLDERS, BLOCKS) for path in self._walk(folder) if TEMPORARY.match(path.name)]
+        for path in left:
+            with writing(path):
+                if path.is_dir() and not path.is_symlink():  # of DuckDB, for what an ingest sorts
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
+        if left:
+            LOG.info("removed %d temporary files of processes that ended early", len(left))
+        return [path.relative_to(self.path).as_posix() for path in left]
+
+    def _walk(self, folder: str) -> Iterator[Path]:
+        if folder:
+            return iter(files_below(self.local(folder))[0])
+        with readable(self.path):
+            return iter(list(self.path.iterdir()))
