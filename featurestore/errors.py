@@ -105,7 +105,7 @@ class UnreadableFile(FeatureStoreError):
 
 
 class UntrustedStore(FeatureStoreError):
-    """A store that was opened as untrusted can't be changed, or holds links and devices."""
+    """An untrusted store can't be changed, holds no links or devices, and is opened by `open_untrusted` alone."""
 
 
 class Incompatible(FeatureStoreError):

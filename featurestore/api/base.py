@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal, Self
 
 from featurestore.catalog import Catalog, Context, WritableContext
 from featurestore.config import StoreSettings, build, check_format, check_names, read_tables
@@ -18,41 +20,54 @@ class OpenStore:
     """What all verbs of a store build on."""
 
     left_out: tuple[str, ...] = ()
+    _vetted: Catalog | None = None  # of an untrusted store
 
-    def __init__(self, path: StrPath, *, untrusted: bool = False) -> None:
+    def __init__(self, path: StrPath, *, untrusted: Literal[False] = False) -> None:
         """Open the store at ``path``. Nothing is locked, and nothing but its recipe is read.
 
         Args:
             path: the store's folder.
-            untrusted: somebody else made it. Its catalog is ignored, and one is made in memory of the files that hold
-                what they promise, which takes as long as reading them all; ``left_out`` has a line for each of the
-                others. The store can't be changed.
+            untrusted: not any more; see `open_untrusted`.
 
         Raises:
             UnusablePath: the system, or DuckDB, can't open such a path.
             NotAStore: there is no ``featurestore.toml`` in the folder.
             ConfigError: the recipe can't be used.
             FormatError: the store was made by a newer version.
-            UntrustedStore: an untrusted store holds links or devices.
-            CorruptFile: an untrusted store's dataset files can't be used.
-            UnreadableFile: the folder, the recipe or an untrusted store's dataset files can't be read.
+            UntrustedStore: ``untrusted`` was given.
+            UnreadableFile: the folder or the recipe can't be read.
         """
-        self._vetted: Catalog | None = None
-        self.path = store_folder(path)
-        if not is_file(self.path / CONFIG):
-            what, where = "does not exist", typed(self.path)
-            if is_folder(self.path):  # where `init` makes none
-                what, where = "is not a store: it has no featurestore.toml", "STORE"
-            raise NotAStore(f"{self.path} {what}; make one with: featurestore init {where} --images DIR --dataset CSV")
         if untrusted:
-            from featurestore.maintenance import refuse_links
+            raise UntrustedStore(
+                f"{type(self).__name__}(path, untrusted=True) does not open untrusted stores any more; open this one "
+                f"with {type(self).__name__}.open_untrusted(path)"
+            )
+        self.path = _store_at(path)
+        self._context(Silent())
 
-            refuse_links(self.path)
-        root = self._context(Silent()).root
-        if untrusted:
-            from featurestore.maintenance import vetted_catalog
+    @classmethod
+    def open_untrusted(cls, path: StrPath) -> Self:
+        """Open a store that somebody else made, to be read only.
 
-            self._vetted, self.left_out = vetted_catalog(root)
+        Its catalog is ignored, and one is made in memory of the files that hold what they promise, which takes as long
+        as reading them all. ``left_out`` has a line for each of the others.
+
+        Raises:
+            UnusablePath: the system, or DuckDB, can't open such a path.
+            NotAStore: there is no ``featurestore.toml`` in the folder.
+            ConfigError: the recipe can't be used.
+            FormatError: the store was made by a newer version.
+            UntrustedStore: it holds links or devices.
+            CorruptFile: its dataset files can't be used.
+            UnreadableFile: the folder, the recipe or a dataset file can't be read.
+        """
+        from featurestore.maintenance import refuse_links, vetted_catalog
+
+        folder = _store_at(path)
+        refuse_links(folder)  # before the recipe, which might be one
+        store = cls(folder)
+        store._vetted, store.left_out = vetted_catalog(store._context(Silent()).root)
+        return store
 
     def _context(self, reporter: Reporter) -> Context:
         # Read anew for every verb: the recipe is edited by people.
@@ -89,5 +104,16 @@ class OpenStore:
         if self._vetted is not None:
             raise UntrustedStore(
                 f"{self.path} was opened as untrusted, so {verb} can't change it; "
-                "if you have come to trust it, open it without --untrusted (in Python: untrusted=True)"
+                "if you have come to trust it, open it without --untrusted (in Python: FeatureStore(path))"
             )
+
+
+def _store_at(path: StrPath) -> Path:
+    """Return the folder of a store."""
+    folder = store_folder(path)
+    if not is_file(folder / CONFIG):
+        what, where = "does not exist", typed(folder)
+        if is_folder(folder):  # where `init` makes none
+            what, where = "is not a store: it has no featurestore.toml", "STORE"
+        raise NotAStore(f"{folder} {what}; make one with: featurestore init {where} --images DIR --dataset CSV")
+    return folder

@@ -40,7 +40,7 @@ def open_store(path: Path, *, untrusted: bool = False) -> FeatureStore:
     """Open the store that a verb was given; imported late, so that ``--help`` is quick."""
     from featurestore.api import FeatureStore
 
-    store = FeatureStore(path, untrusted=untrusted)
+    store = FeatureStore.open_untrusted(path) if untrusted else FeatureStore(path)
     for line in store.left_out:
         click.echo(f"warning: {line}", err=True)
     return store

@@ -142,7 +142,7 @@ def test_a_store_of_the_first_format_is_rebuilt_and_read_untrusted(old: Path, tm
     assert store.run("extract", chunks=[0], workers=0) == []  # but its catalog is brought up to date
     before = tables(store.path)
     (store.path / CATALOG).write_bytes(b"")
-    opened = FeatureStore(store.path, untrusted=True)
+    opened = FeatureStore.open_untrusted(store.path)
     assert opened.left_out == ()
     assert opened.status().stages[0].n_done == 1
     store.rebuild()

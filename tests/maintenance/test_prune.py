@@ -224,4 +224,4 @@ def test_prune_takes_its_turn(store: FeatureStore) -> None:
 
 def test_an_untrusted_store_is_not_pruned(store: FeatureStore) -> None:
     with pytest.raises(UntrustedStore, match="was opened as untrusted, so prune can't change it"):
-        FeatureStore(store.path, untrusted=True).prune()
+        FeatureStore.open_untrusted(store.path).prune()

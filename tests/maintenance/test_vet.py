@@ -47,7 +47,7 @@ def run_cli(*arguments: object, cwd: Path | None = None) -> subprocess.Completed
 def test_it_reads_as_a_trusted_one(finished: FeatureStore, tmp_path: Path) -> None:
     path = shutil.copytree(finished.path, tmp_path / "sent")
     (path / CATALOG).write_bytes(b"somebody else's database")
-    store = FeatureStore(path, untrusted=True)
+    store = FeatureStore.open_untrusted(path)
     assert store.left_out == ()
     assert store.status().stages == finished.status().stages
     question = "SELECT stage, status, sum(n_descriptors) FROM descriptor_counts GROUP BY ALL ORDER BY ALL"
@@ -59,13 +59,22 @@ def test_it_reads_as_a_trusted_one(finished: FeatureStore, tmp_path: Path) -> No
     assert store.verify(deep=True).ok
     assert (path / CATALOG).read_bytes() == b"somebody else's database"
     (path / CATALOG).unlink()
-    assert FeatureStore(path, untrusted=True).info(filename).as_dict() == finished.info(filename).as_dict()
+    assert FeatureStore.open_untrusted(path).info(filename).as_dict() == finished.info(filename).as_dict()
+
+
+def test_the_constructor_names_what_opens_it(tmp_path: Path) -> None:
+    with pytest.raises(UntrustedStore) as caught:
+        FeatureStore(tmp_path / "none", untrusted=True)  # type: ignore[arg-type]
+    assert str(caught.value) == (
+        "FeatureStore(path, untrusted=True) does not open untrusted stores any more; open this one with "
+        "FeatureStore.open_untrusted(path)"
+    )
 
 
 @pytest.mark.parametrize("verb", ["run", "ingest", "prune", "rebuild", "merge"])
 def test_it_can_not_be_changed(store: FeatureStore, verb: str) -> None:
     before = sorted(os.walk(store.path))
-    opened = FeatureStore(store.path, untrusted=True)
+    opened = FeatureStore.open_untrusted(store.path)
     text = (
         f"was opened as untrusted, so {verb} can't change it; if you have come to trust it, open it without --untrusted"
     )
@@ -81,7 +90,7 @@ def test_what_is_not_what_it_promises_is_left_out(store: FeatureStore) -> None:
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
-    opened = FeatureStore(store.path, untrusted=True)
+    opened = FeatureStore.open_untrusted(store.path)
     assert len(opened.left_out) == 1
     assert opened.left_out[0].startswith("left out: ")
     assert opened.sql("SELECT count(*) FROM quantized").fetchall() == [(18,)]
@@ -100,20 +109,20 @@ def test_links_are_refused(store: FeatureStore, tmp_path: Path) -> None:
         with pytest.raises(
             UntrustedStore, match=f"{name} is a link, and an untrusted store may hold files and folders"
         ):
-            FeatureStore(store.path, untrusted=True)
+            FeatureStore.open_untrusted(store.path)
         link.unlink()
         if kept is not None:
             link.write_bytes(kept)
     os.mkfifo(store.path / "models" / "pipe.npz")
     with pytest.raises(UntrustedStore, match=r"pipe.npz is a pipe, a socket or a device, and an untrusted store may"):
-        FeatureStore(store.path, untrusted=True)
+        FeatureStore.open_untrusted(store.path)
 
 
 def test_a_recipe_that_is_a_link_is_not_read(store: FeatureStore, tmp_path: Path) -> None:
     (store.path / CONFIG).rename(tmp_path / "secret.toml")
     (store.path / CONFIG).symlink_to(tmp_path / "secret.toml")
     with pytest.raises(UntrustedStore, match=r"featurestore.toml is a link"):
-        FeatureStore(store.path, untrusted=True)
+        FeatureStore.open_untrusted(store.path)
 
 
 @pytest.mark.parametrize("place", ["../../secret"])
@@ -122,7 +131,7 @@ def test_no_path_in_a_manifest_leads_out(store: FeatureStore, place: str) -> Non
     manifest = partition_manifest(path)
     for entry in ("stage", "variant", "payload"):
         rewrite_partition(path, {"featurestore": json.dumps({**manifest, entry: place})})
-        opened = FeatureStore(store.path, untrusted=True)
+        opened = FeatureStore.open_untrusted(store.path)
         assert [f"whose {entry} is '{place}'" in line for line in opened.left_out] == [True]
 
 
@@ -142,7 +151,7 @@ def test_a_partition_that_unpacks_to_more_than_memory_is_left_out(store: Feature
         writer.write_table(bomb)
         writer.add_key_value_metadata(metadata)
     assert path.stat().st_size < 1 << 20
-    [line] = FeatureStore(store.path, untrusted=True).left_out
+    [line] = FeatureStore.open_untrusted(store.path).left_out
     assert line.startswith(f"left out: {path} can't be read: Cannot allocate memory; ")
 
 
@@ -171,7 +180,7 @@ def test_a_child_that_crashes_is_one_line(store: FeatureStore, monkeypatch: pyte
     with pytest.raises(
         CorruptFile, match=r"^the process that reads \S+ ended with SIGSEGV.*; the file is damaged, or was"
     ):
-        FeatureStore(store.path, untrusted=True)
+        FeatureStore.open_untrusted(store.path)
 
 
 def test_a_child_without_memory_is_one_line(store: FeatureStore, tmp_path: Path) -> None:

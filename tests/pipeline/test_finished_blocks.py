@@ -393,7 +393,7 @@ def test_the_other_verbs_pass_blocks_by(broken_off: FeatureStore, whole: Feature
     broken_off.rebuild()
     other = copy(whole, tmp_path / "other")
     other.merge(broken_off.path)
-    assert FeatureStore(broken_off.path, untrusted=True).sql("SELECT count(*) FROM images").fetchall() == [(N,)]
+    assert FeatureStore.open_untrusted(broken_off.path).sql("SELECT count(*) FROM images").fetchall() == [(N,)]
     assert in_names(broken_off) == before
     (summary,) = broken_off.run("extract", workers=0)
     assert summary.n_images == N - FINISHED

@@ -197,7 +197,7 @@ def test_rebuild_and_replay_know_of_removals(own: FeatureStore, fewer: Path, lin
     assert values(own, "SELECT filename FROM removed_images") == ["001.png"]
     own.rebuild()
     assert tables(own.path, without=("runs",)) == before
-    assert FeatureStore(own.path, untrusted=True).status().n_images == 12
+    assert FeatureStore.open_untrusted(own.path).status().n_images == 12
 
 
 def test_an_older_version_refuses_the_record(own: FeatureStore, fewer: Path) -> None:

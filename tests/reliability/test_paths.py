@@ -42,7 +42,7 @@ def test_a_store_in_a_folder_of_any_name(tiny: FeatureStore, tmp_path: Path, nam
     store.rebuild()
     assert store.run(workers=0) == []
     assert store.verify(deep=True).ok
-    assert FeatureStore(there / "store", untrusted=True).status().n_images == 3
+    assert FeatureStore.open_untrusted(there / "store").status().n_images == 3
     assert store.sql("SELECT DISTINCT status FROM quantized").fetchall() == [("ok",)]
     assert store.load(columns=["subset"])["subset"].to_pylist() == ["train"] * 3
     store.prune("quantize")
@@ -62,7 +62,7 @@ def test_what_duckdb_would_misread_is_refused_by_every_verb(tiny: FeatureStore, 
     verbs: list[Callable[[], Any]] = [
         lambda: FeatureStore.create(tmp_path / name / "new", images=tiny.path.parent / "images"),
         lambda: FeatureStore(tmp_path / name / "store"),
-        lambda: FeatureStore(tmp_path / name / "store", untrusted=True),
+        lambda: FeatureStore.open_untrusted(tmp_path / name / "store"),
         lambda: tiny.merge(tmp_path / name / "store"),
     ]
     for verb in verbs:

@@ -271,7 +271,7 @@ def test_the_notebooks_files(tmp_path: Path) -> None:
 def test_untrusted_stores(small: FeatureStore) -> None:
     path = partition(small, "quantize", 1)
     with forbidden(path):
-        opened = FeatureStore(small.path, untrusted=True)
+        opened = FeatureStore.open_untrusted(small.path)
     assert [line.partition(";")[0] for line in opened.left_out] == [
         f"left out: {path} can't be read: Permission denied"
     ]
@@ -279,7 +279,7 @@ def test_untrusted_stores(small: FeatureStore) -> None:
         forbidden(small.path / "models"),
         pytest.raises(UnreadableFile, match="models can't be read: Permission denied"),
     ):
-        FeatureStore(small.path, untrusted=True)
+        FeatureStore.open_untrusted(small.path)
 
 
 @pytest.fixture
