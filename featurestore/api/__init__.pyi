@@ -1,1 +1,2 @@
+from .images import Images as Images
 from .store import FeatureStore as FeatureStore

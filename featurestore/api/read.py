@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featurestore.api.base import OpenStore
+from featurestore.api.images import Choice, Images, OfVariant
 from featurestore.errors import QueryError, StoreBusy
 from featurestore.progress import Silent, StageSummary, Terminal
 from featurestore.query import Status
@@ -63,6 +64,34 @@ class Reading(OpenStore):
         with stream_query(self._context(Silent()), query, as_text=as_text) as answer:
             yield answer
 
+    def select(
+        self,
+        *,
+        stage: str | None = None,
+        where: str | None = None,
+        variant: str | None = None,
+        allow_missing: bool = False,
+    ) -> Images:
+        """Choose images, to be loaded or exported; whatever reads or writes many images takes these arguments.
+
+        Args:
+            stage: whose descriptors: ``extract``, ``project`` or ``quantize``, which None is.
+            where: SQL over the columns of the view ``images``, like ``"subset = 'train' AND style = 'Baroque'"``; it
+                may ask the other views in a subquery. None chooses every image.
+            variant: another variant of the stage than the current recipe's; the beginning of its name is enough.
+            allow_missing: let images through on which the stage has not been run. Their status is ``pending``.
+
+        Raises:
+            NotReady: the stage has not been run on chosen images; the message names the chunks and why.
+            QueryError: ``where``, the stage or the variant can't be used.
+        """
+        from featurestore.query import select_images
+
+        stage = "quantize" if stage is None else stage
+        context = self._context(Silent())
+        selection = select_images(context, stage=stage, where=where, variant=variant, allow_missing=allow_missing)
+        return Images(self, selection)
+
     def load(
         self,
         stage: str = "quantize",
@@ -70,92 +99,25 @@ class Reading(OpenStore):
         *,
         columns: Sequence[str] | None = None,
         keypoints: bool = False,
-        variant: str | None = None,
-        allow_missing: bool = False,
+        **choice: Unpack[OfVariant],
     ) -> pa.Table:
-        """Return one row per image, in ``image_id`` order; ``docs/loading.md`` has examples.
-
-        ``descriptors`` is a BLOB of n x dim values, row by row; `arrays` makes matrices of them. An image without
-        descriptors has a row too, and its ``status`` says why: failed, empty, or ``pending`` with ``allow_missing``.
-
-        Args:
-            stage: ``extract``, ``project`` or ``quantize``.
-            where: SQL over the columns of the view ``images``, like ``"subset = 'train' AND style = 'Baroque'"``.
-            columns: of the dataset CSV or of the stage's partitions; None is `load.COLUMNS`.
-            keypoints: add ``x, y, size, angle, response`` (float32) and ``octave`` (int32), a list per image.
-            variant: another variant than the current recipe's; the beginning of its name is enough.
-            allow_missing: let images through on which the stage has not been run.
-
-        Raises:
-            NotReady: the stage has not been run on chosen images; the message names the chunks and why.
-            QueryError: ``where``, the stage, a column or the variant can't be used.
-        """
-        from featurestore.query import choose, load_table
-
-        chosen = choose(
-            self._context(Silent()),
-            stage=stage,
-            where=where,
-            columns=columns,
-            keypoints=keypoints,
-            variant=variant,
-            allow_missing=allow_missing,
-        )
-        return load_table(*chosen)
+        """Return one row per image: `Images.load` of what `select` chooses."""
+        return self.select(stage=stage, where=where, **choice).load(columns, keypoints=keypoints)
 
     def iter_batches(
         self,
         rows: int = 256,
         *,
-        stage: str = "quantize",
-        where: str | None = None,
         columns: Sequence[str] | None = None,
         keypoints: bool = False,
-        variant: str | None = None,
-        allow_missing: bool = False,
+        **choice: Unpack[Choice],
     ) -> Iterator[pa.Table]:
-        """Yield what `load_table` returns in tables of ``rows`` images, for collections that are larger than memory.
+        """Yield tables of ``rows`` images: `Images.batches` of what `select` chooses."""
+        return self.select(**choice).batches(rows, columns=columns, keypoints=keypoints)
 
-        At most one batch and one row group (about 4 MiB of descriptors) are held. Arguments and errors are those of
-        `load_table`.
-        """
-        from featurestore.query import batches, choose
-
-        if rows < 1:
-            raise QueryError(f"a batch has at least one row, and rows is {rows}")
-        chosen = choose(
-            self._context(Silent()),
-            stage=stage,
-            where=where,
-            columns=columns,
-            keypoints=keypoints,
-            variant=variant,
-            allow_missing=allow_missing,
-        )
-        return batches(*chosen, rows)
-
-    def matrix(
-        self,
-        stage: str = "quantize",
-        where: str | None = None,
-        *,
-        variant: str | None = None,
-        allow_missing: bool = False,
-    ) -> Matrix:
-        """Return ``(codes, offsets, image_ids)``: all descriptors as one contiguous array, and where each image begins.
-
-        ``codes`` is ``(N, dim)`` of the stage's dtype, ``offsets`` ``(n_images + 1,)`` int64, ``image_ids``
-        ``(n_images,)`` int64; those of image ``image_ids[i]`` are ``codes[offsets[i]:offsets[i + 1]]``. Arguments and
-        errors are those of `load_table`.
-
-        Raises:
-            NotEnoughSpace: it does not fit into memory.
-        """
-        from featurestore.query import matrix, select_images
-
-        context = self._context(Silent())
-        selection = select_images(context, stage=stage, where=where, variant=variant, allow_missing=allow_missing)
-        return matrix(context, selection)
+    def matrix(self, stage: str = "quantize", where: str | None = None, **choice: Unpack[OfVariant]) -> Matrix:
+        """Return all descriptors as one array: `Images.matrix` of what `select` chooses."""
+        return self.select(stage=stage, where=where, **choice).matrix()
 
     @staticmethod
     def arrays(table: pa.Table) -> list[NDArray[Any] | None]:
@@ -239,27 +201,14 @@ class Reading(OpenStore):
         out: StrPath,
         format: str = "npy",  # noqa: A002 - what the command line calls it
         *,
-        stage: str | None = None,
-        where: str | None = None,
-        variant: str | None = None,
-        allow_missing: bool = False,
         force: bool = False,
         quiet: bool = True,
+        **choice: Unpack[Choice],
     ) -> StageSummary:
         """Write descriptors or models in a format that others read; ``docs/export.md`` describes each.
 
-        What is written appears at ``out`` when it is complete, and takes little memory to write.
-
-        Args:
-            out: the file; of ``npy`` the folder.
-            format: ``npz``, ``npy``, ``parquet``, ``parquet-flat``, ``arrow``, ``fvecs``, ``bvecs``, ``model`` or
-                ``joblib``.
-            stage: ``extract``, ``project`` or ``quantize``; None is ``quantize``.
-            where: SQL over the columns of the view ``images``.
-            variant: another variant than the current recipe's; for models, of quantize.
-            allow_missing: let images through on which the stage has not been run.
-            force: replace ``out``, and write an npz that this machine has no memory to read.
-            quiet: show nothing.
+        Descriptors are written by `Images.export` of what `select` chooses. ``model`` and ``joblib`` hold the models
+        of a variant of quantize, and no images: ``where`` and ``stage`` do not go with them.
 
         Raises:
             OutputError: ``out`` is there already, or can't be written.
@@ -267,11 +216,15 @@ class Reading(OpenStore):
             NotReady: chosen images lack the stage, or a model has not been fitted yet.
             NotEnoughSpace: the disk is full, or an npz could not be read here.
         """
-        from featurestore.exchange import Choice, export_images, find_format
+        from featurestore.exchange import ModelExporter, export_models, find_format
 
+        exporter = find_format(format)
+        if not isinstance(exporter, ModelExporter):
+            return self.select(**choice).export(out, format, force=force, quiet=quiet)
+        if choice.get("where") is not None or choice.get("stage") is not None:
+            raise QueryError(f"{format} holds what was learnt, and no images; leave out where and stage")
         context = self._context(Silent() if quiet else Terminal())
-        choice = Choice(stage, where, variant, allow_missing)
-        return export_images(context, located(out, "an export"), find_format(format), choice, force=force)
+        return export_models(context, located(out, "an export"), exporter, choice.get("variant"), force=force)
 
     def _row(self, filename: str, stage: str, variant: str | None, columns: Sequence[str]) -> tuple[Row, Layout]:
         lookup = self._looking_up()

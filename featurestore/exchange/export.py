@@ -7,7 +7,6 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -15,42 +14,66 @@ from featurestore.catalog import Context, query_arrow, resolve
 from featurestore.errors import NotReady, OutputError, QueryError
 from featurestore.exchange.exporters import FORMATS, Exporter, ImageExporter, Job, ModelExporter
 from featurestore.progress import StageSummary
-from featurestore.query import descriptor_counts, older_steps, run_query, select_images
+from featurestore.query import Selection, descriptor_counts, older_steps, with_columns
 from featurestore.storage import IMAGES, Arrays, from_bitmap, read_arrays
 from featurestore.system import command_line, flush, refuse_output, room_on_disk, temporary_name
 
 VERB = "export"
 
 
-@dataclass(frozen=True)
-class Choice:
-    """What is to be written: images of one variant of a stage, or the models of one variant of quantize."""
-
-    stage: str | None = None  # None: quantize, or for models nothing
-    where: str | None = None
-    variant: str | None = None
-    allow_missing: bool = False
-
-
-def export_images(context: Context, out: Path, exporter: Exporter, choice: Choice, *, force: bool) -> StageSummary:
-    """Write ``out``, and return what was written.
+def export_images(
+    context: Context, selection: Selection, out: Path, exporter: ImageExporter, *, force: bool
+) -> StageSummary:
+    """Write the descriptors of chosen images to ``out``, and return what was written.
 
     Args:
         context: of the store.
+        selection: of the images.
         out: the file or folder.
         exporter: from `find_format`.
-        choice: of images.
         force: replace ``out``, and write what this machine could not read.
 
     Raises:
         OutputError: ``out`` is there already, or can't be written.
-        QueryError: the choice can't be evaluated, has no image, or does not fit the format.
-        NotReady: chosen images lack the stage, or a model has not been fitted yet.
+        QueryError: no image was chosen, or they do not fit the format.
+        StoreBusy: the store has changed since the images were chosen, and no longer has all that is wanted of them.
         NotEnoughSpace: the disk is full, or what is written could not be read here.
     """
     _refuse(context, out, exporter, force=force)
+    job = _job(context, exporter, selection, force=force)
+    write = partial(exporter.write, job)
+    return _write(context, out, exporter, write, n_images=len(job.counts), n_descriptors=job.n_descriptors)
+
+
+def export_models(
+    context: Context, out: Path, exporter: ModelExporter, variant: str | None, *, force: bool
+) -> StageSummary:
+    """Write the models of a variant of quantize to ``out``; the summary counts what they have learnt from.
+
+    Args:
+        context: of the store.
+        out: the file.
+        exporter: from `find_format`.
+        variant: of quantize; None is the current recipe's.
+        force: replace ``out``.
+
+    Raises:
+        OutputError: ``out`` is there already, or can't be written.
+        QueryError: there is no such variant.
+        NotReady: a model has not been fitted yet.
+        NotEnoughSpace: the disk is full.
+    """
+    _refuse(context, out, exporter, force=force)
+    pca, scale = _models(context, variant)
+    write = partial(exporter.write_models, pca, scale)
+    n_images, n_descriptors = len(from_bitmap(pca[IMAGES])), int(pca["n_samples_seen_"])
+    return _write(context, out, exporter, write, n_images=n_images, n_descriptors=n_descriptors)
+
+
+def _write(
+    context: Context, out: Path, exporter: Exporter, write: Callable[[Path], None], *, n_images: int, n_descriptors: int
+) -> StageSummary:
     started, summary, reporter = time.perf_counter(), None, context.reporter
-    write, n_images, n_descriptors = _prepare(context, exporter, choice, force=force)
     reporter.begin(VERB, n_images)
     try:
         with _publishing(out, exporter) as temporary:
@@ -80,47 +103,24 @@ def find_format(name: str) -> Exporter:
     raise QueryError(f"there is no format {name!r}; the formats are {', '.join(e.name for e in FORMATS)}")
 
 
-def _prepare(
-    context: Context, exporter: Exporter, choice: Choice, *, force: bool
-) -> tuple[Callable[[Path], None], int, int]:
-    """Return what writes the file, and of how many images and descriptors it is: those held, or those learnt from."""
-    if isinstance(exporter, ImageExporter):
-        job = _job(context, exporter, choice, force=force)
-        return partial(exporter.write, job), len(job.counts), job.n_descriptors
-    assert isinstance(exporter, ModelExporter)
-    pca, scale = _models(context, exporter, choice)
-    return partial(exporter.write_models, pca, scale), len(from_bitmap(pca[IMAGES])), int(pca["n_samples_seen_"])
-
-
-def _job(context: Context, exporter: ImageExporter, choice: Choice, *, force: bool) -> Job:
-    columns = ["subset"]
-    if exporter.dataset_columns:
-        known = run_query(context, "SELECT * FROM images LIMIT 0").columns
-        columns += [name for name in known if name not in ("image_id", "chunk_id", "filename", "subset")]
-    selection = select_images(
-        context,
-        stage=choice.stage or "quantize",
-        where=choice.where,
-        variant=choice.variant,
-        allow_missing=choice.allow_missing,
-        columns=columns,
-    )
+def _job(context: Context, exporter: ImageExporter, selection: Selection, *, force: bool) -> Job:
     if not len(selection.images):
-        what = f"where {choice.where!r} chooses no image" if choice.where else "the store has no images"
+        where = selection.where
+        what = f"where {where!r} chooses no image" if where else "the store has no images"
         raise QueryError(f"{what}, so there is nothing to export; look at them with: SELECT * FROM images")
+    if exporter.dataset_columns:
+        selection = with_columns(context, selection, selection.dataset_columns)
     job = Job(selection, descriptor_counts(context, selection), context.reporter.advance)
     exporter.check(job, force=force)
     return job
 
 
-def _models(context: Context, exporter: Exporter, choice: Choice) -> tuple[Arrays, Arrays]:
-    if choice.where is not None or choice.stage is not None:
-        raise QueryError(f"{exporter.name} holds what was learnt, and no images; leave out where and stage")
+def _models(context: Context, variant: str | None) -> tuple[Arrays, Arrays]:
     with context.catalog.reading() as connection:
-        if choice.variant is None:
+        if variant is None:
             steps = resolve(connection, context.flow)
         else:
-            steps = older_steps(connection, context, "quantize", choice.variant)
+            steps = older_steps(connection, context, "quantize", variant)
         used = {step.stage.name: step.model_id for step in steps}
         known = query_arrow(connection, "SELECT model_id, path FROM models").to_pylist()
     paths = {row["model_id"]: row["path"] for row in known}

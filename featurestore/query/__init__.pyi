@@ -7,7 +7,7 @@ from .load import Matrix as Matrix
 from .load import arrays as arrays
 from .load import batches as batches
 from .load import blob_bytes as blob_bytes
-from .load import choose as choose
+from .load import choose_columns as choose_columns
 from .load import descriptor_counts as descriptor_counts
 from .load import load_table as load_table
 from .load import matrix as matrix
@@ -19,6 +19,7 @@ from .scan import iter_tables as iter_tables
 from .selection import Selection as Selection
 from .selection import older_steps as older_steps
 from .selection import select_images as select_images
+from .selection import with_columns as with_columns
 from .sql import Answer as Answer
 from .sql import QueryResult as QueryResult
 from .sql import run_query as run_query

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from featurestore.catalog import Context, query_arrow
 from featurestore.errors import CorruptFile, NotReady, QueryError
 from featurestore.query.scan import groups_of, iter_tables, read_group
-from featurestore.query.selection import Piece, Selection, open_partition, select_images
+from featurestore.query.selection import Piece, Selection, open_partition, with_columns
 from featurestore.rows import KEYPOINT_COLUMNS, Layout
 from featurestore.system import refuse_if_too_large
 
@@ -34,30 +34,24 @@ class Matrix(NamedTuple):
     image_ids: NDArray[np.int64]
 
 
-def choose(
-    context: Context,
-    *,
-    stage: str,
-    where: str | None,
-    columns: Sequence[str] | None,
-    keypoints: bool,
-    variant: str | None,
-    allow_missing: bool,
+def choose_columns(
+    context: Context, selection: Selection, columns: Sequence[str] | None, *, keypoints: bool
 ) -> tuple[Selection, list[str]]:
-    """Return the chosen images, and the columns of the answer.
+    """Return a selection that has the columns of an answer, and their names; the arguments are those of `Images.load`.
 
     Raises:
-        QueryError: ``where``, the stage, the variant or a column can't be used.
-        NotReady: chosen images lack the stage, or it keeps no keypoints.
+        QueryError: there is no such column, or a keypoint's name is one.
+        NotReady: the stage keeps no keypoints.
+        StoreBusy: an ingest has removed images or a column since they were chosen.
     """
     names = list(dict.fromkeys(COLUMNS if columns is None else columns))
-    selection = select_images(
-        context, stage=stage, where=where, variant=variant, allow_missing=allow_missing, columns=names
-    )
+    selection = with_columns(context, selection, names)
     if not keypoints:
         return selection, names
     if not selection.layout.keypoints:
-        raise NotReady(f"variant {selection.variant} of {stage} keeps no keypoints; load those of another stage")
+        raise NotReady(
+            f"variant {selection.variant} of {selection.stage} keeps no keypoints; load those of another stage"
+        )
     clashes = [name for name in KEYPOINT_COLUMNS if name in selection.images.column_names]
     if clashes:
         raise QueryError(

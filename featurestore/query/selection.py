@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -53,15 +53,18 @@ class Piece:
 class Selection:
     """Chosen images, and the partitions in which one variant of a stage keeps what it made of them.
 
-    ``images`` has one row per chosen image, in ``image_id`` order: ``image_id``, ``chunk_id``, ``filename`` and the
-    columns that were asked for. An image without a partition has a row nevertheless, of status ``pending``.
+    ``images`` has one row per chosen image, in ``image_id`` order: ``image_id``, ``chunk_id``, ``filename``, ``subset``
+    and the columns that `with_columns` adds. An image without a partition has a row nevertheless, of status
+    ``pending``.
     """
 
     stage: str
     variant: str
+    where: str | None
     layout: Layout
     images: pa.Table
     pieces: tuple[Piece, ...]
+    dataset_columns: tuple[str, ...]  # of the view ``images``
 
     @cached_property
     def image_ids(self) -> NDArray[np.int64]:
@@ -83,24 +86,15 @@ def select_images(
     where: str | None = None,
     variant: str | None = None,
     allow_missing: bool = False,
-    columns: Sequence[str] = (),
 ) -> Selection:
-    """Choose images, and find where a stage's rows of them lie.
-
-    Args:
-        context: of the store.
-        stage: a chunk stage.
-        where: a SQL expression over the columns of the view ``images``; it may ask the other views in a subquery.
-        variant: another variant than the current recipe's; the beginning of its name is enough.
-        allow_missing: let images through that lack the stage.
-        columns: that will be read; those of the view ``images`` are brought along, the others are in the partitions.
+    """Choose images, and find where a stage's rows of them lie. The arguments are those of `FeatureStore.select`.
 
     Raises:
-        QueryError: ``where`` can't be evaluated, or there is no such stage, variant or column.
+        QueryError: ``where`` can't be evaluated, or there is no such stage or variant.
         NotReady: chosen images lack the stage, or nothing of it is there at all.
     """
     check_stage(context, stage)
-    images, known = _choose(context, where, columns)
+    images, dataset_columns = _choose(context, where)
     with context.catalog.reading() as connection:
         steps = (
             resolve(connection, context.flow) if variant is None else older_steps(connection, context, stage, variant)
@@ -118,8 +112,41 @@ def select_images(
         )
     with open_partition(paths[0]) as file:
         layout = file.layout
-    _check_columns(columns, images, layout, known)
-    return Selection(stage, step.variant, layout, images, pieces)
+    return Selection(stage, step.variant, where, layout, images, pieces, dataset_columns)
+
+
+def with_columns(context: Context, selection: Selection, columns: Sequence[str]) -> Selection:
+    """Return a selection whose ``images`` have those of ``columns`` too that are the dataset's, with today's values.
+
+    Raises:
+        QueryError: neither the dataset nor the stage's partitions have a column.
+        StoreBusy: an ingest has removed images or a column since they were chosen.
+    """
+    _check_columns(columns, selection)
+    known = {name.lower() for name in selection.dataset_columns}
+    there = {*selection.images.column_names, *OF_PARTITIONS}
+    added = list(dict.fromkeys(name for name in columns if name.lower() in known and name not in there))
+    if not added:
+        return selection
+    with open_query(context, "images") as connection:
+        view = connection.view("images")
+        if lost := sorted({name.lower() for name in added} - {name.lower() for name in view.columns}):
+            raise _ingested(f"the column {lost[0]!r} has left the dataset")
+        connection.register("_chosen", selection.images.select(["image_id"]))
+        try:
+            found = _columns_of(view.filter("image_id IN (FROM _chosen)"), ["image_id", *added])
+        except duckdb.Error as error:
+            raise QueryError(f"the columns {', '.join(added)} can't be read: {explain(error)}") from error
+    if len(found) < len(selection.images):
+        raise _ingested(f"{len(selection.images) - len(found):,} of the chosen images have left the dataset")
+    images = selection.images
+    for name in added:
+        images = images.append_column(found.schema.field(name), found[name])
+    return replace(selection, images=images)
+
+
+def _ingested(what: str) -> StoreBusy:
+    return StoreBusy(f"{what} in the meantime; choose the images again")
 
 
 def check_stage(context: Context, stage: str) -> None:
@@ -134,27 +161,29 @@ def check_stage(context: Context, stage: str) -> None:
         raise QueryError(f"there are no descriptors of {stage!r}{fits}; the stages are {', '.join(names)}")
 
 
-def _choose(context: Context, where: str | None, columns: Sequence[str]) -> tuple[pa.Table, list[str]]:
-    """Return the chosen images with those of the columns that `images` has, and the names of all that it has."""
+def _choose(context: Context, where: str | None) -> tuple[pa.Table, tuple[str, ...]]:
+    """Return the chosen images, and the names of all columns that the view `images` has."""
     with open_query(context, f"images {where or ''}") as connection:
         view = connection.view("images")
-        spelt = {name.lower(): name for name in view.columns}
-        asked = [name for name in columns if name.lower() in spelt and name not in OF_PARTITIONS]
-        wanted = list(dict.fromkeys(["image_id", "chunk_id", "filename", *asked]))
         try:
             chosen = view if where is None else view.filter(where)
-            found = chosen.project(", ".join(map(identifier, wanted)))
-            table = exact_columns(found).order("image_id").to_arrow_table()
+            return _columns_of(chosen, ["image_id", "chunk_id", "filename", "subset"]), tuple(view.columns)
         except duckdb.Error as error:
             raise QueryError(f"where {where!r} can't be evaluated: {explain(error)}") from error
-        return table.rename_columns(wanted).cast(tidy_schema(table.schema)).combine_chunks(), view.columns
 
 
-def _check_columns(columns: Sequence[str], images: pa.Table, layout: Layout, known: Sequence[str]) -> None:
-    stored = layout.schema().names
+def _columns_of(images: duckdb.DuckDBPyRelation, names: Sequence[str]) -> pa.Table:
+    found = images.project(", ".join(map(identifier, names)))
+    table = exact_columns(found).order("image_id").to_arrow_table()
+    return table.rename_columns(names).cast(tidy_schema(table.schema)).combine_chunks()
+
+
+def _check_columns(columns: Sequence[str], selection: Selection) -> None:
+    stored = selection.layout.schema().names
+    of_dataset = {name.lower() for name in selection.dataset_columns}
     for name in columns:
-        if name not in images.column_names and name not in stored:
-            every = list(dict.fromkeys([*stored, *known]))
+        if name not in stored and name.lower() not in of_dataset:
+            every = list(dict.fromkeys([*stored, *selection.dataset_columns]))
             near = difflib.get_close_matches(name, every, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"the columns are {', '.join(every)}"
             raise QueryError(f"there is no column {name!r}; {hint}")
@@ -238,6 +267,6 @@ def open_partition(path: Path) -> PartitionFile:
         if status_of(path) is not None:
             raise
         raise StoreBusy(
-            f"{path.name} is gone: most likely a run has just made its chunk anew; do the same again, and if it is "
-            "still gone, the store is damaged"
+            f"{path.name} is gone: most likely a run has just made its chunk anew; do the same again, beginning with "
+            "the choice of images, and if it is still gone, the store is damaged"
         ) from error

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 from featurestore import FeatureStore
+from featurestore.catalog import Context
 from featurestore.cli.exchange import FORMATS as NAMES
 from featurestore.errors import OutputError, QueryError
-from featurestore.exchange import Choice, export_images, find_format
-from featurestore.exchange.exporters import FORMATS, Exporter, ImageExporter
+from featurestore.exchange import export_images, export_models, find_format
+from featurestore.exchange.exporters import FORMATS, Exporter, ImageExporter, ModelExporter
 from featurestore.progress import StageSummary
+from featurestore.query import select_images
 
 EVERY = pytest.mark.parametrize("exporter", FORMATS, ids=lambda exporter: exporter.name)
 OF_IMAGES = pytest.mark.parametrize(
@@ -77,10 +79,11 @@ def test_the_same_export_is_the_same_bytes(finished: FeatureStore, exporter: Exp
 
 
 @OF_IMAGES
-def test_it_tells_how_far_it_is(finished: FeatureStore, exporter: Exporter, tmp_path: Path) -> None:
+def test_it_tells_how_far_it_is(finished: FeatureStore, exporter: ImageExporter, tmp_path: Path) -> None:
     heard = Heard()
     own = finished._context(heard)
-    summary = export_images(own, tmp_path / "out", exporter, Choice(where="photo = 'china'"), force=False)
+    selection = select_images(own, where="photo = 'china'")
+    summary = export_images(own, selection, tmp_path / "out", exporter, force=False)
     assert heard.expected >= 12
     assert heard.done % heard.expected == 0, "a format may go over the images twice, but not over some of them"
     assert heard.done
@@ -122,6 +125,14 @@ class Stopped(Exception):
     """What happens in the middle."""
 
 
+def export_to(context: Context, out: Path, exporter: Exporter) -> None:
+    if isinstance(exporter, ImageExporter):
+        export_images(context, select_images(context), out, exporter, force=True)
+    else:
+        assert isinstance(exporter, ModelExporter)
+        export_models(context, out, exporter, None, force=True)
+
+
 @EVERY
 @pytest.mark.parametrize("replaced", [False, True])
 def test_what_is_broken_off_leaves_nothing(
@@ -141,7 +152,7 @@ def test_what_is_broken_off_leaves_nothing(
     monkeypatch.setattr(type(exporter), method, stop)
     heard = Heard()
     with pytest.raises(Stopped):
-        export_images(finished._context(heard), out, exporter, Choice(), force=True)
+        export_to(finished._context(heard), out, exporter)
     assert heard.summaries == [None]
     assert names(tmp_path) == (["out"] if replaced else [])
     assert (contents(out) if replaced else {}) == before

@@ -13,7 +13,7 @@ import pytest
 
 from featurestore import FeatureStore
 from featurestore.errors import CorruptFile, NotReady, QueryError, StoreBusy
-from featurestore.query import iter_tables, select_images
+from featurestore.query import iter_tables, select_images, with_columns
 from featurestore.query.scan import groups_of, iter_rows
 from featurestore.storage import PartitionFile
 from tests.small import context_of
@@ -51,9 +51,8 @@ def test_every_image_comes_in_order(finished: FeatureStore) -> None:
 
 @pytest.mark.parametrize("stage", ["extract", "project", "quantize"])
 def test_tables_hold_what_the_partitions_hold(finished: FeatureStore, stage: str) -> None:
-    selection = select_images(
-        context_of(finished), stage=stage, where="photo = 'flower'", columns=["photo", "rotation"]
-    )
+    chosen = select_images(context_of(finished), stage=stage, where="photo = 'flower'")
+    selection = with_columns(context_of(finished), chosen, ["photo", "rotation"])
     tables = list(iter_tables(selection, [*BASICS, "photo", "x"]))
     found = {row["image_id"]: row for table in tables for row in table.to_pylist()}
     assert list(found) == selection.image_ids.tolist()
@@ -116,8 +115,6 @@ def test_a_where_that_can_not_be_evaluated(finished: FeatureStore, where: str, s
     [
         ({"stage": "fit_pca"}, "'fit_pca', which makes a model and no descriptors; the stages are extract, project"),
         ({"stage": "sift"}, "there are no descriptors of 'sift'; the stages are extract, project, quantize"),
-        ({"columns": ["rotatoin"]}, "there is no column 'rotatoin'; did you mean 'rotation'?"),
-        ({"columns": ["artist"]}, "there is no column 'artist'; the columns are image_id, filename, status, error"),
         ({"variant": "123"}, "quantize has no variant '123'; the variants of quantize are: "),
         ({"variant": ""}, "the variants of quantize are: "),
     ],
@@ -125,6 +122,17 @@ def test_a_where_that_can_not_be_evaluated(finished: FeatureStore, where: str, s
 def test_what_does_not_exist_is_named(finished: FeatureStore, arguments: dict[str, Any], says: str) -> None:
     with pytest.raises(QueryError, match=re.escape(says)):
         select_images(context_of(finished), **arguments)
+
+
+def test_a_column_that_does_not_exist_is_named(finished: FeatureStore) -> None:
+    context = context_of(finished)
+    selection = select_images(context)
+    for name, says in {
+        "rotatoin": "there is no column 'rotatoin'; did you mean 'rotation'?",
+        "artist": "there is no column 'artist'; the columns are image_id, filename, status, error",
+    }.items():
+        with pytest.raises(QueryError, match=re.escape(says)):
+            with_columns(context, selection, [name])
 
 
 def test_missing_chunks_are_named_with_the_reason(store: FeatureStore) -> None:
