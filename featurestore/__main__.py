@@ -13,11 +13,11 @@ from featurestore.system import lost_output
 
 
 def program() -> NoReturn:
-    """Be the program: `cli.main`, and the end of the process."""
+    """Entry point: run the command line, then exit without interpreter teardown."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        # While modules are imported nothing has begun: Ctrl-C ends it without a traceback. `main` takes over.
+        # During the imports Ctrl-C simply ends the process, without a traceback. `main` installs its own handler.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    gc.set_threshold(200_000)  # as mypy does: imports make many objects and no garbage, and looking for it takes 10 %
+    gc.set_threshold(200_000)  # imports make many objects and no garbage; collecting takes 10 % of the start (as mypy)
     from featurestore.system import prepare_streams
 
     prepare_streams()
@@ -30,9 +30,9 @@ def program() -> NoReturn:
 
 
 def leave(code: int) -> NoReturn:
-    """End the process, with all that was registered for its end, but without taking the interpreter apart.
+    """End the process: run the exit handlers, but skip interpreter finalization.
 
-    That would take a tenth of a second, more than all queries of ``status`` together. Mypy ends in the same way.
+    Finalization would take a tenth of a second, more than all queries of ``status``. Mypy ends in the same way.
     """
     atexit._run_exitfuncs()
     if not code and (reason := lost_output()):
@@ -40,7 +40,7 @@ def leave(code: int) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except OSError:  # nobody reads it any more, or the disk is full
+        except OSError:  # the reader has closed the pipe, or the disk is full
             code = code or 1
     os._exit(code)
 

@@ -1,7 +1,7 @@
-"""``featurestore.toml``: the recipe of a store, edited by people and validated strictly.
+"""``featurestore.toml``: the recipe of a store, edited by the user and validated strictly.
 
-A parameter is a field of a frozen dataclass, declared with `option`. This module turns a TOML table into such a
-dataclass and back, and knows nothing of any particular stage.
+A parameter is a field of a frozen dataclass, declared with `option`. This module converts TOML tables to such
+dataclasses and back, and knows no particular stage.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ def option(
     """Declare one parameter.
 
     Args:
-        default: its value where the recipe does not name it.
+        default: its value if the recipe does not set it.
         doc: one line, which becomes the comment in ``featurestore.toml``.
-        policy: it decides which images are accepted, and is no part of the identity.
-        late: it came when stores had been made without it, and its default is what was done then. At its default it is
-            no part of the identity, so that those stores stay what they are.
+        policy: it decides which images are accepted, and is not part of the identity.
+        late: it was added after stores were made without it, and its default is their behaviour. At its default it is
+            not part of the identity, so that those stores keep their variants.
         low: the least allowed value.
         high: the greatest allowed value.
     """
@@ -71,15 +71,15 @@ def chosen(default: type[Any], doc: str, *, among: Registry[Any]) -> Any:
 
 @dataclass(frozen=True)
 class StoreSettings:
-    """The table ``[store]``: where the images are and how the dataset is read. No part of any identity."""
+    """The table ``[store]``: where the images are and how the dataset is read. It is not part of any identity."""
 
     format: int = option(FORMAT, "the format of this store; leave it as it is", low=1)
     images: str = option("", "the folder of images; a relative path starts at the store")
     dataset: str = option("", "the dataset, a CSV, Parquet or JSON file; empty: the folder of images is scanned")
     filename_column: str = option("filename", "the dataset's column of paths below the folder of images")
     split: str = option("subset", "SQL over the dataset's columns that gives 'train' or 'test'")
-    chunk_size: int = option(1000, "images in a chunk, for chunks that are yet to be made", low=1, high=1_000_000)
-    types: dict[str, ColumnType] = option(dict, 'types that columns have in any case, like { year = "BIGINT" }')
+    chunk_size: int = option(1000, "images in a new chunk", low=1, high=1_000_000)
+    types: dict[str, ColumnType] = option(dict, 'types of columns, whatever the cells, like { year = "BIGINT" }')
 
 
 def read_tables(path: Path) -> dict[str, dict[str, Any]]:
@@ -87,7 +87,7 @@ def read_tables(path: Path) -> dict[str, dict[str, Any]]:
 
     Raises:
         ConfigError: the file is missing, is not TOML, or holds a value outside of a table.
-        UnreadableFile: it can't be opened or read.
+        UnreadableFile: the file can't be opened or read.
     """
     try:
         with readable(path), path.open("rb") as file:
@@ -95,16 +95,16 @@ def read_tables(path: Path) -> dict[str, dict[str, Any]]:
         if len(data) > LARGEST:
             raise ValueError(f"it has more than {LARGEST:,} bytes")
         content = tomllib.loads(data.decode())
-    except (OSError, ValueError, RecursionError) as error:  # that it is not UTF-8 or not TOML are ValueErrors
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, or not TOML
         raise ConfigError(f"{path.name} can't be read: {error}. Correct the file, or put back a copy of it") from error
     for name, table in content.items():
         if not isinstance(table, dict):
-            raise ConfigError(f"{path.name}: {name!r} stands outside of a [table]; move it into the one it belongs to")
+            raise ConfigError(f"{path.name}: {name!r} is outside of a [table]; move it into the table it belongs to")
     return content
 
 
 def check_format(tables: Tables) -> None:
-    """Refuse a store from the future.
+    """Refuse a store of a newer format.
 
     Raises:
         FormatError: the store's format is newer than this version's.
@@ -117,7 +117,7 @@ def check_format(tables: Tables) -> None:
 
 
 def check_names(tables: Iterable[str], known: Iterable[str]) -> None:
-    """Refuse tables that nobody reads.
+    """Refuse unknown tables.
 
     Raises:
         ConfigError: a table's name is unknown.
@@ -182,7 +182,7 @@ def _own_table(plugin: Any) -> str:
 
 
 def check_given(settings: Mapping[str, Any]) -> None:
-    """Check settings of a store that are not in its recipe yet.
+    """Check settings given on the command line, before they are written to the recipe.
 
     Raises:
         ConfigError: a value of the wrong type, or one out of range; the message names the option of the command line.
@@ -215,7 +215,7 @@ def _value(kind: Any, value: Any, field: dataclasses.Field[Any], where: str) -> 
             raise ConfigError(f"{where} is {value!r}, and can be {' or '.join(get_args(kind))}")
         return value
     if kind is float and type(value) is int:
-        value = float(value) if abs(value) < 2**63 else value  # beyond, some have no float
+        value = float(value) if abs(value) < 2**63 else value  # larger ones may not fit into a float
     if type(value) is not kind:
         raise ConfigError(f"{where} is {value!r}, and should be {_KINDS[kind]}")
     if type(value) is int and abs(value) >= 2**63:
@@ -243,8 +243,10 @@ def render(tables: Iterable[tuple[str, Any]]) -> str:
     import tomlkit
 
     document = tomlkit.document()
-    document.add(tomlkit.comment("The recipe of this store. A changed parameter makes its stage, and those after it,"))
-    document.add(tomlkit.comment("anew beside what is there; nothing before it is redone. Unknown keys are errors."))
+    document.add(tomlkit.comment("The recipe of this store. After a parameter changes, its stage and all later stages"))
+    document.add(
+        tomlkit.comment("are recomputed beside the old results; earlier stages are kept. Unknown keys are errors.")
+    )
     for name, values in tables:
         document.add(tomlkit.nl())
         document.add(name, _table(values))
@@ -275,7 +277,7 @@ def _table(values: Any) -> Any:
 
 
 def with_types(text: str, types: Mapping[str, str]) -> str:
-    """Return the text of a recipe in which columns have these types, and all else is as people wrote it."""
+    """Return the text of a recipe with these column types; the rest of the text stays unchanged."""
     import tomlkit
 
     from featurestore.quoting import folded  # late: it imports DuckDB
@@ -295,7 +297,7 @@ def with_types(text: str, types: Mapping[str, str]) -> str:
 
 
 def identity(values: Any) -> dict[str, Any]:
-    """Return the parameters that are a dataclass's identity: all but the policies, and late ones if changed."""
+    """Return a dataclass's identity: its parameters without policies, and without late ones at their defaults."""
     found: dict[str, Any] = {}
     for field in dataclasses.fields(values):
         value = getattr(values, field.name)
@@ -311,14 +313,14 @@ def identity(values: Any) -> dict[str, Any]:
 
 
 def policies(values: Any) -> dict[str, Any]:
-    """Return the parameters of a dataclass that decide which images are accepted, and are no part of its identity."""
+    """Return the policies of a dataclass: the parameters that decide which images are accepted."""
     return {f.name: getattr(values, f.name) for f in dataclasses.fields(values) if f.metadata.get("policy")}
 
 
 def variant_of(
     stage: str, version: int, parameters: Mapping[str, Any], *, reads: str, model_id: str | None = None
 ) -> str:
-    """Return the identity of what a stage makes: 16 hex digits.
+    """Return the variant, the identity of a stage's output: 16 hex digits.
 
     Args:
         stage: its name.

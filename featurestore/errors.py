@@ -3,27 +3,27 @@
 ::
 
     FeatureStoreError            what happened, why, and what to do next, in one line
-    ├── UnusablePath             a path that the system, or DuckDB, can't open as it stands
+    ├── UnusablePath             a path that the system or DuckDB can't open
     ├── NotAStore                the folder is not a store
     ├── StoreExists              init was pointed at a folder that is not empty
     ├── FormatError              the store was written by a newer version
-    ├── ConfigError              featurestore.toml can't be used as it stands
+    ├── ConfigError              featurestore.toml has an invalid key or value
     ├── DatasetError             the dataset CSV, the split or the image folder can't be used
     ├── StoreBusy                another process holds the store
     ├── NotWritable              this user may not change the store, or make one there
-    ├── NotReady                 what was asked for reads something that is not there yet
-    ├── ConfirmationNeeded       it would cost work that nobody has agreed to
+    ├── NotReady                 the input of the requested work does not exist yet
+    ├── ConfirmationNeeded       the caller has not agreed to the cost
     ├── NothingUsable            every image failed, or there is nothing to learn from
-    ├── ImagesGone               the folder of images went away, or can't be read any more
+    ├── ImagesGone               the image folder disappeared, or has become unreadable
     ├── NotEnoughSpace           the disk is full, or will be
-    ├── CorruptFile              a file of the store is not what its manifest says
-    ├── UnreadableFile           a file can't be read, for a reason that says nothing of what it holds
-    ├── UntrustedStore           a store that somebody else made is not to be changed, or holds more than files
-    ├── Incompatible             stores that can't be merged, because they are not of one dataset and recipe
+    ├── CorruptFile              a file of the store is damaged or does not match its manifest
+    ├── UnreadableFile           a file can't be read, for a reason that says nothing about its content
+    ├── UntrustedStore           an untrusted store can't be changed, or holds links or devices
+    ├── Incompatible             stores of different datasets or recipes can't be merged
     ├── LossyDescriptors         descriptors that can't be stored as uint8 without loss
     ├── QueryError               a query that DuckDB refused
-    ├── OutputError              what was to be written can't go where it was said
-    ├── EngineLost               the worker processes are gone and can't be had back
+    ├── OutputError              the output path exists or is not writable
+    ├── EngineLost               the worker processes died and could not be restarted
     ├── PluginError              an installed plug-in can't be used, or a worker does not have it
     └── MissingDependency        a package is not installed, or too old
 
@@ -48,11 +48,11 @@ class NotAStore(FeatureStoreError):
 
 
 class StoreExists(FeatureStoreError):
-    """A store can't be made here, because something is here already."""
+    """The folder of a new store is not empty."""
 
 
 class FormatError(FeatureStoreError):
-    """The store, or a file in it, is of a format that this version does not know."""
+    """The store, or a file in it, has a format that this version does not know."""
 
 
 class ConfigError(FeatureStoreError):
@@ -72,11 +72,11 @@ class NotWritable(FeatureStoreError):
 
 
 class NotReady(FeatureStoreError):
-    """What was asked for reads something that has not been made yet."""
+    """The input of the requested work has not been computed yet."""
 
 
 class ConfirmationNeeded(FeatureStoreError):
-    """The command would cost work that nobody has agreed to; ``--yes`` agrees."""
+    """The caller has not agreed to the cost of a command; ``--yes`` agrees."""
 
 
 class NothingUsable(FeatureStoreError):
@@ -84,7 +84,7 @@ class NothingUsable(FeatureStoreError):
 
 
 class ImagesGone(FeatureStoreError):
-    """The folder of images went away while a run read it, or one image after the other can't be read."""
+    """The image folder disappeared during a run, or many images in a row can't be read."""
 
 
 class NotEnoughSpace(FeatureStoreError):
@@ -92,13 +92,13 @@ class NotEnoughSpace(FeatureStoreError):
 
 
 class CorruptFile(FeatureStoreError):
-    """A file of the store is damaged or not what its manifest says."""
+    """A file of the store is damaged or does not match its manifest."""
 
 
 class UnreadableFile(FeatureStoreError):
-    """A file or folder can't be read: a permission, a failing disk, a limit. Nothing is known to be wrong with it.
+    """A file or folder can't be read: a permission, a failing disk, a limit. Its content may be fine.
 
-    ``reason`` is what the operating system said. See `featurestore.system.access`.
+    ``reason`` is the operating system's message. See `featurestore.system.access`.
     """
 
     reason = ""
@@ -109,7 +109,7 @@ class UntrustedStore(FeatureStoreError):
 
 
 class Incompatible(FeatureStoreError):
-    """The stores are not of one dataset and one recipe, so nothing of the one can be taken over by the other."""
+    """The stores have different datasets or recipes, so they can't be merged."""
 
 
 class LossyDescriptors(FeatureStoreError):
@@ -121,11 +121,11 @@ class QueryError(FeatureStoreError):
 
 
 class OutputError(FeatureStoreError):
-    """A file or folder to be written is there already, or can't be written there."""
+    """The output path exists or is not writable."""
 
 
 class EngineLost(FeatureStoreError):
-    """The engine's workers are gone and could not be replaced."""
+    """The worker processes died and could not be restarted."""
 
 
 class PluginError(FeatureStoreError):
@@ -133,4 +133,4 @@ class PluginError(FeatureStoreError):
 
 
 class MissingDependency(FeatureStoreError):
-    """A package is needed that is not installed, or too old; the message says what to install."""
+    """A required package is not installed, or too old; the message says what to install."""

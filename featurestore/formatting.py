@@ -1,4 +1,4 @@
-"""Numbers as people read them: counts, bytes, seconds and ranges of chunks."""
+"""Formatting for messages: counts, bytes, durations and ranges of chunks."""
 
 from __future__ import annotations
 

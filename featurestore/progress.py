@@ -16,7 +16,7 @@ SHOWN = {"shown": True}  # on a record whose text is on stderr already
 
 @dataclass(frozen=True)
 class StageSummary:
-    """What a run of one stage did."""
+    """The summary of one stage's run."""
 
     stage: str
     n_chunks: int = 0
@@ -24,28 +24,28 @@ class StageSummary:
     n_descriptors: int = 0
     n_bytes: int = 0
     statuses: Mapping[str, int] = field(default_factory=dict)
-    n_warned: int = 0  # pictures that were used although the decoder had something to say
+    n_warned: int = 0  # pictures that were used although the decoder warned
     seconds: float = 0.0
-    note: str = ""  # what was learnt, or why nothing was done
+    note: str = ""  # about the model, or why there was nothing to do
 
 
 class Reporter(Protocol):
-    """Is told what happens."""
+    """Receives the progress of stages."""
 
     def begin(self, stage: str, n_images: int) -> None:
-        """A stage begins to work on ``n_images`` images, over all of its chunks."""
+        """Report that a stage begins, with ``n_images`` images in all of its chunks."""
         ...
 
     def advance(self, n_images: int) -> None:
-        """Some images are done."""
+        """Report that some images are done."""
         ...
 
     def say(self, line: str) -> None:
-        """Something that people should know."""
+        """Report one line to the user."""
         ...
 
     def end(self, summary: StageSummary | None) -> None:
-        """The stage is over; None: it was broken off."""
+        """Report the end of the stage; None if it failed."""
         ...
 
 
@@ -73,7 +73,7 @@ class Terminal(Silent):
     """A reporter that also shows a bar on stderr if that is a terminal, and prints a line for each stage."""
 
     def __init__(self) -> None:
-        """No bar yet."""
+        """Start without a bar."""
         self._bar: Any = None
 
     def begin(self, stage: str, n_images: int) -> None:
@@ -111,7 +111,7 @@ class Terminal(Silent):
 
 
 def reporter(*, quiet: bool) -> Reporter:
-    """Return what a verb reports to."""
+    """Return the reporter of a verb."""
     return Silent() if quiet else Terminal()
 
 

@@ -1,10 +1,10 @@
-"""Names and values in DuckDB's SQL."""
+"""Quoting of names and values in DuckDB's SQL."""
 
 from __future__ import annotations
 
 
 def folded(name: str) -> str:
-    """Return the name of a column as DuckDB compares it: only the letters of ASCII are the same in any case."""
+    """Return a column name in the form in which DuckDB compares names: ASCII letters are case-insensitive."""
     return "".join(letter.lower() if letter.isascii() else letter for letter in name)
 
 

@@ -1,4 +1,4 @@
-"""Rows: what a stage makes of one image, and the columns in which it is kept."""
+"""Rows: a stage's output for one image, and the columns of a partition."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ KEYPOINT_COLUMNS = KEYPOINT.names or ()
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What one stage made of one image.
+    """The output of one stage for one image.
 
     ``descriptors`` is ``(n, dim)``, ``keypoints`` is ``(n,)`` of dtype `KEYPOINT`; both are None unless ``status`` is
-    ``ok``. ``extra`` holds the columns that only this stage has.
+    ``ok``. ``extra`` holds the stage's own columns.
     """
 
     image_id: int

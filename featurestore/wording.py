@@ -1,4 +1,4 @@
-"""Other programs' words in our messages: one line of them, that can be printed."""
+"""Messages of other programs inside of ours: one printable line."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ LONGEST = 1000  # characters of a line
 
 
 def is_hidden(letter: str) -> bool:
-    """Tell whether nothing is drawn for a character: zero-width spaces, marks of order and of direction."""
+    """Return whether a character is invisible: zero-width spaces, byte order and direction marks."""
     return unicodedata.category(letter) == "Cf"
 
 
 def one_line(text: str, limit: int = LONGEST) -> str:
-    """Return a text in one line that can be printed and is not too long."""
+    """Return a text as one printable line of limited length."""
     seen = (c.encode("ascii", "backslashreplace").decode() if is_hidden(c) else c for c in " ".join(text.split()))
     line = "".join(seen).encode(errors="backslashreplace").decode()
     return line if len(line) <= limit else f"{line[:limit]}..."
 
 
 def first_line(error: BaseException | str | None, limit: int = LONGEST) -> str:
-    """Return the first line of an error's message, without the punctuation that ends it.
+    """Return the first line of an error's message, without punctuation at its end.
 
-    What follows in DuckDB's messages are candidates, a drawing with a caret, advice on settings: after a colon, too.
+    The other lines of DuckDB's messages are candidates, a caret under the query and advice on settings.
     """
     lines = str(error or "").strip().splitlines()
     if lines:

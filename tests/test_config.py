@@ -95,7 +95,7 @@ def test_what_is_right_is_taken() -> None:
         (b"[store", r"can't be read: .*\. Correct the file, or put back a copy of it$"),
         (b"[store]\nimages = 'a'\nimages = 'b'\n", r"can't be read: .*Cannot overwrite a value"),
         (b"[store]\nimages = '\xff'\n", r"can't be read: .*utf-8"),
-        (b"chunk_size = 3\n[store]\n", r"'chunk_size' stands outside of a \[table\]; move it into the one it belongs"),
+        (b"chunk_size = 3\n[store]\n", r"'chunk_size' is outside of a \[table\]; move it into the table it belongs"),
         (b"# much\n" * (LARGEST // 6), r"can't be read: it has more than 1,000,000 bytes"),
         (None, r"can't be read: .*No such file"),
     ],

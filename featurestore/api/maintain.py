@@ -98,7 +98,7 @@ class Upkeep(OpenStore):
 
         Args:
             keep: stages whose partitions are enough, like ``"quantize"``; none prunes nothing of the current recipe.
-            dry_run: change nothing, and say what would be freed and what it would cost to have it back.
+            dry_run: change nothing, and say what would be freed and what it would cost to recompute it.
             quiet: do not say that a sign of life of another machine is waited for.
 
         Raises:

@@ -211,7 +211,7 @@ class Reading(OpenStore):
         of a variant of quantize, and no images: ``where`` and ``stage`` do not go with them.
 
         Raises:
-            OutputError: ``out`` is there already, or can't be written.
+            OutputError: ``out`` exists already, or can't be written.
             QueryError: the choice can't be evaluated, has no image, or does not fit the format.
             NotReady: chosen images lack the stage, or a model has not been fitted yet.
             NotEnoughSpace: the disk is full, or an npz could not be read here.

@@ -73,7 +73,7 @@ class FeatureStore(Reading, Upkeep):
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             is_store = (target / CONFIG).exists()
             other = f", or go on with: {command_line('run', path)}" if is_store else ": it is no store, and not empty"
-            raise StoreExists(f"{target} is there already; choose another folder{other}")
+            raise StoreExists(f"{target} exists already; choose another folder{other}")
         folder = located(images, "the folder of images")
         if not folder.is_dir():
             raise DatasetError(

@@ -159,7 +159,7 @@ class Model(Base):
     variant: Mapped[str]
     parent_id: Mapped[str | None]
     generation: Mapped[int]  # 0 without a parent; the current model is the one of the highest
-    partial: Mapped[bool]  # fitted before every chunk was there
+    partial: Mapped[bool]  # fitted before all chunks were finished
     path: Mapped[str]
     checksum: Mapped[str]
     n_bytes: Mapped[int] = mapped_column(BigInteger)

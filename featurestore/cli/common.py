@@ -1,4 +1,4 @@
-"""What the verbs of the command line share."""
+"""Code that the verbs of the command line share."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ if TYPE_CHECKING:
 
 STORE = click.argument("store", type=click.Path(path_type=Path))
 UNTRUSTED = click.option(
-    "--untrusted", is_flag=True, help="Somebody else made it: believe no file that is not what it promises."
+    "--untrusted",
+    is_flag=True,
+    help="The store comes from an untrusted source: check every file, ignore those that fail.",
 )
 
 
 @contextmanager
 def stoppable(what_next: str) -> Iterator[None]:
-    """Say what is next where Ctrl-C or SIGTERM ends a verb."""
+    """Print what to do next if Ctrl-C or SIGTERM ends the block."""
     try:
         yield
     except KeyboardInterrupt:
@@ -31,13 +33,13 @@ def stoppable(what_next: str) -> Iterator[None]:
 
 
 def answer(text: str) -> None:
-    """Print what a verb was asked for, which has to arrive."""
+    """Print a verb's answer; the verb fails if it can't be printed."""
     with must_arrive():
         click.echo(text)
 
 
 def open_store(path: Path, *, untrusted: bool = False) -> FeatureStore:
-    """Open the store that a verb was given; imported late, so that ``--help`` is quick."""
+    """Open the store of a verb. The import is here so that ``--help`` is quick."""
     from featurestore.api import FeatureStore
 
     store = FeatureStore.open_untrusted(path) if untrusted else FeatureStore(path)
@@ -47,7 +49,7 @@ def open_store(path: Path, *, untrusted: bool = False) -> FeatureStore:
 
 
 def as_json(value: Any) -> str:
-    """Return a report as JSON, for people and programs."""
+    """Return a report as JSON."""
     import json
 
     return json.dumps(value, indent=2, default=str, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""The demo: the whole job on sample images, as a person would do it."""
+"""The demo: the whole job on sample images, with the commands that a user would type."""
 
 from __future__ import annotations
 
@@ -32,14 +32,16 @@ FROM models WHERE stage = 'fit_pca' AND current""",
 
 
 def run_demo(folder: Path) -> None:
-    """Make sample images and a store below ``folder``, run everything, and show what can be asked.
+    """Make sample images and a store below ``folder``, run all stages, and show some queries.
 
     Raises:
-        StoreExists: the folder holds something that the demo did not make.
+        StoreExists: the folder holds files that the demo did not make.
     """
     store_path = folder / "store"
     _clear(folder, store_path)
-    click.echo(f"24 crops and turns of two photographs, one blank image and one broken file, in {folder / 'images'}")
+    click.echo(
+        f"24 crops and rotations of two photographs, one blank image and one broken file, in {folder / 'images'}"
+    )
     dataset = make_samples(folder / "images")
     _show(
         command_line(
@@ -72,14 +74,14 @@ def _show(command: str) -> None:
 
 
 def _clear(folder: Path, store: Path) -> None:
-    """Remove an earlier demo, and nothing else."""
+    """Remove the files of an earlier demo, and no others."""
     if not folder.exists():
         return
     ours = {"images", "store"}
     strange = [path.name for path in folder.iterdir() if path.name not in ours and not path.name.startswith(".tmp-")]
     if not folder.is_dir() or strange:
         raise StoreExists(
-            f"{folder} holds {strange[0]}, which no demo made; choose another folder: featurestore demo DIR"
+            f"{folder} holds {strange[0]}, which is not of a demo; choose another folder: featurestore demo DIR"
         )
     for path in folder.iterdir():
         shutil.rmtree(path)

@@ -1,4 +1,4 @@
-"""The verbs of the command line that take in and hand out the files of other programs."""
+"""Exchange verbs of the command line: import-npz, export."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from featurestore.cli.common import STORE, UNTRUSTED, open_store
 from featurestore.system import command_line, typed
 
 
-@click.command("import-npz", short_help="Take over the notebook's chunk files.")
+@click.command("import-npz", short_help="Import the notebook's chunk files.")
 @STORE
 @click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
 @click.option("--opencv", metavar="VERSION", help="The version of OpenCV that made the files, if that is known.")
 @click.option("--quiet", is_flag=True, help="Show no bar and no summary.")
 def import_npz(store: Path, folder: Path, opencv: str | None, quiet: bool) -> None:
-    """Take over descriptors from the notebook's chunk files, sift_chunk_*.npz in DIR.
+    """Import descriptors from the notebook's chunk files, sift_chunk_*.npz in DIR.
 
-    A chunk of the store is published when the files hold all of its images; one that has its descriptors already is
-    left alone. Nothing in the files is run. The images that the notebook kept nothing of get the status unknown; to
-    look at them again: featurestore run STORE extract --retry-failed --status unknown.
+    A chunk of the store is published when the files hold all of its images; a chunk that has its descriptors already is
+    left alone. No code in the files is run. Images without descriptors in the notebook get the status unknown; to
+    extract them: featurestore run STORE extract --retry-failed --status unknown.
     """
     opened = open_store(store)
     try:
         report = opened.import_npz(folder, opencv=opencv, quiet=quiet)
     except KeyboardInterrupt:
         go_on = command_line("import-npz", store, typed(folder))
-        click.echo(f"stopped; what was published is kept. To go on: {go_on}", err=True)
+        click.echo(f"stopped; published chunks are kept. To continue: {go_on}", err=True)
         raise
     if not quiet:
         from featurestore.cli.text import import_text
@@ -40,33 +40,33 @@ def import_npz(store: Path, folder: Path, opencv: str | None, quiet: bool) -> No
 FORMATS = ("npz", "npy", "parquet", "parquet-flat", "arrow", "fvecs", "bvecs", "model", "joblib")
 
 
-EXPORT_HELP = """Write descriptors or models to OUT in a format that others read.
+EXPORT_HELP = """Write descriptors or models to OUT in the format of another program.
 
 \b
 npz           the notebook's final file: descriptors_list and filenames
-npy           a folder of codes.npy, offsets.npy and images.parquet, to be mapped into memory
+npy           a folder of codes.npy, offsets.npy and images.parquet, for memory mapping
 parquet       one row per image, or with --flat one row per descriptor
-arrow         one row per image in an Arrow IPC file, to be mapped into memory
-fvecs, bvecs  vectors as the nearest-neighbour benchmarks read them, in float32 or bytes
+arrow         one row per image in an Arrow IPC file, for memory mapping
+fvecs, bvecs  vectors for nearest-neighbour benchmarks, as float32 or bytes
 model         an npz of mean, components, low and high
 joblib        the fitted IncrementalPCA as a pickle, like the notebook's
 
-OUT appears when it is complete, and takes little memory to write."""
+OUT appears when it is complete. Writing it takes little memory."""
 
 
-@click.command(help=EXPORT_HELP, short_help="Write descriptors or models for others.")
+@click.command(help=EXPORT_HELP, short_help="Write descriptors or models for other programs.")
 @STORE
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--format", "format_", type=click.Choice(FORMATS), required=True, help="What is written.")
 @click.option("--stage", help="extract, project or quantize.  [default: quantize]")
 @click.option("--where", metavar="SQL", help="Only these images: SQL over the columns of the view images.")
-@click.option("--variant", help="Another variant than the current recipe's; the beginning of its name is enough.")
-@click.option("--allow-missing", is_flag=True, help="Write what is there, although chosen images lack the stage.")
+@click.option("--variant", help="Another variant than the current recipe's; a prefix of its name is enough.")
+@click.option("--allow-missing", is_flag=True, help="Write the finished images, although others lack the stage.")
 @click.option("--flat", is_flag=True, help="With parquet: one row per descriptor.")
 @click.option(
     "--force",
     is_flag=True,
-    help="Replace OUT if it is there, and write an npz that this machine has no memory to read.",
+    help="Replace OUT if it exists, and write an npz even if this machine lacks the memory to read it.",
 )
 @click.option("--quiet", is_flag=True, help="Show no bar and no summary.")
 @UNTRUSTED

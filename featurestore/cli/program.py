@@ -22,8 +22,8 @@ from featurestore.system import Interrupt, command_line, interruptible, reason_u
 if TYPE_CHECKING:
     from featurestore.api import FeatureStore
 
-MOST_CHUNKS = 1_000_000  # that are named one by one, in memory
-DIGITS = 18  # of a chunk's number
+MOST_CHUNKS = 1_000_000  # in --chunks
+DIGITS = 18  # of a chunk number
 STAGES = "extract fit_pca project fit_scale quantize"
 
 
@@ -39,7 +39,7 @@ class _Chunks(click.ParamType[frozenset[int]]):
         for part in str(value).split(","):
             first, dash, last = part.strip().partition("-")
             if len(first) > DIGITS or len(last) > DIGITS:
-                self.fail("no store has a chunk whose number is so long", param, ctx)
+                self.fail("no store has a chunk with so long a number", param, ctx)
             if not first.isdecimal() or (dash and not last.isdecimal()) or int(last or first) < int(first):
                 self.fail(f"{part!r} is not a chunk or a range of chunks; write them like 0-3,7", param, ctx)
             numbers = range(int(first), int(last or first) + 1)
@@ -80,7 +80,7 @@ def cli() -> None:
     """A database-backed store of local image descriptors.
 
     A folder of images and a dataset.csv become, image by image, SIFT descriptors, a PCA of the train images, and every
-    image's 1800 descriptors of largest norm as 64 bytes each. What is interrupted goes on where it was: run it again.
+    image's 1800 descriptors of largest norm as 64 bytes each. An interrupted run continues when you run it again.
     """
 
 
@@ -96,7 +96,7 @@ def init(store: Path, types: tuple[tuple[str, str], ...], **options: Any) -> Non
     """Make the store STORE, a new folder, and read the dataset."""
     from featurestore.api import FeatureStore
 
-    with stoppable("nothing was made"):
+    with stoppable("no store was made"):
         made = FeatureStore.create(store, types=dict(types), **options)
     _warn(made.ingested.warnings if made.ingested else [])
     click.echo(f"{made.path}: {_ingest_text(made.ingested)}")
@@ -109,11 +109,11 @@ def init(store: Path, types: tuple[tuple[str, str], ...], **options: Any) -> Non
 @click.option("--yes", is_flag=True, help="Agree to remove many images, or to move some to another subset.")
 @_TYPES
 def ingest(store: Path, dataset: Path | None, types: tuple[tuple[str, str], ...], yes: bool) -> None:
-    """Read the dataset again: new rows become new chunks, known ones get their new columns, others are removed.
+    """Read the dataset again: new rows become new chunks, known ones are updated, images without a row are removed.
 
-    What was made of a removed image is kept, and the image comes back with its row.
+    The results of a removed image are kept, and the image comes back with its row.
     """
-    with stoppable(f"if the dataset was not taken over, it will be: {command_line('ingest', store)}"):
+    with stoppable(f"the dataset may not have been read; to read it: {command_line('ingest', store)}"):
         _ingest(open_store(store), dataset, yes=_agreed(yes), types=dict(types))
 
 
@@ -123,40 +123,40 @@ def _ingest(store: FeatureStore, dataset: Path | None, **options: Any) -> None:
     click.echo(_ingest_text(report))
 
 
-@cli.command(
-    help=f"Make what is missing. STAGE is one or more of {STAGES}; without one, everything is brought up to date."
-)
+@cli.command(help=f"Compute what is missing. STAGE is one or more of {STAGES}; default: all stages.")
 @STORE
 @click.argument("stages", nargs=-1, metavar="[STAGE]...")
 @click.option("--chunks", type=_Chunks(), help="Only these chunks, for chunk stages: 0-3,7.")
-@click.option("--workers", type=click.IntRange(0), help="Processes; default: all cores. 0 works in this process.")
-@click.option("--dry-run", is_flag=True, help="Only say what would be done, and what it would cost.")
-@click.option("--retry-failed", is_flag=True, help="Make the rows of failed images again.")
+@click.option(
+    "--workers", type=click.IntRange(0), help="Worker processes; default: all cores. 0 works in this process."
+)
+@click.option("--dry-run", is_flag=True, help="Only show what would be done, and the cost.")
+@click.option("--retry-failed", is_flag=True, help="Try failed images again.")
 @click.option(
     "--status", "statuses", metavar="STATUSES", help="With --retry-failed: only these, like missing,unreadable."
 )
-@click.option("--check-images", is_flag=True, help="Read the image files again; redo those that were replaced.")
-@click.option("--partial", is_flag=True, help="Fit a model although chunks are not there, or most images failed.")
-@click.option("--update", is_flag=True, help="Let the models go on with the images that they have not seen.")
-@click.option("--yes", is_flag=True, help="Agree to what is asked: what becomes stale, is removed or costs much.")
+@click.option("--check-images", is_flag=True, help="Read the image files again, and extract replaced ones again.")
+@click.option("--partial", is_flag=True, help="Fit a model although chunks are missing, or most images failed.")
+@click.option("--update", is_flag=True, help="Continue fitting the models with the images that are new to them.")
+@click.option("--yes", is_flag=True, help="Answer yes to questions about stale, removed or costly results.")
 @click.option("--ingest", is_flag=True, help="Read the dataset again first.")
 @click.option("--quiet", is_flag=True, help="Show no bars and no summaries.")
 def run(store: Path, stages: tuple[str, ...], dry_run: bool, statuses: str | None, **options: Any) -> None:
-    """Make what is missing."""
+    """Compute what is missing."""
     if statuses is not None:
         if not options["retry_failed"]:
             raise click.UsageError("--status goes with --retry-failed")
         options["retry_failed"] = [status.strip() for status in statuses.split(",")]
     if dry_run and options["ingest"]:
         raise click.UsageError("--dry-run changes nothing; leave out --ingest")
-    with stoppable(f"whatever was finished is kept. To go on: {command_line('run', store)}"):
+    with stoppable(f"finished work is kept. To continue: {command_line('run', store)}"):
         if dry_run:
-            _say_what_would_be_done(open_store(store), stages, options)
+            _print_plan(open_store(store), stages, options)
         else:
             _run(open_store(store), stages, options)
 
 
-def _say_what_would_be_done(store: FeatureStore, stages: tuple[str, ...], options: dict[str, Any]) -> None:
+def _print_plan(store: FeatureStore, stages: tuple[str, ...], options: dict[str, Any]) -> None:
     from featurestore.cli.text import last_word, plan_text
 
     asked = {name: options[name] for name in ("chunks", "retry_failed", "check_images", "partial", "update")}
@@ -166,7 +166,7 @@ def _say_what_would_be_done(store: FeatureStore, stages: tuple[str, ...], option
 
 def _run(store: FeatureStore, stages: tuple[str, ...], options: dict[str, Any]) -> None:
     options["yes"] = _agreed(options["yes"])
-    if options.pop("ingest"):  # here, so that its summary is not held back until the run has ended
+    if options.pop("ingest"):  # here, so that its summary is printed before the run
         _ingest(store, None, yes=options["yes"])
     done = store.run(*stages, **options)
     if not options["quiet"]:
@@ -225,17 +225,17 @@ def _exit_code(interrupt: Interrupt) -> int:
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         return interrupt.exit_code
-    except BrokenPipeError:  # the reader of the output has seen enough
+    except BrokenPipeError:  # the reader has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that flushing it at exit can't fail
         return 0
     except Exception as error:
         if interrupt.signal is not None and isinstance(error, RuntimeError):
-            return interrupt.exit_code  # what DuckDB makes of an interrupt in the middle of a query
+            return interrupt.exit_code  # DuckDB's error for an interrupt during a query
         reason = reason_unreadable(error) or (error.strerror if isinstance(error, OSError) else None)
         if reason is None:
             raise
         about = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
-        click.echo(f"error: {_one_line(f'{about}{reason}')}; see to that, then run the same command again", err=True)
+        click.echo(f"error: {_one_line(f'{about}{reason}')}; fix that, then run the same command again", err=True)
         return 1
 
 
@@ -254,7 +254,7 @@ def _agreed(yes: bool) -> bool | Callable[[str], bool]:
 
 
 def _ask(question: str) -> bool:
-    return click.confirm(f"{question}. Go on?", err=True)
+    return click.confirm(f"{question}. Continue?", err=True)
 
 
 def _ingest_text(report: Any) -> str:

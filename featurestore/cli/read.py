@@ -1,4 +1,4 @@
-"""The verbs of the command line that ask and load."""
+"""Reading verbs of the command line: sql, info."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ ENDINGS = (".csv", ".json", ".parquet", ".arrow")
 
 
 class _Output(click.Path):
-    """A file whose ending says what to write."""
+    """A file whose extension determines its format."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if Path(value).suffix.lower() not in ENDINGS:
-            self.fail(f"{str(value)!r} ends in none of {', '.join(ENDINGS)}, which say what to write", param, ctx)
+            self.fail(f"{str(value)!r} ends in none of {', '.join(ENDINGS)}, which determine the format", param, ctx)
         return super().convert(value, param, ctx)
 
 
-@click.command(short_help="Answer a question in SQL.")
+@click.command(short_help="Run a SQL query.")
 @STORE
 @click.argument("query")
 @click.option("--csv", "form", flag_value="csv", help="As CSV.")
 @click.option("--json", "form", flag_value="json", help="As JSON: a list of objects.")
-@click.option("--output", type=_Output(path_type=Path), help=f"Into a file that ends in {', '.join(ENDINGS)}.")
-@click.option("--force", is_flag=True, help="With --output: replace a file that exists.")
+@click.option("--output", type=_Output(path_type=Path), help=f"Write to a file that ends in {', '.join(ENDINGS)}.")
+@click.option("--force", is_flag=True, help="With --output: replace an existing file.")
 @UNTRUSTED
 def sql(store: Path, query: str, form: str | None, output: Path | None, force: bool, untrusted: bool) -> None:
-    """Answer a question in SQL over the views images, descriptor_counts, failures, partitions, and others.
+    """Run a SQL query over the views images, descriptor_counts, failures, partitions, and others.
 
-    SHOW TABLES lists the views and their columns. Nothing can be changed, and a run need not be waited for.
+    SHOW TABLES lists the views and their columns. A query can't change the store, and does not wait for a run.
     """
     from featurestore.query import RESULT_FORMATS, write_result
 
     if form and output:
-        raise click.UsageError(f"--{form} is for the screen, and --output takes the form from the file's ending")
+        raise click.UsageError(f"--{form} is for the screen, and --output takes the format from the file's extension")
     opened = open_store(store, untrusted=untrusted)
     with opened.answer(query, as_text=not (form or output)) as found:
         if output is not None:
@@ -68,7 +68,7 @@ def _show(found: Any) -> None:
         return
     answer(table_text(names, rows, n_rows=n, numbers=found.numbers))
     if n > len(rows):
-        click.echo(f"only the first {SHOWN:,} rows are shown; --csv, --json and --output give all", err=True)
+        click.echo(f"only the first {SHOWN:,} rows are shown; use --csv, --json or --output for all", err=True)
 
 
 @click.command(short_help="Show everything about one image.")
@@ -77,7 +77,7 @@ def _show(found: Any) -> None:
 @click.option("--json", "json_wanted", is_flag=True, help="As JSON.")
 @UNTRUSTED
 def info(store: Path, filename: str, json_wanted: bool, untrusted: bool) -> None:
-    """Show everything about one image: its row of the CSV, what each stage made of it, the models it trained."""
+    """Show everything about one image: its row of the CSV, the result of each stage, the models it trained."""
     found = open_store(store, untrusted=untrusted).info(filename)
     if json_wanted:
         answer(as_json(found.as_dict()))

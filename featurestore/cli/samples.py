@@ -1,8 +1,8 @@
 """Sample images, made from the two photographs that scikit-learn installs.
 
-There are 24 crops and turns of ``china.jpg`` and ``flower.jpg``, one blank image (which has no keypoints) and one
-broken file (a JPEG that ends halfway). The demo and the tests run on them; nothing is downloaded. They are the same
-bytes every time, as long as Pillow is the same.
+There are 24 crops and rotations of ``china.jpg`` and ``flower.jpg``, one blank image (without keypoints) and one
+broken file (a JPEG that ends halfway). The demo and the tests use them, so that no download is needed. The same version
+of Pillow gives the same bytes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from PIL import Image
 from featurestore.errors import MissingDependency
 
 PHOTOS = ("china", "flower")
-"""The photographs, and the subfolders that the samples made of them go to."""
+"""The photographs, which are also the names of the samples' subfolders."""
 
 CROPS = {
     "whole": (0.0, 0.0, 1.0, 1.0),
@@ -31,10 +31,10 @@ CROPS = {
 """Left, top, right and bottom of each crop, as shares of the photograph's width and height."""
 
 ROTATIONS = {0: None, 90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180}
-"""Quarter turns, counter-clockwise in degrees: they move pixels and invent none, so there are no empty corners."""
+"""Rotations, counter-clockwise in degrees: quarter turns leave no empty corners."""
 
 LONG_SIDE = 720
-"""Pixels. SIFT then takes 0.1 to 0.3 s an image, and gives china more than 1800 descriptors and flower fewer."""
+"""In pixels. SIFT takes 0.1 to 0.3 s an image, and gives china more than 1800 descriptors and flower fewer."""
 
 BLANK = "blank.jpg"
 BROKEN = "broken.jpg"
@@ -42,7 +42,7 @@ BROKEN = "broken.jpg"
 
 @dataclass(frozen=True)
 class Sample:
-    """One of the crops and turns."""
+    """One crop in one rotation."""
 
     photo: str
     crop: str
@@ -66,7 +66,7 @@ class Sample:
 
 
 def samples() -> Iterator[Sample]:
-    """The 24 crops and turns, in the order in which they stand in the dataset CSV."""
+    """Yield the 24 samples, in the order of the dataset CSV."""
     for crop in CROPS:
         for rotation in ROTATIONS:
             for photo in PHOTOS:
@@ -77,10 +77,10 @@ def make_samples(folder: Path) -> Path:
     """Write the samples and their ``dataset.csv``.
 
     Its columns are ``filename``, ``subset`` (every fifth image is ``test``, the others are ``train``), ``photo``,
-    ``crop`` and ``rotation`` (degrees). What an earlier call wrote is written again.
+    ``crop`` and ``rotation`` (degrees). Existing samples are overwritten.
 
     Args:
-        folder: where they go; made if it is not there.
+        folder: of the samples; made if it does not exist.
 
     Returns:
         The path of the CSV.
@@ -108,7 +108,7 @@ def _write_csv(path: Path, rows: list[tuple[str, str, str, int]]) -> Path:
 
 @lru_cache(maxsize=len(PHOTOS))
 def _photograph(name: str) -> Image.Image:
-    """One of scikit-learn's photographs, found without importing scikit-learn (which takes a second)."""
+    """Return one of scikit-learn's photographs, without importing scikit-learn (which takes a second)."""
     spec = find_spec("sklearn")
     for place in (spec.submodule_search_locations or []) if spec else []:
         path = Path(place, "datasets", "images", f"{name}.jpg")

@@ -1,4 +1,4 @@
-"""What the command line prints: reports as tables and lines that people read."""
+"""Reports as text: the tables and lines that the command line prints."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from featurestore.query import ImageInfo, ImageStage, StageStatus, Status
 
 NUMBERS = "right"
-MOST_WAITING = 5  # chunks that are named with what they wait for
+MOST_WAITING = 5  # chunks that are listed with their missing images
 
 
 def status_text(status: Status) -> str:
-    """Return a store's status as a table, with what is missing and what is worth knowing below it."""
+    """Return a store's status: a table of stages, then the missing work and notes."""
     subsets = ", ".join(f"{n:,} {subset}" for subset, n in status.subsets.items())
     lines = [
         f"{status.path}: {counted(status.n_images, 'image')} ({subsets}) in {counted(status.n_chunks, 'chunk')}",
@@ -77,12 +77,12 @@ def _learnt(model: Any) -> str:
     by = f" by {solver}" if solver != "incremental" else ""
     explained = f"{by} explains {ratio:.1%} of the variance" if ratio is not None else ""
     generation = f", generation {model['generation']}" if model["generation"] else ""
-    partial = ", fitted before every chunk was there" if model["partial"] else ""
+    partial = ", fitted before all chunks were finished" if model["partial"] else ""
     return f"{explained}{generation}{partial}"
 
 
 def last_word(store: FeatureStore, *, done: bool) -> str:
-    """Return how a run of the store ends that did something, or found nothing to do: with the images that failed."""
+    """Return the last line of a run: whether it did anything, and how many images failed."""
     counts = store.sql("SELECT status, count(*) FROM failures GROUP BY 1 ORDER BY 2 DESC, 1").fetchall()
     what = "done" if done else "everything is up to date"
     if not counts:
@@ -92,7 +92,7 @@ def last_word(store: FeatureStore, *, done: bool) -> str:
 
 
 def plan_text(estimates: Sequence[Estimate]) -> str:
-    """Return what a run would do as a table."""
+    """Return the plan of a run as a table."""
     rows = [
         [
             e.stage,
@@ -107,11 +107,11 @@ def plan_text(estimates: Sequence[Estimate]) -> str:
     header = ["stage", "chunks", "images", "writes about", "takes about", "why"]
     table = tabulate(rows, header, tablefmt="simple", colalign=("left", *[NUMBERS] * 4, "left"), disable_numparse=True)
     total = human_bytes(sum(e.n_bytes for e in estimates))
-    return f"{table}\n\nabout {total} in all; what waits for a model is counted as if everything were to be made"
+    return f"{table}\n\nabout {total} in all; stages that wait for a model are counted in full"
 
 
 def ingest_text(report: IngestReport) -> str:
-    """Return what an ingest did in one line, and one more for each column that is not what it was."""
+    """Return the report of an ingest: one line, and one more for each changed column."""
     subsets = ", ".join(f"{n:,} {subset}" for subset, n in report.subsets.items())
     if report.ingest_id is None:
         done = "nothing is new or changed"
@@ -124,7 +124,7 @@ def ingest_text(report: IngestReport) -> str:
 
 
 def import_text(report: ImportReport) -> str:
-    """Return what became of the notebook's files, a line for each kind of thing that people may have to look after."""
+    """Return the report of an import: a line for each kind of result."""
     lines = [f"{counted(report.n_files, 'file')}: {counted(report.n_matched, 'image')} of this store"]
     if report.published:
         statuses = ", ".join(f"{n:,} {status}" for status, n in report.statuses.items())
@@ -142,25 +142,23 @@ def import_text(report: ImportReport) -> str:
     if report.n_absent:
         lines.append(f"{counted(report.n_absent, 'chunk')} without an image in these files")
     if report.n_repeated:
-        lines.append(f"{counted(report.n_repeated, 'name')} stood in an earlier file already, which was taken")
+        lines.append(f"{counted(report.n_repeated, 'name')} occurred in an earlier file already, which was used")
     if report.n_unmatched:
         more = ", ..." if report.n_unmatched > len(report.unmatched) else ""
-        lines.append(
-            f"{counted(report.n_unmatched, 'name')} of no image of this store: {', '.join(report.unmatched)}{more}"
-        )
+        lines.append(f"{counted(report.n_unmatched, 'name')} not in this store: {', '.join(report.unmatched)}{more}")
     return "\n".join(lines)
 
 
 def table_text(
     columns: Sequence[str], rows: Sequence[Sequence[Any]], *, n_rows: int | None = None, numbers: Sequence[bool] = ()
 ) -> str:
-    """Return the answer to a query as a table.
+    """Return a query's result as a table.
 
     Args:
         columns: their names.
         rows: the values, or DuckDB's text of them.
-        n_rows: how many there are, if these are not all.
-        numbers: which columns are of numbers, where that can't be seen.
+        n_rows: the number of all rows, if these are not all.
+        numbers: for each column, whether it has numbers; by default the values decide.
     """
     text = [[_cell(value) for value in row] for row in rows]
     align = tuple(NUMBERS if number else "left" for number in numbers) if rows and numbers else None
@@ -194,12 +192,12 @@ def _cell(value: Any) -> str:
         return f"{{{', '.join(f'{_cell(name)}: {_cell(item)}' for name, item in value.items())}}}"
     if value is None:
         return "NULL"
-    # a line feed or an escape sequence in a CSV must not redraw somebody's terminal
+    # a line feed or an escape sequence in a CSV must not redraw the terminal
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(value))
 
 
 def explain_text(rows: Sequence[Sequence[Any]]) -> str:
-    """Return the answer to EXPLAIN as DuckDB draws it."""
+    """Return the result of EXPLAIN as DuckDB draws it."""
     return "\n".join(str(plan).rstrip() for _, plan in rows)
 
 
@@ -227,42 +225,42 @@ def _info_row(stage: ImageStage) -> list[str]:
 
 
 def verify_text(report: VerifyReport, store: Path) -> str:
-    """Return what was looked at in the store, and a line for everything that is wrong."""
+    """Return the report of verify: a line for each problem, and the counts of checked files."""
     looked = f"{counted(report.n_files, 'file')} ({human_bytes(report.n_bytes)})"
     images = f" and {counted(report.n_images, 'image')}" if report.n_images else ""
     lines = [*report.notes, *(f"repaired: {line}" for line in report.repaired), *map(str, report.problems)]
     n = len(report.problems)
     verdict = "nothing is wrong" if not n else f"{counted(n, 'problem')}{' left' if report.repaired else ''}"
     if not n and report.repaired:
-        verdict = f"nothing is wrong any more; {command_line('run', store)} makes anew what was dropped"
-    return "\n".join([*lines, f"{looked}{images} looked at: {verdict}"])
+        verdict = f"nothing is wrong any more; {command_line('run', store)} recomputes what was dropped"
+    return "\n".join([*lines, f"{looked}{images} checked: {verdict}"])
 
 
 def rebuild_text(report: RebuildReport) -> str:
-    """Return what the new catalog knows, and what was left out."""
+    """Return the report of rebuild: the counts of the new catalog, and the files that were left out."""
     counts = [
         counted(report.n_images, "image"),
         counted(report.n_partitions, "partition"),
         counted(report.n_models, "model"),
         counted(report.n_runs, "run"),
     ]
-    return "\n".join([*report.notes, f"the catalog is made anew: {', '.join(counts)}"])
+    return "\n".join([*report.notes, f"the catalog was rebuilt: {', '.join(counts)}"])
 
 
 def merge_text(report: MergeReport) -> str:
-    """Return what was taken over from one store."""
-    taken = f"{counted(report.n_partitions, 'partition')} and {counted(report.n_models, 'model')} taken over"
+    """Return the report of a merge: the counts of copied files."""
+    taken = f"{counted(report.n_partitions, 'partition')} and {counted(report.n_models, 'model')} copied"
     size = f" ({human_bytes(report.n_bytes)})" if report.n_bytes else ""
     lines = [f"{report.store}: {note}" for note in report.notes]
     return "\n".join([*lines, f"{report.store}: {taken}{size}, {counted(report.n_here, 'partition')} here already"])
 
 
 def prune_text(report: PruneReport, *, dry_run: bool) -> str:
-    """Return what was pruned or would be, and what it would cost to have it back."""
+    """Return the report of prune: the deleted files, and the cost to recompute them."""
     if not report.items:
         return "\n".join([*report.notes, "there is nothing to prune"])
     rows = [[item.what, f"{item.n_files:,}", human_bytes(item.n_bytes), _cost(item.seconds)] for item in report.items]
-    header = ["what", "files", "frees", "to have it back"]
+    header = ["what", "files", "frees", "to recompute it"]
     table = tabulate(
         rows, header, tablefmt="simple", colalign=("left", "right", "right", "right"), disable_numparse=True
     )

@@ -1,6 +1,7 @@
-"""dataset: the file that people bring, as rows of exact values with a filename and a subset.
+"""dataset: the user's dataset file, as rows of exact values with a filename and a subset.
 
-CSV, Parquet and JSON, compressed or not; which types lose nothing; the SQL of the split. Nothing here knows a catalog.
+CSV, Parquet and JSON, compressed or not; column types without loss; the SQL of the split. No module here knows the
+catalog.
 """
 
 import lazy_loader

@@ -1,9 +1,9 @@
-"""The types of a dataset's own columns: a column is text unless a type gives its text back.
+"""Column types of a CSV: a column is text unless another type reproduces every cell's text.
 
-A CSV says no types. A column of it becomes BOOLEAN, BIGINT, DOUBLE, DATE or TIMESTAMP only where every cell is written
-as DuckDB writes a value of that type, so that the store's values are the CSV's text: ``007``, ``1910.10`` and
-``01/02/2003`` are text. Of the few spellings that give the same value (``True`` and ``true``, a ``T`` or a blank before
-the time, ``5`` and ``5.0`` among fractions) a column has one throughout. Empty cells are NULL and decide nothing.
+A CSV has no types. A column becomes BOOLEAN, BIGINT, DOUBLE, DATE or TIMESTAMP only if every cell is written as DuckDB
+writes a value of that type, so that the store keeps the CSV's text: ``007``, ``1910.10`` and ``01/02/2003`` are text.
+Where several spellings give the same value (``True`` and ``true``, a ``T`` or a blank before the time, ``5`` and
+``5.0`` among fractions), all cells of a column must use the same one. Empty cells are NULL and do not matter.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ GUESSED = ("BOOLEAN", "BIGINT", "DOUBLE", "DATE", "TIMESTAMP")
 
 _WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER")
 _REAL = ("FLOAT", "DOUBLE")
-_HEAD = 2048  # rows that are looked at first: they rule out most types of most columns
-_CELLS = 1_000_000  # that one query looks at
+_HEAD = 2048  # rows that are checked first: they rule out most types of most columns
+_CELLS = 1_000_000  # in one query
 
-# How the text x spells a value of a type; NULL: not as DuckDB writes it. A column has one spelling besides ''.
+# The spelling of a text x as a value of a type; NULL: not as DuckDB writes it. A column has one spelling besides ''.
 _BACK = "CAST(TRY_CAST(x AS {kind}) AS VARCHAR)"
 _NUMBER = f"""CASE WHEN x IN ('nan', 'inf', '-inf', '-0') THEN NULL
     WHEN {_BACK} = x THEN if(ends_with(x, '.0'), 'point', '') WHEN {_BACK} = x || '.0' THEN 'whole' END"""
@@ -45,10 +45,10 @@ def decide_types(
     """Choose the type of each column of text.
 
     Args:
-        con: DuckDB, to ask.
+        con: a DuckDB connection.
         texts: the columns, of strings.
-        known: the types that columns have in the store already. A column keeps its type where its text allows that, and
-            is text where not; only a whole number can become a DOUBLE.
+        known: the types of columns that the store has already. A column keeps its type if its text allows that, else it
+            becomes text; only an integer column can become DOUBLE.
 
     Returns:
         DuckDB's name of a type, for every column.
@@ -74,7 +74,7 @@ def decide_types(
 
 
 def convert_columns(con: duckdb.DuckDBPyConnection, rows: pa.Table, kinds: Mapping[int, str], spill: Spill) -> pa.Table:
-    """Give columns, by their positions, the types that were chosen for them."""
+    """Convert columns, given by position, to their chosen types."""
     typed = {position: kind for position, kind in kinds.items() if kind != TEXT}
     if not typed:
         return rows
@@ -89,7 +89,7 @@ def convert_columns(con: duckdb.DuckDBPyConnection, rows: pa.Table, kinds: Mappi
 
 
 def misfits(columns: Mapping[str, pa.ChunkedArray], kinds: Mapping[str, str]) -> dict[str, str]:
-    """Return, for columns of text, the first cell that is not as DuckDB writes a value of a type, if there is one."""
+    """Return, for each text column, its first cell that is not written as DuckDB writes a value of the given type."""
     found: dict[str, str] = {}
     with duckdb.connect() as con:
         for kind in sorted(set(kinds.values())):
@@ -102,7 +102,7 @@ def misfits(columns: Mapping[str, pa.ChunkedArray], kinds: Mapping[str, str]) ->
 
 
 def _candidates(known: str | None) -> list[str]:
-    """Return the types that a column may have, given the one that it has in the store."""
+    """Return the types that a column may have, given its type in the store."""
     if known is None:
         return list(GUESSED)
     if known in _WHOLE or known in _REAL:
@@ -112,7 +112,7 @@ def _candidates(known: str | None) -> list[str]:
 
 
 def _lossless(kind: str) -> bool:
-    """Whether text can be compared with what is written back: BLOB, BIGNUM and times with a zone are not such types."""
+    """Whether a type reproduces its text: BLOB, BIGNUM and times with a zone do not."""
     return kind in _SPELLINGS or kind in _WHOLE or kind.startswith("DECIMAL(")
 
 
@@ -121,10 +121,10 @@ def _spelling(kind: str) -> str:
 
 
 def _fitting(con: duckdb.DuckDBPyConnection, columns: Mapping[str, pa.ChunkedArray], kind: str) -> set[str]:
-    """Return the names of the columns whose every cell is spelt as a value of this type.
+    """Return the names of the columns in which every cell is spelt as a value of this type.
 
-    The cells stand below each other in one long column. A query with an aggregate for each of 1,500 columns
-    would take minutes: its time grows with the square of their number.
+    The columns are stacked into one long column. A query with an aggregate for each of 1,500 columns would take
+    minutes: its time grows with the square of their number.
     """
     spelling = "nullif(spelling, '')"
     query = f"""SELECT n, n FROM (SELECT n, {_spelling(kind)} AS spelling FROM cells WHERE x IS NOT NULL) GROUP BY n
@@ -133,10 +133,10 @@ def _fitting(con: duckdb.DuckDBPyConnection, columns: Mapping[str, pa.ChunkedArr
 
 
 def _ask(con: duckdb.DuckDBPyConnection, columns: Mapping[str, pa.ChunkedArray], query: str) -> dict[str, str]:
-    """Ask a query over ``cells``; return its second column by the names of those that its first one counts."""
+    """Run a query over ``cells``; return its second column, keyed by the names of the columns in its first one."""
     found: dict[str, str] = {}
     for names in _batches(columns):
-        con.register("cells", _below_each_other([columns[name] for name in names]))
+        con.register("cells", _stacked([columns[name] for name in names]))
         found |= {names[n]: value for n, value in con.sql(query).fetchall()}
         con.unregister("cells")
     return found
@@ -154,7 +154,7 @@ def _batches(columns: Mapping[str, pa.ChunkedArray]) -> Iterator[list[str]]:
         yield names
 
 
-def _below_each_other(columns: Sequence[pa.ChunkedArray]) -> pa.Table:
+def _stacked(columns: Sequence[pa.ChunkedArray]) -> pa.Table:
     numbers = [pa.repeat(pa.scalar(n, pa.int32()), len(column)) for n, column in enumerate(columns)]
     chunks = [chunk for column in columns for chunk in column.chunks]
     rows = [pa.arange(0, len(column)) for column in columns]

@@ -1,4 +1,4 @@
-"""A CSV as it is written: its header, and its cells as text. What can't be read is one line that says why."""
+"""A CSV file: its header, and its cells as text. Errors are one line that says where and why."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _SEPARATOR = re.compile(r'\s*"?sep=(.)"?\s*', re.IGNORECASE)  # Excel's first li
 
 @dataclass(frozen=True)
 class Header:
-    """How the CSV begins. DuckDB must not guess it: it would skip odd lines, or take ``a,b`` for one column."""
+    """The header of a CSV. DuckDB must not guess it: it would skip odd lines, or read ``a,b`` as one column."""
 
     delimiter: str
-    skipped: int  # lines before it: blank ones, and Excel's ``sep=;``
+    skipped: int  # lines before the header: blank ones, and Excel's ``sep=;``
     columns: tuple[str, ...]
 
 
@@ -34,10 +34,10 @@ def read_texts(file: Path, name: str, filename_column: str, spill: Spill) -> pa.
     """Read a CSV as text, in its order.
 
     Args:
-        file: where its text is, in UTF-8.
+        file: the CSV in UTF-8.
         name: of the dataset, for messages.
-        filename_column: tells the delimiter.
-        spill: where rows go that would need much memory.
+        filename_column: the delimiter is the one that gives this column.
+        spill: where large tables go.
 
     Raises:
         DatasetError: it can't be read; the message says where.
@@ -49,18 +49,18 @@ def read_texts(file: Path, name: str, filename_column: str, spill: Spill) -> pa.
 
 
 def _read_header(file: Path, name: str, filename_column: str) -> Header:
-    """Find the delimiter: the one that makes ``filename_column`` a column, else the one that makes most columns."""
+    """Find the delimiter: the one that gives the column ``filename_column``, else the one that gives most columns."""
     try:
         with _opened(file, "replace") as text:
             named = _SEPARATOR.fullmatch(next((line for line in text if line.strip()), ""))
         headers = [_split_header(file, d, named is not None) for d in (named[1] if named else ",;\t|")]
-    except (OSError, csv.Error, TypeError) as error:  # TypeError: no delimiter can be such a character
+    except (OSError, csv.Error, TypeError) as error:  # TypeError: a character that can't be a delimiter
         raise DatasetError(f"Can't read the header of {name}: {error}. Is it a CSV, and readable?") from None
     header = max(headers, key=lambda found: (has(found.columns, filename_column), len(found.columns)))
     if not header.columns:
         raise DatasetError(f"{name} is empty. A header and one row per image are needed.")
     if any("\0" in column for column in header.columns):
-        raise DatasetError(f"{name} is no text: its header has a NUL character. Give a CSV in UTF-8.")
+        raise DatasetError(f"{name} is not text: its header has a NUL character. Give a CSV in UTF-8.")
     return header
 
 
@@ -69,7 +69,7 @@ def _opened(file: Path, errors: str) -> TextIO:
 
 
 def _split_header(file: Path, delimiter: str, is_named: bool) -> Header:
-    # errors="replace": DuckDB is to say where the first byte that is not UTF-8 stands.
+    # errors="replace": DuckDB reports the position of the first byte that is not UTF-8.
     with _opened(file, "replace") as text:
         for skipped, fields in enumerate(csv.reader(text, delimiter=delimiter)):
             if fields and not is_named:
@@ -80,7 +80,7 @@ def _split_header(file: Path, delimiter: str, is_named: bool) -> Header:
 
 @contextmanager
 def _with_one_line_end(file: Path, name: str, header: Header, spill: Spill) -> Iterator[Path]:
-    """Yield the file, or where its lines end in several ways a copy in which they do not: DuckDB refuses such files."""
+    """Yield the file, or a copy with LF if it mixes line ends: DuckDB refuses mixed ones."""
     if not _has_mixed_line_ends(file):
         yield file
         return
@@ -92,14 +92,14 @@ def _with_one_line_end(file: Path, name: str, header: Header, spill: Spill) -> I
                     csv.writer(out, delimiter=header.delimiter, lineterminator="\n").writerows(rows)
                 except csv.Error as error:
                     raise DatasetError(
-                        f"{name}: line {rows.line_num} is no line of a CSV: {error}. Correct it; look for quotes that "
-                        "are not closed."
+                        f"{name}: line {rows.line_num} is not a line of a CSV: {error}. Correct it; look for quotes "
+                        "that are not closed."
                     ) from None
         yield copy
 
 
 def _has_mixed_line_ends(file: Path) -> bool:
-    """Tell whether there is more than one of LF, CRLF and CR. Those in quotes count: then a copy does no harm."""
+    """Return whether a file has more than one of LF, CRLF and CR, even in quotes, where a copy does no harm."""
     pairs = returns = feeds = 0
     with file.open("rb") as data:
         last = b""
@@ -117,7 +117,7 @@ def _read_texts(file: Path, name: str, header: Header, spill: Spill) -> pa.Table
     except duckdb.Error as error:
         message = str(error)
     if "Error when sniffing" in message:
-        # The sniffer does not say where it failed; reading everything as text stops at the row that is wrong.
+        # The sniffer does not say where it failed; reading everything as text stops at the wrong row.
         try:
             texts = {f"column{i}": "VARCHAR" for i in range(len(header.columns))}
             _scan(file, header, "auto_detect=false, columns=$types", spill, types=texts)
@@ -127,7 +127,7 @@ def _read_texts(file: Path, name: str, header: Header, spill: Spill) -> pa.Table
 
 
 def _scan(file: Path, header: Header, options: str, spill: Spill, **parameters: dict[str, str]) -> pa.Table:
-    # The path is one file, not a pattern: `data[1].csv` would read data1.csv, a folder `subset=test` add a column.
+    # The path is not a pattern: `data[1].csv` would read data1.csv, and a folder `subset=test` would add a column.
     query = f"""SELECT * FROM read_csv($path, header=true, delim=$delimiter, quote='"', escape='"', skip=$skip,
         compression='none', hive_partitioning=false, {options})"""
     params = {"path": glob.escape(str(file)), "delimiter": header.delimiter, "skip": header.skipped}
@@ -136,7 +136,7 @@ def _scan(file: Path, header: Header, options: str, spill: Spill, **parameters: 
 
 
 def _unreadable(name: str, header: Header, message: str) -> DatasetError:
-    """Condense DuckDB's page of text into one line."""
+    """Condense DuckDB's long message into one line."""
     found = re.search(r"CSV Error on Line: (\d+)", message)
     line = int(found[1]) if found else 0
     where = f"line {line} (a value that spans lines counted as one)" if line > header.skipped + 1 else "the header"
@@ -155,16 +155,16 @@ def _unreadable(name: str, header: Header, message: str) -> DatasetError:
 
 
 def not_utf8(name: str, why: str, encoding: str) -> DatasetError:
-    """Return the error that says why a file is not UTF-8, and how to convert it."""
+    """Return the error for a file that is not UTF-8, with the way to convert it."""
     hint = f"iconv -f {encoding} -t utf8 {name} > utf8.csv"
     return DatasetError(f"{name} is not UTF-8: {why}. Convert it, for example: {hint}")
 
 
 def check_columns(name: str, columns: Sequence[str], filename_column: str) -> None:
-    """Refuse columns of which a name can't be seen, and those without ``filename_column``.
+    """Refuse column names with invisible characters, and a header without ``filename_column``.
 
     Raises:
-        DatasetError: naming the column, with what is invisible written as an escape.
+        DatasetError: names the column, with invisible characters escaped.
     """
     for position, column in enumerate(columns, 1):
         if column and (is_hidden(column[0]) or is_hidden(column[-1])):
@@ -180,10 +180,10 @@ def check_columns(name: str, columns: Sequence[str], filename_column: str) -> No
 
 
 def has(columns: Sequence[str], name: str) -> bool:
-    """Tell whether there is a column of this name, in any case."""
+    """Return whether a column has this name, in any case."""
     return name.lower() in (column.lower() for column in columns)
 
 
 def find(columns: Sequence[str], name: str) -> int:
-    """Find a column as SQL does. Of several that differ only by case, DuckDB renames all but the first."""
+    """Return the position of a column, found as SQL does. DuckDB renames later columns that differ only by case."""
     return [column.lower() for column in columns].index(name.lower())

@@ -1,8 +1,8 @@
-"""The file of a dataset: what it is, and its rows as they are written.
+"""The dataset file: its format and its rows.
 
-A CSV says no types, so its cells are text (`csv_file`). Parquet and JSON say them, and they stay: JSON has words,
-truths and numbers, and what is nested in either becomes the text of its JSON. Any of them may be compressed with gzip
-or zstd. Parquet and compression are told by the content, JSON by the name, and all else is read as a CSV.
+A CSV has no types, so its cells are text (`csv_file`). Parquet and JSON keep their types; nested values become JSON
+text. Any format may be compressed with gzip or zstd. The content identifies Parquet and the compression, the name
+identifies JSON, and every other file is read as a CSV.
 """
 
 from __future__ import annotations
@@ -39,26 +39,26 @@ _MARKS = {
     b"\xff\xfe": "UTF-16",
     b"\xfe\xff": "UTF-16",
 }
-# Which of the first four bytes are NUL, in text of ASCII letters without a mark of byte order.
+# Which of the first four bytes are NUL, in ASCII text without a byte order mark.
 _NULS = {"0111": "UTF-32LE", "1110": "UTF-32BE", "0101": "UTF-16LE", "1010": "UTF-16BE"}
-# Types that DuckDB, Arrow and Parquet write and read alike; a column of any other becomes text.
+# Types that DuckDB, Arrow and Parquet write and read in the same way; columns of other types become text.
 _KEPT = ("BOOLEAN", "FLOAT", "DOUBLE", "VARCHAR", "DATE", "TIME", "BLOB", "TIMESTAMP", "TIMESTAMP_NS", "TIMESTAMP_MS")
 _WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT")
 
 
 def read_file(path: Path, filename_column: str, spill: Spill) -> tuple[pa.Table, bool]:
-    """Read the file of a dataset.
+    """Read a dataset file.
 
     Args:
-        path: one file: it is no pattern, and its folders mean nothing.
+        path: one file; it is not a pattern, and its folders are not partitions.
         filename_column: one of its columns.
-        spill: where rows go that would need much memory.
+        spill: where large tables go.
 
     Returns:
-        Its rows, in their order, and whether it says the types of its columns; if not they are all text.
+        Its rows, in order, and whether its columns have types; if not, they are all text.
 
     Raises:
-        DatasetError: it can't be read, or has no such column.
+        DatasetError: the file can't be read, or has no such column.
     """
     if not path.is_file():
         what = "is not a file" if path.exists() else "does not exist"
@@ -114,7 +114,7 @@ def _head(path: Path) -> bytes:
 
 
 def _kind(file: Path, name: str) -> str:
-    """Return ``csv``, ``json`` or ``parquet``, or name what the file is instead."""
+    """Return ``csv``, ``json`` or ``parquet``; refuse other formats by their names."""
     head = _head(file)
     for magic, (what, hint) in _OTHERS.items():
         if head.startswith(magic):
@@ -127,7 +127,7 @@ def _kind(file: Path, name: str) -> str:
     if head.startswith(_PARQUET):
         return "parquet"
     if plain_name.endswith((".parquet", ".pq")):
-        raise DatasetError(f"{name} is no Parquet file: it does not begin like one. Give it the name of what it is.")
+        raise DatasetError(f"{name} is not a Parquet file: it does not begin like one. Give it the right extension.")
     return "json" if plain_name.endswith((".json", ".jsonl", ".ndjson")) else "csv"
 
 
@@ -155,8 +155,8 @@ def _read_json(file: Path, spill: Spill) -> pa.Table:
                 hive_partitioning=false)""",
             params={"path": glob.escape(str(file))},
         )
-        # Not as DuckDB would guess: it takes objects of many keys for maps, makes dates, UUIDs and truths of words,
-        # and loses digits of numbers.
+        # Do not let DuckDB guess: it reads objects of many keys as maps, and words as dates, UUIDs and booleans, and
+        # loses digits of numbers.
         with spill.bounding(con, columns=len(found.columns)):
             written = spill.table(
                 found.project(", ".join(f"CAST({identifier(n)} AS VARCHAR) AS {identifier(n)}" for n in found.columns))
@@ -169,7 +169,7 @@ def _read_json(file: Path, spill: Spill) -> pa.Table:
 
 
 def _typed(written: pa.ChunkedArray, texts: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return a column of JSON with its type: one for truths or numbers only, and else the text."""
+    """Return a JSON column with its type: BOOLEAN or a number if all values are, else text."""
     first = set(pc.unique(pc.utf8_slice_codeunits(written, 0, 1)).to_pylist()) - {None}
     if first and first <= {"t", "f"}:
         return pc.equal(texts, "true")
@@ -181,7 +181,7 @@ def _typed(written: pa.ChunkedArray, texts: pa.ChunkedArray) -> pa.ChunkedArray:
         if pc.all(is_whole).as_py():
             return whole
         pc.cast(whole, pa.float64())
-    except pa.ArrowInvalid:  # beyond 64 bits, or beside fractions beyond what a float64 has exactly
+    except pa.ArrowInvalid:  # integers beyond 64 bits, or, beside fractions, beyond the exact ones of float64
         return texts
     numbers = pc.cast(texts, pa.float64())
     return numbers if pc.all(pc.is_finite(numbers)).as_py() else texts

@@ -1,4 +1,4 @@
-"""Types that people give to columns of a dataset, whatever its text looks like: ``--type year=BIGINT``."""
+"""Column types that the user sets, whatever the text looks like: ``--type year=BIGINT``."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import pyarrow as pa
 
 from featurestore.dataset.columns import TEXT, convert_columns
 from featurestore.errors import DatasetError
+from featurestore.formatting import counted
 from featurestore.quoting import folded
 from featurestore.system import Spill
 from featurestore.wording import one_line
 
 _WHERE = "--type, or types in [store] of featurestore.toml"
 _DAY = "[0-9]{4}[-/][0-9]{1,2}[-/][0-9]{1,2}"
-# What DuckDB casts without a word is more: 1.5 becomes the BIGINT 2, a DATE loses its time and a TIMESTAMP its zone.
+# DuckDB silently casts more than this: 1.5 becomes the BIGINT 2, a DATE loses its time and a TIMESTAMP its zone.
 _PATTERNS = {
     "BIGINT": r"[+-]?[0-9]+(\.0*)?",
     "DOUBLE": r"[^_]+",
@@ -25,17 +26,19 @@ _PATTERNS = {
 }
 
 
-def places(types: Mapping[str, str], names: Sequence[str], kept: Mapping[str, str], filename: int) -> dict[int, str]:
-    """Return the types by the positions of their columns.
+def types_by_position(
+    types: Mapping[str, str], names: Sequence[str], kept: Mapping[str, str], filename: int
+) -> dict[int, str]:
+    """Return the types, keyed by the positions of their columns.
 
     Args:
-        types: by names of columns, in any case.
-        names: of the dataset's columns.
-        kept: the names that they have in the store.
-        filename: the position of the column of filenames, which is text.
+        types: keyed by column names, in any case.
+        names: the dataset's columns.
+        kept: their names in the store.
+        filename: the position of the filename column, which is text.
 
     Raises:
-        DatasetError: there is no such column.
+        DatasetError: the dataset has no such column.
     """
     spelt = {folded(kept.get(name, name)): i for i, name in enumerate(names)}
     spelt |= {folded(name): i for i, name in enumerate(names)}
@@ -52,10 +55,10 @@ def places(types: Mapping[str, str], names: Sequence[str], kept: Mapping[str, st
 
 
 def give_types(con: duckdb.DuckDBPyConnection, rows: pa.Table, kinds: Mapping[int, str], spill: Spill) -> pa.Table:
-    """Give columns, by their positions, these types.
+    """Convert columns, given by position, to these types.
 
     Raises:
-        DatasetError: a cell is no value of its type.
+        DatasetError: a cell is not a value of its type.
     """
     if not kinds:
         return rows
@@ -81,8 +84,8 @@ def _check(con: duckdb.DuckDBPyConnection, name: str, texts: pa.ChunkedArray, ki
     con.unregister("cells")
     ((n, row, text),) = found
     if n:
-        more = f" ({n - 1:,} more are none)" if n > 1 else ""
+        more = f" ({counted(n - 1, 'other cell')} neither)" if n > 1 else ""
         raise DatasetError(
-            f"Row {row:,} of the dataset: {one_line(text, 50)!r} in column {name!r} is no {kind}{more}. Correct it, or "
-            f"give the column another type ({_WHERE})."
+            f"Row {row:,} of the dataset: {one_line(text, 50)!r} in column {name!r} is not a {kind}{more}. Correct it, "
+            f"or give the column another type ({_WHERE})."
         )

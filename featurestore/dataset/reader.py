@@ -1,8 +1,8 @@
-"""The dataset: which images there are, and which of them are train and which test.
+"""Reading a dataset: one row per image, with its subset and its other columns.
 
-:func:`read_dataset` reads the dataset's file and computes the split, a SQL expression over its columns.
-:func:`scan_folder` is for whoever has a folder and no CSV. Both return one row per image: ``filename``, ``subset``
-and whatever else the file says. Nothing here knows of the catalog or of image ids.
+:func:`read_dataset` reads the dataset file and evaluates the split, a SQL expression over its columns.
+:func:`scan_folder` lists a folder of images if there is no dataset file. Both return one row per image: ``filename``,
+``subset`` and all other columns of the file. No function here knows the catalog or image ids.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import pyarrow as pa
 from featurestore.dataset.columns import convert_columns, decide_types
 from featurestore.dataset.csv_file import find
 from featurestore.dataset.dataset_file import read_file
-from featurestore.dataset.given_types import give_types, places
+from featurestore.dataset.given_types import give_types, types_by_position
 from featurestore.dataset.split import BLANK, check_split, evaluate_split, is_subset
 from featurestore.errors import DatasetError
 from featurestore.images import IMAGE_SUFFIXES, leads_to_folder
@@ -27,16 +27,16 @@ from featurestore.quoting import folded
 from featurestore.system import IN_MEMORY, Spill
 
 RESERVED = ("image_id", "chunk_id", "filename", "subset", "ingest_id", "status", "error", "n_descriptors")
-"""Columns that the store writes itself; a column of the CSV with such a name becomes ``csv_<name>``."""
+"""Columns that the store writes; a column of the CSV with such a name becomes ``csv_<name>``."""
 
-"""Extensions (lower case) of the files that :func:`scan_folder` takes for images: those that OpenCV reads."""
+"""Extensions (lower case) of the image files that :func:`scan_folder` lists: those that OpenCV reads."""
 
-# The few names that Python has to look at: an empty, "." or ".." part (so absolute ones too), NUL, only blanks.
+# The few names that Python has to check: an empty, "." or ".." part (so absolute ones too), NUL, only blanks.
 _SUSPICIOUS = rf"""filename IS NULL OR contains(filename, chr(0)) OR regexp_full_match(filename, '{BLANK}')
     OR regexp_matches(filename, '(^|/)\.{{0,2}}(/|$)')"""
 
-# A split may be somebody else's: it gets no files, no network, no Python variables, and no way to ask for them back.
-_SEALED = ("enable_external_access = false", "lock_configuration = true")
+# The split may come from another user: no files, no network, no Python variables, and no way to turn them on again.
+_SANDBOX_SETTINGS = ("enable_external_access = false", "lock_configuration = true")
 
 
 def read_dataset(
@@ -48,7 +48,7 @@ def read_dataset(
     types: Mapping[str, str] | None = None,
     spill: Spill = IN_MEMORY,
 ) -> pa.Table:
-    """Read the file of a dataset and compute the split.
+    """Read a dataset file and evaluate the split.
 
     Args:
         path: a CSV (UTF-8, with a header, separated by comma, semicolon, tab or bar), Parquet or JSON; see
@@ -57,20 +57,18 @@ def read_dataset(
         split: a SQL expression (DuckDB's dialect) over the columns of the CSV, which gives ``'train'``, ``'test'`` or
             another word for every row. It is evaluated without access to files or network.
         known: the types of the columns that a store has already, by their folded names.
-        types: of columns, by their names, whatever their text looks like: see `config.ColumnType`.
-        spill: where rows go that would need much memory.
+        types: column types that the user sets, by name: see `config.ColumnType`.
+        spill: where large tables go.
 
     Returns:
         One row per row of the CSV, in its order: ``filename`` (string, normalised), ``subset`` (string), then every
-        other column, with its type in Parquet or JSON; of a CSV as text or with the type that gives its text back (see
-        `columns`). A column named like one of
-        ``RESERVED`` (in any case) becomes ``csv_<name>``. If normalising changed a filename, ``csv_filename`` keeps the
-        spelling of the CSV.
+        other column: with its type in Parquet or JSON; of a CSV as text, or with the type that reproduces its text (see
+        `columns`). A column named like one of ``RESERVED`` (in any case) becomes ``csv_<name>``. If normalising changed
+        a filename, ``csv_filename`` keeps the spelling of the CSV.
 
     Raises:
         DatasetError: the CSV can't be read, a filename is unusable or not unique, or the split can't be evaluated,
             leaves an image without a subset, gives other values than text, or makes no image ``'train'``.
-
     """
     rows, is_typed = read_file(path, filename_column, spill)
     if not rows.num_rows:
@@ -80,13 +78,13 @@ def read_dataset(
     if written.type != pa.string():
         written = written.cast(pa.string())
         rows = rows.set_column(position, rows.column_names[position], written)
-    with _sealed(spill, columns=rows.num_columns) as con:
+    with _sandboxed_connection(spill, columns=rows.num_columns) as con:
         filenames = _normalise(con, written, filename_column, spill)
         ours = {"subset"} if is_subset(split) else set()
         if filenames is written and rows.column_names[position].lower() == "filename":
             ours.add("filename")
         kept = _kept_names(rows.column_names, ours)
-        given = places(types or {}, rows.column_names, kept, position)
+        given = types_by_position(types or {}, rows.column_names, kept, position)
         if not is_typed:
             rows = _typed(con, rows, {position, *given}, kept, known or {}, spill)
         rows = give_types(con, rows, given, spill)
@@ -99,9 +97,9 @@ def read_dataset(
 
 
 @contextmanager
-def _sealed(spill: Spill, *, columns: int) -> Iterator[duckdb.DuckDBPyConnection]:
+def _sandboxed_connection(spill: Spill, *, columns: int) -> Iterator[duckdb.DuckDBPyConnection]:
     with duckdb.connect() as con, spill.bounding(con, columns=columns):
-        for setting in _SEALED:
+        for setting in _SANDBOX_SETTINGS:
             con.execute(f"SET {setting}")
         yield con
 
@@ -114,7 +112,7 @@ def _typed(
     known: Mapping[str, str],
     spill: Spill,
 ) -> pa.Table:
-    """Give the columns their types, but for some positions: the filename stays text, and people gave others theirs."""
+    """Choose types for the columns, except for the positions ``without``: the filename, and types set by the user."""
     texts = {name: rows.column(i) for i, name in enumerate(rows.column_names) if i not in without}
     before = {name: known[folded(kept[name])] for name in texts if name in kept and folded(kept[name]) in known}
     kinds = decide_types(con, texts, before)
@@ -123,7 +121,7 @@ def _typed(
 
 
 def scan_folder(folder: Path) -> pa.Table:
-    """List the image files below a folder; nothing is held out, all of them are ``train``.
+    """List the image files below a folder; all of them are ``train``.
 
     Hidden files and folders are skipped. Links to folders are followed, but no folder is entered twice.
 
@@ -131,7 +129,7 @@ def scan_folder(folder: Path) -> pa.Table:
         ``filename`` (string, relative to ``folder``, with ``/``), sorted, and ``subset`` (string, ``'train'``).
 
     Raises:
-        DatasetError: there is no such folder, a part of it can't be read, it holds no image, or the name of an image
+        DatasetError: the folder does not exist, a part of it can't be read, it holds no image, or the name of an image
             is not UTF-8.
     """
     if not folder.is_dir():
@@ -149,8 +147,8 @@ def scan_folder(folder: Path) -> pa.Table:
 
 
 def _images_below(folder: Path) -> Iterator[str]:
-    """Yield relative paths; real folders come before links, so that an image goes by its real path if it has one."""
-    # A link to a folder above would bring in whatever lies beside the image folder, and then the folder once more.
+    """Yield relative paths; real folders come before links, so that an image gets its real path if it has one."""
+    # A link to a folder above would add what lies beside the image folder, and then the image folder a second time.
     seen = {(above.stat().st_dev, above.stat().st_ino) for above in folder.resolve().parents}
     real, links = [""], list[str]()
     while real or links:
@@ -166,13 +164,13 @@ def _images_below(folder: Path) -> Iterator[str]:
             if leads_to_folder(entry):
                 (links if entry.is_symlink() else real).append(name)
             elif name.lower().endswith(IMAGE_SUFFIXES) and (entry.is_symlink() or entry.is_file()):
-                yield name  # a dangling or circular link too: extract will say what is wrong with it
+                yield name  # even a dangling or circular link: extract reports it
 
 
 def _normalise(
     con: duckdb.DuckDBPyConnection, filenames: pa.ChunkedArray, column: str, spill: Spill
 ) -> pa.ChunkedArray:
-    """Return paths in normal form; the very same array if they are already."""
+    """Return paths in normal form; the same array if they are already."""
     con.register("names", _numbered(filename=filenames))
     suspicious = con.sql(f"SELECT row, filename FROM names WHERE {_SUSPICIOUS} ORDER BY row").to_arrow_table()
     if not suspicious.num_rows:
@@ -185,7 +183,7 @@ def _normalise(
 
 
 def _relative(row: int, filename: str | None, column: str) -> str:
-    """Normalise one path, or say why no image can be there."""
+    """Normalise one path, or refuse one at which no image can be."""
     if filename is None or not filename.strip():
         raise DatasetError(f"Row {row} of the CSV has no filename (column {column!r}). Fill it in or remove the row.")
     normal = posixpath.normpath(filename)
@@ -218,7 +216,7 @@ def _check_unique(con: duckdb.DuckDBPyConnection) -> None:
 
 
 def _kept_names(names: Sequence[str], ours: set[str]) -> dict[str, str]:
-    """Return every column that is not one of ours already, with a name for it that is not one of ours."""
+    """Return the columns to keep, with names that do not collide with the store's own columns."""
     taken = {name.lower() for name in names}
     kept = {}
     for name in names:

@@ -1,4 +1,4 @@
-"""The split: a SQL expression over the dataset's columns that says which images are train and which test."""
+"""The split: a SQL expression over the dataset's columns that assigns each image to train or test."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from featurestore.system import Spill
 from featurestore.wording import first_line, one_line
 
 BLANK = r"[\s\p{Z}]*"
-_WORDS = ("VARCHAR", '"NULL"')  # what a split may give; NULLs alone are refused as missing
+_WORDS = ("VARCHAR", '"NULL"')  # types that a split may have; images with NULL are refused as missing
 EXAMPLE = "CASE WHEN md5_number_lower(filename) % 10 = 0 THEN 'test' ELSE 'train' END"
-_NAMED = 5  # values that a message counts
+_NAMED = 5  # values that a message lists
 
 
 def is_subset(split: str) -> bool:
-    """Tell whether the split is just the column ``subset``."""
+    """Return whether the split is just the column ``subset``."""
     return split.strip().lower() in ("subset", '"subset"')
 
 
@@ -29,22 +29,22 @@ def evaluate_split(
     """Evaluate the expression for every row.
 
     Args:
-        con: DuckDB, sealed: a split may be somebody else's.
+        con: a sandboxed DuckDB connection: the split may come from another user.
         rows: the dataset as it is written, with the types of its columns.
-        position: of the column of filenames, which the split may call ``filename`` if no other column is called so.
+        position: of the filename column, which the split may call ``filename`` unless another column has that name.
         split: one SQL expression over the columns.
-        spill: where the values go.
+        spill: where large tables go.
 
     Returns:
         Text, in the order of the rows.
 
     Raises:
-        DatasetError: it can't be evaluated, or gives booleans or numbers.
+        DatasetError: the split can't be evaluated, or gives booleans or numbers.
     """
     names = rows.column_names
     if is_subset(split) and not has(names, "subset"):
         what = f"The CSV has no column 'subset'. Its columns are: {one_line(', '.join(names))}"
-        raise DatasetError(f'{what}. Say how to tell train from test, for example --split "{EXAMPLE}".')
+        raise DatasetError(f'{what}. Say which images are train and which test, for example --split "{EXAMPLE}".')
     if not has(names, "filename"):
         rows = rows.append_column("filename", rows.column(position))
     row = "__row"
@@ -52,7 +52,7 @@ def evaluate_split(
         row += "_"
     con.register("csv", rows.append_column(row, pa.arange(0, rows.num_rows)))
     try:
-        # It must be one expression by itself, and in brackets too: neither `1), (2` nor `1 AS x` is both.
+        # It must be one expression with and without brackets: `1), (2` and `1 AS x` are not.
         split.encode()  # an argument of the command line need not be UTF-8
         duckdb.SQLExpression(split)
         kind = str(con.sql(f"SELECT (\n{split}\n) FROM csv").types[0])
@@ -67,12 +67,12 @@ def evaluate_split(
         raise DatasetError(f"The split can't be evaluated: {one_line(split)} -- {why} {need}")
     if kind not in _WORDS:
         con.register("images", pa.table({"subset": values.column(1)}))
-        raise _no_words(con, split, f"gives no words but {kind}")
+        raise _no_words(con, split, f"gives {kind} instead of words")
     return values.column(1)
 
 
 def _cast_hint(con: duckdb.DuckDBPyConnection, rows: pa.Table, split: str) -> str:
-    """Return what to write where the split takes columns of text for numbers, "" if numbers would be no better."""
+    """Return a hint if the split would work with text columns read as numbers, else ""."""
     texts = [f.name for f in rows.schema if pa.types.is_string(f.type) and f.name.lower() in split.lower()]
     for names in [*([name] for name in texts), texts]:
         fields = [pa.field(f.name, pa.int64()) if f.name in names else f for f in rows.schema]
@@ -82,12 +82,12 @@ def _cast_hint(con: duckdb.DuckDBPyConnection, rows: pa.Table, split: str) -> st
         except duckdb.Error:
             continue
         casts = " and ".join(f"TRY_CAST({identifier(name)} AS BIGINT) for {name}" for name in names)
-        return f"What is text is no number: write {casts}, or, if all cells are numbers, add --type {names[0]}=BIGINT."
+        return f"Text is not a number: write {casts}, or, if all cells are numbers, add --type {names[0]}=BIGINT."
     return ""
 
 
 def check_split(con: duckdb.DuckDBPyConnection, split: str) -> None:
-    """Look at what the split gave for each row of the table ``images``: ``row``, ``filename`` and ``subset``.
+    """Check the subset of each row of the table ``images``: ``row``, ``filename`` and ``subset``.
 
     Raises:
         DatasetError: an image has no subset, one that is nearly ``'train'`` or ``'test'``, or none is ``'train'``.
@@ -111,7 +111,7 @@ def check_split(con: duckdb.DuckDBPyConnection, split: str) -> None:
 
 
 def _no_words(con: duckdb.DuckDBPyConnection, split: str, what: str) -> DatasetError:
-    """Return the error that counts what the split gave in the table ``images``, and says how to make words of it."""
+    """Return the error that counts the values of the split in the table ``images``, and how to turn them into words."""
     found = con.execute("SELECT subset, count(*) FROM images GROUP BY 1 ORDER BY 2 DESC, 1").fetchall()
     images = "image" if sum(n for _, n in found) == 1 else "images"
     counts = [f"{n:,} {one_line(str(value), 50)}" for value, n in found]

@@ -1,7 +1,7 @@
-"""engines: where work runs. In this process, or in worker processes of this machine.
+"""engines: where tasks run: in this process, or in worker processes of this machine.
 
-An engine is one file with a class like `Engine`. What all have in common, a bounded window of tasks and finding out
-which task kills its worker, is in `dispatch`.
+An engine is one file with a class like `Engine`. `dispatch` has the code that all engines share: a bounded window of
+tasks, and finding the task that kills its worker.
 """
 
 import lazy_loader

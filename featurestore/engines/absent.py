@@ -24,7 +24,7 @@ def refuse_absent_module(error: BaseException | None) -> None:
         return
     found = _MODULE.search(said)
     raise PluginError(
-        f"the workers can't load what this process can: {said}. Whatever was finished is kept; install it where the "
+        f"the workers can't load what this process can: {said}. Finished work is kept; install it where the "
         f"workers run (pip install {_package(found[1]) if found else 'PACKAGE'}), then run the same command again"
     ) from error
 

@@ -1,4 +1,4 @@
-"""What engines run, and what every engine offers."""
+"""Protocols: `Task`, which engines run, and `Engine`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 class Task(Protocol[T]):
-    """What engines run: work on one chunk. Its results are a row for each image, or what was made of all of them."""
+    """Work on one chunk. Its results are a row for each image, or one result for all of them."""
 
     @property
     def chunk_id(self) -> int:
@@ -17,40 +17,40 @@ class Task(Protocol[T]):
         ...
 
     def run(self) -> list[T]:
-        """Do the work; rows are in the order of their images."""
+        """Do the work; rows are in image order."""
         ...
 
     def split(self) -> list[Task[T]]:
-        """Return the same work as smaller tasks, down to one an image, so that a crash can be blamed on one."""
+        """Return the same work as smaller tasks, down to one per image, so that a crash can be blamed on one image."""
         ...
 
     def crashed(self, reason: str) -> list[T]:
-        """Return the row of the one image that kills whoever works on it.
+        """Return the row of the one image that crashes its worker.
 
         Raises:
-            EngineLost: no image can be blamed.
+            EngineLost: no single image is to blame.
         """
         ...
 
 
 class Engine(Protocol):
-    """Where tasks run. Opened once for a whole run."""
+    """Runs tasks. Opened once for a whole run."""
 
     workers: int
 
     def submit(self, task: Task[T]) -> Future[list[T]]:
-        """Begin a task; the future raises BrokenExecutor when the worker died."""
+        """Start a task; the future raises BrokenExecutor if its worker died."""
         ...
 
     def restart(self) -> None:
-        """Replace workers that died."""
+        """Replace dead workers."""
         ...
 
     def close(self) -> None:
-        """End all workers at once, whatever they are doing."""
+        """Kill all workers immediately."""
         ...
 
 
 def run_task(task: Task[Any]) -> list[Any]:
-    """Run a task: the one function that engines send to workers."""
+    """Run a task: the function that engines send to workers."""
     return task.run()

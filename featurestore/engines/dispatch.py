@@ -1,7 +1,7 @@
-"""The one way work is handed out: a bounded window of tasks, and outcomes as values.
+"""Dispatching tasks to an engine: a bounded window of tasks, and crashes as results.
 
-When a worker dies, or lacks memory, open files or threads, every task in flight is suspect. Suspects are run again one
-at a time, then image by image, so that only the image that kills its worker is blamed.
+When a worker dies, or runs out of memory, open files or threads, every task in flight is a suspect. Suspects run again
+one at a time, then image by image, so that only the image that crashes its worker is blamed.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from featurestore.errors import EngineLost
 from featurestore.system import CLOCK, CPU, MEMORY, advice_for, lacking
 
 LOG = logging.getLogger("featurestore.engines")
-WINDOW = 2  # tasks in flight for every worker: one at work, one waiting
-LOOKAHEAD = 64  # tasks that may be finished out of order, waiting for a slow one before them
+WINDOW = 2  # tasks in flight for each worker: one running, one queued
+LOOKAHEAD = 64  # tasks that may finish ahead of an earlier, slow one
 
 
 @dataclass
 class _Flight(Generic[T]):
-    """The tasks in flight, in the order they were submitted."""
+    """The tasks in flight, in the order of submission."""
 
     futures: dict[Future[list[T]], tuple[int, Task[T]]] = field(default_factory=dict)
 
@@ -56,7 +56,7 @@ def dispatch_tasks(
         while following is not None and _has_room(engine, flight, number, lookahead):
             try:
                 flight.futures[engine.submit(following)] = number, following
-            except BrokenExecutor:  # a worker died while idle or on a task whose future is about to say so
+            except BrokenExecutor:  # a worker died while idle, or on a task whose future will report it
                 idle = not flight.futures
                 yield from _run_suspects(engine, flight)
                 if idle:
@@ -80,15 +80,15 @@ def _collect(engine: Engine, flight: _Flight[T]) -> Iterator[tuple[Task[T], list
     done, _ = wait(flight.futures, return_when=FIRST_COMPLETED)
     for future in done:
         refuse_absent_module(future.exception())
-        if _says_nothing_of_its_task(future.exception()):
+        if _must_be_tried_alone(future.exception()):
             yield from _run_suspects(engine, flight)
             return
         _, task = flight.futures.pop(future)
         yield task, future.result()
 
 
-def _says_nothing_of_its_task(error: BaseException | None) -> bool:
-    """Whether a task has to be tried alone: its worker died, or lacked what others may have taken from it."""
+def _must_be_tried_alone(error: BaseException | None) -> bool:
+    """Whether the error may have been caused by another task: a worker died, or a shared resource ran out."""
     return error is not None and (isinstance(error, BrokenExecutor) or lacking(error) is not None)
 
 
@@ -103,7 +103,7 @@ def _run_suspects(engine: Engine, flight: _Flight[T]) -> Iterator[tuple[Task[T],
     for future, (_, task) in suspects:
         if future.done() and not future.cancelled() and future.exception() is None:
             yield task, future.result()
-        elif out_of_time:  # trying the whole of it again would only take as long again
+        elif out_of_time:  # the whole task would take as long again
             yield from _run_apart(engine, task)
         else:
             yield from _run_alone(engine, task)
@@ -114,7 +114,7 @@ def _run_alone(engine: Engine, task: Task[T]) -> Iterator[tuple[Task[T], list[T]
         found = engine.submit(task).result()
     except Exception as error:
         refuse_absent_module(error)
-        if not _says_nothing_of_its_task(error):
+        if not _must_be_tried_alone(error):
             raise
         engine.restart()
         if len(task.split()) > 1:
@@ -134,7 +134,7 @@ def _run_apart(engine: Engine, task: Task[T]) -> Iterator[tuple[Task[T], list[T]
 
 @dataclass(frozen=True)
 class _Nothing:
-    """A task without work: whoever dies of it would die of anything."""
+    """A task without work: a worker that dies of it can't work at all."""
 
     chunk_id: int = -1
 
@@ -149,34 +149,34 @@ class _Nothing:
 
 
 def _refuse_dead_engine(engine: Engine) -> None:
-    """Make sure that an image is to blame, and not the engine: its workers live when there is nothing to do.
+    """Check that workers survive a task without work, so that an image is to blame and not the engine.
 
     Raises:
-        EngineLost: they don't.
+        EngineLost: they die.
     """
     try:
         engine.submit(_Nothing()).result()
     except BrokenExecutor as error:
         raise EngineLost(
-            f"the worker processes die before they get to work ({_cause(error)}), so no image is to blame. Whatever "
-            "was finished is kept; when the machine has memory and processes to spare, run the same command again, "
-            "with fewer --workers or with --workers 0, which shows the error"
+            f"the worker processes die before they get to work ({_cause(error)}), so no image is to blame. Finished "
+            "work is kept; when the machine has memory and processes to spare, run the same command again, with fewer "
+            "--workers or with --workers 0, which shows the error"
         ) from error
 
 
 def _cause(error: Exception) -> str:
-    """Return why a single image did not come through, with no other at work.
+    """Return why a single image failed when it was tried alone.
 
     Raises:
-        EngineLost: the machine lacks what no image takes away.
+        EngineLost: the machine lacks a resource that no image uses up.
     """
     reason = lacking(error)
     if reason is not None and reason != MEMORY:
         raise EngineLost(
-            f"{reason}, although nothing else was at work, so no image is to blame. Whatever was finished is kept: "
+            f"{reason}, although no other task was running, so no image is to blame. Finished work is kept: "
             f"{advice_for(reason)}, then run the same command again"
         ) from error
-    # the same image must give the same message in every run, so only the signal is taken from the error's text
+    # Only the signal of the error's text, so that an image gives the same message in every run. It is recorded in rows.
     signal = re.search(r"SIG[A-Z]+", str(error))
     causes = {"SIGSEGV": "segmentation fault", "SIGKILL": "killed, most likely out of memory"}
     died = f"{signal[0]}: {causes.get(signal[0], 'ended by a signal')}" if signal else "it ended without a word"

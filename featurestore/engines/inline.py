@@ -1,4 +1,4 @@
-"""The engine without workers: tasks run in this process, one after the other. For tests, debugging and one image."""
+"""The inline engine: tasks run in this process, one after the other. For tests, debugging and single images."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ class InlineEngine:
     workers = 0
 
     def submit(self, task: Task[T]) -> Future[list[T]]:
-        """Run the task now. An error is the future's; Ctrl-C is raised here."""
+        """Run the task now. The future has its error, but Ctrl-C is raised here."""
         future: Future[list[T]] = Future()
         try:
             future.set_result(task.run())
         except Exception as error:
             if lacking(error):
-                error.__traceback__ = None  # it would hold on to what was in use
+                error.__traceback__ = None  # it would keep memory alive
             future.set_exception(error)
         return future
 
     def restart(self) -> None:
-        """Nothing can have died."""
+        """Do nothing: there are no workers."""
 
     def close(self) -> None:
-        """Nothing to end."""
+        """Do nothing: there are no workers."""

@@ -1,4 +1,4 @@
-"""Processes of this machine: joblib's loky executor, whose workers are started anew and never forked."""
+"""The local engine: worker processes of this machine, by joblib's loky executor, which never forks."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ from featurestore.system import SIGNALS, allow_limits, end_with, readable
 
 LOG = logging.getLogger("featurestore.engines")
 
-# Threads would compete with the workers beside them, and BLAS with several threads differs in the last bits.
+# Threads would compete with the other workers, and BLAS with several threads differs in the last bits.
 SINGLE_THREADED = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
-# SIFT takes hundreds of megabytes for an image and gives them back. By default glibc returns them to the system, and
-# fetching them again, zeroed page by page, is a quarter of a worker's time. It may keep half a gigabyte (mallopt(3));
-# no other C library reads these. See docs/decisions/0063.
+# SIFT allocates hundreds of megabytes for each image. By default glibc returns them to the system, and allocating them
+# again, zeroed page by page, takes a quarter of a worker's time. So glibc may keep half a gigabyte (mallopt(3)); other
+# C libraries ignore these variables. See docs/decisions/0063.
 KEEPING = {
     name: os.environ.get(name, str(size))
     for name, size in {"MALLOC_MMAP_THRESHOLD_": 128 << 20, "MALLOC_TRIM_THRESHOLD_": 512 << 20}.items()
 }
 
-# What killed a worker stands in the row of its image; loky would print a page about it. An empty value says no.
+# The row of an image says what killed its worker; loky's long report is not needed. An empty value turns it off.
 SILENT = {"PYTHONFAULTHANDLER": os.environ.get("PYTHONFAULTHANDLER", "")}
 
 
 class LocalEngine:
-    """``workers`` processes, started on the first task."""
+    """Runs tasks in ``workers`` processes, started by the first task."""
 
     def __init__(self, workers: int) -> None:
-        """Take the number of processes; none is started yet."""
+        """Set the number of processes; none is started yet."""
         self.workers = workers
         self._executor: Any = None
         self._begun = False
 
     def submit(self, task: Task[T]) -> Future[list[T]]:
-        """Begin a task in a worker.
+        """Start a task in a worker.
 
         Raises:
             EngineLost: the system has no memory or no processes left for workers.
@@ -55,22 +55,22 @@ class LocalEngine:
                     self._executor = self._open()
                 future: Future[list[T]] = self._executor.submit(run_task, task)  # the first one starts the workers
         except BrokenExecutor:
-            raise  # is dealt with where the task came from
-        except (OSError, RuntimeError) as error:  # the latter: no thread can be started, or loky nests too deep
+            raise  # `dispatch` handles it
+        except (OSError, RuntimeError) as error:  # RuntimeError: no thread can be started, or loky is nested too deep
             reason = getattr(error, "strerror", None) or " ".join(str(error).split())
             raise EngineLost(
-                f"{self.workers} worker processes could not be started ({reason}). Whatever was finished is "
-                "kept; run the same command again with fewer --workers, or with --workers 0"
+                f"{self.workers} worker processes could not be started ({reason}). Finished work is kept; run the "
+                "same command again with fewer --workers, or with --workers 0"
             ) from error
         self._begun = True
         return future
 
     def restart(self) -> None:
-        """End what is left of the pool; the next task starts another."""
+        """End the pool; the next task starts a new one."""
         self.close()
 
     def close(self) -> None:
-        """Kill all workers at once."""
+        """Kill all workers immediately."""
         if self._executor is not None:
             self._executor.shutdown(wait=True, kill_workers=True)
             self._executor, self._begun = None, False
@@ -96,13 +96,13 @@ class LocalEngine:
 
 @contextmanager
 def _starting() -> Iterator[None]:
-    with _silent_tracker(), _deaf_offspring():
+    with _silent_tracker(), _signals_blocked_in_children():
         yield
 
 
 @contextmanager
 def _silent_tracker() -> Iterator[None]:
-    """Keep loky's resource tracker, which outlives a run that is killed, from warning of what it then tidies up."""
+    """Silence loky's resource tracker, which outlives a killed run and warns about the resources it cleans up."""
     before = os.environ.get("PYTHONWARNINGS")
     os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [before, "ignore:resource_tracker"]))
     try:
@@ -115,16 +115,16 @@ def _silent_tracker() -> Iterator[None]:
 
 
 @contextmanager
-def _deaf_offspring() -> Iterator[None]:
-    """Let the processes that are started here be deaf to Ctrl-C and SIGTERM from their first moment: they inherit that.
+def _signals_blocked_in_children() -> Iterator[None]:
+    """Block Ctrl-C and SIGTERM in child processes from their start: they inherit the signal mask.
 
-    A signal to the whole process group, as a terminal sends it, is for the coordinator, which ends its workers in
-    order. A worker that died of it would print a traceback, and be taken for the victim of its image.
+    A terminal signals the whole process group, but only the coordinator must react: it ends its workers. A worker that
+    died of the signal would print a traceback, and its image would be blamed.
     """
     from multiprocessing import resource_tracker
 
-    resource_tracker.ensure_running()  # which lets the signals through again, so not later
-    # Held back and not ignored: what arrives meanwhile reaches the coordinator a moment later.
+    resource_tracker.ensure_running()  # first, since it unblocks the signals
+    # Blocked and not ignored: a signal that arrives meanwhile reaches the coordinator afterwards.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
@@ -133,10 +133,10 @@ def _deaf_offspring() -> Iterator[None]:
 
 
 def begin_worker(parent: int) -> None:
-    """Prepare a worker: one thread, a limit on its time, no ear for Ctrl-C, and gone when its parent is.
+    """Initialise a worker: one thread, time limits, Ctrl-C ignored; it ends with its parent.
 
     Args:
-        parent: the coordinator's pid. It is given, since asking in the worker would race with the parent's death.
+        parent: the coordinator's pid. The coordinator passes it: asking in the worker would race with its death.
     """
     import cv2
     import threadpoolctl
@@ -151,16 +151,16 @@ def begin_worker(parent: int) -> None:
 
 
 def all_cores() -> int:
-    """Return the number of cores that this process may use, in a container too.
+    """Return the number of cores that this process may use, also in a container.
 
     Raises:
-        ConfigError: a variable of the environment keeps joblib from saying so.
-        UnreadableFile: what the system says of that can't be read.
+        ConfigError: an environment variable keeps joblib from counting.
+        UnreadableFile: the system's files about cores can't be read.
     """
     try:
         import joblib
 
-        with readable(Path("/sys/fs/cgroup")):  # where it looks for a container's share of them
+        with readable(Path("/sys/fs/cgroup")):  # joblib reads a container's share of the cores there
             return int(joblib.cpu_count())
     except (ImportError, ValueError) as error:
         given = [f"{name}={value}" for name, value in os.environ.items() if name.startswith("LOKY_")]

@@ -1,8 +1,4 @@
-"""Engines: where work runs, chosen here and nowhere else.
-
-An engine is one file with a class like `Engine`. What all have in common, a bounded window of tasks and finding out
-which task kills its worker, is in `dispatch_tasks`.
-"""
+"""The choice of an engine."""
 
 from __future__ import annotations
 

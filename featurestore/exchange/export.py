@@ -34,7 +34,7 @@ def export_images(
         force: replace ``out``, and write what this machine could not read.
 
     Raises:
-        OutputError: ``out`` is there already, or can't be written.
+        OutputError: ``out`` exists already, or can't be written.
         QueryError: no image was chosen, or they do not fit the format.
         StoreBusy: the store has changed since the images were chosen, and no longer has all that is wanted of them.
         NotEnoughSpace: the disk is full, or what is written could not be read here.
@@ -58,7 +58,7 @@ def export_models(
         force: replace ``out``.
 
     Raises:
-        OutputError: ``out`` is there already, or can't be written.
+        OutputError: ``out`` exists already, or can't be written.
         QueryError: there is no such variant.
         NotReady: a model has not been fitted yet.
         NotEnoughSpace: the disk is full.

@@ -1,7 +1,7 @@
-"""images: from a file name in the folder of images to pixels, or to a status and a line that says why not.
+"""images: from a file name in the image folder to pixels, or to a status and a message.
 
-Decoding happens in a process of its own where a process of somebody else's asks for it. What tells a missing file from
-a folder that went away is here too.
+In a process that belongs to another program, a child process decodes. A missing file and an unmounted image folder are
+told apart here too.
 """
 
 import lazy_loader

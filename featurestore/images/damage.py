@@ -1,8 +1,8 @@
-"""What a decoder says of a picture that it returned all the same: is part of the picture lost, or is it harmless?
+"""Decoder warnings: which of them mean that part of the picture is lost, and which are harmless.
 
-Each line of `LOST` is a pattern over the decoders' words, and why they mean that pixels are made up. What matches none
-of them is harmless: colour profiles and other metadata, bytes that are superfluous, later frames of an animation. The
-patterns are plain enough for both Python and DuckDB, since old rows are judged by the words that they recorded.
+Each line of `LOST` is a pattern of warnings, and why they mean that pixels are made up. All other warnings are
+harmless: colour profiles and other metadata, extra bytes, later frames of an animation. The patterns work in both
+Python and DuckDB, since old rows are judged by the warnings that they recorded.
 """
 
 from __future__ import annotations
@@ -39,5 +39,5 @@ _LOST = re.compile(PATTERN)
 
 
 def picture_is_lost(words: str) -> bool:
-    """Return whether the decoders' words mean that part of the picture is made up."""
+    """Return whether the decoders' warnings mean that part of the picture is made up."""
     return _LOST.search(words) is not None

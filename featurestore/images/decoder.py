@@ -1,14 +1,14 @@
-"""Where image files are decoded: not in a process that belongs to somebody else.
+"""The decoding process: a child that decodes for a process which belongs to another program.
 
-While a picture is decoded, stderr leads elsewhere, and other things that belong to the whole process are not what they
-were (see `decoding`). Workers do nothing else, so they decode themselves. A process that calls `FeatureStore.encode`,
-or runs without workers, has threads of its own that print: another process decodes for it. That is given an image's
-bytes and gives back its pixels, which takes 7 ms for a megapixel. It ends with the process that started it.
+Decoding redirects stderr and changes other settings of the whole process (see `decoding`). Workers do nothing else, so
+they decode themselves. A process that calls `FeatureStore.encode`, or runs without workers, has other threads that
+print, so a child process decodes for it. The child receives an image's bytes and returns its pixels, which takes 7 ms
+for a megapixel. It ends with its parent.
 
-    request   a header and the file's bytes       header: the arguments of `decoding.judge`, or a path to be measured
-    answer    a header and the pixels, if any     header: the `ImageFile`, or what was raised
+    request   a header and the file's bytes       header: the arguments of `decoding.judge`, or a path to measure
+    answer    a header and the pixels, if any     header: the `ImageFile`, or the exception
 
-A header is JSON. Before it stand its length and that of what follows it, as `LENGTHS`.
+A header is JSON, preceded by its length and the length of the data after it, as `LENGTHS`.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ LENGTHS = struct.Struct("<IQ")
 
 
 class _Here:
-    """What this process has."""
+    """The decoding of this process."""
 
     decodes = False  # whether it may decode
-    decoder: _Decoder | None = None  # what decodes for it, if it may not
+    decoder: _Decoder | None = None  # the child that decodes for it, if it may not
     turn = threading.Lock()
 
 
 def decode_here() -> None:
-    """Let this process decode: it does nothing else, and no other thread prints in it."""
+    """Let this process decode: it is a worker, in which no other thread prints."""
     _Here.decodes = True
 
 
 def judge(read: ImageFile, data: bytes, max_pixels: int, *, keep: bool) -> ImageFile:
-    """Return what `decoding.judge` makes of an image's bytes; ``crashed`` if the decoder died on them.
+    """Return the result of `decoding.judge`, here or in the child; ``crashed`` if the child died on the image.
 
     Raises:
-        MemoryError: the decoder had too little.
+        MemoryError: the decoder ran out of memory.
         OSError: no process can be started.
     """
     if _Here.decodes:
@@ -68,7 +68,7 @@ def judge(read: ImageFile, data: bytes, max_pixels: int, *, keep: bool) -> Image
 
 
 def size_of(path: str) -> Size | None:
-    """Return what `decoding.size_of` says of a file; None if the decoder died on it."""
+    """Return the result of `decoding.size_of`, here or in the child; None if the child died on the file."""
     if _Here.decodes:
         return decoding.size_of(path)
     try:
@@ -79,14 +79,14 @@ def size_of(path: str) -> Size | None:
 
 
 class _Died(Exception):
-    """The decoding process ended in the middle of a request; the message is how."""
+    """The child ended during a request; the message says how."""
 
 
 class _Decoder:
-    """The process that decodes for this one."""
+    """The child process that decodes."""
 
     def __init__(self) -> None:
-        """Start it."""
+        """Start the child."""
         self._process = subprocess.Popen(
             python_command("featurestore.images.decoder", str(os.getpid())),
             stdin=subprocess.PIPE,
@@ -94,34 +94,34 @@ class _Decoder:
             stderr=subprocess.DEVNULL,
             env=environment(),
             bufsize=0,
-            process_group=0,  # Ctrl-C is for us
+            process_group=0,  # Ctrl-C is for the parent
         )
 
     def ask(self, request: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytearray]:
         """Return the answer to a request.
 
         Raises:
-            EOFError, BrokenPipeError: it has ended.
+            EOFError, BrokenPipeError: the child has ended.
         """
         _send(self._process.stdin, request, data)
         return _receive(self._process.stdout)
 
     def end(self) -> int:
-        """End it, and return its exit code."""
+        """End the child and return its exit code."""
         self._process.kill()
         self.forget()
         return self._process.wait()
 
     def forget(self) -> None:
-        """Close the pipes to it."""
+        """Close the pipes to the child."""
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe is not None
             pipe.close()
 
     def leave_to_parent(self) -> None:
-        """Forget it in a process that was forked: it belongs to the other."""
+        """Forget the child in a forked process: it belongs to the parent."""
         self.forget()
-        self._process.returncode = 0  # else Popen asks for the end of a child that is not ours
+        self._process.returncode = 0  # else Popen would wait for a child of another process
 
 
 def _ask(request: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytearray]:
@@ -129,12 +129,12 @@ def _ask(request: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytearra
         try:
             try:
                 header, rest = _decoder().ask(request, data)
-            except (EOFError, BrokenPipeError):  # it may have been killed long before: once more, with another
+            except (EOFError, BrokenPipeError):  # it may have been killed earlier: try once more with a new one
                 _end()
                 header, rest = _decoder().ask(request, data)
         except (EOFError, BrokenPipeError) as error:
             raise _Died(ending(_end())) from error
-        except BaseException:  # Ctrl-C in the middle of an answer: the rest of it would be taken for the next
+        except BaseException:  # after Ctrl-C, the rest of this answer would be read as the next one
             _end()
             raise
     if "raised" in header:
@@ -204,7 +204,7 @@ def main(arguments: Sequence[str]) -> None:
     requests, answers = open(os.dup(0), "rb", buffering=0), open(os.dup(1), "wb", buffering=0)  # noqa: SIM115, PTH123
     nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, 0)
-    os.dup2(nothing, 1)  # whatever a library prints is no answer
+    os.dup2(nothing, 1)  # output of libraries must not mix with answers
     cv2.setNumThreads(1)
     while True:
         try:

@@ -1,11 +1,11 @@
-"""The bytes of an image file -> its pixels, or a status and a line that says what is wrong with it.
+"""Decoding: the bytes of an image file become pixels, or a status and a message.
 
-The pixels are those of ``cv2.imread``. What ``cv2.imread`` leaves to its caller is done here: a truncated or damaged
-picture is noticed (OpenCV fills what is lost with grey), a picture is measured before it is decoded, and what the
-decoders print to the C level's stderr becomes the message. No bytes are so bad that they raise.
+The pixels are those of ``cv2.imread``. This module adds what ``cv2.imread`` leaves to its caller: it notices truncated
+and damaged pictures (OpenCV fills the lost part with grey), measures a picture before decoding it, and turns what the
+decoders print to the C level's stderr into the message. No file content raises an exception.
 
-For the time of a call stderr, OpenCV's log level, Pillow's limits and the filters of warnings are not what they were,
-and they belong to the whole process. So this is for processes that do nothing else, see `decoder`.
+During a call stderr, OpenCV's log level, Pillow's limits and the warning filters are changed for the whole process. So
+only processes that do nothing else decode; see `decoder`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Size = tuple[int, int]  # width, height
 
 JPEG, PNG, RIFF = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF"
 JPEG_END = b"\xff\xd9"
-# At the end of a file libjpeg makes up end markers without end; the longest segment that can swallow them has 64 KiB.
+# At the end of a file libjpeg makes up end markers; the longest segment that can swallow them has 64 KiB.
 JPEG_ENDS = JPEG_END * (2**15 + 16)
 HDR_SIZE = re.compile(rb"-Y (\d{1,9}) \+X (\d{1,9})")
 JPEG_MARKER = re.compile(rb"\xff[^\x00\xff]")
@@ -45,14 +45,14 @@ PARTLY_LOST = "part of the picture is lost"
 NO_MEMORY = "Insufficient memory"  # OpenCV's words
 MESSAGE_LENGTH = 300
 
-# What Pillow measures (JPEG and PNG are measured here). No other formats: OpenCV does not read them.
+# Formats that Pillow measures (JPEG and PNG are measured here). OpenCV reads no others.
 PILLOW_FORMATS = ("TIFF", "BMP", "GIF", "WEBP", "JPEG2000", "PPM", "SUN", "AVIF")
-# Its plugins trip over hostile headers in every way Python knows, and none of them says more than "not measured".
+# Exceptions of its plugins for malformed headers. They all mean that the picture has not been measured.
 PILLOW_ERRORS = (
     *(OSError, ValueError, TypeError, SyntaxError, LookupError, ArithmeticError, AttributeError),
     *(AssertionError, RuntimeError, EOFError, MemoryError, struct.error),
 )
-# How the decoders say that they ran out of bytes: first BMP, GIF and PNM, then JPEG 2000, TIFF, AVIF and HDR.
+# Messages of the decoders for a file that ends early: first BMP, GIF and PNM, then JPEG 2000, TIFF, AVIF and HDR.
 RAN_OUT = re.compile(
     r"Unexpected end of input stream|Stream too short|inconsistent with stream length|bytes remaining"
     r"|Seek error accessing TIFF directory|Can not read TIFF directory|IO error during reading of|Read error (at|on) s"
@@ -64,13 +64,13 @@ _ONE_AT_A_TIME = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class ImageFile:
-    """What one file holds.
+    """The result of reading one image file.
 
     Attributes:
         status: ``ok``, or why there are no pixels.
-        message: One line: what is wrong; with ``ok``, what the decoder had to say, mostly None.
+        message: One line: the error; with ``ok``, the decoder's warnings, usually None.
         pixels: uint8, height x width x 3, BGR, rotated as EXIF says; None unless ``ok``.
-        width: Pixels, of ``pixels``, or as the header says if the file was not decoded; None if it is not known.
+        width: In pixels; from the header if the file was not decoded; None if unknown.
         height: As ``width``.
         source_bytes: Size of the file.
         source_hash: SHA-256 of the file's bytes, in hex; None if they were not read.
@@ -86,7 +86,7 @@ class ImageFile:
 
 
 def judge(read: ImageFile, data: bytes, max_pixels: int, *, keep: bool) -> ImageFile:
-    """Complete ``read``, which knows the file's size and hash, by what its bytes turn out to be."""
+    """Complete ``read``, which has the file's size and hash, with the result of decoding its bytes."""
     if not data:
         return replace(read, status="unreadable", message="the file is empty (0 bytes)")
     size, cut = _measure(data)
@@ -119,19 +119,19 @@ def judge(read: ImageFile, data: bytes, max_pixels: int, *, keep: bool) -> Image
 
 
 def size_of(path: str) -> Size | None:
-    """Return the size of a picture that is not to be read: what the header of the file ``path`` says."""
+    """Return a picture's size from its header, without decoding it."""
     with Path(path).open("rb") as stream:
         return _pillow_size(stream, ("JPEG", "PNG", *PILLOW_FORMATS))
 
 
 def _with_what_it_hid(words: str, data: bytes) -> str:
-    """The decoder's words, with those of damage that it kept to itself because it warns of one thing only."""
+    """Return the warnings with those that the decoder withheld: it reports only the first."""
     hidden = _decode(_bare_jpeg(data), JPEG_ENDS, smallest=True)[1]
     return f"{words}; {hidden}" if picture_is_lost(hidden) else words
 
 
 def _failed(read: ImageFile, data: bytes, words: str, *, cut: bool, keep: bool) -> ImageFile:
-    if NO_MEMORY in words:  # says nothing about the file
+    if NO_MEMORY in words:  # not a property of the file
         raise MemoryError("not enough memory to decode the picture")
     short_riff = data.startswith(RIFF) and int.from_bytes(data[4:8], "little") + 8 > len(data)  # WebP
     if cut or short_riff or (RAN_OUT.search(words) and not data.startswith(PNG)):
@@ -156,7 +156,7 @@ def _over(size: Size | None, max_pixels: int) -> str | None:
 
 
 def _measure(data: bytes) -> tuple[Size | None, bool]:
-    """Width and height as the header says, and whether the structure of the file shows that it ends too early."""
+    """Return width and height from the header, and whether the file's structure shows that it ends early."""
     if data.startswith(JPEG):
         return _measure_jpeg(data)
     if data.startswith(PNG):
@@ -167,9 +167,9 @@ def _measure(data: bytes) -> tuple[Size | None, bool]:
 
 
 def _jpeg_header(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Walk the segments up to the first scan or the end: the marker's code, and where the segment's content lies.
+    """Yield each segment up to the first scan or the end: the marker's code, and the offsets of its content.
 
-    As libjpeg does, what is no marker is skipped. Thumbnails hide in segments, with markers of their own.
+    As in libjpeg, bytes between segments are skipped. Thumbnails are inside of segments, with their own markers.
     """
     at = 2
     while match := JPEG_MARKER.search(data, at):
@@ -185,14 +185,14 @@ def _jpeg_header(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def _measure_jpeg(data: bytes) -> tuple[Size | None, bool]:
-    """The size, and whether no end marker stands behind the beginning of the first scan.
+    """Return the size, and whether the end marker after the first scan is missing.
 
-    The search is from the back, so that it is free for a whole file; garbage or further pictures (MPO) may follow.
+    The search starts at the end, which is quick for a whole file; garbage or more pictures (MPO) may follow.
     """
     size = None
     for code, at, _ in _jpeg_header(data):
         if code == 0xD9:
-            return size, False  # no picture at all, but an end: broken, not cut
+            return size, False  # an end marker but no scan: broken, not cut
         if code == 0xDA:
             return size, data.rfind(JPEG_END, at) < 0
         is_frame = 0xC0 <= code <= 0xCF and code not in (0xC4, 0xC8, 0xCC)
@@ -203,7 +203,7 @@ def _measure_jpeg(data: bytes) -> tuple[Size | None, bool]:
 
 
 def _bare_jpeg(data: bytes) -> bytes:
-    """The JPEG without metadata and superfluous bytes in its header, so that nothing is left there to warn of."""
+    """Return the JPEG without metadata and extra bytes in its header, so that its header causes no warnings."""
     kept = [data[:2]]
     for code, at, end in _jpeg_header(data):
         if 0xC0 <= code <= 0xDF:  # frame, tables, restart interval, scans; not applications and comments
@@ -212,7 +212,7 @@ def _bare_jpeg(data: bytes) -> bytes:
 
 
 def _measure_png(data: bytes) -> tuple[Size | None, bool]:
-    """Walk the chunks: a file whose IEND never comes was cut; one whose chunks make no sense is broken, not cut."""
+    """Walk the chunks: a file without IEND was cut; a file with invalid chunks is broken, not cut."""
     if not b"IHDR".startswith(data[12:16]):
         return None, False
     size: Size | None = struct.unpack_from(">II", data, 16) if len(data) >= 24 else None
@@ -232,7 +232,7 @@ def _pillow_size(stream: IO[bytes], formats: tuple[str, ...]) -> Size | None:
 
     with _ONE_AT_A_TIME, _stderr(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # the limit is ours to judge
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # we apply our own limit
         try:
             with Image.open(stream, formats=formats) as image:  # reads the header only
                 return image.size
@@ -243,9 +243,9 @@ def _pillow_size(stream: IO[bytes], formats: tuple[str, ...]) -> Size | None:
 
 
 def _decode(data: bytes, more: bytes = b"", *, smallest: bool = False) -> tuple[NDArray[np.uint8] | None, str]:
-    """OpenCV's picture of ``data + more``, and what it and the libraries below it had to say.
+    """Return OpenCV's picture of ``data + more``, and the warnings of OpenCV and its libraries.
 
-    ``smallest`` reads all of the data, but makes a small picture in grey: for those who want the words only.
+    ``smallest`` reads all of the data but makes a small grey picture, for callers that want only the warnings.
     """
     import cv2
     import numpy as np
@@ -255,7 +255,7 @@ def _decode(data: bytes, more: bytes = b"", *, smallest: bool = False) -> tuple[
     with _ONE_AT_A_TIME, _stderr() as log:
         try:
             if data.startswith(PNG) and data.find(b"acTL", 0, data.find(b"IDAT")) > 0:
-                # Animated: from memory, OpenCV 5.0 loses its default picture and does not notice where it is cut.
+                # Animated: from memory, OpenCV 5.0 loses the default picture and does not notice a truncated file.
                 with scratch_folder() as folder:
                     copy = folder / "animated.png"
                     copy.write_bytes(data)
@@ -274,7 +274,7 @@ def _decode(data: bytes, more: bytes = b"", *, smallest: bool = False) -> tuple[
 
 @contextmanager
 def _stderr() -> Iterator[IO[bytes]]:
-    """Send the C level's stderr, with OpenCV's warnings whatever its log level is, to a file of its own."""
+    """Redirect the C level's stderr to a file, with OpenCV's warnings whatever its log level is."""
     from cv2.utils import logging
 
     if sys.stderr is not None:
@@ -293,14 +293,14 @@ def _stderr() -> Iterator[IO[bytes]]:
 
 
 def _scratch() -> IO[bytes]:
-    """A file without a name: in memory, where the system has that."""
+    """Return an unnamed temporary file, in memory if possible."""
     if hasattr(os, "memfd_create"):
         return os.fdopen(os.memfd_create("stderr"), "w+b")
     return tempfile.TemporaryFile()
 
 
 def _one_line(words: str) -> str:
-    """The decoders' words without what differs between runs and machines: threads, times, paths, temporary names."""
+    """Return warnings without threads, times, paths and temporary names, which differ between runs and machines."""
     words = re.sub(r"\[ ?[A-Z]+:[^\]]*\] (?:\S+ \S+:\d+ \w+ )?", "", words)
     words = re.sub(r"\bim(?:read|decode)_\('[^']*'\): |OpenCV\([^)]*\) \S+ error: | in function '[^']+'", "", words)
     words = re.sub(r"\(-2:Unspecified error\) |(?<![\w./])/(?:[^/\s'\"]+/)*", "", words)

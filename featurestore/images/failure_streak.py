@@ -1,4 +1,4 @@
-"""One failure after the other, all alike: that is no longer the images, it is the disk or the extractor."""
+"""Failure streaks: many equal failures in a row are the fault of the disk or the extractor, not of the images."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from featurestore.system import CPU_OVER
 DIED = "the worker process died on this image"
 TWICE = "the file can't be read, nor could it a second time"
 LONGEST = 20  # images in a row
-_UNSUSPICIOUS = (DIED, CPU_OVER.partition("{}")[0])  # of rows that crashed: the engine and the recipe have decided that
+_OF_ONE_IMAGE = (DIED, CPU_OVER.partition("{}")[0])  # error texts of crashed rows that the engine or a limit decided
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Trouble:
-    """A failure that may tell of something else than its image."""
+    """A failure whose cause may not be the image."""
 
     filename: str
     error: str
 
     @property
     def kind(self) -> str:
-        """What failures have in common that are alike: an exception's words without their numbers, or TWICE."""
+        """The key by which failures are equal: an exception's message without its numbers, or TWICE."""
         return TWICE if self.unread else re.sub(r"\d+", "0", self.error)
 
     @property
@@ -37,29 +37,29 @@ class Trouble:
 
 
 def trouble_of(row: Row) -> Trouble | None:
-    """Return what a row of extract tells of a failure that many images may share."""
+    """Return the trouble of a row of extract, None if its failure is certainly the image's own."""
     error = row.error or ""
-    raised = row.status == "crashed" and not error.startswith(_UNSUSPICIOUS)
+    raised = row.status == "crashed" and not error.startswith(_OF_ONE_IMAGE)
     unread = row.status == "unreadable" and error.startswith(TWICE)
     return Trouble(row.filename, error) if raised or unread else None
 
 
 class Streak(Generic[T]):
-    """Holds finished work back for as long as its last images have failed alike, so that it can still be left out.
+    """Holds finished work back while its last images failed in the same way, so that it can still be discarded.
 
-    What counts is the order in which work is finished, whichever worker has done it.
+    Work counts in the order in which it is finished, whichever worker did it.
     """
 
     def __init__(self) -> None:
-        """Nothing has failed yet."""
+        """Start without failures."""
         self._alike: list[Trouble] = []
-        self.held: list[T] = []  # what was not yielded yet
+        self.held: list[T] = []  # work that is held back
 
     def cleared(self, work: T, troubles: Sequence[Trouble | None]) -> Iterator[T]:
-        """Take in finished work, and yield what can be recorded of this and of what was held back.
+        """Add finished work, and yield the work that can be recorded now.
 
         Args:
-            work: what was finished.
+            work: the finished work.
             troubles: of each of its images, in order.
 
         Raises:
@@ -80,7 +80,7 @@ class Streak(Generic[T]):
             yield from self.rest()
 
     def rest(self) -> Iterator[T]:
-        """Yield what was held back: nothing comes after it."""
+        """Yield all work that is held back, at the end of the run."""
         held, self.held = self.held, []
         yield from held
 
@@ -91,7 +91,7 @@ def _refusal(alike: list[Trouble]) -> ImagesGone | NothingUsable:
     if first.unread:
         return ImagesGone(
             f"the folder of images can't be read: {which}, gave {last.error.removeprefix(TWICE).strip(' ()')}. Nothing "
-            "of them is recorded; see to the disk or the network, and run the same command again"
+            "of them is recorded; check the disk or the network, and run the same command again"
         )
     return NothingUsable(
         f"the extractor fails on every image: {which}, gave {last.error}. Nothing of them is recorded; correct the "

@@ -1,6 +1,6 @@
-"""One image file -> its pixels, or a status and a line that says what is wrong with it.
+"""Reading one image file: its pixels, or a status and a message.
 
-A bad file never raises; a disk or a network that fails does.
+A bad file never raises an exception; a failing disk or network does.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from featurestore.images.decoding import ImageFile
 from featurestore.images.locate import why_missing
 from featurestore.system import lacking
 
-# A file may hold 8 bytes per pixel that is allowed (16-bit RGBA) and this much of metadata, previews, further pages.
+# A file may have 8 bytes for each allowed pixel (16-bit RGBA), and this much for metadata, previews and more pages.
 BYTES_PER_PIXEL = 8
 EXTRA_BYTES = 64 * 2**20
 
-# Why a file can't be read, where that is its own: a second attempt finds the same. All else is the machine's.
+# Errors of the file itself: a second attempt fails in the same way. All other errors are of the machine.
 OWN = frozenset({errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.EISDIR, errno.EINVAL})
 
 
 class ReadFailed(Exception):
-    """The disk or the network failed while a file was read; the message is what the operating system said."""
+    """The disk or the network failed while a file was read; the message is the operating system's."""
 
 
 def read_image(path: str, *, max_pixels: int, truncated: Literal["refuse", "keep"]) -> ImageFile:
@@ -34,16 +34,16 @@ def read_image(path: str, *, max_pixels: int, truncated: Literal["refuse", "keep
     Args:
         path: The file.
         max_pixels: Width x height above which a picture is ``too_large`` and not decoded.
-        truncated: What to do with a file of which OpenCV makes a picture although part of it is lost: ``refuse`` gives
-            the status ``truncated`` where the file ends too early, and ``damaged`` where the decoder came upon damage
-            inside; ``keep`` gives ``ok`` and says so.
+        truncated: What to do with a file that OpenCV decodes although part of the picture is lost: ``refuse`` gives
+            the status ``truncated`` if the file ends early, and ``damaged`` if the decoder found damage inside;
+            ``keep`` gives ``ok`` with a message.
 
     Returns:
-        The picture, or a status and a message; no file is so bad that it raises.
+        The picture, or a status and a message; a bad file never raises.
 
     Raises:
-        ReadFailed: the file can't be read, for a reason that is not its own.
-        MemoryError, OSError: memory or open files have run out, see `failure.lacking`.
+        ReadFailed: the disk or the network failed.
+        MemoryError, OSError: memory or open files ran out, see `system.lacking`.
         ValueError: ``max_pixels`` or ``truncated`` is not one of the values above.
     """
     if max_pixels < 1 or truncated not in ("refuse", "keep"):
@@ -57,7 +57,7 @@ def read_image(path: str, *, max_pixels: int, truncated: Literal["refuse", "keep
         with Path(path).open("rb") as stream:
             if found.st_size > limit:
                 return _too_many_bytes(path, found.st_size, limit)
-            data = stream.read(found.st_size + 1)  # one more, so that a file is read that claims to be empty
+            data = stream.read(found.st_size + 1)  # one byte more, for special files whose size is 0
     except (FileNotFoundError, NotADirectoryError):
         return ImageFile("missing", why_missing(Path(path)))
     except OSError as error:

@@ -1,7 +1,7 @@
-"""The folder of images while a run lasts: is one file missing, or is the folder gone?
+"""The image folder during a run: is one file missing, or is the whole folder gone?
 
-A disk that is unmounted leaves an empty folder in its place, or none, and every file seems to be missing. So before
-a file counts as missing, files that were read before are looked at again.
+If a disk is unmounted, its folder is empty or absent, and every file seems to be missing. So before a file counts as
+missing, files that were read earlier are checked again.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from featurestore.formatting import counted
 from featurestore.system import lacking
 
 File = tuple[str, int]  # its name below the folder, and its bytes
-WITNESSES = 8  # of each folder below: that many files do not vanish for other reasons in one moment
-REMEMBERED = 4096  # folders below
+WITNESSES = 8  # files of each subfolder that are checked again: so many do not vanish together for other reasons
+REMEMBERED = 4096  # subfolders
 
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """The folder as it was when a run began. It goes to the workers with every task.
+    """The image folder as it was when a run began. It is sent to workers with every task.
 
     Attributes:
         path: the folder.
@@ -45,7 +45,7 @@ class ImageFolder:
         return str(Path(self.path, name))
 
     def was_read(self, name: str, n_bytes: int) -> None:
-        """Remember a file that could be read, for each of the folders that it is in."""
+        """Remember a readable file, for each folder above it."""
         lately = _read_lately(self)
         for above in _above(name):
             lately.setdefault(above, deque(maxlen=WITNESSES)).append((name, n_bytes))
@@ -54,14 +54,14 @@ class ImageFolder:
             lately.popitem(last=False)
 
     def refuse_if_gone(self, name: str, reason: str) -> None:
-        """Make sure that a file which can't be read is alone in that.
+        """Refuse to count a file as missing if the whole folder is gone.
 
         Args:
             name: of the file.
             reason: why it can't be read.
 
         Raises:
-            ImagesGone: none of the files in its folder that were read before can be.
+            ImagesGone: no file of this folder that was read earlier can be read now.
         """
         lately = _read_lately(self)
         for above in _above(name):
@@ -92,7 +92,7 @@ def _read_lately(folder: ImageFolder) -> OrderedDict[str, deque[File]]:
 
 
 def _above(name: str) -> Iterator[str]:
-    """Yield the folders that a file is in, from the top, which is called ``""``."""
+    """Yield the folders above a file, starting with the image folder itself, ``""``."""
     yield ""
     for folder in reversed(PurePosixPath(name).parents[:-1]):
         yield str(folder)
@@ -107,22 +107,22 @@ def _identity(path: str) -> tuple[int, int] | None:
 
 
 def open_folder(path: Path, *, read: Iterable[str], wanted: Iterable[str]) -> ImageFolder:
-    """Look at the folder as a run begins.
+    """Check the image folder at the beginning of a run.
 
     Args:
         path: the folder.
         read: names of some images that were read in earlier runs.
-        wanted: names of some images that will be read now.
+        wanted: names of some images that this run will read.
 
     Raises:
-        ImagesGone: not one of these exists.
+        ImagesGone: none of them exists.
     """
     before, found = list(read), list[File]()
     looked, n_absent = [*before, *wanted], 0
     for name in looked:
         try:
             state = Path(path, name).stat()
-        except (OSError, ValueError):  # a name may hold what no name of a file can
+        except (OSError, ValueError):  # ValueError: characters that no file name can have
             n_absent += 1
             continue
         if stat.S_ISREG(state.st_mode):

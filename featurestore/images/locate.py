@@ -1,7 +1,7 @@
-"""Where the image files of a dataset are: whether they exist, and what would help where they do not.
+"""Looking for the image files of a dataset: whether they exist, and hints if they do not.
 
-Everything here asks for single names, so that it is quick on a network folder with millions of files: a thousand names
-are looked for, and what may help is tried on a few of those that are absent.
+Every check is of a single name, so that it is quick on a network folder with millions of files: a thousand names are
+checked, and hints are tried on a few absent ones.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePosixPath
 
-MOST_NAMES = 1000  # that are looked for
-TRIED = 10  # of the absent ones: what may help is tried on these
-MOST_FOLDERS = 50  # below the folder of images, that are tried in its place
+MOST_NAMES = 1000  # that are checked
+TRIED = 10  # absent names on which hints are tried
+MOST_FOLDERS = 50  # subfolders that are tried in place of the image folder
 MOST_ENTRIES = 10_000  # of a folder whose names are compared
-DEPTH = 4  # folders above, or at the front of a name
+DEPTH = 4  # folders above the image folder, or at the front of a name
 NO_SUCH = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL})
 URL = re.compile(r"(?!file:)[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
 
-Help = tuple[str, str] | None  # what would help, and where the file is then
+Help = tuple[str, str] | None  # a hint, and where the file is
 
 
 @dataclass(frozen=True)
 class Whereabouts:
-    """How many of the images that were looked for are there."""
+    """How many of the checked images exist."""
 
     n_looked: int
     n_absent: int
-    example: str  # one that is absent, as Python writes it
-    hint: str  # what would help
+    example: str  # the repr of an absent name
+    hint: str
 
     def __str__(self) -> str:
         """Return it in one line."""
@@ -57,7 +57,7 @@ def look_for(images: Path, filenames: Sequence[str]) -> Whereabouts:
 
 
 def exists(path: Path) -> bool:
-    """Return whether there is such a file. One that can't be asked for may be there."""
+    """Return whether a file exists; True if the system does not say."""
     try:
         path.stat()
     except OSError as error:
@@ -78,9 +78,9 @@ def leads_to_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def twin(path: Path) -> Path | None:
-    """Return the path if it exists, else the one that differs from it by the Unicode form of its parts only, or None.
+    """Return the path if it exists, else the existing path that differs only by its Unicode form, or None.
 
-    Where ``é`` is one character in one name and ``e`` with an accent in the other, file systems see two names.
+    ``é`` as one character and ``e`` with a combining accent are two names to a file system.
     """
     if exists(path):
         return path
@@ -92,7 +92,7 @@ def twin(path: Path) -> Path | None:
 
 
 def why_missing(path: Path) -> str:
-    """Return why there is no file ``path``."""
+    """Return the error text for a missing file."""
     if path.is_symlink():
         return "a link to a file that does not exist"
     found = twin(path)
@@ -102,7 +102,7 @@ def why_missing(path: Path) -> str:
 
 
 def _hint(images: Path, absent: Sequence[str]) -> str:
-    """Return what would help most of these names."""
+    """Return the hint that helps most of these names."""
     folders = list(islice(_folders_below(images), MOST_FOLDERS))
     ways: list[Callable[[str], Help]] = [
         lambda name: _as_url(images, name),
@@ -211,7 +211,7 @@ def _folders_below(folder: Path) -> Iterator[Path]:
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """Return what a folder holds, sorted; of one that can't be listed nothing, since this is about hints."""
+    """Return the entries of a folder, sorted; none if it can't be listed, since they only serve for hints."""
     try:
         with os.scandir(folder) as found:
             seen = [entry for entry in islice(found, MOST_ENTRIES) if not entry.name.startswith(".")]

@@ -93,7 +93,7 @@ def verify_store(context: Context, *, deep: bool) -> VerifyReport:
     """
     report = VerifyReport()
     if isinstance(context.catalog, HeldCatalog):  # of an untrusted store, whose images are somebody else's
-        report.notes.append("the image files were not looked at: the store is untrusted")
+        report.notes.append("the image files were not checked: the store is untrusted")
         _Checks(context, deep=deep, report=report).run(images=False)
         return report
     with ExitStack() as stack:
@@ -304,7 +304,7 @@ class _Checks:
             yield _unreadable(str(self._context.images), error)
             return
         if reason is not None:
-            self._report.notes.append(f"the image files were not looked at: {reason}")
+            self._report.notes.append(f"the image files were not checked: {reason}")
             return
         try:
             for source in recorded_sources(self._context):

@@ -299,5 +299,5 @@ def model_note(model: dict[str, Any]) -> str:
     if "explained_variance_ratio" in summary:
         parts.append(f"{summary['explained_variance_ratio']:.1%} of the variance explained")
     if model["partial"]:
-        parts.append("fitted before every chunk was there")
+        parts.append("fitted before all chunks were finished")
     return ", ".join(parts)

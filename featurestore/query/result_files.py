@@ -162,7 +162,7 @@ def write_result(answer: Answer, path: Path, *, store: Path | None = None, force
     """
     if path.suffix.lower() not in RESULT_FORMATS:
         raise OutputError(
-            f"{path.name} ends in none of {', '.join(RESULT_FORMATS)}, which say what to write; name it so"
+            f"{path.name} ends in none of {', '.join(RESULT_FORMATS)}, which determine the format; name it so"
         )
     path = located(path, "an answer")
     refuse_output(path, store, force=force)

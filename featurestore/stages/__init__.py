@@ -7,7 +7,7 @@
                  v        |   v        |
                fit_pca ---+  fit_scale-+
 
-A stage sees rows and arrays; it knows neither files nor the catalog nor the engine that runs it.
+A stage works on rows and arrays. It knows no files, no catalog and no engine.
 """
 
 import lazy_loader

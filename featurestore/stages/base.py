@@ -1,7 +1,7 @@
-"""What a stage is: a frozen dataclass whose fields are its parameters, its config keys and its identity.
+"""Base classes of stages: frozen dataclasses whose fields are their parameters, config keys and identity.
 
-Stages see rows and arrays. They import neither storage nor catalog nor engines, so that a stage runs the same in a
-unit test, on one machine and on a cluster.
+Stages work on rows and arrays. They import neither storage nor catalog nor engines, so that a stage runs in the same
+way in a unit test, on one machine and on a cluster.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class Stage:
         return identity(self)
 
     def variant(self, *, reads: str, model_id: str | None) -> str:
-        """Return the identity of what the stage makes: 16 hex digits.
+        """Return the variant, the identity of the stage's output: 16 hex digits.
 
         Args:
             reads: the variant of the partitions it reads, empty for images.
-            model_id: the model it uses, if any.
+            model_id: of the model that it uses, if any.
         """
         return variant_of(self.name, self.version, self.parameters(), reads=reads, model_id=model_id)
 
@@ -46,54 +46,54 @@ class ChunkStage(Stage):
     """A stage that maps one partition to one partition, image by image."""
 
     def layout(self, reads: Layout | None, model: Arrays | None) -> Layout:
-        """Return the columns of what it makes from partitions of layout ``reads`` (None: from images)."""
+        """Return the layout of its output, given the layout of its input (None: images)."""
         raise NotImplementedError(f"{type(self).__name__}.layout")  # every chunk stage has its own
 
     def stale_rows(self) -> str | None:
-        """Return SQL over ``status, error, pixels`` that is true for rows that today's policies decide otherwise."""
+        """Return SQL over ``status, error, pixels`` that is true for rows that the current policies would change."""
         return None
 
 
 @dataclass(frozen=True)
 class TransformStage(ChunkStage):
-    """A chunk stage that reads the rows of another."""
+    """A chunk stage that reads the rows of another stage."""
 
     def apply(self, row: Row, model: Arrays) -> Row:
-        """Return the row that it makes of ``row``. Called for images that have descriptors."""
+        """Return the transformed row of an image that has descriptors."""
         raise NotImplementedError(f"{type(self).__name__}.apply")
 
     def transform(self, row: Row, model: Arrays) -> Row:
-        """Return what it makes of any row: one without descriptors goes on as it is."""
+        """Return the transformed row; a row without descriptors keeps its status and error."""
         if row.descriptors is None:
             return Row(row.image_id, row.filename, row.status, row.error)
         return self.apply(row, model)
 
 
 class Learner(Protocol):
-    """A fit in progress. Feeding it the same rows gives the same model, however often it was saved on the way."""
+    """A fit in progress. The same rows give the same model, however often the fit was saved and resumed."""
 
     def learn(self, row: Row) -> None:
-        """Take in one image that has descriptors."""
+        """Learn one image that has descriptors."""
         ...
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """Return arrays from which `FitStage.learner` goes on exactly where this one is."""
+        """Return arrays from which `FitStage.learner` resumes exactly."""
         ...
 
     def finish(self) -> dict[str, NDArray[Any]]:
         """Return the model's arrays.
 
         Raises:
-            NothingUsable: too little was learnt for a model.
+            NothingUsable: there was too little to learn from.
         """
         ...
 
 
 class JoinableLearner(Learner, Protocol):
-    """A learner that takes in what others of its kind have learnt, so that chunks can be learnt side by side."""
+    """A learner that can merge the states of others, so that chunks can be learnt in parallel."""
 
     def join(self, part: Arrays) -> None:
-        """Take in the `state` of a learner that began anew and learnt other images."""
+        """Merge the `state` of a learner that started empty and learnt other images."""
         ...
 
 
@@ -101,24 +101,24 @@ class JoinableLearner(Learner, Protocol):
 class FitStage(Stage):
     """A stage that folds partitions into a model."""
 
-    without: ClassVar[tuple[str, ...]] = ()  # columns of what it reads that it does not look at
+    without: ClassVar[tuple[str, ...]] = ()  # columns of its input that it does not need
 
     def selects(self, subset: str) -> bool:
-        """Return whether images of this subset are learnt."""
+        """Return whether it learns images of this subset."""
         raise NotImplementedError(f"{type(self).__name__}.selects")
 
     def sample(self, row: Row) -> Row:
-        """Return what is learnt of a row. To learn that is to learn the row, and it can be prepared ahead."""
+        """Return the part of a row that is learnt. Learning the part equals learning the row."""
         return row
 
     def joins(self) -> bool:
-        """Return whether its learners are `JoinableLearner`s."""
+        """Return whether its learners are joinable, see `JoinableLearner`."""
         return False
 
     def learner(self, arrays: Arrays | None) -> Learner:
-        """Return a new learner, or one that goes on from a state or from a parent's model."""
+        """Return a new learner, or one that resumes from a state or continues from a parent's model."""
         raise NotImplementedError(f"{type(self).__name__}.learner")
 
     def summary(self, arrays: Arrays) -> dict[str, Any]:
-        """Return what people want to know of a model, in a few numbers."""
+        """Return a few numbers that describe a model."""
         raise NotImplementedError(f"{type(self).__name__}.summary")

@@ -1,8 +1,8 @@
-"""PCA by its definition: the eigenvectors of the covariance matrix, from a count, a sum and a scatter matrix.
+"""Exact PCA: the eigenvectors of the covariance matrix, from a count, a sum and a scatter matrix.
 
-Of uint8 descriptors all three are whole numbers far below 2^53 (of a billion descriptors the largest is 6.5e13), so
-float64 holds them exactly and the order in which images come changes nothing. Nothing is forgotten on the way, which
-IncrementalPCA does: it keeps ``n_components`` directions of what it has seen and drops the rest.
+For uint8 descriptors all three are integers far below 2^53 (for a billion descriptors the largest is 6.5e13), so
+float64 holds them exactly, and the order of the images does not matter. No information is lost, unlike in
+IncrementalPCA, which keeps only ``n_components`` directions of the images so far.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class CovarianceLearner:
     """The count of descriptors, their sum ``(dim,)`` and their scatter ``(dim, dim)`` about the origin, float64."""
 
     def __init__(self, sampler: Sampler, arrays: Arrays | None) -> None:
-        """Start empty, or go on from ``arrays``."""
+        """Start empty, or continue from ``arrays``."""
         self._sampler = sampler
-        # With several threads the last bits of the eigenvectors differ, and so would the model's id.
+        # With several BLAS threads the last bits of the eigenvectors differ, and so would the model id.
         self._blas = blas_controller()
         arrays = {} if arrays is None else arrays
         self._n = int(arrays.get("n_samples_seen_", 0))
@@ -33,7 +33,7 @@ class CovarianceLearner:
         self._scatter: NDArray[np.float64] | None = arrays.get("scatter")
 
     def learn(self, row: Row) -> None:
-        """Add what is drawn from one image's descriptors.
+        """Add the sample of one image's descriptors.
 
         Raises:
             ConfigError: a descriptor has fewer values than there are components to learn.
@@ -44,13 +44,13 @@ class CovarianceLearner:
         self._add(len(drawn), drawn.sum(axis=0), scatter)
 
     def join(self, part: Arrays) -> None:
-        """Take in the sums of another learner."""
+        """Add the sums of another learner."""
         if part:
             self._add(int(part["n_samples_seen_"]), part["sum"], part["scatter"])
 
     def _add(self, n: int, total: NDArray[np.float64], scatter: NDArray[np.float64]) -> None:
         self._n += n
-        # new arrays, since a state that was handed out is not to change
+        # new arrays: a state that was returned earlier must not change
         self._sum = total if self._sum is None else self._sum + total
         self._scatter = scatter if self._scatter is None else self._scatter + scatter
 
@@ -61,7 +61,7 @@ class CovarianceLearner:
         return {"n_samples_seen_": np.array(self._n), "sum": self._sum, "scatter": self._scatter}
 
     def finish(self) -> dict[str, NDArray[Any]]:
-        """Return the model: scikit-learn's names for it, and the sums, from which a child goes on.
+        """Return the model: arrays with scikit-learn's names, and the sums, from which a child model continues.
 
         Raises:
             NothingUsable: there are fewer descriptors than components, or no images to learn from.
@@ -76,7 +76,7 @@ class CovarianceLearner:
         return {
             **self.state(),
             "components_": _with_signs(vectors.T[largest]),
-            # of the centred descriptors; rounding can make a vanishing one negative
+            # of the centred descriptors; rounding can make a zero slightly negative
             "singular_values_": np.sqrt(np.maximum(values[largest], 0)),
             "mean_": mean,
             "var_": np.diag(centred) / self._n,
@@ -85,6 +85,6 @@ class CovarianceLearner:
 
 
 def _with_signs(components: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Let the largest value of each component be positive, as scikit-learn's ``svd_flip`` does."""
+    """Flip signs so that the largest value of each component is positive, like scikit-learn's ``svd_flip``."""
     largest = np.take_along_axis(components, np.abs(components).argmax(axis=1)[:, None], axis=1)
     return np.ascontiguousarray(components * np.sign(largest))

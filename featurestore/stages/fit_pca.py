@@ -33,26 +33,26 @@ class FitPca(FitStage):
     )
 
     def selects(self, subset: str) -> bool:
-        """Return whether images of this subset are learnt: only ``train``."""
+        """Return whether it learns images of this subset: only ``train``."""
         return subset == "train"
 
     def joins(self) -> bool:
-        """Return whether chunks can be learnt side by side: sums can be added up, increments can't."""
+        """Return whether its learners are joinable: sums can be added, incremental models can't."""
         return self.solver == "covariance"
 
     def learner(self, arrays: Arrays | None) -> Learner:
-        """Return a new learner, or one that goes on from a state or a parent's model."""
+        """Return a new learner, or one that resumes from a state or continues from a parent's model."""
         if self.solver == "covariance":
             return CovarianceLearner(self.sampler, arrays)
         return PcaLearner(self.sampler, arrays, batch_size=self.batch_size)
 
     @property
     def sampler(self) -> Sampler:
-        """What draws the descriptors that are learnt."""
+        """The sampler of the descriptors to learn."""
         return Sampler(self.n_components, self.samples_per_image, self.seed)
 
     def sample(self, row: Row) -> Row:
-        """Return the row with the descriptors that are learnt and no others."""
+        """Return the row with only the sampled descriptors."""
         return replace(row, descriptors=self.sampler.draw(row))
 
     def summary(self, arrays: Arrays) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""fit_scale: the bounds of every dimension over the whole collection, from each image's percentiles."""
+"""fit_scale: the bounds of each dimension over the whole collection, from the images' percentiles."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SMALLEST_SPAN = 1e-8  # below it a dimension counts as constant, and its span as
 
 @dataclass(frozen=True)
 class FitScale(FitStage):
-    """Take the least low and the greatest high, with a margin."""
+    """The smallest low and the largest high of each dimension, with a margin."""
 
     name: ClassVar[str] = "fit_scale"
     reads: ClassVar[str] = "project"
@@ -28,11 +28,11 @@ class FitScale(FitStage):
     over: Literal["all", "train"] = option("all", "all images, as in the notebook, or only train")
 
     def selects(self, subset: str) -> bool:
-        """Return whether images of this subset count."""
+        """Return whether it learns images of this subset."""
         return self.over == "all" or subset == "train"
 
     def joins(self) -> bool:
-        """Return whether chunks can be learnt side by side: yes."""
+        """Return whether its learners are joinable: yes."""
         return True
 
     def learner(self, arrays: Arrays | None) -> ScaleLearner:
@@ -49,17 +49,17 @@ class ScaleLearner:
     """The running minimum of the lows and maximum of the highs, float32."""
 
     def __init__(self, margin: float, arrays: Arrays | None) -> None:
-        """Begin anew, or go on from ``arrays``."""
+        """Start empty, or continue from ``arrays``."""
         self._margin = margin
         self._least: NDArray[np.float32] | None = None if arrays is None else arrays.get("least_low")
         self._greatest: NDArray[np.float32] | None = None if arrays is None else arrays.get("greatest_high")
 
     def learn(self, row: Row) -> None:
-        """Take in one image's percentiles."""
+        """Learn one image's percentiles."""
         self._widen(*(np.asarray(row.extra[name], np.float32) for name in ("low", "high")))
 
     def join(self, part: Arrays) -> None:
-        """Take in the bounds that another learner has found."""
+        """Merge the bounds of another learner."""
         if part:
             self._widen(part["least_low"], part["greatest_high"])
 
@@ -81,7 +81,7 @@ class ScaleLearner:
         """
         if self._least is None or self._greatest is None:
             raise NothingUsable(
-                "fit_scale found no image with descriptors to take bounds from; look at the failures: "
+                "fit_scale found no image with descriptors to compute bounds from; look at the failures: "
                 'featurestore sql STORE "SELECT status, error, filename FROM failures"'
             )
         span = self._greatest - self._least

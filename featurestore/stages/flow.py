@@ -1,4 +1,4 @@
-"""The flow, as one tuple: it reads in this order everywhere.
+"""The flow: all stages, in order.
 
 ::
 

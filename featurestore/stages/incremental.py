@@ -1,4 +1,4 @@
-"""Incremental PCA: scikit-learn's estimator, fed with whole images and saved exactly."""
+"""Incremental PCA: scikit-learn's estimator on whole images, with an exact state."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from featurestore.stages.base import Arrays
 from featurestore.stages.sampler import Sampler
 from featurestore.system import blas_controller, one_blas_thread
 
-# What scikit-learn's estimator needs to go on exactly where it was.
+# The attributes from which scikit-learn's estimator resumes exactly.
 ESTIMATOR = ("components_", "singular_values_", "mean_", "var_", "n_samples_seen_", "n_components_")
 
 
 class PcaLearner:
-    """scikit-learn's IncrementalPCA (Ross et al., IJCV 2008), fed with whole images and saved exactly."""
+    """scikit-learn's IncrementalPCA (Ross et al., IJCV 2008) on whole images, with an exact state."""
 
     def __init__(self, sampler: Sampler, arrays: Arrays | None, *, batch_size: int) -> None:
-        """Start empty, or go on from ``arrays``; a batch has at least ``batch_size`` rows."""
+        """Start empty, or continue from ``arrays``; a batch has at least ``batch_size`` rows."""
         from sklearn.decomposition import IncrementalPCA
 
         self._sampler, self._batch_size = sampler, batch_size
-        # Made after scikit-learn has loaded its own BLAS: a limit that was set before does not reach it. With several
-        # threads the last bits differ, and so would the model's id.
+        # Made after scikit-learn has loaded its own BLAS, which an earlier limit would not affect. With several BLAS
+        # threads the last bits differ, and so would the model id.
         self._blas = blas_controller()
         self._estimator = IncrementalPCA(n_components=sampler.n_components)
         self._pending: list[NDArray[Any]] = []
@@ -43,7 +43,7 @@ class PcaLearner:
         return hasattr(self._estimator, "components_")
 
     def learn(self, row: Row) -> None:
-        """Draw from one image's descriptors, and learn a batch when there are enough rows for one.
+        """Sample one image's descriptors, and fit a batch when enough rows are pending.
 
         Raises:
             ConfigError: a descriptor has fewer values than there are components to learn.
@@ -59,14 +59,14 @@ class PcaLearner:
         self._pending = []
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """Return the estimator's arrays and the rows that are not in a batch yet."""
+        """Return the estimator's arrays and the pending rows."""
         state = self._arrays() if self._fitted else {}
         if self._pending:
             state["pending"] = np.vstack(self._pending)
         return state
 
     def finish(self) -> dict[str, NDArray[Any]]:
-        """Learn what is left and return the model.
+        """Fit the pending rows and return the model.
 
         Raises:
             NothingUsable: there are fewer descriptors than components, or no images to learn from.

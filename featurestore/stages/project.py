@@ -1,4 +1,4 @@
-"""project: PCA, then the descriptors of largest norm, largest first, and the percentiles that fit_scale needs."""
+"""project: PCA, the descriptors of largest norm in descending order, and the percentiles that fit_scale needs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from featurestore.stages.base import Arrays, TransformStage
 
 @dataclass(frozen=True)
 class Project(TransformStage):
-    """Project an image's descriptors and keep the strongest."""
+    """Project an image's descriptors and keep those of largest norm."""
 
     name: ClassVar[str] = "project"
     reads: ClassVar[str] = "extract"
@@ -29,7 +29,7 @@ class Project(TransformStage):
     high_percentile: float = option(99.9, "and as high", low=0, high=100)
 
     def __post_init__(self) -> None:
-        """Check what only two fields together can tell."""
+        """Check the order of the two percentiles."""
         if not self.low_percentile < self.high_percentile:
             raise ValueError(
                 f"low_percentile {self.low_percentile} is not below high_percentile {self.high_percentile}"
@@ -48,8 +48,8 @@ class Project(TransformStage):
         kept = strongest(projected, self.top)
         descriptors = projected[kept].astype(np.float32)
         keypoints = None if row.keypoints is None else row.keypoints[kept]
-        # One percentile at a time, as in the notebook: with a list of them NumPy computes in float64. A dimension whose
-        # values lie side by side is sorted sooner.
+        # One percentile at a time, as in the notebook: with a list, NumPy computes in float64. Sorting is faster if the
+        # values of a dimension are contiguous.
         dimensions = descriptors.T.copy()
         bounds = {
             "low": np.percentile(dimensions, self.low_percentile, axis=1, overwrite_input=True),
@@ -61,8 +61,8 @@ class Project(TransformStage):
 def project(descriptors: NDArray[Any], model: Arrays) -> NDArray[np.float64]:
     """Return ``(descriptors - mean) @ components.T``, ``(n, n_components)`` float64.
 
-    The order of the operations is that of scikit-learn's ``PCA.transform``. One whole image at a time, because BLAS
-    results differ in the last bits between shapes.
+    The order of the operations is that of scikit-learn's ``PCA.transform``. Call it with one whole image: the last bits
+    of BLAS results depend on the shape.
     """
     components = model["components_"].astype(np.float64)
     projected = descriptors.astype(np.float64) @ components.T

@@ -1,4 +1,4 @@
-"""quantize: every value becomes one byte between the collection's bounds."""
+"""quantize: each value becomes one byte between the collection's bounds."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Quantize(TransformStage):
     keypoints: bool = option(True, "store the keypoints beside the codes")
 
     def layout(self, reads: Layout | None, model: Arrays | None) -> Layout:
-        """Return the columns: uint8 codes, keypoints on request, and how many values were clipped."""
+        """Return the columns: uint8 codes, optional keypoints, and the number of clipped values."""
         assert reads is not None
         keypoints = self.keypoints and reads.keypoints
         return Layout(dim=reads.dim, dtype="uint8", keypoints=keypoints, extra=(("n_clipped", pa.int32()),))
@@ -41,7 +41,7 @@ class Quantize(TransformStage):
 def quantize(
     values: NDArray[np.float32], *, low: NDArray[np.float32], high: NDArray[np.float32]
 ) -> tuple[NDArray[np.uint8], int]:
-    """Return ``rint(255 * clip((values - low) / (high - low), 0, 1))`` as uint8, and how many values were clipped.
+    """Return ``rint(255 * clip((values - low) / (high - low), 0, 1))`` as uint8, and the number of clipped values.
 
     Args:
         values: ``(n, dim)`` float32.
@@ -49,7 +49,7 @@ def quantize(
         high: ``(dim,)`` float32.
     """
     span = high - low
-    with np.errstate(over="ignore"):  # far outside of a very narrow dimension: infinite, and then clipped
+    with np.errstate(over="ignore"):  # in a very narrow dimension a value may become infinite; it is clipped
         normalized = (values - low) / np.where(span == 0, np.float32(1), span)
     n_clipped = int(np.count_nonzero((normalized < 0) | (normalized > 1)))
     np.clip(normalized, 0, 1, out=normalized)

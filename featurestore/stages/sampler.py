@@ -1,4 +1,4 @@
-"""The sample: which descriptors of an image a PCA learns, the same for every solver."""
+"""The sample of an image's descriptors that a PCA learns, the same for every solver."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Sampler:
     seed: int
 
     def draw(self, row: Row) -> NDArray[Any]:
-        """Return the drawn descriptors ``(n, dim)`` of an image, of the dtype in which they are stored.
+        """Return the sampled descriptors ``(n, dim)`` of an image, in their stored dtype.
 
         Raises:
             ConfigError: a descriptor has fewer values than there are components to learn.
@@ -39,7 +39,7 @@ class Sampler:
         return row.descriptors[rng.choice(n, self.samples_per_image, replace=False)]
 
     def too_few(self, n: int) -> str:
-        """Return what is wrong when ``n`` descriptors are too few to learn from."""
+        """Return the message for ``n`` descriptors, too few to learn from."""
         return (
             f"fit_pca has {n} descriptors of train images to learn {self.n_components} components from; "
             "it needs at least as many. Check the split and the failures, or lower n_components in [fit_pca]"

@@ -1,7 +1,7 @@
 """storage: bytes on disk. The store's folder, its run lock, and every kind of file in it.
 
-A file appears all at once or not at all. Partitions, models, finished blocks and pruned partitions have manifests,
-which are checked before anything else of the file is believed.
+A file appears complete or not at all. Partitions, models, finished blocks and pruned partitions have manifests, which
+are checked before the rest of the file is used.
 """
 
 import lazy_loader

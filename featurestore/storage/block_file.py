@@ -1,8 +1,8 @@
-"""A finished block: some images of a chunk of extract, in a file of its own until the chunk's partition is written.
+"""Finished blocks: files with the rows of some images of a chunk of extract, until the chunk's partition is written.
 
 ``blocks/extract/<variant>/chunk-000022-<attempt>/block-<first image>-<images>-<payload>.parquet`` has the columns of
-the partition to come. The **attempt** is the identity of all that its rows depend on beside the image files; of those
-a block keeps the size and the time of the last change. So no block is taken over by what it is not of.
+the future partition. The **attempt** identifies everything that its rows depend on except for the image files, of
+which a block keeps the size and the time of the last change. So a block is used only for the partition it belongs to.
 """
 
 from __future__ import annotations
@@ -37,22 +37,22 @@ _NAME = re.compile(
 
 @dataclass(frozen=True)
 class Attempt:
-    """What a block is of: the manifest of the partition to come, the policies, and what is redone of which partition.
+    """One attempt at a chunk: the future partition's manifest, the policies, and which images of an old one to redo.
 
-    Two attempts that differ in anything never share a block. So another version of a library or a changed policy
-    begins a chunk again: the partition says one of each of all its rows.
+    Attempts that differ in anything share no blocks. So another version of a library or a changed policy starts a
+    chunk again: a partition names one version and one policy for all of its rows.
     """
 
-    manifest: Mapping[str, Any]  # without what only a block has: its payload, its images and their files
+    manifest: Mapping[str, Any]  # without the entries that only a block has: its payload, its images and their files
 
     @cached_property
     def identity(self) -> str:
-        """16 hex digits over all of it."""
+        """The digest of the manifest: 16 hex digits."""
         return hashlib.sha256(json.dumps(self.manifest, sort_keys=True).encode()).hexdigest()[:16]
 
     @cached_property
     def folder(self) -> str:
-        """The name of the folder of its blocks."""
+        """The name of the folder that holds its blocks."""
         of = self.manifest
         return f"{BLOCKS}/{of['stage']}/{of['variant']}/chunk-{of['chunk_id']:06d}-{self.identity}"
 
@@ -67,20 +67,20 @@ class Block:
 
 @dataclass(frozen=True)
 class Draft:
-    """A block that is written and flushed under a temporary name; `Root.publish` makes it a finished one."""
+    """A block that is written and flushed under a temporary name, ready for `Root.publish`."""
 
     temporary: Path
     block: Block
     statuses: Counter[str]
     n_descriptors: int
     troubles: tuple[Trouble | None, ...]  # of each image
-    n_warned: int  # pictures that were used although the decoder had something to say
-    seconds: float  # that it took
+    n_warned: int  # pictures that were used although the decoder warned
+    seconds: float  # to make it
 
 
 @dataclass(frozen=True)
 class Named:
-    """What the name of a block says."""
+    """The parts of a block's name."""
 
     name: str
     folder: str
@@ -90,7 +90,7 @@ class Named:
 
 
 def block_names(root: Root) -> list[Named]:
-    """Return what the names of all finished blocks of a store say, sorted. A folder that can't be listed has none."""
+    """Return the parsed names of all finished blocks, sorted. A folder that can't be listed is skipped."""
     found = []
     for name in root.listing(BLOCKS, ".parquet")[0]:
         if match := _NAME.fullmatch(name):
@@ -100,7 +100,7 @@ def block_names(root: Root) -> list[Named]:
 
 
 def file_state(path: Path) -> FileState:
-    """Return by what it can be told that an image file is another than the one that was read."""
+    """Return the size and mtime of an image file, by which a replaced file is recognised."""
     try:
         found = path.stat()
     except (OSError, ValueError):
@@ -116,12 +116,12 @@ def write_block(
     *,
     warned: Callable[[Row], bool],
 ) -> Draft:
-    """Write the rows of some images, ascending, with the state of each one's file before it was read.
+    """Write the rows of some images, ascending, with the state of each file before it was read.
 
-    ``warned`` tells of a row whether its picture was used although the decoder warned.
+    ``warned`` returns whether a row's picture was used although the decoder warned.
 
     Raises:
-        NotEnoughSpace: the disk is full. Nothing is left behind.
+        NotEnoughSpace: the disk is full. No file is left behind.
     """
     started = time.perf_counter()
     image_ids, files, troubles = list[int](), list[FileState](), list[Trouble | None]()
@@ -142,14 +142,14 @@ def write_block(
         except BaseException:
             writer.abandon()
             raise
-        flush(temporary)  # here, where no other process waits for it
+        flush(temporary)  # in the worker: the coordinator need not wait
     block = Block(f"{attempt.folder}/block-{image_ids[0]}-{len(image_ids)}-{writer.payload}.parquet", tuple(image_ids))
     return Draft(temporary, block, statuses, n_descriptors, tuple(troubles), n_warned, time.perf_counter() - started)
 
 
 @dataclass(frozen=True)
 class Found:
-    """What the manifest of a block says."""
+    """The manifest of a block."""
 
     attempt: Attempt
     block: Block
@@ -158,11 +158,11 @@ class Found:
 
 
 def read_block(root: Root, named: Named) -> Found:
-    """Return what the manifest of a block says. Its rows are read, and compared with its name, when they are joined.
+    """Return the manifest of a block. Its rows are checked against its name when blocks are joined.
 
     Raises:
-        CorruptFile: it is damaged, or not what its name says.
-        FormatError: a newer version has written it.
+        CorruptFile: the block is damaged, or does not match its name.
+        FormatError: a newer version wrote it.
         UnreadableFile: it can't be read.
     """
     with PartitionFile(root.local(named.name)) as file:
@@ -177,7 +177,7 @@ def read_block(root: Root, named: Named) -> Found:
         and first <= image_ids[0] <= image_ids[-1] < first + manifest["n_images"]
     )
     if not right:
-        raise CorruptFile(f"{named.name} is not what its name says")
+        raise CorruptFile(f"{named.name} does not match its name")
     states = tuple(None if state is None else tuple(state) for state in files)
     return Found(attempt, Block(named.name, tuple(image_ids)), states, frozenset(statuses))
 
@@ -186,7 +186,7 @@ class DamagedBlock(CorruptFile):
     """A block does not hold the rows that its name promises. Its images are extracted again."""
 
     def __init__(self, block: Block) -> None:
-        """Take the block."""
+        """Name the block."""
         super().__init__(f"{block.name} does not hold the rows that its name promises")
         self.block = block
 
@@ -195,7 +195,7 @@ def rows_of(root: Root, blocks: Sequence[Block], *, input_payload: str) -> Itera
     """Yield the rows of blocks that do not overlap, in the order of their images.
 
     Raises:
-        DamagedBlock: the rows are not those that were written. Some of them may have been yielded.
+        DamagedBlock: the rows differ from those that were written. Some may have been yielded already.
     """
     for block in sorted(blocks, key=lambda block: block.image_ids):
         digest, expected = RowDigest(input_payload), iter(block.image_ids)

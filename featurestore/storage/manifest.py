@@ -1,4 +1,4 @@
-"""Manifests: what a file of the store says of itself, checked before anybody believes it."""
+"""Manifests: each file's description of itself, and the checks before it is used."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def parse_manifest(text: str | bytes) -> dict[str, Any]:
     """Return a manifest from its JSON.
 
     Raises:
-        ValueError: it is not a JSON object, or holds what no catalog can keep.
+        ValueError: it is not a JSON object, or holds values that the catalog can't store.
     """
     if not text:
         raise ValueError("it has no manifest")
     try:
         found = json.loads(text)
-        json.dumps(found, ensure_ascii=False).encode()  # a half of a surrogate pair is valid JSON, and no text
+        json.dumps(found, ensure_ascii=False).encode()  # half of a surrogate pair is valid JSON, but not valid text
     except RecursionError as error:
         raise ValueError("the manifest is nested too deeply") from error
     if not isinstance(found, dict):
@@ -87,10 +87,10 @@ MODEL: dict[str, Check] = {
 
 
 def check_manifest(manifest: Mapping[str, Any], kind: Mapping[str, Check], name: str) -> None:
-    """Make sure that a manifest has every entry of its kind, and is what its own variant stands for.
+    """Check that a manifest has every entry of its kind, and that its parameters give its variant.
 
     Raises:
-        CorruptFile: it is not.
+        CorruptFile: an entry is missing or wrong, or the variant does not match.
     """
     for entry, is_right in kind.items():
         if entry not in manifest:

@@ -1,6 +1,6 @@
-"""Model files: named arrays and a manifest in an ``.npz``, addressed by the hash of their content.
+"""Model files: named arrays and a manifest in an ``.npz``, named by the hash of their content.
 
-No pickle is written or read: nothing that is loaded can run code.
+No pickle is written or read, so loading a model can't run code.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from featurestore.system import readable
 
 FORMAT = 1
 MANIFEST = "manifest"
-IMAGES = "images"  # which images were learnt, as a bitmap over image_id
+IMAGES = "images"  # the training images, as a bitmap over image_id
 
-# 10 million images are a bitmap of 1.25 MB, and a PCA is 0.1 MB: what claims to hold more is no model of ours.
+# 10 million images are a bitmap of 1.25 MB, and a PCA has 0.1 MB: a larger file is not a model of ours.
 MOST_BYTES = 256 << 20
-# Bytes of an array's header: NumPy writes 118. A long one can be nested so deeply that Python says that memory is out.
+# Bytes of an array's header: NumPy writes 118. A long header can be nested so deeply that parsing runs out of memory.
 MOST_HEADER = 1000
-# What a file that is damaged, or was made to do harm, makes the readers of zip and npy say.
+# Exceptions of the zip and npy readers for a damaged or malicious file.
 DAMAGE = (
     *(OSError, ValueError, KeyError, EOFError, TypeError, RuntimeError, NotImplementedError, OverflowError),
     *(zipfile.BadZipFile, zlib.error, struct.error, AttributeError, tokenize.TokenError, SyntaxError),
@@ -84,7 +84,7 @@ def read_arrays(path: Path) -> tuple[Arrays, dict[str, Any]]:
 def read_state(path: Path) -> tuple[Arrays, dict[str, Any]]:
     """Return the arrays and the manifest of a fit in progress. The errors are those of `read_arrays`.
 
-    Its manifest has a digest of the arrays, unless it is of a version that wrote none.
+    The manifest has a digest of the arrays, except in files of early versions.
     """
     arrays, manifest = read_arrays(path)
     promised = manifest.get("arrays")
@@ -107,7 +107,7 @@ def _read_members(file: zipfile.ZipFile) -> Arrays:
 
 
 def _read_array(stream: IO[bytes], size: int) -> NDArray[Any]:
-    """Return the array of one member: its header must announce exactly the bytes there are, before any is reserved."""
+    """Return the array of one member, after checking that its header announces exactly the member's size."""
     version = np.lib.format.read_magic(stream)
     if version not in _HEADERS:
         raise ValueError(f"it holds an array of an unknown version {version}")

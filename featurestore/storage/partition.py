@@ -1,7 +1,7 @@
-"""A partition: one Parquet file, one row per image, failed and empty images included.
+"""Partitions: Parquet files with one row per image of a chunk, including failed and empty images.
 
-The descriptors of an image are one BLOB: n x dim values, row-major, little-endian. Keypoints are six list columns
-beside it. ``docs/format.md`` is the contract; this module reads it, and `partition_writer` writes it.
+The descriptors of an image are one BLOB: n x dim values, row-major, little-endian. Keypoints are six list columns.
+``docs/format.md`` is the contract; this module reads partitions, and `partition_writer` writes them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MANIFEST_KEY = "featurestore"
 
 DTYPES = ("uint8", "float32")
 MOST_VALUES = 65_536  # in a descriptor
-# What a file that is damaged, or was made to do harm, makes Arrow and the conversion of its values say.
+# Exceptions of Arrow, and of converting its values, for a damaged or malicious file.
 DAMAGE = (OSError, pa.ArrowException, ValueError, TypeError, AttributeError)
 
 
@@ -38,10 +38,10 @@ def partition_name(stage: str, variant: str, chunk_id: int, payload: str) -> str
 
 
 class RowDigest:
-    """SHA-256 over the values of rows: the same rows give the same digest, whatever the file around them."""
+    """SHA-256 over the values of rows: equal rows give equal digests, however the file is encoded."""
 
     def __init__(self, input_payload: str) -> None:
-        """Begin with what the rows were made from, so that a partition made anew from other input has another name."""
+        """Begin with the input's payload, so that a partition computed from other input gets another name."""
         self._sha = hashlib.sha256(input_payload.encode())
 
     def update(self, row: Row) -> None:
@@ -70,9 +70,9 @@ class PartitionFile:
         """Open the file and read its manifest.
 
         Raises:
-            CorruptFile: it is missing, not Parquet, or has no manifest.
-            UnreadableFile: it can't be opened or read.
-            FormatError: it was written by a newer version.
+            CorruptFile: the file is missing, not Parquet, or has no manifest.
+            UnreadableFile: the file can't be opened or read.
+            FormatError: a newer version wrote the file.
         """
         from pyarrow import parquet
 
@@ -125,7 +125,7 @@ class PartitionFile:
         return [self._file.metadata.row_group(i).num_rows for i in range(self.n_row_groups)]
 
     def rows(self, row_groups: Iterable[int] | None = None, *, without: Sequence[str] = ()) -> Iterator[Row]:
-        """Yield the rows of the named row groups (all, if None), leaving out the columns in ``without``.
+        """Yield the rows of some row groups (None: all), without the columns in ``without``.
 
         Raises:
             CorruptFile: a row group can't be decoded.
@@ -139,8 +139,8 @@ class PartitionFile:
         """Return some columns of one row group.
 
         Raises:
-            CorruptFile: it can't be decoded.
-            UnreadableFile: it can't be read.
+            CorruptFile: the row group can't be decoded.
+            UnreadableFile: the row group can't be read.
         """
         try:
             with readable(self.path):
@@ -160,10 +160,10 @@ class PartitionFile:
         return pa.concat_tables(groups) if groups else schema.empty_table()
 
     def rows_of(self, table: pa.Table) -> Iterator[Row]:
-        """Yield the rows of a table of this partition's columns; those it does not have are left empty.
+        """Yield the rows of a table with some of this partition's columns; missing ones are left empty.
 
         Raises:
-            CorruptFile: the values do not make rows.
+            CorruptFile: the values are not valid rows.
         """
         try:
             with readable(self.path):

@@ -1,6 +1,6 @@
-"""Writing a partition, a row group at a time, on a thread of its own.
+"""Writing a partition, a row group at a time, in a background thread.
 
-What takes time of it, digesting, compressing and writing, lets go of the interpreter: meanwhile the next rows are made.
+Hashing, compressing and writing release the GIL, so the next rows are computed meanwhile.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from featurestore.rows import KEYPOINT, KEYPOINT_COLUMNS, Layout, Row
 from featurestore.storage.partition import MANIFEST_KEY, RowDigest
 from featurestore.system import ready_thread
 
-# Small enough that one image is read in milliseconds and a writer holds little; large enough to scan fast.
+# Small enough to read one image in milliseconds and to keep little in memory; large enough to scan fast.
 ROW_GROUP_BYTES = 4 << 20
 ROW_GROUP_ROWS = 1024
 
 
 class PartitionWriter:
-    """Writes rows to a Parquet file. It holds two row groups: one that fills, and one that is being written."""
+    """Writes rows to a Parquet file. It holds two row groups: one to be filled, and one being written."""
 
     def __init__(self, path: Path, *, layout: Layout, manifest: Mapping[str, Any]) -> None:
-        """Open ``path`` for rows of ``layout``; the manifest gets its ``payload`` when the writer is closed."""
+        """Open ``path`` for rows of ``layout``; `close` adds the ``payload`` to the manifest."""
         self._layout, self._manifest = layout, dict(manifest)
         self._digest = RowDigest(str(manifest["input_payload"]))
         self._rows: list[Row] = []
@@ -42,12 +42,12 @@ class PartitionWriter:
         self.payload = ""
 
     def write(self, row: Row) -> None:
-        """Add the row of the next image. What could not be written may be raised by a later call.
+        """Add the row of the next image. A write error may be raised by a later call.
 
         Raises:
             OSError: the disk is full, or fails.
         """
-        # As it will be read back: a failed image has no values of its own for the stage's columns, but the file has.
+        # As the file will have it: a failed image lacks values for the stage's columns, but the file has these columns.
         extra = {name: row.extra.get(name) for name, _ in self._layout.extra}
         self._rows.append(replace(row, extra=extra, keypoints=row.keypoints if self._layout.keypoints else None))
         self._pending += 0 if row.descriptors is None else row.descriptors.nbytes
@@ -55,10 +55,10 @@ class PartitionWriter:
             self._flush()
 
     def close(self, **more: Any) -> None:
-        """Write what is left, the manifest and the footer.
+        """Write the remaining rows, the manifest and the footer.
 
         Args:
-            more: entries of the manifest that are known only now.
+            more: entries of the manifest that are known only at the end.
 
         Raises:
             OSError: the disk is full, or fails.
@@ -81,7 +81,7 @@ class PartitionWriter:
         self._thread.shutdown()
         try:
             self._writer.close()
-        except OSError:  # the disk that was full is still full: the file is to be deleted anyway
+        except OSError:  # the disk is still full, and the file will be deleted anyway
             pass
 
     def _flush(self) -> None:
@@ -126,29 +126,29 @@ def to_table(rows: Sequence[Row], layout: Layout) -> pa.Table:
 def _blobs(matrices: Sequence[NDArray[Any] | None]) -> pa.Array:
     """Return each array's bytes as a BLOB."""
     parts = [None if matrix is None else matrix.view(np.uint8) for matrix in matrices]
-    validity, offsets = _places([None if part is None else len(part) for part in parts])
+    validity, offsets = _validity_and_offsets([None if part is None else len(part) for part in parts])
     data = pa.py_buffer(_joined(parts, np.dtype(np.uint8)))
     return pa.Array.from_buffers(pa.binary(), len(parts), [validity, offsets, data])
 
 
 def _lists(values: NDArray[Any], lengths: Sequence[int | None]) -> pa.Array:
-    """Return values as lists of these lengths, None for no list at all."""
+    """Return values as lists of these lengths; None is a NULL list."""
     kind = pa.from_numpy_dtype(values.dtype)
     child = pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)])
-    return pa.Array.from_buffers(pa.list_(kind), len(lengths), list(_places(lengths)), children=[child])
+    return pa.Array.from_buffers(pa.list_(kind), len(lengths), list(_validity_and_offsets(lengths)), children=[child])
 
 
-def _places(lengths: Sequence[int | None]) -> tuple[pa.Buffer, pa.Buffer]:
-    """Return Arrow's buffers for things of these lengths, one after the other: which are there, and where each begins.
+def _validity_and_offsets(lengths: Sequence[int | None]) -> tuple[pa.Buffer, pa.Buffer]:
+    """Return Arrow's validity and offset buffers for consecutive values of these lengths; None is NULL.
 
     Raises:
-        ValueError: they are 2 GiB or more, and Arrow counts in int32.
+        ValueError: they are 2 GiB or more, and Arrow's offsets are int32.
     """
-    there = np.array([length is not None for length in lengths], bool)
+    valid = np.array([length is not None for length in lengths], bool)
     offsets = np.cumsum([0, *(length or 0 for length in lengths)])
     if offsets[-1] > np.iinfo(np.int32).max:
         raise ValueError(f"{offsets[-1]} values in one row group")
-    return pa.py_buffer(np.packbits(there, bitorder="little")), pa.py_buffer(offsets.astype(np.int32))
+    return pa.py_buffer(np.packbits(valid, bitorder="little")), pa.py_buffer(offsets.astype(np.int32))
 
 
 def _joined(arrays: Sequence[NDArray[Any] | None], dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -156,7 +156,7 @@ def _joined(arrays: Sequence[NDArray[Any] | None], dtype: np.dtype[Any]) -> NDAr
 
 
 def _parquet_options(layout: Layout) -> dict[str, Any]:
-    # A descriptor's bytes repeat nowhere: dictionaries and min/max statistics of them only cost time and footer.
+    # Descriptors do not repeat: dictionaries and min/max statistics of them would only cost time and footer space.
     leaves = [f"{name}.list.element" for name in KEYPOINT_COLUMNS] if layout.keypoints else []
     return {
         "compression": "zstd",

@@ -1,7 +1,7 @@
-"""What is left of a pruned partition: ``index-000022.parquet``, its rows without descriptors and keypoints.
+"""Pruned partitions: ``index-000022.parquet`` keeps the rows of a partition without descriptors and keypoints.
 
-It is a partition without its blobs, with the same manifest and two entries more: ``pruned``, and ``index_payload``, a
-digest of the rows that are left. So the catalog can be rebuilt from it as from the whole partition.
+The manifest is that of the partition, with two more entries: ``pruned``, and ``index_payload``, a digest of the
+remaining rows. So the catalog can be rebuilt from it as from the whole partition.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ BLOBS = ("descriptors", *KEYPOINT_COLUMNS)
 
 
 def is_index(name: str) -> bool:
-    """Return whether a file of the store is an index, by its name."""
+    """Return whether a file of the store is the index of a pruned partition, by its name."""
     return PurePosixPath(name).name.startswith("index-")
 
 
@@ -46,7 +46,7 @@ def write_index(partition: Path, target: Path) -> None:
 
 
 def check_index(path: Path) -> None:
-    """Make sure that an index holds the rows that its manifest promises.
+    """Check that an index holds the rows that its manifest promises.
 
     Raises:
         CorruptFile: it does not.

@@ -1,7 +1,7 @@
-"""system: the machine under the store, and what it gives and refuses.
+"""system: the machine under the store.
 
-Files that can't be read, full disks, odd paths, signals, child processes, time limits, memory, BLAS threads and
-standard streams. Nothing here knows what a store is.
+Unreadable files, full disks, odd paths, signals, child processes, time limits, memory, BLAS threads and standard
+streams. No module here knows what a store is.
 """
 
 import lazy_loader

@@ -1,10 +1,11 @@
-"""What keeps a file from being read, told apart from what is wrong with the file.
+"""File access: errors of the attempt to read or write a file, as opposed to damage in the file.
 
-A permission, a failing disk, too many open files or too little memory say nothing of what a file holds. Here they
-become `UnreadableFile`, whichever library raises them; a file that can't be read is never taken for a damaged one.
+A missing permission, a failing disk, too many open files and too little memory say nothing about a file's content.
+Here they become `UnreadableFile`, whichever library raises them, so that an unreadable file never counts as damaged.
+A file that this user may not write becomes `NotWritable`, which names the owner.
 
-Python's own ``is_file``, ``exists`` and ``rglob`` have no place where a file's absence has a consequence: they take
-"not permitted" for "not there". What may not be written is told here too: `NotWritable` says whose it is.
+Do not use Python's ``is_file``, ``exists`` and ``rglob`` where the absence of a file has a consequence: they report a
+file as absent if its folder can't be searched.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from featurestore.errors import FeatureStoreError, NotWritable, UnreadableFile
 
 ABSENT = (FileNotFoundError, NotADirectoryError)
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-# What a missing file says, and what a wrong offset in a damaged one leads to. All other codes are about the attempt.
+# Codes of a missing file, and of a wrong offset in a damaged one. All other codes are about the attempt.
 _OTHER = NO_ROOM | {errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.ESPIPE, errno.EOVERFLOW}
 _REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _MEMORY = ("std::bad_alloc", "Out of Memory Error", "MemoryError", "Insufficient memory")  # C++, DuckDB, Python, OpenCV
 THREADS = ("can't start new thread", os.strerror(errno.EAGAIN))
-# Some libraries keep the words of the operating system only.
+# Some libraries keep only the operating system's message.
 _WORDS = tuple(
     map(
         os.strerror,
@@ -47,9 +48,9 @@ _ADVICE = {
 
 
 def reason_unreadable(error: BaseException) -> str | None:
-    """Return what kept a file from being read, or None if the error is about the file itself.
+    """Return why a file could not be read, or None if the error is about its content.
 
-    What the error was raised from counts too: `zipfile` calls every file "not a zip file" that it can't read.
+    The error's causes count too: `zipfile` calls every file that it can't read "not a zip file".
     """
     link: BaseException | None = error
     while link is not None:
@@ -74,12 +75,12 @@ def _reason(error: BaseException) -> str | None:
 
 
 def advice_for(reason: str) -> str:
-    """Return what to do about what `reason_unreadable` says."""
-    return _ADVICE.get(reason, "see to the disk, the network or the machine")
+    """Return what to do about a reason of `reason_unreadable`."""
+    return _ADVICE.get(reason, "check the disk, the network or the machine")
 
 
 def unreadable(path: Path, reason: str) -> UnreadableFile:
-    """Return the error that says that ``path`` can't be read, for ``reason``."""
+    """Return the error for a file that can't be read, with its reason."""
     error = UnreadableFile(
         f"{path} can't be read: {reason}; nothing is known to be wrong with it. Do not delete it: {advice_for(reason)}"
         ", then run the same command again"
@@ -90,10 +91,10 @@ def unreadable(path: Path, reason: str) -> UnreadableFile:
 
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Let what is wrong with a file through, and turn whatever else keeps it from being read into one clear error.
+    """Turn failures to read ``path`` into `UnreadableFile`; errors about its content pass unchanged.
 
     Raises:
-        UnreadableFile: the file could not be read, for a reason that says nothing of its content.
+        UnreadableFile: the file could not be read, for a reason that says nothing about its content.
     """
     try:
         yield
@@ -107,10 +108,10 @@ def readable(path: Path) -> Iterator[None]:
 
 
 def status_of(path: Path) -> os.stat_result | None:
-    """Return the status of a file or folder, None where there is none.
+    """Return the status of a file or folder, None if it does not exist.
 
     Raises:
-        UnreadableFile: there is no telling.
+        UnreadableFile: the system does not say whether it exists.
     """
     try:
         with readable(path):
@@ -123,7 +124,7 @@ def is_file(path: Path) -> bool:
     """Return whether ``path`` is a file.
 
     Raises:
-        UnreadableFile: there is no telling.
+        UnreadableFile: the system does not say.
     """
     found = status_of(path)
     return found is not None and stat.S_ISREG(found.st_mode)
@@ -133,16 +134,16 @@ def is_folder(path: Path) -> bool:
     """Return whether ``path`` is a folder.
 
     Raises:
-        UnreadableFile: there is no telling.
+        UnreadableFile: the system does not say.
     """
     found = status_of(path)
     return found is not None and stat.S_ISDIR(found.st_mode)
 
 
 def files_below(folder: Path) -> tuple[list[Path], list[UnreadableFile]]:
-    """Return everything below ``folder`` that is no folder itself, and an error for each folder that can't be listed.
+    """Return all files below ``folder``, and an error for each folder that can't be listed.
 
-    A folder that is not there holds nothing. Links to folders are not followed.
+    A missing folder has no files. Links to folders are not followed.
     """
     found: list[Path] = []
     failed: list[UnreadableFile] = []
@@ -161,10 +162,10 @@ def files_below(folder: Path) -> tuple[list[Path], list[UnreadableFile]]:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder that files can be written to, with those above it; one that exists is fine.
+    """Make a writable folder and its parents, if they do not exist.
 
     Raises:
-        NotWritable: this user may not, or may not write to the folder.
+        NotWritable: this user may not make the folder, or not write to it.
     """
     with writing(path):
         path.mkdir(parents=True, exist_ok=True)
@@ -189,12 +190,12 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def is_refusal(error: OSError) -> bool:
-    """Return whether the operating system did not permit it, rather than failed."""
+    """Return whether the operating system refused permission."""
     return error.errno in _REFUSED
 
 
 def not_writable(path: Path) -> NotWritable:
-    """Return the error that says whose ``path`` is, or the folder that it would be in, and what can be done."""
+    """Return the error that names the owner of ``path``, or of its nearest existing folder, and what to do."""
     there = next(folder for folder in (path, *path.parents) if folder.exists())
     if os.statvfs(there).f_flag & os.ST_RDONLY:
         return NotWritable(f"{there} is on a disk that is mounted read-only; mount it for writing, or work on a copy")

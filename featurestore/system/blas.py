@@ -1,8 +1,8 @@
-"""BLAS with one thread: with several, the last bits of a result differ, and so would payloads and models.
+"""BLAS with one thread: with several threads the last bits of results differ, and so would payloads and model ids.
 
-The number of threads belongs to the whole process. Two callers that each limit it and put it back do harm: the second
-takes the first one's limit for the original, and the first to leave lifts the other's. Here the first to come limits,
-and the last to leave restores.
+The number of threads is a setting of the whole process. If two callers each set and restored it, the second would
+restore the first one's limit, and the first would lift the limit too early. Here the first caller sets the limit, and
+the last one to leave restores the original.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class _Limit:
-    """How many are inside, and each library that was limited for them, with the threads that it had before."""
+    """The callers inside `one_blas_thread`, and each limited library with its original number of threads."""
 
     lock = threading.Lock()
     holders = 0
@@ -25,7 +25,7 @@ class _Limit:
 
 
 def blas_controller() -> ThreadpoolController:
-    """Return what knows the libraries that are loaded by now. It takes milliseconds to make, and sees no later ones."""
+    """Return a controller of the BLAS libraries loaded so far. Making one takes milliseconds."""
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()
@@ -33,13 +33,13 @@ def blas_controller() -> ThreadpoolController:
 
 @contextmanager
 def one_blas_thread(known: ThreadpoolController | None = None) -> Iterator[None]:
-    """Let BLAS use one thread, in this thread and all others, until the last that is inside has left.
+    """Limit BLAS to one thread in the whole process, until the last caller leaves this block.
 
     Args:
-        known: of libraries that are loaded, from `blas_controller`; None looks for them.
+        known: a controller from `blas_controller`; None makes one.
     """
     libraries = (blas_controller() if known is None else known).lib_controllers
-    # OpenMP keeps a number for each thread, so that no other is in the way.
+    # OpenMP has a setting for each thread, so callers do not interfere.
     own = [(library, library.num_threads) for library in libraries if _each_has_its_own(library)]
     shared = [library for library in libraries if not _each_has_its_own(library)]
     with _Limit.lock:
@@ -74,8 +74,8 @@ def _each_has_its_own(library: Any) -> bool:
 
 def _set(library: Any, threads: int) -> None:
     library.set_num_threads(threads)
-    # From 3.7 on, threadpoolctl lets OpenBLAS be limited by the thread that did so first; others ask in vain, and in
-    # silence. Control is given back, so that the next caller has it.
+    # Since 3.7, threadpoolctl lets only the first thread control OpenBLAS, and silently ignores others. Give control
+    # back, so that the next caller has it.
     give_back = getattr(library, "clear_controlling_thread", None)
     if give_back is not None:
         if library.num_threads != threads:

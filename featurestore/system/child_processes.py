@@ -1,4 +1,4 @@
-"""Python processes that this one starts: how they find the package, how they ended, and that they end with it."""
+"""Child processes in Python: command line, environment, how they ended, and that they end with their parent."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ PACKAGE = str(Path(__file__).resolve().parent.parent.parent)
 
 
 def python_command(module: str, *arguments: str) -> list[str]:
-    """Return the command line of a module. No module is looked for in the current folder, which may be a stranger's."""
+    """Return the command line that runs a module. The current folder, which may be untrusted, is not searched."""
     return [sys.executable, "-P", "-m", module, *arguments]
 
 
 def environment(**values: str) -> dict[str, str]:
-    """Return the environment in which it finds this package, with ``values`` added."""
+    """Return the environment of a child process that finds this package, with ``values`` added."""
     path = os.pathsep.join(filter(None, (PACKAGE, os.environ.get("PYTHONPATH", ""))))
     return {**os.environ, **values, "PYTHONPATH": path}
 
@@ -37,7 +37,7 @@ def end_with(parent: int) -> None:
     """End this process as soon as its parent has ended.
 
     Args:
-        parent: its pid. It is given, since asking here would race with the parent's death.
+        parent: its pid. The parent passes it: asking here would race with its death.
     """
     threading.Thread(target=_watch, args=(parent,), daemon=True).start()
 

@@ -1,4 +1,4 @@
-"""Files on disk: names of drafts, digests, and a full disk as one clear error."""
+"""Files on disk: temporary names, digests, and one clear error for a full disk."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from featurestore.system.access import NO_ROOM, readable
 _LONGEST = 100  # bytes of a name that a temporary one repeats: file systems take 255 in all, and some take 143
 
 
-# What the operating system says then, for those who hear only the words.
+# The operating system's messages for these codes, for libraries that pass on only the message.
 FULL = tuple(map(os.strerror, sorted(NO_ROOM)))
 
 
 def temporary_name(name: str, owner: int | None = None) -> str:
-    """Return a name for the draft of a file or folder called ``name``; of a long one it has a digest in its place.
+    """Return a temporary name for a file or folder ``name``; it has a digest in place of a long name.
 
     Args:
         name: of the finished file.
-        owner: a pid, for a draft that is its process's alone; None for a name that no other draft has.
+        owner: the pid of the process that owns the temporary file; None for a unique name.
     """
     encoded = os.fsencode(name)
     tail = name if len(encoded) <= _LONGEST else hashlib.sha256(encoded).hexdigest()[:16]
@@ -45,7 +45,7 @@ def file_size(path: Path) -> int:
     """Return the bytes of a file.
 
     Raises:
-        UnreadableFile: they can't be told.
+        UnreadableFile: the system does not say.
     """
     with readable(path):
         return path.stat().st_size
@@ -63,7 +63,7 @@ def room_on_disk(what: str) -> Iterator[None]:
 
 
 def not_enough_space(what: str, reason: str) -> NotEnoughSpace:
-    """Return the error that says that ``what`` did not fit, for ``reason``."""
+    """Return the error for ``what`` that did not fit on the disk, with the reason."""
     return NotEnoughSpace(
         f"{reason}: {what} could not be written; nothing half-written is recorded. "
         "Make room on the disk and run the same command again: what is done stays done"
@@ -71,7 +71,7 @@ def not_enough_space(what: str, reason: str) -> NotEnoughSpace:
 
 
 def flush(path: Path) -> None:
-    """Have a file, or the names in a folder, on the disk before going on."""
+    """Flush a file, or the entries of a folder, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""How much memory is free, asked before something large is allocated."""
+"""Free memory, to check before something large is allocated."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CGROUP = Path("/sys/fs/cgroup")  # of a container: its limit is below what the m
 
 
 def free_memory() -> int | None:
-    """Return the bytes that can be allocated without swapping, or None where nothing tells."""
+    """Return the bytes that can be allocated without swapping, or None if the system does not say."""
     limits = [limit for limit in (_machine(), _container()) if limit is not None]
     return min(limits, default=None)
 
@@ -35,10 +35,9 @@ def _container() -> int | None:
 
 
 def _reclaimable() -> int:
-    """Return the bytes of ``memory.current`` that the kernel takes back as soon as they are wanted.
+    """Return the bytes of ``memory.current`` that the kernel frees on demand: its page cache.
 
-    That is its cache of files: everything that was ever read counts as used. What is in a tmpfs stays, and is no part
-    of the two lists.
+    Every file that was read counts as used memory. Files in a tmpfs can't be freed, and are not in the two lists.
     """
     try:
         lines = (CGROUP / "memory.stat").read_text(encoding="ascii").splitlines()
@@ -49,10 +48,10 @@ def _reclaimable() -> int:
 
 
 def refuse_if_too_large(what: str, n_bytes: int, *, instead: str) -> None:
-    """Make sure that something fits into memory, before the system kills the process for trying.
+    """Refuse what does not fit into memory, before the system kills the process.
 
     Raises:
-        NotEnoughSpace: it does not; the message says what to do ``instead``.
+        NotEnoughSpace: it does not fit; the message says what to do ``instead``.
     """
     free = free_memory()
     if free is not None and n_bytes > free:

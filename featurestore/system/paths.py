@@ -1,4 +1,4 @@
-"""Paths as people give them: made absolute, or refused in one line where the system or DuckDB can't take them."""
+"""Paths from users: made absolute, or refused in one line if the system or DuckDB can't open them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _LONGEST = 4095 - 255  # bytes of a store's path, so that the paths of its files
 
 
 def located(path: StrPath, what: str) -> Path:
-    """Return a path as an absolute one, with ``~`` and links followed; nothing need be there yet.
+    """Return the absolute path, with ``~`` and links resolved; it need not exist.
 
     Args:
-        path: as it was given.
-        what: it is the path of, like "the store".
+        path: as the user wrote it.
+        what: the thing at this path, like "the store".
 
     Raises:
         UnusablePath: no file can have such a path.
@@ -41,9 +41,9 @@ def located(path: StrPath, what: str) -> Path:
 
 
 def store_folder(path: StrPath) -> Path:
-    """Return the absolute path of a store's folder, which need not be there yet.
+    """Return the absolute path of a store's folder, which need not exist.
 
-    DuckDB takes paths in UTF-8 only, reads a backslash as ``/``, and a question mark as the end of a path.
+    DuckDB accepts only UTF-8 paths, reads a backslash as ``/``, and ends a path at a question mark.
 
     Raises:
         UnusablePath: no file can have such a path, or DuckDB would open another one.
@@ -76,36 +76,36 @@ def is_text(path: Path) -> bool:
 
 
 def refuse_output(out: Path, store: Path | None, *, force: bool) -> None:
-    """Make sure that a file or folder can be written without harm to what exists.
+    """Refuse an output path that would damage existing files.
 
     Args:
         out: the absolute path.
-        store: the folder of the store that it is made from, if any.
-        force: replace what exists.
+        store: the folder of the store that the output is made from, if any.
+        force: replace an existing file.
 
     Raises:
         OutputError: it lies in the store, in no folder, or exists and ``force`` was not given.
     """
     if store is not None and out.is_relative_to(store):
-        raise OutputError(f"{out} lies in the store, which takes care of its files itself; choose another place")
+        raise OutputError(f"{out} lies in the store, which manages its own files; choose another place")
     if not out.parent.is_dir():
         raise OutputError(f"{out} can't be written: {out.parent} is not a folder; make it, or choose another place")
     if os.path.lexists(out) and not force:
-        raise OutputError(f"{out} is there already; choose another name, or replace it with --force (force=True)")
+        raise OutputError(f"{out} exists already; choose another name, or replace it with --force (force=True)")
 
 
 def shown(path: StrPath) -> str:
-    """Return a path for a message: bytes that are not UTF-8, and characters that would redraw a terminal, escaped."""
+    """Return a path for a message, with invalid UTF-8 and control characters escaped."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in os.fspath(path))
 
 
 def typed(path: StrPath) -> str:
-    """Return a path as it is typed in a shell: in quotes where it needs them."""
+    """Return a path for a shell, quoted if necessary."""
     return shlex.quote(os.fspath(path))
 
 
 def command_line(verb: str, store: StrPath, *rest: str) -> str:
-    """Return a command of ours on a store, to be pasted into a shell; ``rest`` is as it is typed."""
+    """Return a ``featurestore`` command line to paste into a shell; ``rest`` is quoted already."""
     return " ".join(["featurestore", verb, typed(store), *rest])
 
 

@@ -1,4 +1,4 @@
-"""A folder for files that live as long as a question or a check, where there is one: a container may have none."""
+"""Scratch folders: temporary files of one query or check. A container may have no place for them."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from pathlib import Path
 from featurestore.errors import OutputError
 from featurestore.system.paths import duckdb_objection
 
-MEMORY = Path("/dev/shm")  # which a container has although its root can't be written
+MEMORY = Path("/dev/shm")  # writable in a container even if its root is read-only
 
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """Yield an empty folder, which is removed at the end.
+    """Yield an empty folder, and remove it at the end.
 
     Raises:
-        OutputError: there is no place for one.
+        OutputError: no folder can be made.
     """
     with optional_scratch_folder() as folder:
         if folder is None:
@@ -29,8 +29,8 @@ def scratch_folder() -> Iterator[Path]:
 
 @contextmanager
 def optional_scratch_folder() -> Iterator[Path | None]:
-    """Yield an empty folder, which is removed at the end, or None where there is no place for one."""
-    found = next(_made(), None)
+    """Yield an empty folder, and remove it at the end; None if no folder can be made."""
+    found = next(_temporary_folders(), None)
     if found is None:
         yield None
         return
@@ -39,7 +39,7 @@ def optional_scratch_folder() -> Iterator[Path | None]:
 
 
 def copy_database(source: Path, target: Path) -> None:
-    """Copy the file of a DuckDB database, with what a writer that was killed had committed beside it."""
+    """Copy a DuckDB database file, and its write-ahead log if a killed writer left one."""
     shutil.copyfile(source, target)
     wal = Path(f"{source}.wal")
     if wal.is_file():
@@ -47,25 +47,25 @@ def copy_database(source: Path, target: Path) -> None:
 
 
 def no_scratch_folder() -> OutputError:
-    """Return the error that says so."""
+    """Return the error for a machine without a writable temporary folder."""
     return OutputError(
         "there is no folder for temporary files: neither the system's nor the current one can be written; "
         "name one in the environment variable TMPDIR"
     )
 
 
-def _made() -> Iterator[tempfile.TemporaryDirectory[str]]:
-    for place in _places():
+def _temporary_folders() -> Iterator[tempfile.TemporaryDirectory[str]]:
+    for place in _candidate_parents():
         if duckdb_objection(place) is None:
             try:
                 yield tempfile.TemporaryDirectory(prefix="featurestore-", dir=place)
             except OSError:
-                continue  # the next may do
+                continue
 
 
-def _places() -> Iterator[Path]:
+def _candidate_parents() -> Iterator[Path]:
     try:
         yield Path(tempfile.gettempdir()).absolute()
     except OSError:
-        pass  # what Python has tried, the current folder included, can't be written
+        pass  # Python found no writable folder, not even the current one
     yield MEMORY

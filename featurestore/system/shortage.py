@@ -1,4 +1,4 @@
-"""What is made of an exception: a line for the row of an image, unless the machine lacked something for the moment."""
+"""Exceptions as the error text of an image's row, told apart from a temporary shortage of memory, files or threads."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _FOLDERS = re.compile(r"(?<![\w./])/(?:[^/\s'\"]+/)+")
 
 
 def lacking(error: BaseException) -> str | None:
-    """Return what the machine or this process had too little of: memory, open files, threads; else None.
+    """Return the resource that ran out (memory, open files, threads), None if the error has another cause.
 
-    That says nothing of the image at work, which may come through when it is tried alone.
+    A shortage says nothing about the image: it may succeed when it is tried alone.
     """
     reason = reason_unreadable(error)
     return reason if reason in _LACKING else None
 
 
 def line_of(error: BaseException) -> str:
-    """Return an exception's class and words as one line, the same in every run: without addresses and folders."""
+    """Return an exception's class and message as one line, without addresses and folders: the same in every run."""
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     words = _FOLDERS.sub("", _ADDRESS.sub("0x...", str(error)))

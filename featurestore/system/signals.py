@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first ends a verb in order, the second at once. Nothing is lost either way."""
+"""Ctrl-C and SIGTERM: the first signal ends a verb cleanly, the second immediately. Nothing is lost either way."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-ECHO = 0.5  # seconds: a terminal signals its whole group, and a wrapper that forwards what it gets doubles that
+ECHO = 0.5  # seconds: a terminal signals its whole process group, and a wrapper may forward the same signal again
 
 
 class _Holding:
-    """How many blocks of `held_back` the main thread is in, and whether a signal came meanwhile."""
+    """How deeply `held_back` blocks of the main thread are nested, and whether a signal arrived in them."""
 
     depth = 0
     late = False
@@ -27,9 +27,9 @@ class _Holding:
 
 @contextmanager
 def held_back() -> Iterator[None]:
-    """Let a short piece of work end before an interrupt is raised; what waits or lasts has no place in it.
+    """Defer Ctrl-C until the block ends. Only for short, non-blocking work.
 
-    Only `interruptible` knows of it, and Python handles signals in the main thread alone.
+    It affects signals handled by `interruptible`. Python handles signals in the main thread only.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -45,10 +45,10 @@ def held_back() -> Iterator[None]:
 
 
 def ready_thread() -> ThreadPoolExecutor:
-    """Return an executor of one thread that is there already.
+    """Return an executor whose one thread runs already.
 
-    Ctrl-C in the moment in which an executor starts a thread makes it forget that thread: nobody would wait for what it
-    was to do. Here that is nothing yet.
+    If Ctrl-C arrives while an executor starts a thread, the executor forgets the thread and does not wait for its task.
+    Here that first task does nothing.
     """
     from concurrent.futures import ThreadPoolExecutor  # late: `--help` does without
 
@@ -58,24 +58,24 @@ def ready_thread() -> ThreadPoolExecutor:
 
 
 class Interrupt:
-    """Whether a verb is to end, and by which signal."""
+    """Whether a signal asked the verb to end, and which one."""
 
     def __init__(self) -> None:
-        """Nobody has asked yet."""
+        """Start without a signal."""
         self.signal: int | None = None
         self._asked = 0.0
 
     @property
     def exit_code(self) -> int:
-        """130 for Ctrl-C, 143 for SIGTERM: what a shell makes of a program that a signal ended."""
+        """130 for Ctrl-C, 143 for SIGTERM: a shell's exit codes for a program that a signal ended."""
         return 128 + (self.signal or signal.SIGINT)
 
     def ask(self, number: int, frame: FrameType | None) -> None:
         """Handle a signal.
 
         Raises:
-            KeyboardInterrupt: on the first, or when `held_back` is over. On another, the process ends
-                here and now, as SIGKILL would end it.
+            KeyboardInterrupt: on the first signal, or at the end of `held_back`. A later signal ends the process
+                immediately, like SIGKILL.
         """
         if self.signal is None:
             self.signal, self._asked = number, time.monotonic()
@@ -88,7 +88,7 @@ class Interrupt:
     @staticmethod
     def _leave(number: int) -> NoReturn:
         with suppress(OSError):  # stderr is closed
-            os.write(2, b"stopped at once; whatever was finished is kept\n")
+            os.write(2, b"stopped immediately; finished work is kept\n")
         os._exit(128 + number)
 
 

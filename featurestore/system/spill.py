@@ -1,7 +1,7 @@
-"""Tables of millions of rows that need no memory: written to disk, and mapped from there.
+"""Spilling: tables of millions of rows, written to disk and mapped into memory.
 
-What is mapped is file cache, which the system takes back when it needs memory. The file has no name any more once it
-is mapped, so that nothing is left of it when its table is gone, or its process killed.
+Mapped pages are file cache, which the system can reclaim. The file is unlinked as soon as it is mapped, so that it
+disappears with its table, even if the process is killed.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ import pyarrow as pa
 
 from featurestore.system.disk import FULL, not_enough_space, room_on_disk
 
-ROWS_TOGETHER = 50_000  # that are in memory at a time
-DUCKDB_MEGABYTES = 500  # and one for each column; beyond, DuckDB writes what it sorts and joins to disk too
-MOST_THREADS = 4  # each of which has buffers of its own
-INDEX_BYTES = 16  # for a row of the index of a table, which stays in memory
+ROWS_TOGETHER = 50_000  # in memory at a time
+DUCKDB_MEGABYTES = 500  # and one for each column; beyond that, DuckDB sorts and joins on disk too
+MOST_THREADS = 4  # each has its own buffers
+INDEX_BYTES = 16  # for each row of a table's index, which stays in memory
 WHAT = "what an ingest keeps on disk for a while"
 
 
 @dataclass(frozen=True)
 class Spill:
-    """Where tables go: a folder of the store, or None for tables that stay in memory."""
+    """The place of large tables: a folder of the store, or None for tables in memory."""
 
     folder: Path | None = None
 
     def table(self, rows: duckdb.DuckDBPyRelation) -> pa.Table:
-        """Return the answer to a query."""
+        """Return a query's result."""
         if self.folder is None:
             return rows.to_arrow_table()
         reader = rows.to_arrow_reader(ROWS_TOGETHER)
@@ -54,7 +54,7 @@ class Spill:
 
     @contextmanager
     def file(self) -> Iterator[Path]:
-        """Yield a path for a file that is needed for a while.
+        """Yield the path of a temporary file, and remove it at the end.
 
         Raises:
             NotEnoughSpace: the disk is full.
@@ -75,12 +75,12 @@ class Spill:
 
     @contextmanager
     def bounding(self, con: duckdb.DuckDBPyConnection, *, columns: int, indexed: int = 0) -> Iterator[None]:
-        """Let DuckDB write to disk what needs more than a fixed amount of memory.
+        """Bound DuckDB's memory; beyond the bound it works on disk.
 
         Args:
             con: a connection.
             columns: of the widest rows.
-            indexed: rows that have to be in an index nevertheless.
+            indexed: rows of an index, which stays in memory.
 
         Raises:
             NotEnoughSpace: the disk is full.
@@ -97,7 +97,7 @@ class Spill:
 
 @contextmanager
 def noticing_no_room() -> Iterator[None]:
-    """Turn what DuckDB says of a full disk into our error.
+    """Turn DuckDB's errors about a full disk into `NotEnoughSpace`.
 
     Raises:
         NotEnoughSpace: the disk is full.

@@ -1,8 +1,8 @@
-"""The program's standard streams: there whatever its caller closed, and no end of work whose report they can't take.
+"""Standard streams: usable even if the caller closed them. A report that can't be printed does not end the work.
 
-A verb that asks prints an answer, in `must_arrive`: if it can't be printed, the verb has failed. A verb that works
-prints a report: if that can't be printed, the work is done nevertheless, and a line on stderr says what was lost.
-Characters that the terminal's encoding does not have are printed as escapes.
+A verb that reads prints an answer in `must_arrive`: if the answer can't be printed, the verb has failed. A verb that
+changes the store prints a report: if the report can't be printed, the work is still done, and a line on stderr says
+so. Characters outside of the terminal's encoding are printed as escapes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from featurestore.errors import OutputError
 
 
 class _Output(io.FileIO):
-    """A stream that forgets what it can't write, but for answers."""
+    """An output stream that drops what it can't write, unless it is strict."""
 
     def __init__(self, descriptor: int, *, closed: bool) -> None:
         super().__init__(descriptor, "w", closefd=False)
@@ -38,11 +38,11 @@ class _Output(io.FileIO):
 
 
 def prepare_streams() -> None:
-    """Make the three streams usable. Before anything else is opened, which would take a closed stream's number."""
+    """Make the three streams usable. Call it before any file is opened, which would take a closed stream's number."""
     closed = [number for number in range(3) if _is_closed(number)]
     for number in closed:  # ascending, since each gets the lowest number that is free
         os.open(os.devnull, os.O_RDONLY if number == 0 else os.O_WRONLY)
-        os.set_inheritable(number, True)  # a child's stderr would be closed again
+        os.set_inheritable(number, True)  # else a child's stderr would be closed
     if sys.stdin is None or 0 in closed:
         sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - for as long as the process lives
     sys.stdout = _text(sys.stdout, 1, closed=1 in closed)
@@ -68,7 +68,7 @@ def _text(before: TextIO | None, number: int, *, closed: bool) -> TextIO:
 
 
 def _output(stream: object) -> _Output | None:
-    """Return what `prepare_streams` made of a stream, None if it did not."""
+    """Return the `_Output` below a stream, None if `prepare_streams` did not make it."""
     raw = getattr(getattr(stream, "buffer", None), "raw", None)
     return raw if isinstance(raw, _Output) else None
 
@@ -79,14 +79,14 @@ def must_arrive() -> Iterator[None]:
 
     Raises:
         OutputError: it can't be printed.
-        BrokenPipeError: its reader has seen enough.
+        BrokenPipeError: its reader has closed the pipe.
     """
     raw = _output(sys.stdout)
     if raw is None:
         yield
         return
     if raw.closed_by_caller:
-        raise OutputError("stdout is closed, so the answer can't be printed; let it go to a file or a terminal")
+        raise OutputError("stdout is closed, so the answer can't be printed; redirect it to a file or a terminal")
     raw.strict = True
     try:
         yield
@@ -95,14 +95,14 @@ def must_arrive() -> Iterator[None]:
         if raw.failure is None or isinstance(raw.failure, BrokenPipeError):
             raise
         raise OutputError(
-            f"the answer could not be printed: {os.strerror(raw.failure.errno or 0)}; let it go somewhere else"
+            f"the answer could not be printed: {os.strerror(raw.failure.errno or 0)}; redirect it elsewhere"
         ) from error
     finally:
         raw.strict = False
 
 
 def lost_output() -> str | None:
-    """Return why a report on stdout did not arrive, None if it did, or if no one waits for it."""
+    """Return why a report could not be printed on stdout, None if it was, or if its reader has closed the pipe."""
     raw = _output(sys.stdout)
     if raw is None or raw.failure is None or raw.failure.errno == errno.EPIPE:
         return None

@@ -1,7 +1,7 @@
-"""A limit on the time of one image, kept by the kernel: a decoder that never comes back hears of nothing else.
+"""The time limit of one image, enforced by the kernel: only that stops a decoder that hangs.
 
-The CPU time is that of the whole process, all its threads included. What goes over a limit is ended with its process,
-by a signal that tells which limit it was. So only worker processes are limited, which others can replace.
+CPU time counts for the whole process, with all its threads. An image over the limit ends its process by a signal, which
+tells which limit it was. So only worker processes are limited, since they can be replaced.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 CPU, CLOCK = signal.SIGPROF, signal.SIGALRM
-BY_THE_CLOCK = 10  # a process that has not used its CPU seconds in so many times as long waits for a disk or a network
-CPU_OVER, CLOCK_OVER = "took more than {} CPU seconds", "no answer within {} seconds"  # so rows say it
+BY_THE_CLOCK = 10  # limit by the clock, as a multiple of the CPU limit: a slower process waits for a disk or a network
+CPU_OVER, CLOCK_OVER = "took more than {} CPU seconds", "no answer within {} seconds"  # recorded in rows
 
 
 class _Process:
-    """Whether this process may be ended for the time that an image takes."""
+    """Whether an image over its time limit may end this process."""
 
     expendable = False
 
 
 def allow_limits() -> None:
-    """Let `limited` end this process: it is a worker, and an engine notices its death."""
+    """Let `limited` end this process: it is a worker, and its engine notices."""
     _Process.expendable = True
     for number in (CPU, CLOCK):
-        signal.signal(number, signal.SIG_DFL)  # ignored ones are inherited
+        signal.signal(number, signal.SIG_DFL)  # it may have inherited that they are ignored
 
 
 @contextmanager

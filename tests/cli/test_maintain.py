@@ -22,7 +22,7 @@ def damaged(store: FeatureStore) -> Path:
 def test_verify_says_what_is_wrong_and_exits_1(store: FeatureStore) -> None:
     ended = invoke("verify", store.path)
     assert ended.exit_code == 0
-    assert ended.stdout.endswith(" and 26 images looked at: nothing is wrong\n")
+    assert ended.stdout.endswith(" and 26 images checked: nothing is wrong\n")
     name = damaged(store).relative_to(store.path).as_posix()
     ended = invoke("verify", store.path)
     assert ended.exit_code == 1
@@ -30,14 +30,14 @@ def test_verify_says_what_is_wrong_and_exits_1(store: FeatureStore) -> None:
         f"partition: {name}: the file is damaged: its SHA-256 is not what was recorded; with --repair it is dropped, "
         f"and featurestore run {store.path} makes it anew"
     )
-    assert ended.stdout.endswith("looked at: 1 problem\n")
+    assert ended.stdout.endswith("checked: 1 problem\n")
     ended = invoke("verify", store.path, "--deep", "--json")
     assert ended.exit_code == 1
     assert [problem["name"] for problem in json.loads(ended.stdout)["problems"]] == [name]
     ended = invoke("verify", store.path, "--repair")
     assert ended.exit_code == 0
     assert ended.stdout.splitlines()[0] == f"repaired: {name}: dropped"
-    next_step = f"featurestore run {store.path} makes anew what was dropped"
+    next_step = f"featurestore run {store.path} recomputes what was dropped"
     assert ended.stdout.endswith(f"nothing is wrong any more; {next_step}\n")
 
 
@@ -47,16 +47,16 @@ def test_rebuild_says_what_it_knows(store: FeatureStore) -> None:
     assert ended.exit_code == 0
     first, last = ended.stdout.splitlines()
     assert first == ("runs are as far as the manifests tell, without hosts and durations: there is no old catalog")
-    assert last == "the catalog is made anew: 26 images, 12 partitions, 2 models, 3 runs"
+    assert last == "the catalog was rebuilt: 26 images, 12 partitions, 2 models, 3 runs"
 
 
 def test_merge_says_what_it_took(store: FeatureStore, finished: FeatureStore, fresh: FeatureStore) -> None:
     ended = invoke("merge", fresh.path, finished.path, store.path)
     assert ended.exit_code == 0
     first, second = ended.stdout.splitlines()
-    assert first.startswith(f"{finished.path}: 12 partitions and 2 models taken over (")
+    assert first.startswith(f"{finished.path}: 12 partitions and 2 models copied (")
     assert first.endswith(" MB), 0 partitions here already")
-    assert second == f"{store.path}: 0 partitions and 0 models taken over, 12 partitions here already"
+    assert second == f"{store.path}: 0 partitions and 0 models copied, 12 partitions here already"
     assert invoke("merge", fresh.path).exit_code == 2
 
 
@@ -64,7 +64,7 @@ def test_prune_says_what_it_frees_and_what_that_costs(store: FeatureStore) -> No
     ended = invoke("prune", store.path, "--keep", "quantize", "--dry-run")
     assert ended.exit_code == 0
     lines = ended.stdout.splitlines()
-    assert lines[0].split() == ["what", "files", "frees", "to", "have", "it", "back"]
+    assert lines[0].split() == ["what", "files", "frees", "to", "recompute", "it"]
     assert lines[2].startswith("descriptors of extract ")
     assert lines[-1].endswith(" would be freed")
     assert invoke("prune", store.path, "--keep", "quantize").stdout.endswith(" freed\n")
@@ -83,7 +83,7 @@ def test_untrusted_warns_of_what_it_leaves_out(store: FeatureStore) -> None:
     assert invoke("info", store.path, "china/whole-000.jpg", "--untrusted").exit_code == 0
     ended = invoke("verify", store.path, "--untrusted")
     assert ended.exit_code == 1
-    assert "the image files were not looked at: the store is untrusted" in ended.stdout
+    assert "the image files were not checked: the store is untrusted" in ended.stdout
     out = store.path.parent / "out"
     ended = invoke("export", store.path, out, "--format", "npy", "--untrusted", "--allow-missing")
     assert ended.exit_code == 0, ended

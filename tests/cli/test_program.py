@@ -207,7 +207,7 @@ def test_a_usage_error_is_one_line(invoke: Invoke, arguments: tuple[str, ...], s
 def test_without_a_verb_the_help_is_shown(invoke: Invoke) -> None:
     ended = invoke()
     assert ended.code == 2
-    assert "Make what is missing" in ended.err
+    assert "Compute what is missing" in ended.err
 
 
 def test_some_chunks_of_a_fresh_store(invoke: Invoke, fresh: FeatureStore) -> None:
@@ -220,7 +220,7 @@ def test_some_chunks_of_a_fresh_store(invoke: Invoke, fresh: FeatureStore) -> No
 def test_a_store_is_not_overwritten(invoke: Invoke, finished: FeatureStore, samples: Samples) -> None:
     ended = invoke("init", finished.path, "--images", samples.images)
     assert ended.code == 1
-    assert f"{finished.path} is there already; choose another folder" in ended.err
+    assert f"{finished.path} exists already; choose another folder" in ended.err
 
 
 def test_scanning_warns_that_nothing_is_held_out(invoke: Invoke, samples: Samples, tmp_path: Path) -> None:
@@ -253,7 +253,7 @@ def test_help_loads_nothing_heavy() -> None:
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert ended.stderr == ""
-    assert "Make what is missing" in ended.stdout
+    assert "Compute what is missing" in ended.stdout
 
 
 def test_a_reader_that_has_seen_enough(finished: FeatureStore) -> None:
@@ -277,7 +277,7 @@ def test_the_demo_runs_in_any_state_of_its_folder(
     (folder / "thesis.tex").write_text("mine", encoding="utf-8")
     refused = invoke("demo", folder)
     assert refused.code == 1
-    assert "holds thesis.tex, which no demo made; choose another folder: featurestore demo DIR" in refused.err
+    assert "holds thesis.tex, which is not of a demo; choose another folder: featurestore demo DIR" in refused.err
     assert (folder / "thesis.tex").exists()
 
 

@@ -35,7 +35,7 @@ def test_a_table_that_is_cut_says_so(finished: FeatureStore) -> None:
     lines = ended.stdout.splitlines()
     assert len(lines) == 2 + cli_ask.SHOWN + 1
     assert lines[-1] == "(1,000 of 2,500 rows)"
-    assert ended.stderr == "only the first 1,000 rows are shown; --csv, --json and --output give all\n"
+    assert ended.stderr == "only the first 1,000 rows are shown; use --csv, --json or --output for all\n"
     assert invoke("sql", finished.path, "SELECT range AS n FROM range(1000)").stdout.endswith("\n(1,000 rows)\n")
 
 
@@ -69,10 +69,10 @@ def test_output_to_a_file(finished: FeatureStore, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--output", "a.xlsx"], "'a.xlsx' ends in none of .csv, .json, .parquet, .arrow, which say what to write"),
+        (["--output", "a.xlsx"], "'a.xlsx' ends in none of .csv, .json, .parquet, .arrow, which determine the format"),
         (
             ["--output", "a.csv", "--json"],
-            "--json is for the screen, and --output takes the form from the file's ending",
+            "--json is for the screen, and --output takes the format from the file's extension",
         ),
     ],
 )

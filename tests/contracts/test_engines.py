@@ -116,12 +116,12 @@ def test_memory_that_does_not_suffice_for_one_image_is_its_fault(engine: Engine)
     [
         (
             PoorInFiles,
-            "Too many open files, although nothing else was at work, so no image is to blame. Whatever was finished is "
+            "Too many open files, although no other task was running, so no image is to blame. Finished work is "
             "kept: raise the limit of open files (ulimit -n), then run the same command again",
         ),
         (
             PoorInThreads,
-            "can't start new thread, although nothing else was at work, so no image is to blame. Whatever was finished "
+            "can't start new thread, although no other task was running, so no image is to blame. Finished work "
             "is kept: raise the limit of processes (ulimit -u), then run the same command again",
         ),
     ],

@@ -100,7 +100,7 @@ def test_what_is_there_stays_unless_it_is_to_be_replaced(
     before = contents(out)
     damaged = out / exporter.members[0] if exporter.members else out
     damaged.write_bytes(b"old")
-    with pytest.raises(OutputError, match=r"out is there already; choose another name, or replace it with --force"):
+    with pytest.raises(OutputError, match=r"out exists already; choose another name, or replace it with --force"):
         finished.export(out, exporter.name)
     assert damaged.read_bytes() == b"old"
     finished.export(out, exporter.name, force=True)
@@ -182,5 +182,5 @@ def test_images_without_descriptors_are_no_obstacle(finished: FeatureStore, expo
 
 @EVERY
 def test_it_stays_out_of_the_store(finished: FeatureStore, exporter: Exporter) -> None:
-    with pytest.raises(OutputError, match=r"lies in the store, which takes care of its files itself"):
+    with pytest.raises(OutputError, match=r"lies in the store, which manages its own files"):
         finished.export(finished.path / "models" / "out", exporter.name)

@@ -52,7 +52,7 @@ def test_what_no_image_is_to_blame_for_ends_the_run(ground: Ground, tmp_path: Pa
     path = ground.store(tmp_path / "store")
     ended = run("run", path, "--workers", "2", **poisoned({"sift flower/left-000.jpg": how}))
     assert ended.code == 1
-    assert ended.err.startswith(f"error: {reason}, although nothing else was at work, so no image is to blame. ")
+    assert ended.err.startswith(f"error: {reason}, although no other task was running, so no image is to blame. ")
     assert ended.err.count("\n") == 1
     assert FeatureStore(path).sql("SELECT * FROM extracted WHERE status = 'crashed'").fetchall() == []
     FeatureStore(path).run(workers=0)

@@ -39,7 +39,7 @@ def test_a_run_is_stopped_in_order_wherever_it_is(ground: Ground, tmp_path: Path
         verb = ("run", store, "--workers", workers)
         ended = sabotage(log, plan.pop("points", ()), *verb, mark=mark, signal=name, **plan)
         assert ended.code == CODES[name], (name, stage, ended)
-        assert ended.err.strip() == f"stopped; whatever was finished is kept. To go on: featurestore run {store}"
+        assert ended.err.strip() == f"stopped; finished work is kept. To continue: featurestore run {store}"
         assert [(record["stage"], record["outcome"]) for record in runs(store)][-1] == (stage, "interrupted")
         assert left_alive(mark) == []
         assert not list(store.rglob(".tmp-*"))
@@ -72,7 +72,7 @@ def test_however_a_run_ends_its_finished_blocks_stay(
 def test_an_init_that_is_stopped_leaves_nothing(ground: Ground, tmp_path: Path) -> None:
     verb = ("init", tmp_path / "store", "--images", ground.images, "--dataset", ground.dataset)
     ended = sabotage(tmp_path / "log", ["published dataset"], *verb, signal="SIGTERM")
-    assert (ended.code, ended.err.strip()) == (143, "stopped; nothing was made")
+    assert (ended.code, ended.err.strip()) == (143, "stopped; no store was made")
     assert [path.name for path in tmp_path.iterdir()] == ["log"]
 
 
@@ -83,7 +83,7 @@ def test_an_ingest_that_is_stopped_is_taken_over(ground: Ground, tmp_path: Path)
     verb = ("ingest", store, "--dataset", longer)
     ended = sabotage(tmp_path / "log", ["published dataset"], *verb, signal="SIGINT")
     assert ended.code == 130
-    assert f"stopped; if the dataset was not taken over, it will be: featurestore ingest {store}" in ended.err
+    assert f"stopped; the dataset may not have been read; to read it: featurestore ingest {store}" in ended.err
     assert "nothing is new or changed" in run(*verb).out  # the file was there, and the catalog followed from it
     with Catalog(Root(store)).reading() as connection:
         assert query_arrow(connection, "SELECT count(*) AS n FROM images")["n"].to_pylist() == [27]
@@ -99,7 +99,7 @@ def test_a_second_signal_ends_at_once(capfd: pytest.CaptureFixture[str], monkeyp
     interrupt._asked -= 2 * ECHO
     interrupt.ask(signal.SIGTERM, None)
     assert (codes, interrupt.exit_code) == ([143], 130)
-    assert capfd.readouterr().err == "stopped at once; whatever was finished is kept\n"
+    assert capfd.readouterr().err == "stopped immediately; finished work is kept\n"
 
 
 def test_short_work_is_ended_first() -> None:

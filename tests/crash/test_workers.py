@@ -101,7 +101,7 @@ def test_workers_that_die_at_their_start_are_no_images_fault(ground: Ground, tmp
     assert ended.code == 1
     assert ended.err == (
         "error: the worker processes die before they get to work (it ended without a word), so no image is to blame. "
-        "Whatever was finished is kept; when the machine has memory and processes to spare, run the same command "
+        "Finished work is kept; when the machine has memory and processes to spare, run the same command "
         "again, with fewer --workers or with --workers 0, which shows the error\n"
     )
     assert FeatureStore(path).sql("SELECT * FROM extracted").fetchall() == []
@@ -218,6 +218,6 @@ def test_no_room_for_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(EngineLost) as caught:
         engine.submit(Work(0))
     assert str(caught.value) == (
-        "3 worker processes could not be started (Resource temporarily unavailable). Whatever was finished is kept; "
+        "3 worker processes could not be started (Resource temporarily unavailable). Finished work is kept; "
         "run the same command again with fewer --workers, or with --workers 0"
     )

@@ -183,7 +183,7 @@ def test_json_of_many_keys(tmp_path: Path, present: float) -> None:
         ("d.csv.zst", zstd(CSV)[:-5], "d.csv.zst can't be decompressed (zstd): "),
         ("d.csv.gz", zipped(b"filename,subset\n"), "d.csv.gz has no rows"),
         ("d.csv.gz", zipped(b"filename,subset\na,train,1\n"), "d.csv.gz: line 2 (a value"),
-        ("d.parquet", CSV, "d.parquet is no Parquet file"),
+        ("d.parquet", CSV, "d.parquet is not a Parquet file"),
         ("d.parquet", parquet(pa.table(ROWS))[:-20], "d.parquet can't be read as parquet: "),
         ("d.parquet", parquet(pa.table({"path": ["a"]})), "d.parquet has no column 'filename'. Its columns are: path."),
         ("d.parquet", parquet(pa.table({"\u200bfilename": ["a"]})), "name of column 1 begins or ends with"),

@@ -76,8 +76,8 @@ def test_a_cell_that_does_not_fit_is_refused(tmp_path: Path, kind: str, cell: st
     with pytest.raises(DatasetError) as caught:
         read(tmp_path, ["", f'"{cell}"', "n/a"], {"x": kind})
     assert str(caught.value) == (
-        f"Row 2 of the dataset: {cell!r} in column 'x' is no {kind} (1 more are none). Correct it, or give the column "
-        "another type (--type, or types in [store] of featurestore.toml)."
+        f"Row 2 of the dataset: {cell!r} in column 'x' is not a {kind} (1 other cell neither). Correct it, or give the "
+        "column another type (--type, or types in [store] of featurestore.toml)."
     )
 
 
@@ -177,7 +177,7 @@ def test_what_is_refused_changes_neither_recipe_nor_store(images: Path, tmp_path
     dataset = images / "dataset.csv"
     store = FeatureStore.create(tmp_path / "s", images=images, dataset=dataset)
     before = (store.path / CONFIG).read_text()
-    with pytest.raises(DatasetError, match="is no DATE"):
+    with pytest.raises(DatasetError, match="is not a DATE"):
         store.ingest(types={"code": "DATE"})
     with pytest.raises(ConfigError, match=r"--type code is 'NUMBER', and can be VARCHAR or TEXT or BIGINT"):
         store.ingest(types={"code": "NUMBER"})

@@ -302,9 +302,13 @@ def test_a_subset_that_is_nearly_train(tmp_path: Path, word: str) -> None:
 @pytest.mark.parametrize(
     ("split", "what", "example"),
     [
-        ("fold < 2", "no words but BOOLEAN (3 true, 1 false images)", "CASE CAST(fold < 2 AS VARCHAR) WHEN 'true'"),
-        ("fold", "no words but BIGINT (2 1, 1 0, 1 3 images)", "CASE CAST(fold AS VARCHAR) WHEN '1'"),
-        ("day", "no words but DATE (4 2020-01-02 images)", "WHEN '2020-01-02' THEN 'train' ELSE 'test' END"),
+        (
+            "fold < 2",
+            "gives BOOLEAN instead of words (3 true, 1 false images)",
+            "CASE CAST(fold < 2 AS VARCHAR) WHEN 'true'",
+        ),
+        ("fold", "gives BIGINT instead of words (2 1, 1 0, 1 3 images)", "CASE CAST(fold AS VARCHAR) WHEN '1'"),
+        ("day", "gives DATE instead of words (4 2020-01-02 images)", "WHEN '2020-01-02' THEN 'train' ELSE 'test' END"),
         ("kind", "makes no image 'train' (3 training, 1 it's images)", "WHEN 'training' THEN 'train' ELSE 'test' END"),
     ],
 )
@@ -503,8 +507,8 @@ def test_mixed_line_ends_are_read(tmp_path: Path) -> None:
     ("row", "what"),
     [
         ("b.jpg,test,more", "line 3 (a value that spans lines counted as one) has 3 fields where the header has 2"),
-        ('"b.jpg"x,test', "line 3 is no line of a CSV: ',' expected after '\"'"),
-        ('"b.jpg,test', "is no line of a CSV: unexpected end of data"),
+        ('"b.jpg"x,test', "line 3 is not a line of a CSV: ',' expected after '\"'"),
+        ('"b.jpg,test', "is not a line of a CSV: unexpected end of data"),
     ],
 )
 def test_what_is_wrong_between_mixed_line_ends_is_said(tmp_path: Path, row: str, what: str) -> None:

@@ -63,7 +63,7 @@ def test_a_worker_that_lacks_a_plugin_says_its_name_and_blames_no_image(
     finally:
         engine.close()
     assert str(caught.value) == (
-        "the workers can't load what this process can: No module named 'toy_of_this_process'. Whatever was finished "
+        "the workers can't load what this process can: No module named 'toy_of_this_process'. Finished work "
         "is kept; install it where the workers run (pip install toy_of_this_process), then run the same command again"
     )
 

@@ -353,7 +353,7 @@ def test_a_folder_with_other_files_is_not_replaced(finished: FeatureStore, tmp_p
 
 def test_an_empty_folder_is_replaced_only_when_asked(finished: FeatureStore, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
-    with pytest.raises(OutputError, match="is there already"):
+    with pytest.raises(OutputError, match="exists already"):
         finished.export(tmp_path / "out", "npy")
     finished.export(tmp_path / "out", "npy", force=True)
     assert names(tmp_path / "out") == ["codes.npy", "images.parquet", "offsets.npy"]

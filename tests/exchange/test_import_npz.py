@@ -329,7 +329,7 @@ def test_the_command_line_says_what_happened(
         "published chunk 0: 5 ok",
         "chunk 1 waits for 3 of 5 images that no file holds: 007.png, 008.png, 009.png",
         "1 chunk without an image in these files",
-        "1 name of no image of this store: other.jpg in sift_chunk_0_to_7.npz",
+        "1 name not in this store: other.jpg in sift_chunk_0_to_7.npz",
     ]
     cli.main([*arguments, "--quiet"], standalone_mode=False)
     assert capsys.readouterr().out == ""

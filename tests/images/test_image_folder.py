@@ -224,7 +224,7 @@ def test_a_disk_that_fails_twenty_times_in_a_row_ends_the_run(images: Path, tmp_
         store.run("extract", workers=0)
     assert str(caught.value) == (
         "the folder of images can't be read: 20 images in a row, from bad-00.png to bad-19.png, gave Input/output "
-        "error. Nothing of them is recorded; see to the disk or the network, and run the same command again"
+        "error. Nothing of them is recorded; check the disk or the network, and run the same command again"
     )
     assert store.sql("SELECT * FROM failures").fetchall() == []
     for n in range(20):

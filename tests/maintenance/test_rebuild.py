@@ -139,7 +139,7 @@ def test_a_missing_dataset_file_is_asked_for(grown: FeatureStore) -> None:
     text = "^dataset/000001.parquet is missing, and dataset/000002.parquet builds on it; put back a copy of it$"
     with pytest.raises(CorruptFile, match=text):
         grown.rebuild()
-    assert grown.status().n_images == 27  # the old catalog is where it was
+    assert grown.status().n_images == 27  # the old catalog is unchanged
 
 
 def test_a_store_without_dataset_files_is_asked_for_them(store: FeatureStore) -> None:

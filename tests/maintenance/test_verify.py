@@ -276,12 +276,12 @@ def test_without_the_folder_of_images_there_is_a_note(own: FeatureStore, tmp_pat
     (tmp_path / "images").rename(tmp_path / "elsewhere")
     report = own.verify(deep=True)
     assert report.ok
-    assert report.notes == [f"the image files were not looked at: {tmp_path / 'images'} is not there"]
+    assert report.notes == [f"the image files were not checked: {tmp_path / 'images'} is not there"]
     (tmp_path / "images").mkdir()  # as where a disk is not mounted
     report = own.verify()
     assert report.ok
     assert report.notes == [
-        f"the image files were not looked at: there are no images in {tmp_path / 'images'}, though some were read from "
+        f"the image files were not checked: there are no images in {tmp_path / 'images'}, though some were read from "
         "it before"
     ]
 

@@ -220,7 +220,7 @@ def test_a_fit_wants_every_chunk_or_to_be_told(images: Path, tmp_path: Path) -> 
         f"them: featurestore run {store.path} fit_pca --partial"
     )
     (summary,) = store.run("fit_pca", workers=0, partial=True)
-    assert summary.note.endswith("fitted before every chunk was there")
+    assert summary.note.endswith("fitted before all chunks were finished")
     model = current_model(store, "fit_pca")
     assert model["partial"] is True
     assert learnt(store, model["model_id"]) == [0, 1, 2, 4, 10, 12]

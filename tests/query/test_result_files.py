@@ -144,7 +144,7 @@ def test_a_query_that_fails_halfway_leaves_what_was_there(finished: FeatureStore
 def test_a_file_is_replaced_only_when_that_is_asked_for(finished: FeatureStore, tmp_path: Path) -> None:
     path = tmp_path / "dataset.csv"
     path.write_text("all that there is", encoding="utf-8")
-    with pytest.raises(OutputError, match="is there already; choose another name, or replace it with --force"):
+    with pytest.raises(OutputError, match="exists already; choose another name, or replace it with --force"):
         ask(finished, "SELECT 1 AS n", path)
     assert path.read_text(encoding="utf-8") == "all that there is"
 
@@ -152,7 +152,7 @@ def test_a_file_is_replaced_only_when_that_is_asked_for(finished: FeatureStore, 
 def test_no_answer_goes_into_the_store(store: FeatureStore) -> None:
     (name,) = (path for path in (store.path / "dataset").iterdir())
     before = name.read_bytes()
-    with pytest.raises(OutputError, match="lies in the store, which takes care of its files itself"):
+    with pytest.raises(OutputError, match="lies in the store, which manages its own files"):
         ask(store, "SELECT 1 AS n", name, force=True)
     assert name.read_bytes() == before
 
@@ -160,7 +160,7 @@ def test_no_answer_goes_into_the_store(store: FeatureStore) -> None:
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("a.xlsx", "a.xlsx ends in none of .csv, .json, .parquet, .arrow, which say what to write; name it so"),
+        ("a.xlsx", "a.xlsx ends in none of .csv, .json, .parquet, .arrow, which determine the format; name it so"),
         ("a", "a ends in none of .csv"),
         ("no/a.csv", "no is not a folder; make it, or choose another place"),
     ],

@@ -261,7 +261,7 @@ def test_what_could_not_be_written_in_the_middle_is_told(tmp_path: Path, monkeyp
 
 def test_more_than_a_row_group_can_hold_is_refused() -> None:
     with pytest.raises(ValueError, match="2147483648 values in one row group"):
-        partition_writer._places([2**30, None, 2**30])
+        partition_writer._validity_and_offsets([2**30, None, 2**30])
 
 
 def test_what_was_written_is_let_go(tmp_path: Path) -> None:
