@@ -16,7 +16,15 @@ import sqlalchemy as sa
 
 from benchmarks.measure import Bench, Finding, Watch, at_most, clock, peak_bytes, python
 from featurestore import FeatureStore
-from featurestore.catalog import DATASET_COLUMNS, Context, WritableContext, insert_arrow, make_plan, resolve
+from featurestore.catalog import (
+    DATASET_COLUMNS,
+    Context,
+    PartitionRow,
+    WritableContext,
+    insert_arrow,
+    make_plan,
+    resolve,
+)
 from featurestore.catalog.records import record_partition
 from featurestore.maintenance.sandbox import run_child
 from featurestore.progress import Silent
@@ -196,11 +204,23 @@ def _plan(context: Context) -> None:
 def _commit(context: WritableContext, chunk: int) -> None:
     """Record a partition of quantize that is not there yet, of the last chunk or of one after it."""
     with context.catalog.transaction() as connection:
-        values = {
-            **{"stage": "quantize", "variant": _variants(context)["quantize"], "chunk_id": chunk, "payload": "new"},
-            **{"input_payload": f"project{chunk}", "path": "new", "checksum": "", "n_bytes": 1, "n_images": CHUNK},
-            **{"n_descriptors": 1, "dim": 64, "n_clipped": 0, "pruned": False, "origin": "run", "versions": {}},
-        }
+        row = PartitionRow(
+            stage="quantize",
+            variant=_variants(context)["quantize"],
+            chunk_id=chunk,
+            payload="new",
+            input_payload=f"project{chunk}",
+            path="new",
+            checksum="",
+            n_bytes=1,
+            n_images=CHUNK,
+            n_descriptors=1,
+            dim=64,
+            n_clipped=0,
+            pruned=False,
+            origin="run",
+            versions={},
+        )
         results = pa.table(
             {
                 "image_id": np.arange(chunk * CHUNK, (chunk + 1) * CHUNK),
@@ -210,7 +230,7 @@ def _commit(context: WritableContext, chunk: int) -> None:
                 "pixels": pa.nulls(CHUNK, pa.int64()),
             }
         )
-        record_partition(connection, values, results)
+        record_partition(connection, row, results)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import pyarrow as pa
 from benchmarks import data
 from featurestore import FeatureStore
 from featurestore.catalog import (
+    PartitionRow,
     Step,
     Work,
     WritableContext,
@@ -71,12 +72,23 @@ def _pruned(context: WritableContext, step: Step, chunk: dict[str, Any], input_p
     """Record a partition that was made and pruned; return its payload."""
     payload = f"{chunk['chunk_id']:016x}"
     work = _work(chunk, input_payload)
-    values = {
-        **{"stage": step.stage.name, "variant": step.variant, "chunk_id": chunk["chunk_id"], "payload": payload},
-        **{"input_payload": input_payload, "path": f"{step.stage.name}/{payload}", "checksum": "", "n_bytes": 0},
-        **{"n_images": len(members), "n_descriptors": sum(row.n_descriptors for row in members), "dim": 1},
-        **{"n_clipped": None, "pruned": True, "origin": "run", "versions": {}},
-    }
+    row = PartitionRow(
+        stage=step.stage.name,
+        variant=str(step.variant),
+        chunk_id=chunk["chunk_id"],
+        payload=payload,
+        input_payload=input_payload,
+        path=f"{step.stage.name}/{payload}",
+        checksum="",
+        n_bytes=0,
+        n_images=len(members),
+        n_descriptors=sum(row.n_descriptors for row in members),
+        dim=1,
+        n_clipped=None,
+        pruned=True,
+        origin="run",
+        versions={},
+    )
     results = pa.table(
         {
             "image_id": pa.array([row.image_id for row in members], pa.int64()),
@@ -88,7 +100,7 @@ def _pruned(context: WritableContext, step: Step, chunk: dict[str, Any], input_p
     )
     with context.catalog.transaction() as connection:
         record_variant(connection, partition_manifest(step, work, origin="run"))
-        record_partition(connection, values, results)
+        record_partition(connection, row, results)
     return payload
 
 

@@ -12,7 +12,7 @@ import tomlkit
 from click.testing import CliRunner, Result
 
 from featurestore import FeatureStore
-from featurestore.catalog import WritableContext
+from featurestore.catalog import ModelRow, WritableContext
 from featurestore.cli.program import cli
 from featurestore.progress import Reporter, Silent
 from featurestore.rows import Row
@@ -155,11 +155,11 @@ def digests(store: FeatureStore, *patterns: str) -> dict[str, str]:
     }
 
 
-def current_model(store: FeatureStore, stage: str) -> dict[str, Any]:
-    """Return the row of ``models`` that is current for a fit stage."""
+def current_model(store: FeatureStore, stage: str) -> ModelRow:
+    """Return the model that is current for a fit stage."""
     (model,) = (status.model for status in store.status().stages if status.stage == stage)
     assert model is not None
-    return dict(model)
+    return model
 
 
 def invoke(*arguments: object) -> Result:

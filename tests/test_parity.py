@@ -123,7 +123,7 @@ def compare(store: FeatureStore, images: Path, dataset: Path) -> Compared:
     sift: dict[int, Matrix] = {i: matrix for i in both if (matrix := theirs[i]) is not None}
     train = [i for i in both if rows[i]["subset"] == "train"]
     pca = learn([draw(sift[i], i) for i in train])
-    models = {s: read_arrays(store.path / current_model(store, s)["path"])[0] for s in ("fit_pca", "fit_scale")}
+    models = {s: read_arrays(store.path / current_model(store, s).path)[0] for s in ("fit_pca", "fit_scale")}
     # the sign of a component is arbitrary: it is taken from the store's
     signs = np.sign((pca.components_ * models["fit_pca"]["components_"]).sum(axis=1))
     pca.components_ = pca.components_ * signs[:, None]
@@ -198,7 +198,7 @@ def test_the_same_images_are_accepted_but_for_truncated_ones(compared: Compared)
 
 
 def test_the_same_images_are_learnt(compared: Compared) -> None:
-    model_id = current_model(compared.store, "fit_pca")["model_id"]
+    model_id = current_model(compared.store, "fit_pca").model_id
     found = compared.store.sql(f"SELECT image_id FROM training_images WHERE model_id = '{model_id}' ORDER BY 1")
     assert [image_id for (image_id,) in found.fetchall()] == compared.train
 
@@ -214,7 +214,7 @@ def test_the_pca_is_the_same(compared: Compared) -> None:
     np.testing.assert_allclose(model["mean_"], pca.mean_, rtol=0, atol=1e-4)
     np.testing.assert_allclose(model["var_"], pca.var_, rtol=1e-4)
     np.testing.assert_allclose(model["singular_values_"], pca.singular_values_, rtol=1e-4)
-    summary = current_model(compared.store, "fit_pca")["summary"]
+    summary = current_model(compared.store, "fit_pca").summary
     assert summary["explained_variance_ratio"] == pytest.approx(pca.explained_variance_ratio_.sum(), abs=1e-6)
 
 

@@ -9,6 +9,8 @@ from .catalog import HeldCatalog as HeldCatalog
 from .catalog import WritableCatalog as WritableCatalog
 from .catalog import insert_arrow as insert_arrow
 from .catalog import query_arrow as query_arrow
+from .chunk_state import ChunkState as ChunkState
+from .chunk_state import chunk_states as chunk_states
 from .connection import LITTLE as LITTLE
 from .connection import Fingerprint as Fingerprint
 from .connection import fingerprint as fingerprint
@@ -35,13 +37,11 @@ from .diagnosis import remedy as remedy
 from .filenames import filenames_of as filenames_of
 from .filenames import filenames_of_chunk as filenames_of_chunk
 from .filenames import files_read_before as files_read_before
+from .models import find_model as find_model
 from .plan import StagePlan as StagePlan
-from .plan import Step as Step
 from .plan import Work as Work
-from .plan import chunk_states as chunk_states
 from .plan import downstream_partitions as downstream_partitions
 from .plan import make_plan as make_plan
-from .plan import resolve as resolve
 from .plan import why_missing as why_missing
 from .records import Described as Described
 from .records import check_partition as check_partition
@@ -69,6 +69,10 @@ from .schema import utc_now as utc_now
 from .snapshot import SNAPSHOT as SNAPSHOT
 from .snapshot import attach_copy as attach_copy
 from .snapshot import held_copy as held_copy
+from .steps import Step as Step
+from .steps import resolve as resolve
+from .table_rows import ModelRow as ModelRow
+from .table_rows import PartitionRow as PartitionRow
 from .training import REFIT as REFIT
 from .training import TrainingSet as TrainingSet
 from .training import first_leakage as first_leakage

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import replace
-from typing import Any
 
 from featurestore.catalog.catalog import query_arrow
+from featurestore.catalog.chunk_state import ChunkState, chunk_states
 from featurestore.catalog.context import Context, WritableContext
-from featurestore.catalog.plan import StagePlan, Step, Work, chunk_states, make_plan, resolve
+from featurestore.catalog.plan import StagePlan, Work, make_plan
 from featurestore.catalog.runs import partition_manifest, versions
+from featurestore.catalog.steps import Step, resolve
 from featurestore.config import policies
 from featurestore.errors import CorruptFile, FormatError, UnreadableFile
 from featurestore.stages import Extract
@@ -126,7 +127,7 @@ def remove_stale_blocks(context: WritableContext) -> None:
     with context.catalog.reading() as connection:
         steps = resolve(connection, context.flow)
         step = next(step for step in steps if isinstance(step.stage, Extract))
-        states = {row["chunk_id"]: row for row in chunk_states(connection, steps) if row["stage"] == Extract.name}
+        states = {state.chunk_id: state for state in chunk_states(connection, steps) if state.stage == Extract.name}
     for folder, several in folders.items():
         found = list(_readable(context, several))
         if not all(_is_of_today(step, states.get(several[0].chunk_id), attempt) for attempt in found):
@@ -145,18 +146,21 @@ def _readable(context: WritableContext, several: list[Named]) -> Iterator[Attemp
             context.root.remove(named.name)
 
 
-def _is_of_today(step: Step, state: Mapping[str, Any] | None, attempt: Attempt) -> bool:
+def _is_of_today(step: Step, state: ChunkState | None, attempt: Attempt) -> bool:
     """Return whether what is recorded of a chunk leaves something to make of an attempt at it."""
     if state is None:
         return False
     work = Work(
-        **{name: state[name] for name in ("chunk_id", "first_image_id", "n_images", "input_payload")},
+        chunk_id=state.chunk_id,
+        first_image_id=state.first_image_id,
+        n_images=state.n_images,
         why="",
+        input_payload=state.input_payload,
         input_path=None,
         input_ready=True,
     )
     redo, replaces = attempt.manifest["redo"], attempt.manifest["replaces"]
     if Attempt({**attempt.manifest, "redo": None, "replaces": None}).identity != attempt_of(step, work).identity:
         return False
-    whole = state["current"] and not state["pruned"]
-    return bool(whole and replaces == state["payload"]) if redo is not None else not whole
+    whole = state.current and not state.pruned
+    return bool(whole and replaces == state.payload) if redo is not None else not whole

@@ -1,8 +1,7 @@
-"""What is missing and why: the answer to one SQL query over the catalog."""
+"""What is missing and why: what every stage of the recipe has to do."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,52 +9,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from featurestore.catalog.catalog import query_arrow
-from featurestore.stages import ChunkStage, FitStage, Stage
+from featurestore.catalog.chunk_state import ChunkState, chunk_states
+from featurestore.catalog.steps import Step
+from featurestore.catalog.table_rows import VariantRow, query_rows
+from featurestore.stages import ChunkStage
 from featurestore.storage import Block
-
-# Every chunk at every chunk stage of the current recipe: what is there, what it would be made from today, and
-# whether somebody needs its file. `flow` is a table of the chunk stages in order, with their current variants.
-#
-#   current   a committed partition of this variant was made from what is there to make it from today
-#   wanted    of the stages after it, pruned ones passed over, the first is missing: then this file is needed, even
-#             if nothing but its file is gone
-STATE = """
-WITH joined AS (
-    SELECT f.pos, f.stage, f.variant, c.chunk_id, c.first_image_id, c.n_images, f.fit_wants,
-           p.payload, p.path, coalesce(p.pruned, false) AS pruned,
-           CASE WHEN f.pos = 0 THEN c.digest ELSE u.payload END AS input_payload,
-           u.path AS input_path, coalesce(u.pruned, false) AS input_pruned,
-           p.payload IS NOT NULL
-               AND p.input_payload IS NOT DISTINCT FROM CASE WHEN f.pos = 0 THEN c.digest ELSE u.payload END AS current
-    FROM flow f
-    CROSS JOIN chunks c
-    LEFT JOIN partitions p ON p.stage = f.stage AND p.variant = f.variant AND p.chunk_id = c.chunk_id
-    LEFT JOIN partitions u ON u.stage = f.reads AND u.variant = f.reads_variant AND u.chunk_id = c.chunk_id
-)
-SELECT *,
-       coalesce((SELECT arg_min(NOT d.current, d.pos) FROM joined d
-                 WHERE d.chunk_id = j.chunk_id AND d.pos > j.pos AND NOT (d.pruned AND d.current)), false)
-           OR fit_wants AS wanted,
-       coalesce((SELECT bool_and(d.current) FROM joined d
-                 WHERE d.chunk_id = j.chunk_id AND d.pos < j.pos), true) AS upstream_current
-FROM joined j
-ORDER BY pos, chunk_id
-"""
-
-
-@dataclass(frozen=True)
-class Step:
-    """A stage of the recipe, with the identities that follow from what the catalog holds.
-
-    ``variant`` is None as long as a model that it depends on has not been fitted. ``current_model`` is the newest model
-    of a fit stage, as a row of ``models``.
-    """
-
-    stage: Stage
-    variant: str | None
-    reads_variant: str | None
-    model_id: str | None
-    current_model: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -100,30 +58,6 @@ class StagePlan:
     inputs: tuple[Work, ...] = ()
 
 
-def resolve(connection: sa.Connection, flow: Sequence[Stage]) -> tuple[Step, ...]:
-    """Return the flow with its variants and models, as the catalog has them now."""
-    steps: dict[str, Step] = {}
-    for stage in flow:
-        reads = "" if stage.reads == "images" else steps[stage.reads].variant
-        model = steps[stage.model].current_model if stage.model else None
-        model_id = model["model_id"] if model else None
-        known = reads is not None and (stage.model is None or model is not None)
-        variant = stage.variant(reads=reads, model_id=model_id) if known and reads is not None else None
-        newest = newest_model(connection, variant) if isinstance(stage, FitStage) else None
-        steps[stage.name] = Step(stage, variant, reads, model_id, newest)
-    return tuple(steps.values())
-
-
-def newest_model(connection: sa.Connection, variant: str | None) -> dict[str, Any] | None:
-    """Return the newest model of a fit variant, as a row of ``models``, or None."""
-    found = query_arrow(
-        connection,
-        "SELECT * FROM models WHERE variant = $variant ORDER BY generation DESC, model_id LIMIT 1",
-        {"variant": variant},
-    ).to_pylist()
-    return {**found[0], "summary": json.loads(found[0]["summary"])} if found else None
-
-
 def make_plan(
     connection: sa.Connection,
     steps: Sequence[Step],
@@ -144,71 +78,46 @@ def make_plan(
     state = chunk_states(connection, steps)
     plans = {}
     for step in steps:
-        rows = [row for row in state if row["stage"] == step.stage.name]
+        rows = [row for row in state if row.stage == step.stage.name]
         if isinstance(step.stage, ChunkStage):
             other = replaced or {} if step.stage.reads == "images" else {}
             stale = stale_images(connection, step, retry)
             redo = {chunk: stale.get(chunk, frozenset()) | other.get(chunk, frozenset()) for chunk in {*stale, *other}}
-            reason = why_missing(connection, step) if any(not row["current"] for row in rows) else ""
-            works = [_work(row, redo, reason, row["wanted"] or step.stage.name in asked) for row in rows]
+            reason = why_missing(connection, step) if any(not row.current for row in rows) else ""
+            works = [_work(row, redo, reason, row.wanted or step.stage.name in asked) for row in rows]
             todo = [_said_why(work, other) for work in works if work]
             plans[step.stage.name] = StagePlan(step, len(rows), tuple(todo))
         else:
-            plans[step.stage.name] = _fit_plan(step, [row for row in state if row["stage"] == step.stage.reads])
+            plans[step.stage.name] = _fit_plan(step, [row for row in state if row.stage == step.stage.reads])
     return plans
 
 
-def chunk_states(connection: sa.Connection, steps: Sequence[Step]) -> list[dict[str, Any]]:
-    """Return every chunk at every chunk stage among ``steps``, in order: the columns of `STATE`."""
-    _make_flow_table(connection, steps)
-    states: list[dict[str, Any]] = query_arrow(connection, STATE).to_pylist()
-    return states
-
-
-def _make_flow_table(connection: sa.Connection, steps: Sequence[Step]) -> None:
-    unfitted = {s.stage.reads for s in steps if isinstance(s.stage, FitStage) and s.current_model is None}
-    chunk_steps = [step for step in steps if isinstance(step.stage, ChunkStage)]
-    connection.execute(
-        sa.text(
-            "CREATE OR REPLACE TEMP TABLE flow "
-            "(pos INT, stage VARCHAR, variant VARCHAR, reads VARCHAR, reads_variant VARCHAR, fit_wants BOOLEAN)"
-        )
-    )
-    for pos, step in enumerate(chunk_steps):
-        row = (pos, step.stage.name, step.variant, step.stage.reads, step.reads_variant, step.stage.name in unfitted)
-        names = ("pos", "stage", "variant", "reads", "reads_variant", "fit_wants")
-        connection.execute(
-            sa.text("INSERT INTO flow VALUES (:pos, :stage, :variant, :reads, :reads_variant, :fit_wants)"),
-            dict(zip(names, row, strict=True)),
-        )
-
-
-def _work(row: dict[str, Any], redo: dict[int, frozenset[int]], reason: str, wanted: bool) -> Work | None:
-    images = redo.get(row["chunk_id"])
-    pruned = row["current"] and row["pruned"]
+def _work(row: ChunkState, redo: dict[int, frozenset[int]], reason: str, wanted: bool) -> Work | None:
+    images = redo.get(row.chunk_id)
+    pruned = row.current and row.pruned
     again, whole_for = pruned and not images, len(images or ()) if pruned and not wanted else 0
-    if not row["current"]:
-        why = "input changed" if row["payload"] is not None else reason
+    if not row.current:
+        why = "input changed" if row.payload is not None else reason
         images = None
-    elif row["pruned"] and (wanted or images):
+    elif row.pruned and (wanted or images):
         why, images = "pruned, and needed again", None
     elif images:
-        why = "failed or decided otherwise by a policy" if row["upstream_current"] else "input changed"
-        images = images if row["pos"] == 0 else None  # only extract makes single images again; the rest is quick
-    elif not row["upstream_current"]:
+        why = "failed or decided otherwise by a policy" if row.upstream_current else "input changed"
+        images = images if row.pos == 0 else None  # only extract makes single images again; the rest is quick
+    elif not row.upstream_current:
         why = "input changed"
     else:
         return None
     return Work(
-        chunk_id=row["chunk_id"],
-        first_image_id=row["first_image_id"],
-        n_images=row["n_images"],
+        chunk_id=row.chunk_id,
+        first_image_id=row.first_image_id,
+        n_images=row.n_images,
         why=why,
-        input_payload=row["input_payload"],
-        input_path=row["input_path"],
-        input_ready=row["input_payload"] is not None and not row["input_pruned"] and row["upstream_current"],
-        old_path=row["path"],
-        old_payload=row["payload"],
+        input_payload=row.input_payload,
+        input_path=row.input_path,
+        input_ready=row.input_payload is not None and not row.input_pruned and row.upstream_current,
+        old_path=row.path,
+        old_payload=row.payload,
         redo=images,
         again=again,
         whole_for=whole_for,
@@ -219,16 +128,16 @@ def _said_why(work: Work, replaced: Mapping[int, frozenset[int]]) -> Work:
     return replace(work, why="image files were replaced") if work.redo and work.chunk_id in replaced else work
 
 
-def _fit_plan(step: Step, inputs: list[dict[str, Any]]) -> StagePlan:
+def _fit_plan(step: Step, inputs: list[ChunkState]) -> StagePlan:
     todo = [
         Work(
-            chunk_id=row["chunk_id"],
-            first_image_id=row["first_image_id"],
-            n_images=row["n_images"],
-            why="pruned" if row["pruned"] else "never run",
-            input_payload=row["payload"],
-            input_path=row["path"],
-            input_ready=row["current"] and row["upstream_current"] and not row["pruned"],
+            chunk_id=row.chunk_id,
+            first_image_id=row.first_image_id,
+            n_images=row.n_images,
+            why="pruned" if row.pruned else "never run",
+            input_payload=row.payload,
+            input_path=row.path,
+            input_ready=row.current and row.upstream_current and not row.pruned,
         )
         for row in inputs
     ]
@@ -270,13 +179,14 @@ def why_missing(connection: sa.Connection, step: Step) -> str:
     ).all()
     if failed and failed[0].outcome == "failed":
         return f"failed: {failed[0].message}"
-    other = query_arrow(
+    other = query_rows(
         connection,
+        VariantRow,
         """SELECT v.* FROM variants v JOIN partitions p ON p.variant = v.variant
            WHERE v.stage = $stage AND v.variant <> $variant
            GROUP BY ALL ORDER BY count(*) DESC, v.variant LIMIT 1""",
         {"stage": step.stage.name, "variant": step.variant},
-    ).to_pylist()
+    )
     current = connection.execute(
         sa.text("SELECT count(*) FROM partitions WHERE variant = :variant"), {"variant": step.variant}
     ).scalar_one()
@@ -285,15 +195,14 @@ def why_missing(connection: sa.Connection, step: Step) -> str:
     return _difference(step, other[0])
 
 
-def _difference(step: Step, other: dict[str, Any]) -> str:
-    before, today = json.loads(other["parameters"]), step.stage.parameters()
-    changed = _changes(before, today)
+def _difference(step: Step, other: VariantRow) -> str:
+    changed = _changes(other.parameters, step.stage.parameters())
     if changed:
         return f"parameters changed ({', '.join(changed)})"
-    if other["version"] != step.stage.version:
-        return f"version of the stage changed ({other['version']} -> {step.stage.version})"
-    if other["model_id"] != step.model_id:
-        return f"model changed ({other['model_id']} -> {step.model_id})"
+    if other.version != step.stage.version:
+        return f"version of the stage changed ({other.version} -> {step.stage.version})"
+    if other.model_id != step.model_id:
+        return f"model changed ({other.model_id} -> {step.model_id})"
     return f"{step.stage.reads} changed"
 
 
@@ -321,6 +230,6 @@ def downstream_partitions(connection: sa.Connection, step: Step) -> int:
                    )
                    SELECT count(*) FROM partitions SEMI JOIN made USING (variant)"""
             ),
-            {"model": step.current_model["model_id"]},
+            {"model": step.current_model.model_id},
         ).scalar_one()
     )

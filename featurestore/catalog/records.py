@@ -17,6 +17,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from featurestore.catalog.catalog import WritableCatalog, insert_arrow
 from featurestore.catalog.schema import Base, Model, Partition, Result, TrainingImage, Variant
+from featurestore.catalog.table_rows import ModelRow, PartitionRow
 from featurestore.errors import CorruptFile
 from featurestore.storage import (
     IMAGES,
@@ -47,12 +48,21 @@ class Described:
     """What the catalog keeps of a partition."""
 
     manifest: dict[str, Any]
-    values: dict[str, Any]  # its row of ``partitions``
+    row: PartitionRow
     results: pa.Table  # of each image: image_id, status, error, n_descriptors, pixels
 
 
-def record_file(root: Writer, catalog: WritableCatalog, name: str) -> dict[str, Any]:
-    """Record the committed partition ``name``, and delete the one that it replaces; return its row of ``partitions``.
+@dataclass(frozen=True)
+class DescribedModel:
+    """What the catalog keeps of a model."""
+
+    manifest: dict[str, Any]
+    row: ModelRow
+    images: NDArray[np.int64]  # that it learnt from, ascending
+
+
+def record_file(root: Writer, catalog: WritableCatalog, name: str) -> PartitionRow:
+    """Record the committed partition ``name``, and delete the one that it replaces; return its row.
 
     Raises:
         CorruptFile: the file is not a partition.
@@ -61,40 +71,40 @@ def record_file(root: Writer, catalog: WritableCatalog, name: str) -> dict[str, 
     replaced = record_described(catalog, described)
     if replaced:
         root.remove(replaced)
-    return described.values
+    return described.row
 
 
 def record_described(catalog: WritableCatalog, described: Described) -> str | None:
     """Record a partition in one transaction; return the name of the file that it replaces, if any."""
     with catalog.transaction() as connection:
         record_variant(connection, described.manifest)
-        replaced = record_partition(connection, described.values, described.results)
+        replaced = record_partition(connection, described.row, described.results)
     LOG.info(
-        "recorded %(path)s: %(n_images)d images, %(n_descriptors)d descriptors, %(n_bytes)d bytes", described.values
+        "recorded %(path)s: %(n_images)d images, %(n_descriptors)d descriptors, %(n_bytes)d bytes", vars(described.row)
     )
     return replaced
 
 
-def record_partition(connection: sa.Connection, values: Mapping[str, Any], results: pa.Table) -> str | None:
+def record_partition(connection: sa.Connection, row: PartitionRow, results: pa.Table) -> str | None:
     """Record a committed file and what it says of each image; return the path of the file it replaces, if any.
 
     Args:
         connection: of a transaction.
-        values: a row of `tables.Partition`.
+        row: of the file.
         results: ``chunk_id, image_id, status, error, n_descriptors, pixels`` of each image.
     """
-    key = {name: values[name] for name in ("stage", "variant", "chunk_id")}
+    key = {"stage": row.stage, "variant": row.variant, "chunk_id": row.chunk_id}
     old = connection.execute(sa.select(Partition.path).filter_by(**key)).scalars().all()
     if old:
         connection.execute(sa.delete(Result).filter_by(**key))
-    upsert(connection, Partition, values)
+    upsert(connection, Partition, vars(row))
     constant = {name: pa.array([value] * len(results)) for name, value in key.items()}
     insert_arrow(
         connection,
         Result.__tablename__,
         pa.table({**dict(zip(results.column_names, results.columns, strict=True)), **constant}),
     )
-    return str(old[0]) if old and old[0] != values["path"] else None
+    return str(old[0]) if old and old[0] != row.path else None
 
 
 def upsert(connection: sa.Connection, model: type[Base], values: Mapping[str, Any]) -> None:
@@ -123,19 +133,19 @@ def describe_partition(root: Root, name: str, *, checksum: str | None = None) ->
         facts = file.columns([fact for fact in FACTS if fact in layout.schema().names])
     _check_facts(manifest, facts, name)
     clipped = pc.sum(facts["n_clipped"]).as_py() or 0 if "n_clipped" in facts.column_names else None
-    values = {
+    row = PartitionRow(
         **{key: manifest[key] for key in ("stage", "variant", "chunk_id", "payload", "input_payload", "origin")},
-        "versions": manifest["versions"],
-        "path": name,
-        "checksum": checksum or file_digest(path),
-        "n_bytes": file_size(path),
-        "n_images": len(facts),
-        "n_descriptors": pc.sum(facts["n_descriptors"]).as_py() or 0,
-        "dim": layout.dim,
-        "n_clipped": clipped,
-        "pruned": is_index(name),
-    }
-    return Described(manifest, values, _results(facts))
+        versions=manifest["versions"],
+        path=name,
+        checksum=checksum or file_digest(path),
+        n_bytes=file_size(path),
+        n_images=len(facts),
+        n_descriptors=pc.sum(facts["n_descriptors"]).as_py() or 0,
+        dim=layout.dim,
+        n_clipped=clipped,
+        pruned=is_index(name),
+    )
+    return Described(manifest, row, _results(facts))
 
 
 def _check_manifest(manifest: Mapping[str, Any], name: str) -> None:
@@ -204,27 +214,26 @@ def _read_back(root: Root, name: str) -> tuple[str, list[int]]:
     return digest.hexdigest(), counts
 
 
-def record_model(root: Root, catalog: WritableCatalog, name: str) -> dict[str, Any]:
-    """Record the committed model ``name`` and the images it learnt from; return its row of ``models``.
+def record_model(root: Root, catalog: WritableCatalog, name: str) -> ModelRow:
+    """Record the committed model ``name`` and the images it learnt from; return its row.
 
     Raises:
         CorruptFile: the file is not a model, or not the one that its name promises.
     """
-    manifest, values, images = describe_model(root, name)
-    learnt = pa.table(
-        {"model_id": pa.array([values["model_id"]] * len(images), pa.string()), "image_id": pa.array(images)}
-    )
+    described = describe_model(root, name)
+    model, images = described.row, described.images
+    learnt = pa.table({"model_id": pa.array([model.model_id] * len(images), pa.string()), "image_id": pa.array(images)})
     with catalog.transaction() as connection:
-        record_variant(connection, {**manifest, "model_id": None})
-        upsert(connection, Model, values)
-        connection.execute(sa.delete(TrainingImage).filter_by(model_id=values["model_id"]))
+        record_variant(connection, {**described.manifest, "model_id": None})
+        upsert(connection, Model, vars(model))
+        connection.execute(sa.delete(TrainingImage).filter_by(model_id=model.model_id))
         insert_arrow(connection, TrainingImage.__tablename__, learnt)
-    LOG.info("recorded %(path)s: a model of %(n_images)d images", values)
-    return values
+    LOG.info("recorded %(path)s: a model of %(n_images)d images", vars(model))
+    return model
 
 
-def describe_model(root: Root, name: str) -> tuple[dict[str, Any], dict[str, Any], NDArray[np.int64]]:
-    """Return a model's manifest, its row of ``models``, and the ids of the images it learnt from, ascending.
+def describe_model(root: Root, name: str) -> DescribedModel:
+    """Return what the catalog keeps of a model, from its arrays and the digest of its bytes.
 
     Raises:
         CorruptFile: the file is not a model, or not the one that its name promises.
@@ -238,12 +247,12 @@ def describe_model(root: Root, name: str) -> tuple[dict[str, Any], dict[str, Any
     if bitmap is None or bitmap.dtype != np.uint8 or bitmap.ndim != 1:
         raise CorruptFile(f"{name} does not say which images it learnt from")
     images = from_bitmap(bitmap)
-    values = {
-        "model_id": path.stem,
+    row = ModelRow(
+        model_id=path.stem,
         **{key: manifest[key] for key in ("stage", "variant", "parent_id", "generation", "partial", "summary")},
-        "path": name,
-        "checksum": file_digest(path),
-        "n_bytes": file_size(path),
-        "n_images": len(images),
-    }
-    return manifest, values, images
+        path=name,
+        checksum=file_digest(path),
+        n_bytes=file_size(path),
+        n_images=len(images),
+    )
+    return DescribedModel(manifest, row, images)

@@ -18,8 +18,9 @@ import sqlalchemy as sa
 from featurestore._version import __version__
 from featurestore.catalog.catalog import query_arrow
 from featurestore.catalog.context import WritableContext
-from featurestore.catalog.plan import Step, Work
+from featurestore.catalog.plan import Work
 from featurestore.catalog.schema import Run, utc_now
+from featurestore.catalog.steps import Step
 from featurestore.storage import FORMAT
 
 LOG = logging.getLogger("featurestore.catalog")

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from featurestore.catalog.catalog import query_arrow
-from featurestore.catalog.plan import Step
+from featurestore.catalog.steps import Step
 from featurestore.formatting import counted
 from featurestore.stages import FitStage
 
@@ -39,7 +39,7 @@ class TrainingSet:
         if self._step.current_model is None:
             return np.zeros(self._n_images, dtype=bool)
         query = "SELECT image_id FROM training_images WHERE model_id = $model"
-        return self._mask(query, {"model": self._step.current_model["model_id"]})
+        return self._mask(query, {"model": self._step.current_model.model_id})
 
     @cached_property
     def selected(self) -> Mask:
@@ -104,7 +104,7 @@ class TrainingSet:
 def first_leakage(connection: sa.Connection, steps: Iterable[Step]) -> str | None:
     """Return what there is to say of the first fit stage whose model has learnt held-out images, None if none has.
 
-    A refit of that stage makes all after it again. ``steps`` are from `plan.resolve`, or some of them.
+    A refit of that stage makes all after it again. ``steps`` are from `steps.resolve`, or some of them.
     """
     fits = (step for step in steps if isinstance(step.stage, FitStage))
     notes = ((step.stage.name, TrainingSet(connection, step).leakage) for step in fits)

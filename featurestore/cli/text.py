@@ -13,6 +13,7 @@ from featurestore.system import command_line
 
 if TYPE_CHECKING:
     from featurestore.api import FeatureStore
+    from featurestore.catalog import ModelRow
     from featurestore.exchange import ImportReport
     from featurestore.maintenance import MergeReport, PruneReport, RebuildReport, VerifyReport
     from featurestore.pipeline import Estimate, IngestReport
@@ -43,8 +44,8 @@ def _status_row(stage: StageStatus) -> list[str]:
     ok, empty = stage.images.get("ok", 0), stage.images.get("empty", 0)
     failed = sum(stage.images.values()) - ok - empty
     if stage.stage.startswith("fit_"):
-        counts = [f"{stage.model['n_images']:,}" if stage.model else "", "", ""]
-        descriptors = stage.model["summary"].get("n_descriptors", 0) if stage.model else 0
+        counts = [f"{stage.model.n_images:,}" if stage.model else "", "", ""]
+        descriptors = stage.model.summary.get("n_descriptors", 0) if stage.model else 0
     else:
         counts, descriptors = [f"{ok:,}", f"{empty:,}", f"{failed:,}"], stage.n_descriptors
     return [
@@ -67,17 +68,17 @@ def _stage_notes(stage: StageStatus) -> list[str]:
     if stage.n_in_blocks:
         lines.append(f"{stage.stage}: of these, {counted(stage.n_in_blocks, 'image')} in finished blocks")
     if stage.model:
-        lines.append(f"{stage.stage}: model {stage.model['model_id']}{_learnt(stage.model)}")
+        lines.append(f"{stage.stage}: model {stage.model.model_id}{_learnt(stage.model)}")
     return [*lines, *(f"{stage.stage}: {note}" for note in stage.notes)]
 
 
-def _learnt(model: Any) -> str:
-    ratio = model["summary"].get("explained_variance_ratio")
-    solver = model["summary"].get("solver", "incremental")
+def _learnt(model: ModelRow) -> str:
+    ratio = model.summary.get("explained_variance_ratio")
+    solver = model.summary.get("solver", "incremental")
     by = f" by {solver}" if solver != "incremental" else ""
     explained = f"{by} explains {ratio:.1%} of the variance" if ratio is not None else ""
-    generation = f", generation {model['generation']}" if model["generation"] else ""
-    partial = ", fitted before all chunks were finished" if model["partial"] else ""
+    generation = f", generation {model.generation}" if model.generation else ""
+    partial = ", fitted before all chunks were finished" if model.partial else ""
     return f"{explained}{generation}{partial}"
 
 

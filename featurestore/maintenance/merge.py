@@ -216,7 +216,7 @@ def _find(context: Context, other: Context) -> _Takeover:
 
 def _same_model(ours: Step, theirs: Step) -> bool:
     mine, yours = ours.current_model, theirs.current_model
-    return mine is not None and yours is not None and mine["model_id"] == yours["model_id"]
+    return mine is not None and yours is not None and mine.model_id == yours.model_id
 
 
 def _models(mine: sa.Connection, yours: sa.Connection, step: Step, other: Context) -> list[Row]:
@@ -286,7 +286,7 @@ def _check(context: Context, other: Context, found: _Takeover) -> None:
             describe_model(other.root, row["path"])
         for row in found.partitions:
             described = check_partition(other.root, row["path"])
-            if described.values["checksum"] != row["checksum"]:
+            if described.row.checksum != row["checksum"]:
                 raise CorruptFile(f"{row['path']} is not the file that was recorded")
     except CorruptFile as error:
         raise CorruptFile(

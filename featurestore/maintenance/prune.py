@@ -14,6 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from featurestore.catalog import (
+    ChunkState,
     Context,
     Model,
     Partition,
@@ -150,7 +151,7 @@ def _unrecorded(context: Context) -> dict[str, int]:
 
 def _plan(context: Context, connection: sa.Connection, keep: Collection[str], *, dry_run: bool) -> _Plan:
     steps = resolve(connection, context.flow)
-    states = {(row["stage"], row["chunk_id"]): row for row in chunk_states(connection, steps)}
+    states = {(state.stage, state.chunk_id): state for state in chunk_states(connection, steps)}
     plan = _Plan(dry_run)
     rows = query_arrow(connection, "SELECT * FROM partitions ORDER BY stage, variant, chunk_id").to_pylist()
     current = {(step.stage.name, step.variant) for step in steps}
@@ -159,7 +160,7 @@ def _plan(context: Context, connection: sa.Connection, keep: Collection[str], *,
         state = states.get((row["stage"], row["chunk_id"]))
         if (row["stage"], row["variant"]) in current:
             continue
-        if state is not None and state["current"]:
+        if state is not None and state.current:
             plan.old.append(row)
         else:
             waiting[row["stage"], row["variant"]].append(row["chunk_id"])
@@ -175,7 +176,7 @@ def _plan(context: Context, connection: sa.Connection, keep: Collection[str], *,
 def _plan_blobs(
     context: Context,
     steps: Sequence[Step],
-    states: dict[tuple[str, int], dict[str, Any]],
+    states: dict[tuple[str, int], ChunkState],
     rows: dict[tuple[str, str, int], dict[str, Any]],
     keep: Collection[str],
     plan: _Plan,
@@ -186,10 +187,10 @@ def _plan_blobs(
     upstream = [step for step in order[:last] if step.stage.name not in keep]
     for chunk in sorted({chunk for _, chunk in states}):
         kept = [states[name, chunk] for name in keep]
-        if not all(row["current"] and row["upstream_current"] and not row["pruned"] for row in kept):
+        if not all(state.current and state.upstream_current and not state.pruned for state in kept):
             plan.notes.append(f"kept: upstream of chunk {chunk}: {' and '.join(keep)} is not up to date for it")
             continue
-        files = [rows[row["stage"], row["variant"], chunk] for row in kept]
+        files = [rows[state.stage, str(state.variant), chunk] for state in kept]
         damaged = [row["path"] for row in files if not _is_whole(context.root, row, by_size=plan.dry_run)]
         if damaged:
             mend = command_line("verify", context.root.path, "--repair")
@@ -197,7 +198,7 @@ def _plan_blobs(
             continue
         for step in upstream:
             state = states[step.stage.name, chunk]
-            if state["current"] and not state["pruned"] and not state["fit_wants"]:
+            if state.current and not state.pruned and not state.fit_wants:
                 plan.blobs.append(rows[step.stage.name, str(step.variant), chunk])
 
 
@@ -214,7 +215,7 @@ def _plan_models(root: Root, connection: sa.Connection, steps: Sequence[Step], r
     staying = {row["variant"] for row in rows if (row["variant"], row["chunk_id"]) not in gone}
     used_by = query_arrow(connection, "SELECT variant, model_id FROM variants WHERE model_id IS NOT NULL").to_pylist()
     needed = [row["model_id"] for row in used_by if row["variant"] in staying]
-    needed += [step.current_model["model_id"] for step in steps if step.current_model is not None]
+    needed += [step.current_model.model_id for step in steps if step.current_model is not None]
     kept: set[str] = set()
     while needed:  # with the parents, from which an update has gone on
         model = models.get(needed.pop())

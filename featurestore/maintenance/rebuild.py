@@ -175,11 +175,11 @@ def _record_current(
 ) -> None:
     """Record the one partition of a chunk that is current."""
     best = max(whole, key=lambda described: _rank(root, described, payloads))
-    values = best.values
-    payloads[values["stage"], values["variant"], values["chunk_id"]] = values["payload"]
+    row = best.row
+    payloads[row.stage, row.variant, row.chunk_id] = row.payload
     record_described(catalog, best)
-    others = [described.values["path"] for described in whole if described is not best]
-    found.notes += [f"chosen: {values['path']} rather than {other}" for other in others]
+    others = [described.row.path for described in whole if described is not best]
+    found.notes += [f"chosen: {row.path} rather than {other}" for other in others]
 
 
 def _rank(root: Root, described: Described, payloads: Mapping[Key, str]) -> tuple[Any, ...]:
@@ -188,12 +188,12 @@ def _rank(root: Root, described: Described, payloads: Mapping[Key, str]) -> tupl
     It is the one made from what is upstream today; then a whole one rather than an index, the one with the most usable
     images (a retry makes it more), and the newest.
     """
-    manifest, values = described.manifest, described.values
+    manifest, row = described.manifest, described.row
     reads = next((stage.reads for stage in FLOW if stage.name == manifest["stage"]), "")
     upstream = ("", "", manifest["chunk_id"]) if reads == "images" else _upstream(reads, manifest)
     usable = sum(status in ("ok", "empty") for status in described.results["status"].to_pylist())
-    modified = root.local(values["path"]).stat().st_mtime_ns
-    return payloads.get(upstream) == values["input_payload"], not is_index(values["path"]), usable, modified
+    modified = root.local(row.path).stat().st_mtime_ns
+    return payloads.get(upstream) == row.input_payload, not is_index(row.path), usable, modified
 
 
 def _upstream(reads: str, manifest: Mapping[str, Any]) -> Key:

@@ -22,6 +22,8 @@ from featurestore.catalog import (
     Context,
     Fingerprint,
     HeldCatalog,
+    ModelRow,
+    PartitionRow,
     TrainingSet,
     check_partition,
     describe_model,
@@ -225,8 +227,8 @@ class _Checks:
             **{key: row[key] for key in ("stage", "variant", "chunk_id")},
         )
         variant = self._rows("SELECT * FROM variants WHERE variant = $variant", variant=row["variant"])
-        recorded = {**row, "versions": json.loads(row["versions"])}
-        right = recorded == described.values and results == described.results.to_pylist()
+        recorded = PartitionRow(**{**row, "versions": json.loads(row["versions"])})
+        right = recorded == described.row and results == described.results.to_pylist()
         if not right or not _is_variant(variant, described.manifest):
             yield Problem("record", name, "the catalog says something else of it than the file", self._run)
 
@@ -250,19 +252,19 @@ class _Checks:
             yield Problem("model", row["path"], wrong, self._run)
             return
         try:
-            manifest, values, images = describe_model(self._root, row["path"])
+            described = describe_model(self._root, row["path"])
         except (CorruptFile, FormatError) as error:
             yield Problem("model", row["path"], str(error), self._run)
             return
         query = "SELECT image_id FROM training_images WHERE model_id = $id ORDER BY image_id"
         with self._context.catalog.reading() as connection:
             learnt = query_arrow(connection, query, {"id": row["model_id"]})["image_id"].to_numpy()
-        recorded = {**row, "summary": json.loads(row["summary"])}
+        recorded = ModelRow(**{**row, "summary": json.loads(row["summary"])})
         variant = self._rows("SELECT * FROM variants WHERE variant = $variant", variant=row["variant"])
-        right = recorded == values and np.array_equal(learnt, images)
-        if not right or not _is_variant(variant, {**manifest, "model_id": None}):
+        right = recorded == described.row and np.array_equal(learnt, described.images)
+        if not right or not _is_variant(variant, {**described.manifest, "model_id": None}):
             yield Problem("model record", row["path"], "the catalog says something else of it than the file", self._run)
-        reads = manifest["reads_variant"]
+        reads = described.manifest["reads_variant"]
         if not self._rows("SELECT 1 FROM partitions WHERE variant = $v LIMIT 1", v=reads):
             stage = next((stage.reads for stage in FLOW if stage.name == row["stage"]), "the stage")
             what = f"it was fitted on variant {reads} of {stage}, of which there is nothing any more"
@@ -277,7 +279,7 @@ class _Checks:
                 leaked = TrainingSet(connection, step).leaked
                 if n := int(leaked.sum()):
                     what = f"it learnt from {counted(n, 'image')} held out today, image {int(leaked.argmax())} first"
-                    yield Problem("leakage", step.current_model["path"], what, REFIT)
+                    yield Problem("leakage", step.current_model.path, what, REFIT)
 
     def orphans(self) -> Iterator[Problem]:
         """Yield files of which the catalog knows nothing, and folders that may hold such files."""

@@ -86,9 +86,9 @@ class ChunkRun:
 
     def _publish(self, chunk_id: int) -> None:
         """Publish and record the partition of a chunk."""
-        values = record_file(self._context.root, self._context.catalog, self._open.pop(chunk_id).publish())
+        row = record_file(self._context.root, self._context.catalog, self._open.pop(chunk_id).publish())
         self._counts["n_chunks"] += 1
-        self._counts["n_bytes"] += values["n_bytes"]
+        self._counts["n_bytes"] += row.n_bytes
 
 
 class TransformRun(ChunkRun):

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from featurestore.catalog import (
     Context,
+    ModelRow,
     StagePlan,
     Step,
     TrainingSet,
@@ -121,7 +122,7 @@ class FitRun:
         self._state = f"models/{self._stage.name}/{self._variant}/state.npz"
         with context.catalog.reading() as connection:
             self._selected = TrainingSet(connection, step).selected
-        self._parent_arrays = read_arrays(context.root.local(self._parent["path"]))[0] if self._parent else None
+        self._parent_arrays = read_arrays(context.root.local(self._parent.path))[0] if self._parent else None
         if self._parent_arrays is not None:
             seen = from_bitmap(self._parent_arrays[IMAGES])
             self._selected[seen[seen < len(self._selected)]] = False
@@ -143,7 +144,7 @@ class FitRun:
                     counts["n_images"] += n_images
                     counts["n_chunks"] += 1
                 model = self._publish(fold)
-            counts["n_descriptors"] = model["summary"].get("n_descriptors", 0)
+            counts["n_descriptors"] = model.summary.get("n_descriptors", 0)
             summary = StageSummary(
                 self._stage.name, **counts, note=model_note(model), seconds=time.perf_counter() - started
             )
@@ -173,7 +174,7 @@ class FitRun:
             CorruptFile, LookupError, TypeError, ValueError, AttributeError: it is damaged, or parts of it are missing.
         """
         arrays, manifest = read_state(self._context.root.local(self._state))
-        if manifest["parent_id"] != (self._parent["model_id"] if self._parent else None):
+        if manifest["parent_id"] != (self._parent.model_id if self._parent else None):
             return None, None
         learnt = manifest["chunks"]
         chunks = {work.chunk_id: self._source(work) for work in self._todo if str(work.chunk_id) in learnt}
@@ -252,7 +253,7 @@ class FitRun:
             write_arrays(temporary, arrays, manifest)
         LOG.debug("%s: checkpoint after %d chunks", self._stage.name, len(fold.chunks))
 
-    def _publish(self, fold: _Fold) -> dict[str, Any]:
+    def _publish(self, fold: _Fold) -> ModelRow:
         try:
             arrays = fold.learner.finish()
         except NothingUsable:
@@ -276,8 +277,8 @@ class FitRun:
             "parameters": self._stage.parameters(),
             "variant": self._variant,
             "reads_variant": self._step.reads_variant,
-            "parent_id": self._parent["model_id"] if self._parent else None,
-            "generation": self._parent["generation"] + 1 if self._parent else 0,
+            "parent_id": self._parent.model_id if self._parent else None,
+            "generation": self._parent.generation + 1 if self._parent else 0,
             "partial": self._partial,
             "versions": versions(),
         }
@@ -292,12 +293,12 @@ def read_ahead(items: Iterator[T]) -> Generator[T, None, None]:
             yield item
 
 
-def model_note(model: dict[str, Any]) -> str:
+def model_note(model: ModelRow) -> str:
     """Return in a few words what a model is."""
-    summary = model["summary"]
-    parts = [f"model {model['model_id']} of {counted(model['n_images'], 'image')}"]
+    summary = model.summary
+    parts = [f"model {model.model_id} of {counted(model.n_images, 'image')}"]
     if "explained_variance_ratio" in summary:
         parts.append(f"{summary['explained_variance_ratio']:.1%} of the variance explained")
-    if model["partial"]:
+    if model.partial:
         parts.append("fitted before all chunks were finished")
     return ", ".join(parts)

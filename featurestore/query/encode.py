@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featurestore.catalog import Context, Step, query_arrow, resolve
+from featurestore.catalog import Context, ModelRow, Step, find_model, resolve
 from featurestore.errors import NothingUsable, NotReady, QueryError
 from featurestore.images import ReadFailed
 from featurestore.query.selection import older_steps
@@ -106,10 +105,10 @@ def make_encoder(context: Context) -> Encoder:
     return Encoder(extract, tuple(transforms))
 
 
-def _arrays(context: Context, stage: str, model: Mapping[str, Any] | None) -> Arrays:
+def _arrays(context: Context, stage: str, model: ModelRow | None) -> Arrays:
     if model is None:
         raise NotReady(f"the model of {stage} has not been fitted yet; run: {command_line('run', context.root.path)}")
-    return read_arrays(context.root.local(model["path"]))[0]
+    return read_arrays(context.root.local(model.path))[0]
 
 
 def bounds(context: Context, variant: str | None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -126,8 +125,7 @@ def bounds(context: Context, variant: str | None) -> tuple[NDArray[np.float32], 
             model = next(step.current_model for step in steps if step.stage.name == "fit_scale")
         else:
             model_id = older_steps(connection, context, "quantize", variant)[-1].model_id
-            found = query_arrow(connection, "SELECT * FROM models WHERE model_id = $id", {"id": model_id}).to_pylist()
-            model = found[0] if found else None
+            model = find_model(connection, model_id)
     arrays = _arrays(context, "fit_scale", model)
     return arrays["low"], arrays["high"]
 

@@ -9,7 +9,16 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from featurestore.catalog import Context, Step, chunk_states, query_arrow, raw_connection, resolve, why_missing
+from featurestore.catalog import (
+    ChunkState,
+    Context,
+    Step,
+    chunk_states,
+    query_arrow,
+    raw_connection,
+    resolve,
+    why_missing,
+)
 from featurestore.query.exact import exact_columns
 from featurestore.query.result_files import as_json_value
 from featurestore.query.selection import PENDING, partition_of
@@ -64,7 +73,7 @@ def image_info(context: Context, image_id: int) -> ImageInfo:
         steps = [step for step in resolve(connection, context.flow) if isinstance(step.stage, ChunkStage)]
         made = query_arrow(connection, MADE, key).to_pylist()
         trained = query_arrow(connection, TRAINED, key).to_pylist()
-        states = {s["stage"]: s for s in chunk_states(connection, steps) if s["chunk_id"] == image["chunk_id"]}
+        states = {s.stage: s for s in chunk_states(connection, steps) if s.chunk_id == image["chunk_id"]}
         current = [_current(context, connection, step, states[step.stage.name], made) for step in steps]
     variants = {stage.variant for stage in current}
     older = [_made(row, current=False) for row in made if row["variant"] not in variants]
@@ -88,11 +97,11 @@ def _made(row: Mapping[str, Any], *, current: bool) -> ImageStage:
 
 
 def _current(
-    context: Context, connection: sa.Connection, step: Step, state: Mapping[str, Any], made: list[dict[str, Any]]
+    context: Context, connection: sa.Connection, step: Step, state: ChunkState, made: list[dict[str, Any]]
 ) -> ImageStage:
-    never = why_missing(connection, step) if state["payload"] is None else ""
+    never = why_missing(connection, step) if state.payload is None else ""
     _, why = partition_of(context, state, never)
     found = [row for row in made if row["variant"] == step.variant]
-    if found and (not why or state["pruned"]):
+    if found and (not why or state.pruned):
         return _made(found[0], current=True)
     return ImageStage(step.stage.name, step.variant, True, PENDING, why, 0, step.model_id, None)

@@ -172,9 +172,9 @@ class Lookup:
                     else older_steps(connection, context, stage, variant)
                 )
                 step = next(step for step in steps if step.stage.name == stage)
-                states = [row for row in chunk_states(connection, steps) if row["stage"] == stage]
+                states = [state for state in chunk_states(connection, steps) if state.stage == stage]
                 never = why_missing(connection, step) if variant is None else "never run"
-            chunks = {s["chunk_id"]: (s["first_image_id"], *partition_of(context, s, never)) for s in states}
+            chunks = {s.chunk_id: (s.first_image_id, *partition_of(context, s, never)) for s in states}
             self._variants[key] = _Variant(step.variant or "", chunks)
         return self._variants[key]
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import numpy as np
@@ -21,7 +20,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from featurestore.catalog import Context, Step, chunk_states, query_arrow, resolve, why_missing
+from featurestore.catalog import ChunkState, Context, Step, chunk_states, query_arrow, resolve, why_missing
 from featurestore.errors import CorruptFile, NotReady, QueryError, StoreBusy
 from featurestore.formatting import chunk_list, counted
 from featurestore.query.exact import exact_columns
@@ -100,12 +99,12 @@ def select_images(
             resolve(connection, context.flow) if variant is None else older_steps(connection, context, stage, variant)
         )
         step = next(step for step in steps if step.stage.name == stage)
-        states = {row["chunk_id"]: row for row in chunk_states(connection, steps) if row["stage"] == stage}
+        states = {state.chunk_id: state for state in chunk_states(connection, steps) if state.stage == stage}
         never = why_missing(connection, step) if variant is None else "never run"
     pieces = tuple(_pieces(context, images, states, never))
     if not allow_missing:
         _refuse_missing(context, stage, pieces)
-    paths = [context.root.local(row["path"]) for row in states.values() if row["path"] and not row["pruned"]]
+    paths = [context.root.local(state.path) for state in states.values() if state.path and not state.pruned]
     if not paths or step.variant is None:
         raise NotReady(
             f"nothing of {stage} is there yet ({never}); make it with: {command_line('run', context.root.path)}"
@@ -213,28 +212,28 @@ def older_steps(connection: sa.Connection, context: Context, stage: str, variant
     return tuple(reversed(steps))
 
 
-def _pieces(context: Context, images: pa.Table, states: Mapping[int, Mapping[str, Any]], never: str) -> Iterator[Piece]:
+def _pieces(context: Context, images: pa.Table, states: Mapping[int, ChunkState], never: str) -> Iterator[Piece]:
     # A chunk is a range of image_ids, so its images stand together.
     chunks = images["chunk_id"].to_numpy()
     borders = [0, *(np.flatnonzero(np.diff(chunks)) + 1).tolist(), len(chunks)] if len(chunks) else []
     for start, stop in pairwise(borders):
-        row = states[int(chunks[start])]
-        yield Piece(row["chunk_id"], row["first_image_id"], start, stop, *partition_of(context, row, never))
+        state = states[int(chunks[start])]
+        yield Piece(state.chunk_id, state.first_image_id, start, stop, *partition_of(context, state, never))
 
 
-def partition_of(context: Context, state: Mapping[str, Any], never: str) -> tuple[Path | None, str]:
+def partition_of(context: Context, state: ChunkState, never: str) -> tuple[Path | None, str]:
     """Return the partition of one chunk, or None and why there is none.
 
     Args:
         context: of the store.
-        state: one row of `plan.chunk_states`.
+        state: of the chunk, at the stage.
         never: why there is none where there never was one.
     """
-    if state["payload"] is None:
+    if state.path is None:
         return None, never
-    if not state["current"] or not state["upstream_current"]:
+    if not state.current or not state.upstream_current:
         return None, "input changed"
-    return (None, PRUNED) if state["pruned"] else (context.root.local(state["path"]), "")
+    return (None, PRUNED) if state.pruned else (context.root.local(state.path), "")
 
 
 def _refuse_missing(context: Context, stage: str, pieces: Sequence[Piece]) -> None:

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from featurestore.catalog import (
     Context,
+    ModelRow,
     StagePlan,
     Step,
     TrainingSet,
@@ -52,7 +53,7 @@ class StageStatus:
     n_descriptors: int = 0
     n_bytes: int = 0
     n_in_blocks: int = 0  # images of chunks that are not done which an earlier run has extracted already
-    model: Mapping[str, Any] | None = None
+    model: ModelRow | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -169,7 +170,7 @@ def _stage_status(root: Root, plan: StagePlan, facts: Mapping[str, Any], notes: 
         missing=_missing(plan),
         images=facts["images"],
         n_descriptors=facts["n_descriptors"],
-        n_bytes=facts["n_bytes"] if not step.current_model else step.current_model["n_bytes"],
+        n_bytes=facts["n_bytes"] if not step.current_model else step.current_model.n_bytes,
         n_in_blocks=count_finished_images(root, plan) if isinstance(step.stage, Extract) else 0,
         model=step.current_model,
         notes=tuple(lines),

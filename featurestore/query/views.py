@@ -184,7 +184,7 @@ def _flow_table(steps: Sequence[Step]) -> pa.Table:
     columns: dict[str, tuple[pa.DataType, Callable[[Step], Any]]] = {
         "stage": (pa.string(), lambda step: step.stage.name),
         "variant": (pa.string(), lambda step: step.variant),
-        "model_id": (pa.string(), lambda step: (step.current_model or {}).get("model_id")),
+        "model_id": (pa.string(), lambda step: step.current_model.model_id if step.current_model else None),
     }
     table = {name: pa.array([get(step) for step in steps], kind) for name, (kind, get) in columns.items()}
     return pa.table({"position": pa.array(range(len(steps)), pa.int32()), **table})

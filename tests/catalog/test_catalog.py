@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from featurestore import FeatureStore
-from featurestore.catalog import Catalog, Model, Partition, insert_arrow, query_arrow, upsert
+from featurestore.catalog import Catalog, Model, Partition, PartitionRow, insert_arrow, query_arrow, upsert
 from featurestore.catalog import catalog as module
 from featurestore.catalog.catalog import StoreCatalog
 from featurestore.catalog.records import record_partition
@@ -211,11 +212,23 @@ def test_an_upsert_said_twice_is_said_once(catalog: StoreCatalog) -> None:
         assert [dict(row) for row in found] == [{**values, **changed}]
 
 
-PARTITION: dict[str, Any] = {
-    **{"stage": "extract", "variant": "v", "chunk_id": 0, "payload": "a", "input_payload": "i", "path": "old"},
-    **{"checksum": "c", "n_bytes": 1, "n_images": 2, "n_descriptors": 3, "dim": 128, "n_clipped": None},
-    **{"pruned": False, "origin": "run", "versions": {}},
-}
+PARTITION = PartitionRow(
+    stage="extract",
+    variant="v",
+    chunk_id=0,
+    payload="a",
+    input_payload="i",
+    path="old",
+    checksum="c",
+    n_bytes=1,
+    n_images=2,
+    n_descriptors=3,
+    dim=128,
+    n_clipped=None,
+    pruned=False,
+    origin="run",
+    versions={},
+)
 
 
 def results(*statuses: str) -> pa.Table:
@@ -230,8 +243,8 @@ def test_recording_a_partition_replaces_the_one_before(catalog: StoreCatalog) ->
         ("new", ("ok", "ok"), "old"),
     ):
         with catalog.transaction() as connection:
-            assert record_partition(connection, {**PARTITION, "path": path}, results(*statuses)) == replaced
-            record_partition(connection, {**PARTITION, "chunk_id": 1, "path": "other"}, results("empty"))
+            assert record_partition(connection, replace(PARTITION, path=path), results(*statuses)) == replaced
+            record_partition(connection, replace(PARTITION, chunk_id=1, path="other"), results("empty"))
         with catalog.reading() as connection:
             assert connection.execute(sa.select(Partition.path).order_by(Partition.chunk_id)).scalars().all() == [
                 path,

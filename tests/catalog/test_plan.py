@@ -239,20 +239,21 @@ def test_what_is_pruned_is_missing_only_where_somebody_needs_it(
 def test_the_columns_of_the_state(hand: Hand) -> None:
     hand.change("extract", [1], pruned=True)
     hand.drop("project", [1])
-    states = {(row["stage"], row["chunk_id"]): row for row in chunk_states(hand.connection, [*hand.steps.values()])}
+    states = {(state.stage, state.chunk_id): state for state in chunk_states(hand.connection, [*hand.steps.values()])}
     assert len(states) == 3 * N_CHUNKS
     found = {
-        stage: tuple(states[stage, 1][name] for name in ("current", "wanted", "pruned", "upstream_current"))
-        for stage in ("extract", "project", "quantize")
+        stage: (state.current, state.wanted, state.pruned, state.upstream_current)
+        for (stage, chunk_id), state in states.items()
+        if chunk_id == 1
     }
     assert found == {
         "extract": (True, True, True, True),
         "project": (False, True, False, True),
         "quantize": (False, False, False, False),
     }
-    assert states["project", 0]["current"]
-    assert not states["project", 0]["wanted"]
-    assert states["quantize", 0]["upstream_current"]
+    assert states["project", 0].current
+    assert not states["project", 0].wanted
+    assert states["quantize", 0].upstream_current
 
 
 @pytest.mark.parametrize(

@@ -286,7 +286,7 @@ def test_the_pickle_does_what_the_notebook_does_with_it(finished: FeatureStore, 
     np.testing.assert_allclose(found[order], projected, atol=1e-2)
     (status,) = [stage for stage in finished.status().stages if stage.stage == "fit_pca"]
     assert status.model is not None
-    ratio = status.model["summary"]["explained_variance_ratio"]
+    ratio = status.model.summary["explained_variance_ratio"]
     assert estimator.explained_variance_ratio_.sum() == pytest.approx(ratio)
     estimator.partial_fit(sift.astype(np.float32))  # and it can go on
 

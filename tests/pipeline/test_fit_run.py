@@ -175,9 +175,9 @@ def test_the_model_does_not_depend_on_the_threads_of_blas(extracted: FeatureStor
 def test_only_train_images_are_learnt_and_all_of_them(store: FeatureStore) -> None:
     store.run("fit_pca", workers=0)
     model = current_model(store, "fit_pca")
-    assert learnt(store, model["model_id"]) == train_images(store) == [i for i in range(13) if i % 4 != 3]
-    assert model["n_images"] == 10
-    arrays, _ = read_arrays(store.path / model["path"])
+    assert learnt(store, model.model_id) == train_images(store) == [i for i in range(13) if i % 4 != 3]
+    assert model.n_images == 10
+    arrays, _ = read_arrays(store.path / model.path)
     assert from_bitmap(arrays["images"]).tolist() == train_images(store), "the file tells it too"
 
 
@@ -191,22 +191,22 @@ def test_test_images_are_excluded_by_their_full_path(images: Path, tmp_path: Pat
     store = small_store(tmp_path / "store", folder)
     store.run("extract", workers=0)
     store.run("fit_pca", workers=0)
-    assert learnt(store, current_model(store, "fit_pca")["model_id"]) == [0, 1, 2, 3]
+    assert learnt(store, current_model(store, "fit_pca").model_id) == [0, 1, 2, 3]
 
 
 def test_the_explained_variance_is_recorded(store: FeatureStore) -> None:
     (summary,) = store.run("fit_pca", workers=0)
     model = current_model(store, "fit_pca")
-    assert model["summary"]["n_components"] == 16
+    assert model.summary["n_components"] == 16
     sampled = sum(min(row.n_descriptors, 300) for row in rows_of(store, "extract") if row.image_id % 4 != 3)
-    assert model["summary"]["n_descriptors"] == summary.n_descriptors == sampled
+    assert model.summary["n_descriptors"] == summary.n_descriptors == sampled
     descriptors = np.vstack([np.asarray(row.descriptors, float) for row in rows_of(store, "extract")])
-    arrays, _ = read_arrays(store.path / model["path"])
+    arrays, _ = read_arrays(store.path / model.path)
     kept = ((descriptors - arrays["mean_"]) @ arrays["components_"].T).var(axis=0).sum() / descriptors.var(axis=0).sum()
-    assert model["summary"]["explained_variance_ratio"] == pytest.approx(kept, abs=0.02)
+    assert model.summary["explained_variance_ratio"] == pytest.approx(kept, abs=0.02)
     assert summary.note == (
-        f"model {model['model_id']} of 10 images, "
-        f"{model['summary']['explained_variance_ratio']:.1%} of the variance explained"
+        f"model {model.model_id} of 10 images, "
+        f"{model.summary['explained_variance_ratio']:.1%} of the variance explained"
     )
 
 
@@ -222,13 +222,13 @@ def test_a_fit_wants_every_chunk_or_to_be_told(images: Path, tmp_path: Path) -> 
     (summary,) = store.run("fit_pca", workers=0, partial=True)
     assert summary.note.endswith("fitted before all chunks were finished")
     model = current_model(store, "fit_pca")
-    assert model["partial"] is True
-    assert learnt(store, model["model_id"]) == [0, 1, 2, 4, 10, 12]
+    assert model.partial is True
+    assert learnt(store, model.model_id) == [0, 1, 2, 4, 10, 12]
 
 
 def test_a_whole_fit_is_not_partial(store: FeatureStore) -> None:
     store.run("fit_pca", workers=0, partial=True)
-    assert current_model(store, "fit_pca")["partial"] is False
+    assert current_model(store, "fit_pca").partial is False
 
 
 def test_a_fitted_model_stays_when_images_come(growing: FeatureStore) -> None:
@@ -268,12 +268,12 @@ def test_an_update_makes_a_child_that_learns_the_unseen_images_only(growing: Fea
     (summary,) = growing.run("fit_pca", update=True, yes=True, workers=0)
     child = current_model(growing, "fit_pca")
     assert (summary.n_chunks, summary.n_images) == (1, 3)
-    assert (child["parent_id"], child["generation"], parent["generation"]) == (parent["model_id"], 1, 0)
-    assert child["variant"] == parent["variant"]
-    assert learnt(growing, child["model_id"]) == train_images(growing)
-    assert len(learnt(growing, parent["model_id"])) == 10
+    assert (child.parent_id, child.generation, parent.generation) == (parent.model_id, 1, 0)
+    assert child.variant == parent.variant
+    assert learnt(growing, child.model_id) == train_images(growing)
+    assert len(learnt(growing, parent.model_id)) == 10
     unseen = [row for row in rows_of(growing, "extract") if row.image_id in (13, 14, 16)]
-    assert child["summary"]["n_descriptors"] == parent["summary"]["n_descriptors"] + 300 * len(unseen)
+    assert child.summary["n_descriptors"] == parent.summary["n_descriptors"] + 300 * len(unseen)
     assert [stage.notes for stage in growing.status().stages if stage.stage == "fit_pca"] == [()]
 
 
@@ -293,7 +293,7 @@ def test_a_run_can_update_every_model_on_its_way(growing: FeatureStore) -> None:
     grow(growing)
     summaries = growing.run(update=True, yes=True, workers=0)
     assert [summary.stage for summary in summaries] == ["extract", "fit_pca", "project", "fit_scale", "quantize"]
-    assert current_model(growing, "fit_scale")["n_images"] == 17
+    assert current_model(growing, "fit_scale").n_images == 17
     assert growing.run(workers=0) == []
 
 
@@ -316,8 +316,8 @@ def test_a_state_of_another_fit_is_not_gone_on_from(growing: FeatureStore) -> No
     straight = copy(growing, growing.path.parent / "straight")
     straight.run("fit_pca", update=True, yes=True, workers=0)
     # What a crash leaves between recording the first model and removing its state
-    model = read_arrays(growing.path / current_model(growing, "fit_pca")["path"])
-    state = (growing.path / current_model(growing, "fit_pca")["path"]).with_name("state.npz")
+    model = read_arrays(growing.path / current_model(growing, "fit_pca").path)
+    state = (growing.path / current_model(growing, "fit_pca").path).with_name("state.npz")
     write_arrays(state, model[0], {**model[1], "chunks": [0, 1, 2, 3]})
     growing.run("fit_pca", update=True, yes=True, workers=0)
     assert digests(growing, "models/fit_pca/**/*") == digests(straight, "models/fit_pca/**/*")
@@ -407,14 +407,14 @@ def test_an_update_learns_of_a_chunk_only_the_image_that_failed_before(images: P
     store.run("extract", workers=0)
     store.run("fit_pca", workers=0)
     parent = current_model(store, "fit_pca")
-    assert learnt(store, parent["model_id"]) == [i for i in range(13) if i % 4 != 3 and i != 4]
+    assert learnt(store, parent.model_id) == [i for i in range(13) if i % 4 != 3 and i != 4]
     (folder / "away").rename(folder / "004.png")
     store.run("extract", retry_failed=True, workers=0)
     (summary,) = store.run("fit_pca", update=True, yes=True, workers=0)
     child = current_model(store, "fit_pca")
     assert (summary.n_chunks, summary.n_images) == (1, 1)
-    assert child["summary"]["n_descriptors"] == parent["summary"]["n_descriptors"] + 300
-    assert learnt(store, child["model_id"]) == train_images(store)
+    assert child.summary["n_descriptors"] == parent.summary["n_descriptors"] + 300
+    assert learnt(store, child.model_id) == train_images(store)
 
 
 def test_there_is_nothing_to_update_where_every_image_was_learnt(growing: FeatureStore) -> None:
@@ -462,7 +462,7 @@ def test_too_few_descriptors_are_no_model_and_more_images_make_one(images: Path,
         "fit_scale",
         "quantize",
     ]
-    assert learnt(store, current_model(store, "fit_pca")["model_id"]) == train_images(store)
+    assert learnt(store, current_model(store, "fit_pca").model_id) == train_images(store)
 
 
 def test_without_train_images_the_fit_says_to_check_the_split(images: Path, tmp_path: Path) -> None:
@@ -496,7 +496,7 @@ def test_a_fit_of_which_most_images_failed_is_refused(images: Path, tmp_path: Pa
     )
     assert store.sql("SELECT * FROM models").fetchall() == []
     store.run(workers=0, partial=True)
-    assert learnt(store, current_model(store, "fit_pca")["model_id"]) == [8, 9, 10, 12]
+    assert learnt(store, current_model(store, "fit_pca").model_id) == [8, 9, 10, 12]
     assert store.run(workers=0) == []  # models that are there stay
 
 
@@ -513,14 +513,14 @@ def test_of_every_stage_its_own_images_count(images: Path, tmp_path: Path) -> No
 def test_half_of_the_images_are_enough(images: Path, tmp_path: Path) -> None:
     store = losing(images, tmp_path, {0, 1, 2, 4, 5, 3, 7, 11})  # the last three are test
     store.run("fit_pca", workers=0)
-    assert learnt(store, current_model(store, "fit_pca")["model_id"]) == [6, 8, 9, 10, 12]
+    assert learnt(store, current_model(store, "fit_pca").model_id) == [6, 8, 9, 10, 12]
 
 
 def test_an_update_counts_what_its_parent_has_learnt(growing: FeatureStore) -> None:
     """Of the new images nearly all failed; of all those that the model then knows, at first just half."""
     growing_without(growing, range(14, 29), n=16, first=13)
     growing.run("fit_pca", workers=0, update=True, yes=True)
-    assert learnt(growing, current_model(growing, "fit_pca")["model_id"]) == train_images(growing)
+    assert learnt(growing, current_model(growing, "fit_pca").model_id) == train_images(growing)
     growing_without(growing, range(30, 33), n=4, first=29)
     with pytest.raises(NotReady, match=r"less than half of its 25 images, since 13 failed \(13 missing;"):
         growing.run("fit_pca", workers=0, update=True, yes=True)
@@ -535,14 +535,14 @@ def growing_without(store: FeatureStore, lost: range, **more: int) -> None:
 
 
 def test_bounds_over_train_images_only(growing: FeatureStore) -> None:
-    both = read_arrays(growing.path / current_model(growing, "fit_scale")["path"])[0]
+    both = read_arrays(growing.path / current_model(growing, "fit_scale").path)[0]
     configure(growing, "fit_scale", over="train")
     assert [summary.stage for summary in growing.run(workers=0)] == ["fit_scale", "quantize"]
     model = current_model(growing, "fit_scale")
-    arrays = read_arrays(growing.path / model["path"])[0]
+    arrays = read_arrays(growing.path / model.path)[0]
     lows = [row.extra["low"] for row in rows_of(growing, "project") if row.image_id % 4 != 3]
-    assert model["n_images"] == 10
+    assert model.n_images == 10
     assert arrays["least_low"].tolist() == np.min(lows, axis=0).tolist()
     assert np.all(arrays["least_low"] >= both["least_low"])
     assert np.any(arrays["least_low"] > both["least_low"])
-    assert learnt(growing, model["model_id"]) == train_images(growing)
+    assert learnt(growing, model.model_id) == train_images(growing)

@@ -73,19 +73,19 @@ def expected(extracted: FeatureStore, tmp_path_factory: pytest.TempPathFactory) 
     """The model of a fit that nobody disturbed."""
     alone = copy(extracted, tmp_path_factory.mktemp("alone") / "store")
     alone.run("fit_pca", workers=0)
-    return str(current_model(alone, "fit_pca")["model_id"])
+    return str(current_model(alone, "fit_pca").model_id)
 
 
 def test_what_is_done_first_changes_nothing(store: FeatureStore, expected: str) -> None:
     engine = Backwards()
     run_stage(context_of(store), engine, Options(stages=("fit_pca",)), "fit_pca")
     assert engine.learnt == [0, 1, 2, 3, 4]
-    assert current_model(store, "fit_pca")["model_id"] == expected
+    assert current_model(store, "fit_pca").model_id == expected
 
 
 def test_workers_change_nothing(store: FeatureStore, expected: str) -> None:
     store.run("fit_pca", workers=2)
-    assert current_model(store, "fit_pca")["model_id"] == expected
+    assert current_model(store, "fit_pca").model_id == expected
     assert store.sql("SELECT workers FROM runs WHERE stage = 'fit_pca'").fetchall() == [(2,)]
     store.run(workers=2)
     assert store.sql("SELECT workers FROM runs WHERE stage = 'fit_scale'").fetchall() == [(2,)]
@@ -100,7 +100,7 @@ def test_a_killed_fit_goes_on_where_it_was(store: FeatureStore, expected: str, n
     engine = Backwards()
     run_stage(context_of(store), engine, Options(stages=("fit_pca",)), "fit_pca")
     assert engine.learnt == list(range(n_chunks, 5))
-    assert current_model(store, "fit_pca")["model_id"] == expected
+    assert current_model(store, "fit_pca").model_id == expected
 
 
 def test_a_worker_that_dies_of_a_chunk_ends_the_fit_and_keeps_what_was_learnt(
@@ -115,7 +115,7 @@ def test_a_worker_that_dies_of_a_chunk_ends_the_fit_and_keeps_what_was_learnt(
     engine = Backwards()
     run_stage(context_of(store), engine, Options(stages=("fit_pca",)), "fit_pca")
     assert engine.learnt == [2, 3, 4]
-    assert current_model(store, "fit_pca")["model_id"] == expected
+    assert current_model(store, "fit_pca").model_id == expected
 
 
 def test_a_chunk_is_not_taken_apart(store: FeatureStore) -> None:

@@ -117,7 +117,7 @@ def test_rootsift_runs_from_end_to_end(store: FeatureStore) -> None:
         assert row.descriptors.dtype == np.float32
         total = plain.descriptors.sum(axis=1, keepdims=True, dtype=float)
         np.testing.assert_allclose(row.descriptors, np.sqrt(plain.descriptors / total), rtol=1e-5)
-    assert 0.2 < current_model(store, "fit_pca")["summary"]["explained_variance_ratio"] < 1
+    assert 0.2 < current_model(store, "fit_pca").summary["explained_variance_ratio"] < 1
     codes = np.vstack([np.asarray(row.descriptors) for row in rows_of(store, "quantize")])
     assert codes.dtype == np.uint8
     assert codes.shape[1] == 16

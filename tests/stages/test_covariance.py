@@ -116,7 +116,7 @@ def test_a_store_tells_the_solver_and_why_it_changed(tmp_path: Path) -> None:
     store.run(workers=0)
     configure(store, "fit_pca", solver="covariance")
     store.run(workers=0)
-    assert current_model(store, "fit_pca")["summary"]["solver"] == "covariance"
+    assert current_model(store, "fit_pca").summary["solver"] == "covariance"
     assert " by covariance explains " in status_text(store.status())
     configure(store, "fit_pca", solver="incremental")
     assert store.plan() == []  # what the other solver made is still there
@@ -124,4 +124,4 @@ def test_a_store_tells_the_solver_and_why_it_changed(tmp_path: Path) -> None:
     configure(other, "fit_pca", solver="covariance")
     other.run(workers=0)
     configure(store, "fit_pca", solver="covariance")
-    assert current_model(other, "fit_pca")["model_id"] == current_model(store, "fit_pca")["model_id"]
+    assert current_model(other, "fit_pca").model_id == current_model(store, "fit_pca").model_id

@@ -301,13 +301,13 @@ class Import:
         """Publish what is complete. Called when a file was read to its end, and is known to be undamaged."""
         done = set(self._complete)
         for chunk_id in sorted(done):
-            values = record_file(self._context.root, self._context.catalog, self._complete[chunk_id].publish())
+            row = record_file(self._context.root, self._context.catalog, self._complete[chunk_id].publish())
             del self._complete[chunk_id]
             self._statuses += self._found[chunk_id]
             self._counts["n_chunks"] += 1
             for name in ("n_images", "n_descriptors", "n_bytes"):
-                self._counts[name] += values[name]
-            self._context.reporter.advance(values["n_images"])
+                self._counts[name] += getattr(row, name)
+            self._context.reporter.advance(row.n_images)
         return done
 
 

@@ -1,0 +1,86 @@
+"""How far every chunk is at every chunk stage of the recipe: the answer to one SQL query over the catalog."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import sqlalchemy as sa
+
+from featurestore.catalog.steps import Step
+from featurestore.catalog.table_rows import query_rows
+from featurestore.stages import ChunkStage, FitStage
+
+# Every chunk at every chunk stage of the current recipe: what is there, what it would be made from today, and
+# whether somebody needs its file. `flow` is a table of the chunk stages in order, with their current variants.
+#
+#   current   a committed partition of this variant was made from what is there to make it from today
+#   wanted    of the stages after it, pruned ones passed over, the first is missing: then this file is needed, even
+#             if nothing but its file is gone
+STATE = """
+WITH joined AS (
+    SELECT f.pos, f.stage, f.variant, c.chunk_id, c.first_image_id, c.n_images, f.fit_wants,
+           p.payload, p.path, coalesce(p.pruned, false) AS pruned,
+           CASE WHEN f.pos = 0 THEN c.digest ELSE u.payload END AS input_payload,
+           u.path AS input_path, coalesce(u.pruned, false) AS input_pruned,
+           p.payload IS NOT NULL
+               AND p.input_payload IS NOT DISTINCT FROM CASE WHEN f.pos = 0 THEN c.digest ELSE u.payload END AS current
+    FROM flow f
+    CROSS JOIN chunks c
+    LEFT JOIN partitions p ON p.stage = f.stage AND p.variant = f.variant AND p.chunk_id = c.chunk_id
+    LEFT JOIN partitions u ON u.stage = f.reads AND u.variant = f.reads_variant AND u.chunk_id = c.chunk_id
+)
+SELECT *,
+       coalesce((SELECT arg_min(NOT d.current, d.pos) FROM joined d
+                 WHERE d.chunk_id = j.chunk_id AND d.pos > j.pos AND NOT (d.pruned AND d.current)), false)
+           OR fit_wants AS wanted,
+       coalesce((SELECT bool_and(d.current) FROM joined d
+                 WHERE d.chunk_id = j.chunk_id AND d.pos < j.pos), true) AS upstream_current
+FROM joined j
+ORDER BY pos, chunk_id
+"""
+
+
+class ChunkState(NamedTuple):
+    """One chunk at one chunk stage. What is None is not there."""
+
+    pos: int  # of the stage among the chunk stages
+    stage: str
+    variant: str | None
+    chunk_id: int
+    first_image_id: int
+    n_images: int
+    payload: str | None  # of the partition that is committed
+    path: str | None  # its file
+    pruned: bool  # it is an index
+    input_payload: str | None  # what it would be made from today
+    input_path: str | None
+    input_pruned: bool
+    current: bool
+    wanted: bool
+    upstream_current: bool  # all stages before it are current
+    fit_wants: bool  # a fit stage without a model reads it
+
+
+def chunk_states(connection: sa.Connection, steps: Sequence[Step]) -> list[ChunkState]:
+    """Return every chunk at every chunk stage among ``steps``, in order of the stages."""
+    _make_flow_table(connection, steps)
+    return query_rows(connection, ChunkState, STATE)
+
+
+def _make_flow_table(connection: sa.Connection, steps: Sequence[Step]) -> None:
+    unfitted = {s.stage.reads for s in steps if isinstance(s.stage, FitStage) and s.current_model is None}
+    chunk_steps = [step for step in steps if isinstance(step.stage, ChunkStage)]
+    connection.execute(
+        sa.text(
+            "CREATE OR REPLACE TEMP TABLE flow "
+            "(pos INT, stage VARCHAR, variant VARCHAR, reads VARCHAR, reads_variant VARCHAR, fit_wants BOOLEAN)"
+        )
+    )
+    for pos, step in enumerate(chunk_steps):
+        row = (pos, step.stage.name, step.variant, step.stage.reads, step.reads_variant, step.stage.name in unfitted)
+        names = ("pos", "stage", "variant", "reads", "reads_variant", "fit_wants")
+        connection.execute(
+            sa.text("INSERT INTO flow VALUES (:pos, :stage, :variant, :reads, :reads_variant, :fit_wants)"),
+            dict(zip(names, row, strict=True)),
+        )

@@ -1,0 +1,41 @@
+"""The stages of the recipe with the variants and models that the catalog has of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from featurestore.catalog.models import newest_model
+from featurestore.catalog.table_rows import ModelRow
+from featurestore.stages import FitStage, Stage
+
+
+@dataclass(frozen=True)
+class Step:
+    """A stage of the recipe, with the identities that follow from what the catalog holds.
+
+    ``variant`` is None as long as a model that it depends on has not been fitted. ``current_model`` is the newest model
+    of a fit stage.
+    """
+
+    stage: Stage
+    variant: str | None
+    reads_variant: str | None
+    model_id: str | None
+    current_model: ModelRow | None = None
+
+
+def resolve(connection: sa.Connection, flow: Sequence[Stage]) -> tuple[Step, ...]:
+    """Return the flow with its variants and models, as the catalog has them now."""
+    steps: dict[str, Step] = {}
+    for stage in flow:
+        reads = "" if stage.reads == "images" else steps[stage.reads].variant
+        model = steps[stage.model].current_model if stage.model else None
+        model_id = model.model_id if model else None
+        known = reads is not None and (stage.model is None or model is not None)
+        variant = stage.variant(reads=reads, model_id=model_id) if known and reads is not None else None
+        newest = newest_model(connection, variant) if isinstance(stage, FitStage) else None
+        steps[stage.name] = Step(stage, variant, reads, model_id, newest)
+    return tuple(steps.values())

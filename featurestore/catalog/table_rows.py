@@ -1,0 +1,95 @@
+"""Rows of the catalog's tables as values with types, for answers that are small.
+
+What has a row per image stays an Arrow table.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import sqlalchemy as sa
+
+from featurestore.catalog.catalog import query_arrow
+from featurestore.catalog.schema import Base
+
+T = TypeVar("T")
+
+_JSON = {
+    column.name
+    for table in Base.metadata.tables.values()
+    for column in table.columns
+    if isinstance(column.type, sa.JSON)
+}
+
+
+@dataclass(frozen=True)
+class PartitionRow:
+    """A row of `schema.Partition`."""
+
+    stage: str
+    variant: str
+    chunk_id: int
+    payload: str
+    input_payload: str
+    path: str
+    checksum: str
+    n_bytes: int
+    n_images: int
+    n_descriptors: int
+    dim: int
+    n_clipped: int | None
+    pruned: bool
+    origin: str
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """A row of `schema.Model`."""
+
+    model_id: str
+    stage: str
+    variant: str
+    parent_id: str | None
+    generation: int
+    partial: bool
+    path: str
+    checksum: str
+    n_bytes: int
+    n_images: int
+    summary: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class VariantRow:
+    """A row of `schema.Variant`."""
+
+    variant: str
+    stage: str
+    version: int
+    parameters: dict[str, Any]
+    reads_variant: str
+    model_id: str | None
+
+
+def query_rows(
+    connection: sa.Connection, kind: type[T], query: str, parameters: Mapping[str, Any] | None = None
+) -> list[T]:
+    """Return a query's result as rows of a dataclass or named tuple, whose fields have the names of columns."""
+    return rows_of(query_arrow(connection, query, parameters), kind)
+
+
+def rows_of(table: pa.Table, kind: type[T]) -> list[T]:
+    """Return the rows of an Arrow table; columns that ``kind`` has no field for are left out."""
+    make: Any = kind
+    columns = [_values(name, table[name]) for name in make.__match_args__]
+    return [make(*values) for values in zip(*columns, strict=True)]
+
+
+def _values(name: str, column: pa.ChunkedArray) -> list[Any]:
+    values: list[Any] = column.to_pylist()
+    return [json.loads(text) for text in values] if name in _JSON else values
