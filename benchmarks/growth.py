@@ -16,16 +16,9 @@ import sqlalchemy as sa
 
 from benchmarks.measure import Bench, Finding, Watch, at_most, clock, peak_bytes, python
 from featurestore import FeatureStore
-from featurestore.catalog import (
-    DATASET_COLUMNS,
-    Context,
-    PartitionRow,
-    WritableContext,
-    insert_arrow,
-    make_plan,
-    resolve,
-)
+from featurestore.catalog import Context, PartitionRow, WritableContext, insert_arrow, make_plan, resolve
 from featurestore.catalog.records import record_partition
+from featurestore.catalog.schema import DATASET_COLUMNS
 from featurestore.maintenance.sandbox import run_child
 from featurestore.progress import Silent
 from featurestore.storage import CATALOG, CONFIG

@@ -1,14 +1,19 @@
-"""The rooms of the package: their doors, and the page that shows them. `make lint` checks that imports go down only."""
+"""The rooms of the package: their doors, the page that shows them, and where the SQL on the catalog is.
+
+`make lint` checks that imports go down only.
+"""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
 from docs.draw_rooms import PAGE, page
+from featurestore.catalog.schema import DATASET_COLUMNS, Base
 
 PACKAGE = Path(__file__).parent.parent / "featurestore"
 ROOMS = sorted(path.name for path in PACKAGE.iterdir() if (path / "__init__.pyi").is_file())
@@ -81,3 +86,66 @@ def test_what_a_room_offers_is_used_by_others(room: str) -> None:
 def test_the_page_shows_the_rooms_of_today() -> None:
     text = PAGE.read_text("utf-8")
     assert page(text) == text, "make rooms draws it"
+
+
+TABLES = "|".join(table.name for table in Base.metadata.sorted_tables)
+SQL = re.compile(rf"\b(?:FROM|JOIN|INTO|UPDATE|TABLE)\s+(?:{TABLES}|{DATASET_COLUMNS})\b")
+STATEMENTS = {"text", "select", "insert", "update", "delete"}  # of SQLAlchemy
+# What people may ask of the views, which bear the names of tables: as an example, a hint, or for them.
+ASKED_OF_VIEWS = {
+    "cli/demo.py": ["FROM descriptor_counts JOIN images USING", "FROM models WHERE stage = 'fit_pca' AND current"],
+    "exchange/export.py": ["look at them with: SELECT * FROM images"],
+    "pipeline/extract_run.py": ["SELECT versions, origin FROM partitions"],
+    "query/sql.py": ['ask one like "SELECT count(*) FROM images"'],
+    "query/status.py": ["see: SELECT DISTINCT versions FROM partitions"],
+}
+# Rooms of which tables of their own have such names, and the rest.
+ELSEWHERE = ("catalog/", "dataset/")
+NOT_MOVED_YET = ("maintenance/",)
+
+
+def sql_on_tables(text: str, viewed: Iterable[str] = ()) -> Iterator[str]:
+    """Yield the SQL on tables of the catalog that a module has, but for questions to the views."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            said = node.value
+            for question in viewed:
+                said = said.replace(question, "")
+            yield from SQL.findall(said)
+        elif isinstance(node, ast.Attribute) and node.attr in STATEMENTS and ast.unparse(node.value) == "sa":
+            yield f"sa.{node.attr}"
+
+
+def test_sql_on_the_catalog_is_in_the_catalog() -> None:
+    found = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = path.relative_to(PACKAGE).as_posix()
+        if not name.startswith((*ELSEWHERE, *NOT_MOVED_YET)):
+            found += [f"{name}: {sql}" for sql in sql_on_tables(path.read_text("utf-8"), ASKED_OF_VIEWS.get(name, ()))]
+    assert found == [], "give the question a function in catalog/ with a typed result"
+
+
+def test_questions_to_the_views_are_still_asked() -> None:
+    for name, questions in ASKED_OF_VIEWS.items():
+        text = (PACKAGE / name).read_text("utf-8")
+        assert [question for question in questions if question not in text] == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        'query = "SELECT path FROM models"',
+        'query = f"SELECT {x} FROM names n LEFT JOIN images i ON {y}"',
+        'query = """UPDATE\n  runs SET outcome = 1"""',
+        "connection.execute(sa.delete(Partition))",
+    ],
+)
+def test_sql_on_a_table_is_found(source: str) -> None:
+    assert len(list(sql_on_tables(source))) == 1
+
+
+@pytest.mark.parametrize(
+    "source", ['"""Return what is read from images."""', 'query = "SELECT * FROM _images"', "x: sa.Connection"]
+)
+def test_what_is_no_sql_on_a_table_is_not_found(source: str) -> None:
+    assert list(sql_on_tables(source)) == []

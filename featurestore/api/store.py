@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from featurestore.api.maintain import Upkeep
 from featurestore.api.read import Reading
-from featurestore.catalog import Context
+from featurestore.catalog import Context, chunk_ids
 from featurestore.config import StoreSettings, check_given, render
 from featurestore.errors import ConfigError, DatasetError, FeatureStoreError, StoreExists
 from featurestore.progress import Silent, StageSummary, reporter
@@ -294,9 +294,7 @@ class FeatureStore(Reading, Upkeep):
         if fits:
             raise ConfigError(f"--chunks is for chunk stages, and {fits[0]} learns from every chunk; leave it out")
         with context.catalog.reading() as connection:
-            from featurestore.catalog import query_arrow
-
-            known = set(query_arrow(connection, "SELECT chunk_id FROM chunks")["chunk_id"].to_pylist())
+            known = chunk_ids(connection)
         unknown = sorted(set(chunks) - known)
         if unknown:
             raise ConfigError(f"there is no chunk {unknown[0]}; this store has chunks 0 to {max(known, default=-1)}")

@@ -10,9 +10,9 @@ import json
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 
-from featurestore.catalog.catalog import query_arrow
 from featurestore.catalog.chunk_state import ChunkState, chunk_states
 from featurestore.catalog.context import Context, WritableContext
+from featurestore.catalog.filenames import filenames_of_chunks
 from featurestore.catalog.plan import StagePlan, Work, make_plan
 from featurestore.catalog.runs import partition_manifest, versions
 from featurestore.catalog.steps import Step, resolve
@@ -72,9 +72,7 @@ def _by_folder(root: Root) -> dict[str, list[Named]]:
 def _usable(context: Context, work: Work, several: list[Named], retry: Collection[str]) -> tuple[Block, ...]:
     """Return the blocks whose image files are what they were, and whose rows are not to be made again."""
     with context.catalog.reading() as connection:
-        query = "SELECT image_id, filename FROM images WHERE chunk_id = $chunk"
-        table = query_arrow(connection, query, {"chunk": work.chunk_id})
-    names = dict(zip(table["image_id"].to_pylist(), table["filename"].to_pylist(), strict=True))
+        names = filenames_of_chunks(connection, [work.chunk_id])
     wanted, finished = set(work.wanted), list[Block]()
     for named in several:
         try:

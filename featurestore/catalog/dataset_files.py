@@ -4,27 +4,36 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from featurestore.catalog.catalog import query_arrow
 from featurestore.catalog.context import Context
+from featurestore.catalog.schema import DatasetFile
+from featurestore.catalog.table_rows import query_rows, upsert
 from featurestore.errors import UnreadableFile
 from featurestore.system import command_line, file_digest
 
-if TYPE_CHECKING:
-    pass
 
+@dataclass(frozen=True)
+class Observed:
+    """A dataset file as it was when it was read: a row of `schema.DatasetFile`."""
 
-Observed = dict[str, Any]  # a row of ``dataset_files``
+    path: str
+    n_bytes: int
+    mtime_ns: int
+    digest: str
 
 
 def observed_before(connection: sa.Connection) -> list[Observed]:
     """Return every dataset file that was read, as it was then; none for a store that was made before they were kept."""
-    found: list[Observed] = query_arrow(connection, "SELECT * FROM dataset_files").to_pylist()
-    return found
+    return query_rows(connection, Observed, "SELECT * FROM dataset_files")
+
+
+def record_observed(connection: sa.Connection, observed: Observed) -> None:
+    """Record a dataset file that was read."""
+    upsert(connection, DatasetFile, vars(observed))
 
 
 def change_note(context: Context, before: Sequence[Observed]) -> str | None:
@@ -39,13 +48,13 @@ def change_note(context: Context, before: Sequence[Observed]) -> str | None:
     path = context.dataset
     if path is None or not before:
         return None
-    known = next((row for row in before if row["path"] == path_key(path)), None)
+    known = next((row for row in before if row.path == path_key(path)), None)
     try:
         found = path.stat()
-        if known is not None and (known["n_bytes"], known["mtime_ns"]) == (found.st_size, found.st_mtime_ns):
+        if known is not None and (known.n_bytes, known.mtime_ns) == (found.st_size, found.st_mtime_ns):
             return None
         # Elsewhere, as after a move to another machine, any content that was read will do.
-        if file_digest(path) in [row["digest"] for row in ([known] if known is not None else before)]:
+        if file_digest(path) in [row.digest for row in ([known] if known is not None else before)]:
             return None
     except (OSError, UnreadableFile):  # only an ingest needs it, and says what is wrong
         return None

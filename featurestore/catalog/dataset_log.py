@@ -20,8 +20,8 @@ from featurestore.catalog.dataset_columns import (
     KEYS,
     store_columns,
 )
-from featurestore.catalog.records import upsert
 from featurestore.catalog.schema import Ingest
+from featurestore.catalog.table_rows import upsert
 from featurestore.errors import CorruptFile, FormatError
 from featurestore.storage import Root, parse_manifest
 from featurestore.system import IN_MEMORY, ROWS_TOGETHER, Spill, file_digest, readable

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pyarrow as pa
 import sqlalchemy as sa
 
 from featurestore.catalog.catalog import query_arrow
@@ -29,7 +30,16 @@ def files_read_before(connection: sa.Connection) -> dict[int, str]:
 def filenames_of(connection: sa.Connection, images: Sequence[int]) -> dict[int, str]:
     """Return the filenames of some images, by ``image_id``; numbers that no image has are left out."""
     query = "SELECT image_id, filename FROM images WHERE list_contains($images, image_id)"
-    found = query_arrow(connection, query, {"images": images})
+    return _by_number(query_arrow(connection, query, {"images": images}))
+
+
+def filenames_of_chunks(connection: sa.Connection, chunks: Sequence[int]) -> dict[int, str]:
+    """Return the filenames of all images of some chunks, by ``image_id``."""
+    query = "SELECT image_id, filename FROM images WHERE list_contains($chunks, chunk_id)"
+    return _by_number(query_arrow(connection, query, {"chunks": chunks}))
+
+
+def _by_number(found: pa.Table) -> dict[int, str]:
     return dict(zip(found["image_id"].to_pylist(), found["filename"].to_pylist(), strict=True))
 
 

@@ -18,3 +18,10 @@ def newest_model(connection: sa.Connection, variant: str | None) -> ModelRow | N
     query = "SELECT * FROM models WHERE variant = $variant ORDER BY generation DESC, model_id LIMIT 1"
     found = query_rows(connection, ModelRow, query, {"variant": variant})
     return found[0] if found else None
+
+
+def models_that_learnt(connection: sa.Connection, image_id: int) -> list[ModelRow]:
+    """Return the models that have learnt from an image, by stage, older ones first."""
+    query = """SELECT m.* FROM training_images t JOIN models m ON m.model_id = t.model_id
+               WHERE t.image_id = $id ORDER BY m.stage, m.generation, m.model_id"""
+    return query_rows(connection, ModelRow, query, {"id": image_id})

@@ -13,11 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import sqlalchemy as sa
 from numpy.typing import NDArray
-from sqlalchemy.dialects.postgresql import insert
 
 from featurestore.catalog.catalog import WritableCatalog, insert_arrow
-from featurestore.catalog.schema import Base, Model, Partition, Result, TrainingImage, Variant
-from featurestore.catalog.table_rows import ModelRow, PartitionRow
+from featurestore.catalog.schema import Model, Partition, Result, TrainingImage, Variant
+from featurestore.catalog.table_rows import ModelRow, PartitionRow, upsert
 from featurestore.errors import CorruptFile
 from featurestore.storage import (
     IMAGES,
@@ -105,14 +104,6 @@ def record_partition(connection: sa.Connection, row: PartitionRow, results: pa.T
         pa.table({**dict(zip(results.column_names, results.columns, strict=True)), **constant}),
     )
     return str(old[0]) if old and old[0] != row.path else None
-
-
-def upsert(connection: sa.Connection, model: type[Base], values: Mapping[str, Any]) -> None:
-    """Insert a row, or update the one of the same key: a killed transaction may have been committed unheard."""
-    statement = insert(model).values(**values)
-    keys = [column.name for column in sa.inspect(model).primary_key]
-    rest = {name: value for name, value in values.items() if name not in keys}
-    connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=rest))
 
 
 def describe_partition(root: Root, name: str, *, checksum: str | None = None) -> Described:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from featurestore.catalog.models import newest_model
-from featurestore.catalog.table_rows import ModelRow
+from featurestore.catalog.table_rows import ModelRow, VariantRow, query_rows
 from featurestore.stages import FitStage, Stage
 
 
@@ -39,3 +39,15 @@ def resolve(connection: sa.Connection, flow: Sequence[Stage]) -> tuple[Step, ...
         newest = newest_model(connection, variant) if isinstance(stage, FitStage) else None
         steps[stage.name] = Step(stage, variant, reads, model_id, newest)
     return tuple(steps.values())
+
+
+def steps_of(connection: sa.Connection, flow: Sequence[Stage], variant: str) -> tuple[Step, ...]:
+    """Return the flow up to a recorded variant, as it was when that variant was made."""
+    known = {row.variant: row for row in query_rows(connection, VariantRow, "SELECT * FROM variants")}
+    stages = {stage.name: stage for stage in flow}
+    steps, name = [], variant
+    while name in known:  # extract reads images, whose variant is empty
+        row = known[name]
+        steps.append(Step(stages[row.stage], name, row.reads_variant, row.model_id))
+        name = row.reads_variant
+    return tuple(reversed(steps))

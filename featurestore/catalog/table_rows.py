@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
 
 from featurestore.catalog.catalog import query_arrow
 from featurestore.catalog.schema import Base
@@ -93,3 +94,11 @@ def rows_of(table: pa.Table, kind: type[T]) -> list[T]:
 def _values(name: str, column: pa.ChunkedArray) -> list[Any]:
     values: list[Any] = column.to_pylist()
     return [json.loads(text) for text in values] if name in _JSON else values
+
+
+def upsert(connection: sa.Connection, model: type[Base], values: Mapping[str, Any]) -> None:
+    """Insert a row, or update the one of the same key: a killed transaction may have been committed unheard."""
+    statement = insert(model).values(**values)
+    keys = [column.name for column in sa.inspect(model).primary_key]
+    rest = {name: value for name, value in values.items() if name not in keys}
+    connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=rest))

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from featurestore.catalog import Context, query_arrow, resolve
+from featurestore.catalog import Context, ModelRow, find_model, resolve
 from featurestore.errors import NotReady, OutputError, QueryError
 from featurestore.exchange.exporters import FORMATS, Exporter, ImageExporter, Job, ModelExporter
 from featurestore.progress import StageSummary
@@ -122,15 +122,15 @@ def _models(context: Context, variant: str | None) -> tuple[Arrays, Arrays]:
         else:
             steps = older_steps(connection, context, "quantize", variant)
         used = {step.stage.name: step.model_id for step in steps}
-        known = query_arrow(connection, "SELECT model_id, path FROM models").to_pylist()
-    paths = {row["model_id"]: row["path"] for row in known}
-    for stage, model in (("project", "fit_pca"), ("quantize", "fit_scale")):
-        if used.get(stage) not in paths:
-            raise NotReady(
-                f"the model of {model} has not been fitted yet; run: {command_line('run', context.root.path)}"
-            )
-    pca, scale = (read_arrays(context.root.local(paths[used[stage]]))[0] for stage in ("project", "quantize"))
+        models = [find_model(connection, used.get(stage)) for stage in ("project", "quantize")]
+    pca, scale = (_arrays(context, fit, model) for fit, model in zip(("fit_pca", "fit_scale"), models, strict=True))
     return pca, scale
+
+
+def _arrays(context: Context, fit: str, model: ModelRow | None) -> Arrays:
+    if model is None:
+        raise NotReady(f"the model of {fit} has not been fitted yet; run: {command_line('run', context.root.path)}")
+    return read_arrays(context.root.local(model.path))[0]
 
 
 def _refuse(context: Context, out: Path, exporter: Exporter, *, force: bool) -> None:

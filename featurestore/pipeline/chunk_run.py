@@ -11,8 +11,8 @@ from featurestore.catalog import (
     StagePlan,
     Work,
     WritableContext,
+    find_model,
     partition_manifest,
-    query_arrow,
     record_file,
     recorded_run,
 )
@@ -103,9 +103,9 @@ class TransformRun(ChunkRun):
 
     def _load_model(self) -> Arrays:
         with self._context.catalog.reading() as connection:
-            query = "SELECT path FROM models WHERE model_id = $id"
-            path = query_arrow(connection, query, {"id": self._plan.step.model_id})["path"][0].as_py()
-        arrays, _ = read_arrays(self._context.root.local(path))
+            model = find_model(connection, self._plan.step.model_id)
+        assert model is not None
+        arrays, _ = read_arrays(self._context.root.local(model.path))
         # It goes to the workers with every task, and which images it learnt from is not their concern.
         return {name: array for name, array in arrays.items() if name != IMAGES}
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from featurestore.catalog import Context, StagePlan, paces, query_arrow
+from featurestore.catalog import Context, StagePlan, bytes_per_image, paces
 from featurestore.errors import NotEnoughSpace
 from featurestore.formatting import chunk_list, human_bytes
 from featurestore.stages import Extract, FitStage
@@ -33,11 +33,8 @@ class Estimate:
 def estimate_costs(connection: sa.Connection, plans: Mapping[str, StagePlan]) -> list[Estimate]:
     """Return what every stage that has something to do will cost."""
     past = paces(connection)
-    sizes = {row["stage"]: row["size"] for row in query_arrow(connection, _SIZES).to_pylist()}
+    sizes = bytes_per_image(connection)
     return [_of(name, plan, past.get(name), sizes) for name, plan in plans.items() if plan.todo]
-
-
-_SIZES = "SELECT stage, sum(n_bytes) / sum(n_images) AS size FROM partitions WHERE NOT pruned GROUP BY stage"
 
 
 def _of(name: str, plan: StagePlan, pace: float | None, sizes: Mapping[str, float]) -> Estimate:

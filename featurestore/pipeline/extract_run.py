@@ -5,7 +5,6 @@ A finished block is a file that stays whatever ends the run, and the next one go
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import time
@@ -21,12 +20,14 @@ from featurestore.catalog import (
     Work,
     WritableContext,
     attempt_of,
+    count_usable,
     discard_blocks,
     filenames_of,
+    filenames_of_chunks,
     files_read_before,
+    imported_versions,
     opencv_of,
     partition_manifest,
-    query_arrow,
     versions,
 )
 from featurestore.engines import WINDOW, Engine, Task
@@ -84,10 +85,9 @@ class ExtractRun(ChunkRun):
 
     def run(self) -> StageSummary:
         """Make every missing partition, and say so where it joins others that another version of OpenCV made."""
-        query = "SELECT DISTINCT versions FROM partitions WHERE variant = $variant AND origin = 'npz'"
         with self._context.catalog.reading() as connection:
-            found = query_arrow(connection, query, {"variant": self._plan.step.variant})["versions"].to_pylist()
-        imported, ours = sorted({opencv_of(json.loads(text)) for text in found}), opencv_of(versions())
+            found = imported_versions(connection, self._plan.step.variant)
+        imported, ours = sorted(set(map(opencv_of, found))), opencv_of(versions())
         if set(imported) - {ours}:
             self._context.reporter.say(
                 f"extract adds to descriptors that were imported, made by OpenCV {', '.join(imported)}; this is OpenCV "
@@ -125,10 +125,8 @@ class ExtractRun(ChunkRun):
                 self._waiting.append((work.chunk_id, [(image_id, names[image_id]) for image_id in images]))
 
     def _filenames(self, several: list[Work]) -> dict[int, str]:
-        query = "SELECT image_id, filename FROM images WHERE list_contains($chunks, chunk_id)"
         with self._context.catalog.reading() as connection:
-            found = query_arrow(connection, query, {"chunks": [work.chunk_id for work in several]})
-        return dict(zip(found["image_id"].to_pylist(), found["filename"].to_pylist(), strict=True))
+            return filenames_of_chunks(connection, [work.chunk_id for work in several])
 
     def _block(self, chunk_id: int, images: Images) -> ImageBlock:
         seconds = min(BLOCK_SECONDS, max(FIRST_SECONDS, time.monotonic() - self._begun))
@@ -215,9 +213,8 @@ class ExtractRun(ChunkRun):
         """
         if self._statuses["ok"] or self._statuses["empty"] or not self._statuses:
             return
-        query = "SELECT count(*) AS n FROM results WHERE variant = $variant AND status IN ('ok', 'empty')"
         with self._context.catalog.reading() as connection:
-            usable = query_arrow(connection, query, {"variant": self._plan.step.variant})["n"][0].as_py()
+            usable = count_usable(connection, self._plan.step.variant)
         if not usable:
             status, n = self._statuses.most_common(1)[0]
             raise NothingUsable(

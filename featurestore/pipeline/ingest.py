@@ -7,7 +7,7 @@ follows from replaying these files in order. A removed image keeps its number an
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -15,26 +15,26 @@ import pyarrow.parquet as pq
 import sqlalchemy as sa
 
 from featurestore.catalog import (
-    DATASET_COLUMNS,
-    KEYS,
     METADATA,
     REMOVED,
     STATUS,
     Catalog,
     WritableCatalog,
-    as_it_will_be,
     column_types,
+    dataset_counts,
     departed_columns,
+    find_changed,
+    find_moved,
+    find_removed,
+    ingest_counts,
+    next_ingest,
     own_columns,
-    query_arrow,
     raw_connection,
-    registered_table,
     replay,
     retyped_columns,
 )
 from featurestore.errors import ConfirmationNeeded
 from featurestore.formatting import counted
-from featurestore.quoting import folded, identifier
 from featurestore.storage import Writer
 from featurestore.system import IN_MEMORY, ROWS_TOGETHER, Spill
 
@@ -90,9 +90,9 @@ def ingest_rows(
         if retyped and computed:
             _ask_to_move(connection, dataset, retyped, confirm)
         lines = (*retyped, *departed_columns(connection, dataset))
-        delta = _delta(connection, dataset, known, chunk_size, spill)
+        delta = find_changed(connection, dataset, known, chunk_size, spill)
         removed, n_returned = _removed(connection, dataset, confirm)
-        number = connection.execute(sa.text("SELECT coalesce(max(ingest_id), 0) + 1 FROM ingests")).scalar_one()
+        number = next_ingest(connection)
     if len(removed):
         delta = _with_removed(delta, removed)
     is_changed = bool(len(delta) or lines or set(own_columns(dataset)) != set(known))
@@ -114,13 +114,7 @@ def ingest_rows(
 
 def _removed(connection: sa.Connection, dataset: pa.Table, confirm: Callable[[str], bool]) -> tuple[pa.Table, int]:
     """Return the images that have left the dataset, and how many have come back to it."""
-    with registered_table(connection, "incoming", dataset.select(["filename"])):
-        query = f"""SELECT {", ".join(KEYS)} FROM images ANTI JOIN incoming USING (filename)
-                    WHERE removed_by IS NULL ORDER BY image_id"""
-        removed = query_arrow(connection, query)
-        query = "SELECT count(*) FROM images SEMI JOIN incoming USING (filename) WHERE removed_by IS NOT NULL"
-        n_returned = connection.execute(sa.text(query)).scalar_one()
-    n_images = connection.execute(sa.text("SELECT count(*) FROM images WHERE removed_by IS NULL")).scalar_one()
+    removed, n_returned, n_images = find_removed(connection, dataset)
     if len(removed) > MOST_REMOVED * n_images:
         question = (
             f"the dataset has no row for {len(removed):,} of the {counted(n_images, 'image')}, for example "
@@ -139,26 +133,11 @@ def _with_removed(delta: pa.Table, removed: pa.Table) -> pa.Table:
     return pa.concat_tables([delta, removed], promote_options="default").sort_by("image_id")
 
 
-def new_filenames(catalog: Catalog, dataset: pa.Table, most: int) -> list[str]:
-    """Return the first filenames of the dataset that the catalog does not know."""
-    incoming = pa.table({"filename": dataset["filename"], "position": pa.arange(0, len(dataset))})
-    with catalog.reading() as connection, registered_table(connection, "incoming", incoming):
-        query = f"SELECT filename FROM incoming ANTI JOIN images USING (filename) ORDER BY position LIMIT {most}"
-        names: list[str] = query_arrow(connection, query)["filename"].to_pylist()
-    return names
-
-
 def _ask_to_move(
     connection: sa.Connection, dataset: pa.Table, retyped: Sequence[str], confirm: Callable[[str], bool]
 ) -> None:
     """Ask before another type of a column, and not the dataset's author, moves images between train and test."""
-    with registered_table(connection, "incoming", dataset.select(["filename", "subset"])):
-        n, filename, before, after = connection.execute(
-            sa.text(
-                """SELECT count(*), min(i.filename), arg_min(i.subset, i.filename), arg_min(t.subset, t.filename)
-                FROM incoming t JOIN images i ON i.filename = t.filename WHERE t.subset <> i.subset"""
-            )
-        ).one()
+    n, filename, before, after = find_moved(connection, dataset)
     if not n:
         return
     question = (
@@ -169,61 +148,25 @@ def _ask_to_move(
         raise ConfirmationNeeded(f"{question}. Correct the dataset or the split, or agree with --yes")
 
 
-def _delta(
-    connection: sa.Connection, dataset: pa.Table, known: Mapping[str, str], chunk_size: int, spill: Spill
-) -> pa.Table:
-    """Return the rows that are new or changed, with their ids, in ``image_id`` order."""
-    own = own_columns(dataset)
-    extra = [name for name in dataset.column_names if name not in KEYS]
-    # Two lists, and not a comparison for each of 3,000 columns: DuckDB's expressions may be 1,000 deep.
-    now = ", ".join(["t.subset", *(f"CAST(t.{identifier(n)} AS VARCHAR)" for n in extra)])
-    then = ", ".join(["i.subset", *(as_it_will_be(n, own[folded(n)], folded(n) in known) for n in extra)])
-    columns = "".join(f", t.{identifier(n)}" for n in extra)
-    stored = f"LEFT JOIN {DATASET_COLUMNS} d ON d.image_id = i.image_id" if known else ""
-    position = "position"
-    while position in map(folded, dataset.column_names):
-        position += "_"
-    positions = pa.arange(0, len(dataset))
-    with registered_table(connection, "incoming", dataset.append_column(position, positions)):
-        # The rows are chosen by columns of ours only: the CSV's can have any name.
-        query = f"""
-            WITH chosen AS (
-                SELECT t.{position} AS position, i.image_id AS known_id, i.chunk_id AS known_chunk,
-                       row_number() OVER (PARTITION BY i.image_id IS NULL ORDER BY t.{position}) - 1 AS n
-                FROM incoming t LEFT JOIN images i ON i.filename = t.filename {stored}
-                WHERE i.image_id IS NULL OR i.removed_by IS NOT NULL OR [{now}] IS DISTINCT FROM [{then}]
-            )
-            SELECT position, coalesce(known_id, (SELECT coalesce(max(image_id) + 1, 0) FROM images) + n) AS image_id,
-                   CAST(coalesce(known_chunk,
-                                 (SELECT coalesce(max(chunk_id) + 1, 0) FROM chunks) + n // {chunk_size})
-                        AS INTEGER) AS chunk_id
-            FROM chosen
-            """
-        with registered_table(connection, "numbered", spill.table(raw_connection(connection).sql(query))):
-            query = f"""SELECT k.image_id, k.chunk_id, t.filename, t.subset {columns}
-                        FROM numbered k JOIN incoming t ON t.{position} = k.position ORDER BY 1"""
-            return spill.table(raw_connection(connection).sql(query))
-
-
 def _report(catalog: Catalog, ingest_id: int | None, n_returned: int, columns: tuple[str, ...]) -> IngestReport:
     with catalog.reading() as connection:
-        query = "SELECT subset, count(*) FROM images WHERE removed_by IS NULL GROUP BY 1 ORDER BY 1"
-        subsets = connection.execute(sa.text(query)).all()
-        n_chunks = connection.execute(sa.text("SELECT count(*) FROM chunks")).scalar_one()
-        query = """SELECT n_new, n_changed, (SELECT count(*) FROM images WHERE removed_by = ingest_id)
-                   FROM ingests WHERE ingest_id = :id"""
-        done = connection.execute(sa.text(query), {"id": ingest_id or -1}).all()
-    n_new, n_changed, n_removed = done[0] if done else (0, 0, 0)
-    counts = {str(name): int(n) for name, n in subsets}
-    n_images = sum(counts.values())
+        dataset, done = dataset_counts(connection), ingest_counts(connection, ingest_id)
     LOG.info(
         "ingest: %d new, %d changed, %d removed; %d images in %d chunks",
-        n_new,
-        n_changed,
-        n_removed,
-        n_images,
-        n_chunks,
+        done.n_new,
+        done.n_changed,
+        done.n_removed,
+        dataset.n_images,
+        dataset.n_chunks,
     )
     return IngestReport(
-        ingest_id, n_new, n_changed, n_removed, n_returned, n_images, n_chunks, subsets=counts, columns=columns
+        ingest_id,
+        n_new=done.n_new,
+        n_changed=done.n_changed,
+        n_removed=done.n_removed,
+        n_returned=n_returned,
+        n_images=dataset.n_images,
+        n_chunks=dataset.n_chunks,
+        subsets=dataset.subsets,
+        columns=columns,
     )

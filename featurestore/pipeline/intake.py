@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from featurestore.catalog import Context, DatasetFile, Observed, WritableContext, first_leakage, path_key, resolve
+from featurestore.catalog import Context, Observed, WritableContext, first_leakage, path_key, resolve
 from featurestore.config import with_types
 from featurestore.errors import ConfirmationNeeded, DatasetError, UnreadableFile
 from featurestore.storage import CONFIG, Writer
@@ -115,19 +115,21 @@ def look_for_new(context: Context, rows: pa.Table) -> list[str]:
     Raises:
         DatasetError: the store is new, and not one of them exists.
     """
+    from featurestore.catalog import new_filenames
     from featurestore.images import MOST_NAMES, look_for
-    from featurestore.pipeline.ingest import new_filenames
 
     if not context.images.is_dir():  # a run says so; an ingest does not need the images
         return []
-    found = look_for(context.images, new_filenames(context.catalog, rows, MOST_NAMES))
+    with context.catalog.reading() as connection:
+        names = new_filenames(connection, rows, MOST_NAMES)
+    found = look_for(context.images, names)
     if found.n_absent == found.n_looked and not context.root.files("dataset", ".parquet"):
         raise DatasetError(f"{found}. Nothing was made")
     return [str(found)] if found.n_absent else []
 
 
 def observe(path: Path) -> Observed | None:
-    """Return what a dataset file is like, as a row of ``dataset_files``: to be called before it is read.
+    """Return what a dataset file is like: to be called before it is read.
 
     None: it can't be read, which whatever reads it will say.
     """
@@ -135,20 +137,15 @@ def observe(path: Path) -> Observed | None:
         return None
     try:
         found = path.stat()
-        return {
-            "path": path_key(path),
-            "n_bytes": found.st_size,
-            "mtime_ns": found.st_mtime_ns,
-            "digest": file_digest(path),
-        }
+        return Observed(path_key(path), n_bytes=found.st_size, mtime_ns=found.st_mtime_ns, digest=file_digest(path))
     except (OSError, UnreadableFile):
         return None
 
 
 def record(context: WritableContext, observed: Observed | None) -> None:
     """Record a dataset file that was read."""
-    from featurestore.catalog import upsert
+    from featurestore.catalog import record_observed
 
     if observed is not None:
         with context.catalog.transaction() as connection:
-            upsert(connection, DatasetFile, observed)
+            record_observed(connection, observed)

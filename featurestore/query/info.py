@@ -12,11 +12,14 @@ import sqlalchemy as sa
 from featurestore.catalog import (
     ChunkState,
     Context,
+    ImageResult,
     Step,
     chunk_states,
-    query_arrow,
-    raw_connection,
+    dataset_values,
+    find_image,
+    models_that_learnt,
     resolve,
+    results_of_image,
     why_missing,
 )
 from featurestore.query.exact import exact_columns
@@ -65,43 +68,31 @@ class ImageInfo:
 
 def image_info(context: Context, image_id: int) -> ImageInfo:
     """Return everything about the image with this id."""
-    key = {"id": image_id}
     with context.catalog.reading() as connection:
-        image = query_arrow(connection, "SELECT * FROM images WHERE image_id = $id", key).to_pylist()[0]
-        found = raw_connection(connection).sql("SELECT * FROM dataset_columns WHERE image_id = $id", params=key)
-        columns = exact_columns(found).to_arrow_table().to_pylist()
+        image = find_image(connection, image_id)
+        columns = exact_columns(dataset_values(connection, image_id)).to_arrow_table().to_pylist()
         steps = [step for step in resolve(connection, context.flow) if isinstance(step.stage, ChunkStage)]
-        made = query_arrow(connection, MADE, key).to_pylist()
-        trained = query_arrow(connection, TRAINED, key).to_pylist()
-        states = {s.stage: s for s in chunk_states(connection, steps) if s.chunk_id == image["chunk_id"]}
+        made = results_of_image(connection, image_id)
+        trained = models_that_learnt(connection, image_id)
+        states = {s.stage: s for s in chunk_states(connection, steps) if s.chunk_id == image.chunk_id}
         current = [_current(context, connection, step, states[step.stage.name], made) for step in steps]
     variants = {stage.variant for stage in current}
-    older = [_made(row, current=False) for row in made if row["variant"] not in variants]
+    older = [_made(row, current=False) for row in made if row.variant not in variants]
     dataset = {name: value for name, value in (columns[0] if columns else {}).items() if name != "image_id"}
-    pairs = tuple((row["stage"], row["model_id"]) for row in trained)
-    return ImageInfo(**image, dataset=dataset, stages=(*current, *older), trained=pairs)
+    pairs = tuple((model.stage, model.model_id) for model in trained)
+    return ImageInfo(**vars(image), dataset=dataset, stages=(*current, *older), trained=pairs)
 
 
-MADE = """SELECT r.stage, r.variant, r.status, r.error, r.n_descriptors, v.model_id,
-                 CASE WHEN p.pruned THEN NULL ELSE p.path END AS partition
-          FROM results r LEFT JOIN variants v ON v.variant = r.variant
-          LEFT JOIN partitions p ON p.stage = r.stage AND p.variant = r.variant AND p.chunk_id = r.chunk_id
-          WHERE r.image_id = $id ORDER BY r.stage, r.variant"""
-
-TRAINED = """SELECT m.stage, m.model_id FROM training_images t JOIN models m ON m.model_id = t.model_id
-             WHERE t.image_id = $id ORDER BY m.stage, m.generation, m.model_id"""
-
-
-def _made(row: Mapping[str, Any], *, current: bool) -> ImageStage:
-    return ImageStage(**row, current=current)
+def _made(row: ImageResult, *, current: bool) -> ImageStage:
+    return ImageStage(**row._asdict(), current=current)
 
 
 def _current(
-    context: Context, connection: sa.Connection, step: Step, state: ChunkState, made: list[dict[str, Any]]
+    context: Context, connection: sa.Connection, step: Step, state: ChunkState, made: list[ImageResult]
 ) -> ImageStage:
     never = why_missing(connection, step) if state.payload is None else ""
     _, why = partition_of(context, state, never)
-    found = [row for row in made if row["variant"] == step.variant]
+    found = [row for row in made if row.variant == step.variant]
     if found and (not why or state.pruned):
         return _made(found[0], current=True)
     return ImageStage(step.stage.name, step.variant, True, PENDING, why, 0, step.model_id, None)

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from featurestore.catalog import Context, query_arrow
+from featurestore.catalog import Context, descriptor_numbers
 from featurestore.errors import CorruptFile, NotReady, QueryError
 from featurestore.query.scan import groups_of, iter_tables, read_group
 from featurestore.query.selection import Piece, Selection, open_partition, with_columns
@@ -109,9 +109,8 @@ def matrix(context: Context, selection: Selection) -> Matrix:
 
 def descriptor_counts(context: Context, selection: Selection) -> NDArray[np.int64]:
     """Return the number of descriptors of each chosen image, 0 for one that is pending, from the catalog alone."""
-    query = "SELECT image_id, n_descriptors FROM results WHERE stage = $stage AND variant = $variant ORDER BY image_id"
     with context.catalog.reading() as connection:
-        found = query_arrow(connection, query, {"stage": selection.stage, "variant": selection.variant})
+        found = descriptor_numbers(connection, selection.stage, selection.variant)
     known, numbers = found["image_id"].to_numpy(), found["n_descriptors"].to_numpy()
     counts = np.zeros(len(selection.images), np.int64)
     if len(known):

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from featurestore.catalog import Context, chunk_states, query_arrow, resolve, why_missing
+from featurestore.catalog import Context, chunk_states, image_table, resolve, why_missing
 from featurestore.errors import CorruptFile, NothingUsable, NotReady, QueryError, UnreadableFile
 from featurestore.query.encode import Encoder, bounds, make_encoder
 from featurestore.query.selection import check_stage, older_steps, open_partition, partition_of
@@ -89,8 +89,7 @@ class Lookup:
         with self._lock:
             if self._images is None:
                 with self.context.catalog.reading() as connection:
-                    query = "SELECT image_id, chunk_id, filename, removed_by FROM images ORDER BY image_id"
-                    self._images = query_arrow(connection, query)
+                    self._images = image_table(connection)
             return self._images
 
     def find(self, filename: str, *, removed: bool = False) -> tuple[int, int]:

@@ -20,7 +20,16 @@ import pyarrow as pa
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from featurestore.catalog import ChunkState, Context, Step, chunk_states, query_arrow, resolve, why_missing
+from featurestore.catalog import (
+    ChunkState,
+    Context,
+    Step,
+    chunk_states,
+    count_by_variant,
+    resolve,
+    steps_of,
+    why_missing,
+)
 from featurestore.errors import CorruptFile, NotReady, QueryError, StoreBusy
 from featurestore.formatting import chunk_list, counted
 from featurestore.query.exact import exact_columns
@@ -194,22 +203,13 @@ def older_steps(connection: sa.Connection, context: Context, stage: str, variant
     Raises:
         QueryError: the stage has no partitions of that variant; the message lists those it has.
     """
-    query = """SELECT variant, count(*) AS n FROM partitions WHERE stage = $stage
-               GROUP BY variant ORDER BY n DESC, variant"""
-    found = query_arrow(connection, query, {"stage": stage}).to_pylist()
-    names = [row["variant"] for row in found if row["variant"].startswith(variant)]
+    found = count_by_variant(connection, stage)
+    names = [name for name in found if name.startswith(variant)]
     if len(names) != 1 or not variant:
-        listed = ", ".join(f"{row['variant']} ({counted(row['n'], 'partition')})" for row in found) or "none yet"
+        listed = ", ".join(f"{name} ({counted(n, 'partition')})" for name, n in found.items()) or "none yet"
         what = "more than one variant begins with" if len(names) > 1 else f"{stage} has no variant"
         raise QueryError(f"{what} {variant!r}; the variants of {stage} are: {listed}")
-    known = {row["variant"]: row for row in query_arrow(connection, "SELECT * FROM variants").to_pylist()}
-    stages = {s.name: s for s in context.flow}
-    steps, name = [], names[0]
-    while name in known:  # extract reads images, whose variant is empty
-        row = known[name]
-        steps.append(Step(stages[row["stage"]], name, row["reads_variant"], row["model_id"]))
-        name = row["reads_variant"]
-    return tuple(reversed(steps))
+    return steps_of(connection, context.flow, names[0])
 
 
 def _pieces(context: Context, images: pa.Table, states: Mapping[int, ChunkState], never: str) -> Iterator[Piece]:

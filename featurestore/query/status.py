@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,30 +13,23 @@ import sqlalchemy as sa
 from featurestore.catalog import (
     Context,
     ModelRow,
+    StageFacts,
     StagePlan,
     Step,
     TrainingSet,
     change_note,
     count_finished_images,
+    dataset_counts,
     make_plan,
     observed_before,
     opencv_of,
-    query_arrow,
     resolve,
+    stage_facts,
 )
 from featurestore.formatting import chunk_list, counted
 from featurestore.stages import Extract, FitStage
 from featurestore.storage import Root, living_holder
 from featurestore.system import command_line
-
-NOTHING: Mapping[str, Any] = {
-    "n_descriptors": 0,
-    "n_bytes": 0,
-    "n_clipped": None,
-    "n_values": None,
-    "n_pruned": 0,
-    "versions": [],
-}
 
 
 @dataclass(frozen=True)
@@ -79,61 +71,28 @@ def store_status(context: Context) -> Status:
     with context.catalog.reading() as connection:
         steps = resolve(connection, context.flow)
         plans = make_plan(connection, steps)
-        query = "SELECT subset, count(*) FROM images WHERE removed_by IS NULL GROUP BY 1 ORDER BY 1"
-        subsets = connection.execute(sa.text(query)).all()
-        query = "SELECT count(*) FROM images WHERE removed_by IS NOT NULL"
-        n_removed = connection.execute(sa.text(query)).scalar_one()
-        n_chunks = connection.execute(sa.text("SELECT count(*) FROM chunks")).scalar_one()
-        facts = _facts(connection, steps)
+        dataset = dataset_counts(connection)
+        facts = stage_facts(connection, steps)
         notes = {step.stage.name: _notes(connection, context.root, step) for step in steps}
         before = observed_before(connection)
-    counts = {str(name): int(n) for name, n in subsets}
     stages = tuple(
         _stage_status(context.root, plans[step.stage.name], facts[step.stage.name], notes[step.stage.name])
         for step in steps
     )
     return Status(
         str(context.root.path),
-        sum(counts.values()),
-        counts,
-        n_chunks,
+        dataset.n_images,
+        dataset.subsets,
+        dataset.n_chunks,
         stages,
         living_holder(context.root),
-        notes=tuple(filter(None, [change_note(context, before), _removed_note(n_removed)])),
+        notes=tuple(filter(None, [change_note(context, before), _removed_note(dataset.n_removed)])),
     )
 
 
 def _removed_note(n: int) -> str | None:
     left = f"{counted(n, 'image')} {'has' if n == 1 else 'have'} left the dataset; see the view removed_images"
     return left if n else None
-
-
-def _facts(connection: sa.Connection, steps: Sequence[Step]) -> dict[str, dict[str, Any]]:
-    """Return what is recorded of each step, by the stage's name."""
-    # They count every variant, which takes less than looking for today's in ten million rows.
-    query = "SELECT stage, variant, status, count(*) AS n FROM results GROUP BY ALL ORDER BY n DESC"
-    results = query_arrow(connection, query).to_pylist()
-    query = """SELECT stage, variant, status, count(*) AS n, CAST(sum(n_descriptors) AS BIGINT) AS n_descriptors
-               FROM results SEMI JOIN (SELECT image_id FROM images WHERE removed_by IS NOT NULL) USING (image_id)
-               GROUP BY ALL"""
-    removed = {(row["stage"], row["variant"], row["status"]): row for row in query_arrow(connection, query).to_pylist()}
-    query = """SELECT stage, variant, CAST(sum(n_descriptors) AS BIGINT) AS n_descriptors,
-                      CAST(coalesce(sum(n_bytes) FILTER (WHERE NOT pruned), 0) AS BIGINT) AS n_bytes,
-                      CAST(sum(n_clipped) AS BIGINT) AS n_clipped, CAST(sum(n_descriptors * dim) AS BIGINT) AS n_values,
-                      count(*) FILTER (WHERE pruned) AS n_pruned, list(DISTINCT versions) AS versions
-               FROM partitions GROUP BY ALL"""
-    partitions = {(row["stage"], row["variant"]): row for row in query_arrow(connection, query).to_pylist()}
-    facts = {}
-    for step in steps:
-        key = step.stage.name, step.variant
-        images = {row["status"]: row["n"] for row in results if (row["stage"], row["variant"]) == key}
-        found = {**NOTHING, **partitions.get(key, {})}
-        for status in images:
-            left = removed.get((*key, status), {"n": 0, "n_descriptors": 0})
-            images[status] -= left["n"]
-            found["n_descriptors"] -= left["n_descriptors"]
-        facts[step.stage.name] = {**found, "images": {status: n for status, n in images.items() if n}}
-    return facts
 
 
 def _notes(connection: sa.Connection, root: Root, step: Step) -> list[str]:
@@ -154,23 +113,23 @@ def _notes(connection: sa.Connection, root: Root, step: Step) -> list[str]:
     return notes
 
 
-def _stage_status(root: Root, plan: StagePlan, facts: Mapping[str, Any], notes: Sequence[str]) -> StageStatus:
+def _stage_status(root: Root, plan: StagePlan, facts: StageFacts, notes: Sequence[str]) -> StageStatus:
     step, lines = plan.step, list(notes)
-    if facts["n_clipped"]:
-        lines.append(f"{facts['n_clipped'] / facts['n_values']:.3%} of the values were clipped to the bounds")
-    if len(facts["versions"]) > 1:
-        lines.append(_mixed([json.loads(versions) for versions in facts["versions"]]))
-    if facts["n_pruned"]:
-        lines.append(f"pruned: {counted(facts['n_pruned'], 'partition')}")
+    if facts.n_clipped and facts.n_values:
+        lines.append(f"{facts.n_clipped / facts.n_values:.3%} of the values were clipped to the bounds")
+    if len(facts.versions) > 1:
+        lines.append(_mixed(facts.versions))
+    if facts.n_pruned:
+        lines.append(f"pruned: {counted(facts.n_pruned, 'partition')}")
     return StageStatus(
         stage=step.stage.name,
         variant=step.variant,
         n_chunks=plan.n_chunks,
         n_done=plan.n_chunks - len(plan.todo),
         missing=_missing(plan),
-        images=facts["images"],
-        n_descriptors=facts["n_descriptors"],
-        n_bytes=facts["n_bytes"] if not step.current_model else step.current_model.n_bytes,
+        images=facts.images,
+        n_descriptors=facts.n_descriptors,
+        n_bytes=facts.n_bytes if not step.current_model else step.current_model.n_bytes,
         n_in_blocks=count_finished_images(root, plan) if isinstance(step.stage, Extract) else 0,
         model=step.current_model,
         notes=tuple(lines),

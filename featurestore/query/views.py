@@ -1,4 +1,4 @@
-"""The views that queries see: a copy of the catalog's tables, and the committed partitions themselves.
+"""The views that queries see: those of a copy of the catalog, and the committed partitions themselves.
 
 ``docs/views.md`` describes every column; a test compares.
 """
@@ -7,68 +7,35 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import numpy as np
 import pyarrow as pa
 import sqlalchemy as sa
 
-from featurestore.catalog import SNAPSHOT, Context, Step, attach_copy, make_plan, query_arrow, resolve
+from featurestore.catalog import (
+    CATALOG_VIEWS,
+    Context,
+    Step,
+    attach_copy,
+    make_catalog_views,
+    make_plan,
+    partition_names,
+    removed_ids,
+    resolve,
+)
 from featurestore.query.descriptor_views import make_descriptor_view, make_function
 from featurestore.quoting import literal
 from featurestore.rows import Layout
 from featurestore.stages import ChunkStage, FitStage, Stage
 
-# Views by name: the tables of the catalog that each needs, and its SQL. `_flow` is the current recipe.
-VIEWS: dict[str, tuple[tuple[str, ...], str]] = {
-    "images": (
-        ("images", "dataset_columns"),
-        "SELECT i.image_id, i.filename, i.subset, i.chunk_id, d.* EXCLUDE (image_id) "
-        "FROM _images i LEFT JOIN _dataset_columns d ON d.image_id = i.image_id WHERE i.removed_by IS NULL",
-    ),
-    "descriptor_counts": (
-        ("images", "results"),
-        "SELECT i.image_id, i.filename, i.subset, r.stage, r.status, r.n_descriptors "
-        "FROM _results r JOIN _images i ON i.image_id = r.image_id WHERE i.removed_by IS NULL",
-    ),
-    "failures": (
-        ("images", "results"),
-        "SELECT i.image_id, i.filename, i.subset, r.stage, r.status, r.error "
-        "FROM _results r JOIN _flow f ON f.stage = r.stage "
-        "JOIN _images i ON i.image_id = r.image_id WHERE r.status NOT IN ('ok', 'empty') AND i.removed_by IS NULL "
-        "QUALIFY row_number() OVER (PARTITION BY r.image_id ORDER BY f.position) = 1",
-    ),
-    "runs": (("runs",), "SELECT * FROM _runs"),
-    "partitions": (
-        ("partitions",),
-        "SELECT p.*, EXISTS (SELECT 1 FROM _flow f WHERE f.stage = p.stage AND f.variant = p.variant) AS current "
-        "FROM _partitions p",
-    ),
-    "models": (
-        ("models",),
-        "SELECT m.*, EXISTS (SELECT 1 FROM _flow f WHERE f.model_id = m.model_id) AS current FROM _models m",
-    ),
-    "training_images": (
-        ("images", "training_images"),
-        "SELECT t.model_id, t.image_id, i.filename, CASE WHEN i.removed_by IS NULL THEN i.subset END AS subset "
-        "FROM _training_images t JOIN _images i ON i.image_id = t.image_id",
-    ),
-    "removed_images": (
-        ("images", "dataset_columns"),
-        "SELECT i.image_id, i.filename, i.subset, i.chunk_id, i.removed_by AS ingest_id, d.* EXCLUDE (image_id) "
-        "FROM _images i LEFT JOIN _dataset_columns d ON d.image_id = i.image_id WHERE i.removed_by IS NOT NULL",
-    ),
-    "chunks": (("chunks",), "SELECT * FROM _chunks"),
-    "variants": (("variants",), "SELECT * FROM _variants"),
-}
 PARTITION_VIEWS = {"extracted": "extract", "projected": "project", "quantized": "quantize"}
 DESCRIPTOR_VIEWS = {f"{view}_descriptors": view for view in PARTITION_VIEWS}
 REMOVED = "_removed"  # where images have left the dataset: their ids
 MISSING = "missing"  # what `run` would do: stage, chunk_id, n_images, why
-EVERY_VIEW = (*VIEWS, MISSING, *PARTITION_VIEWS, *DESCRIPTOR_VIEWS)
+EVERY_VIEW = (*CATALOG_VIEWS, MISSING, *PARTITION_VIEWS, *DESCRIPTOR_VIEWS)
 
 # Of everything else than a view that a query can name, these list the views; they are all made then.
 _LISTINGS = {"show", "information_schema", "duckdb_views", "duckdb_tables", "duckdb_columns"}
@@ -83,26 +50,23 @@ def make_views(context: Context, connection: duckdb.DuckDBPyConnection, text: st
     names = set(re.findall(r"\w+", text.lower()))
     if names & _LISTINGS or names == {"describe"}:
         names |= set(EVERY_VIEW)
-    views = {view: definition for view, definition in VIEWS.items() if view in names}
-    tables = {table for needed, _ in views.values() for table in needed}
+    views = [view for view in CATALOG_VIEWS if view in names]
     stages = {view: stage for view, stage in PARTITION_VIEWS.items() if _wanted(view, names)}
     with context.catalog.reading() as catalog:
         steps = resolve(catalog, context.flow)
-        made = {"_flow": _flow_table(steps)}
+        made = {}
         if MISSING in names:
             made[MISSING] = _missing_table(catalog, steps)
         files = {view: _files(context, catalog, _step(steps, stage)) for view, stage in stages.items()}
         if stages:  # partitions keep the rows of images that have left the dataset
-            removed = query_arrow(catalog, "SELECT image_id FROM images WHERE removed_by IS NOT NULL")
+            removed = removed_ids(catalog)
             made |= {REMOVED: removed} if len(removed) else {}
-        if tables:
+        if views:
             attach_copy(connection, catalog, copy)
-    if tables:
-        _make_tables(connection, steps, tables)
+    if views:
+        make_catalog_views(connection, views, steps)
     for name, table in made.items():
         connection.register(name, table)
-    for view, (_, select) in views.items():
-        connection.execute(f"CREATE TEMP VIEW {view} AS {select}")
     layouts = expected_layouts(context.flow)
     for view, stage in stages.items():
         make_partition_view(connection, view, files[view], layouts[stage], without=REMOVED if REMOVED in made else None)
@@ -114,14 +78,6 @@ def make_views(context: Context, connection: duckdb.DuckDBPyConnection, text: st
 
 def _wanted(view: str, names: set[str]) -> bool:
     return not names.isdisjoint({view, f"{view}_descriptors", f"{view}_vectors"})
-
-
-def _make_tables(connection: duckdb.DuckDBPyConnection, steps: Sequence[Step], tables: set[str]) -> None:
-    """Give the tables of the copy their names; of the results, which are many, only the current variants'."""
-    current = ", ".join(literal(step.variant) for step in steps if step.variant is not None)
-    for table in sorted(tables):
-        where = f" WHERE variant IN ({current})" if table == "results" else ""
-        connection.execute(f"CREATE TEMP VIEW _{table} AS SELECT * FROM {SNAPSHOT}.{table}{where}")
 
 
 def lock_down(connection: duckdb.DuckDBPyConnection, files: Sequence[str]) -> None:
@@ -168,26 +124,11 @@ def expected_layouts(flow: Sequence[Stage]) -> dict[str, Layout]:
 
 
 def _files(context: Context, catalog: sa.Connection, step: Step) -> list[str]:
-    found = query_arrow(
-        catalog,
-        "SELECT path FROM partitions WHERE stage = $stage AND variant = $variant AND NOT pruned ORDER BY chunk_id",
-        {"stage": step.stage.name, "variant": step.variant},
-    )
-    return [str(context.root.local(name)) for name in found["path"].to_pylist()]
+    return [str(context.root.local(name)) for name in partition_names(catalog, step)]
 
 
 def _step(steps: Sequence[Step], stage: str) -> Step:
     return next(step for step in steps if step.stage.name == stage)
-
-
-def _flow_table(steps: Sequence[Step]) -> pa.Table:
-    columns: dict[str, tuple[pa.DataType, Callable[[Step], Any]]] = {
-        "stage": (pa.string(), lambda step: step.stage.name),
-        "variant": (pa.string(), lambda step: step.variant),
-        "model_id": (pa.string(), lambda step: step.current_model.model_id if step.current_model else None),
-    }
-    table = {name: pa.array([get(step) for step in steps], kind) for name, (kind, get) in columns.items()}
-    return pa.table({"position": pa.array(range(len(steps)), pa.int32()), **table})
 
 
 def _missing_table(catalog: sa.Connection, steps: Sequence[Step]) -> pa.Table:

@@ -23,11 +23,11 @@ from featurestore.catalog import (
     downstream_partitions,
     make_plan,
     resolve,
-    upsert,
     utc_now,
     why_missing,
 )
 from featurestore.catalog.schema import Base, Chunk
+from featurestore.catalog.table_rows import upsert
 from featurestore.formatting import chunk_list
 from featurestore.stages import FLOW, Extract, FitStage, Stage, flow_from
 from featurestore.storage import Root

@@ -10,9 +10,9 @@ from typing import NamedTuple, get_type_hints
 import pytest
 import sqlalchemy as sa
 
-from featurestore.catalog import HeldCatalog, Model, ModelRow, Partition, PartitionRow, Variant, upsert
+from featurestore.catalog import HeldCatalog, Model, ModelRow, Partition, PartitionRow, Variant
 from featurestore.catalog.schema import Base
-from featurestore.catalog.table_rows import VariantRow, query_rows
+from featurestore.catalog.table_rows import VariantRow, query_rows, upsert
 from featurestore.storage import Root
 
 MODEL = ModelRow(

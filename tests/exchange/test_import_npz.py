@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from featurestore import FeatureStore
+from featurestore.catalog import FoundMembers
 from featurestore.cli.program import cli
 from featurestore.errors import ConfigError, CorruptFile, DatasetError, LossyDescriptors, StoreBusy
 from featurestore.exchange.importers import npz as import_npz
@@ -179,7 +180,7 @@ def test_a_chunk_waits_for_all_of_its_members(theirs: FeatureStore, images: Imag
     write_chunk(tmp_path / "npz", images[:7])
     report = theirs.import_npz(tmp_path / "npz")
     assert (report.published, report.n_absent) == ((0,), 1)
-    assert report.waiting == (import_npz.Waiting(1, 2, 3, ("007.png", "008.png", "009.png")),)
+    assert report.waiting == (FoundMembers(1, 2, 3, ["007.png", "008.png", "009.png"]),)
     assert chunks_with_descriptors(theirs) == [0]
     write_chunk(tmp_path / "npz", images[7:], start=7)
     again = theirs.import_npz(tmp_path / "npz")

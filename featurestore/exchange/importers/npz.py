@@ -23,15 +23,15 @@ from numpy.typing import NDArray
 from featurestore.catalog import UNKNOWN as UNKNOWN_VERSION
 from featurestore.catalog import (
     Context,
+    FoundMembers,
     Step,
     Work,
     WritableContext,
     make_plan,
+    match_filenames,
     partition_manifest,
-    query_arrow,
     record_file,
     recorded_run,
-    registered_table,
     resolve,
 )
 from featurestore.errors import ConfigError, DatasetError, LossyDescriptors
@@ -51,16 +51,6 @@ EXAMPLES = 3
 
 
 @dataclass(frozen=True)
-class Waiting:
-    """A chunk of which the files hold some members and lack others."""
-
-    chunk_id: int
-    n_found: int
-    n_missing: int
-    examples: tuple[str, ...]  # filenames of members that no file holds
-
-
-@dataclass(frozen=True)
 class ImportReport:
     """What became of the notebook's files."""
 
@@ -71,7 +61,7 @@ class ImportReport:
     n_repeated: int  # names that stood in an earlier file already, which was taken
     published: tuple[int, ...]  # chunks
     left_alone: tuple[int, ...]  # chunks that have descriptors already
-    waiting: tuple[Waiting, ...]
+    waiting: tuple[FoundMembers, ...]  # chunks of which the files hold some members and lack others
     n_absent: int  # chunks of which no file holds a member
     statuses: dict[str, int]  # images of the published chunks by status
 
@@ -161,24 +151,10 @@ class Match:
     """What the filenames in the files say."""
 
     members: tuple[Members, ...]
-    chunks: tuple[Waiting, ...]  # every chunk of which a member was found, complete ones included
+    chunks: tuple[FoundMembers, ...]  # every chunk of which a member was found, complete ones included
     n_unmatched: int
     unmatched: tuple[str, ...]
     n_repeated: int
-
-
-# What the files hold, one row per name in the order of the files. Of a name that stands in several, the first counts.
-_MATCHED = """
-SELECT n.file, i.image_id, i.chunk_id,
-       i.image_id IS NOT NULL AND row_number() OVER (PARTITION BY i.image_id ORDER BY n.file, n.position) = 1 AS first
-FROM names n LEFT JOIN images i ON i.filename = n.filename ORDER BY n.file, n.position
-"""
-_CHUNKS = f"""
-SELECT i.chunk_id, count(m.image_id) AS n_found, count(*) - count(m.image_id) AS n_missing,
-       list(i.filename ORDER BY i.image_id) FILTER (WHERE m.image_id IS NULL)[1:{EXAMPLES}] AS examples
-FROM images i LEFT JOIN (SELECT DISTINCT image_id FROM matched) m ON m.image_id = i.image_id
-GROUP BY i.chunk_id HAVING count(m.image_id) > 0 ORDER BY i.chunk_id
-"""
 
 
 def match(context: Context, files: list[NotebookFile]) -> Match:
@@ -193,10 +169,8 @@ def match(context: Context, files: list[NotebookFile]) -> Match:
             "filename": pa.array(map(posixpath.normpath, flat), pa.string()),  # as ingest wrote them
         }
     )
-    with context.catalog.reading() as connection, registered_table(connection, "names", table):
-        matched = query_arrow(connection, _MATCHED)
-        with registered_table(connection, "matched", matched):
-            chunks = query_arrow(connection, _CHUNKS).to_pylist()
+    with context.catalog.reading() as connection:
+        matched, chunks = match_filenames(connection, table, examples=EXAMPLES)
     known, first = matched["image_id"].is_valid().to_numpy(), matched["first"].to_numpy()
     image_ids = np.where(first, matched["image_id"].fill_null(-1).to_numpy(), -1)
     chunk_ids = matched["chunk_id"].fill_null(-1).to_numpy()
@@ -206,7 +180,7 @@ def match(context: Context, files: list[NotebookFile]) -> Match:
     ]
     return Match(
         members=tuple(map(Members, files, np.split(image_ids, ends), np.split(chunk_ids, ends))),
-        chunks=tuple(Waiting(c["chunk_id"], c["n_found"], c["n_missing"], tuple(c["examples"] or ())) for c in chunks),
+        chunks=tuple(chunks),
         n_unmatched=int(np.count_nonzero(~known)),
         unmatched=tuple(unmatched),
         n_repeated=int(np.count_nonzero(known & ~first)),

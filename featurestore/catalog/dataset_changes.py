@@ -1,0 +1,119 @@
+"""A dataset compared with the images that are recorded: what is new, changed, removed or moved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import pyarrow as pa
+import sqlalchemy as sa
+
+from featurestore.catalog.catalog import query_arrow
+from featurestore.catalog.connection import raw_connection, registered_table
+from featurestore.catalog.dataset_columns import KEYS, as_it_will_be, own_columns
+from featurestore.catalog.schema import DATASET_COLUMNS
+from featurestore.quoting import folded, identifier
+from featurestore.system import Spill
+
+
+class Removals(NamedTuple):
+    """The images that have left the dataset."""
+
+    images: pa.Table  # `KEYS` of each, in ``image_id`` order
+    n_returned: int  # images that had left it and are back
+    n_images: int  # that were in it before
+
+
+class Moved(NamedTuple):
+    """Images that are in another subset than before."""
+
+    n: int
+    filename: str | None  # of the first
+    before: str | None  # its subset
+    after: str | None
+
+
+class IngestCounts(NamedTuple):
+    """What an ingest did."""
+
+    n_new: int = 0
+    n_changed: int = 0
+    n_removed: int = 0
+
+
+def find_removed(connection: sa.Connection, dataset: pa.Table) -> Removals:
+    """Return the images for which the dataset has no row any more."""
+    with registered_table(connection, "incoming", dataset.select(["filename"])):
+        query = f"""SELECT {", ".join(KEYS)} FROM images ANTI JOIN incoming USING (filename)
+                    WHERE removed_by IS NULL ORDER BY image_id"""
+        removed = query_arrow(connection, query)
+        query = "SELECT count(*) FROM images SEMI JOIN incoming USING (filename) WHERE removed_by IS NOT NULL"
+        n_returned = connection.execute(sa.text(query)).scalar_one()
+    n_images = connection.execute(sa.text("SELECT count(*) FROM images WHERE removed_by IS NULL")).scalar_one()
+    return Removals(removed, n_returned, n_images)
+
+
+def find_moved(connection: sa.Connection, dataset: pa.Table) -> Moved:
+    """Count the known images that the dataset has in another subset."""
+    query = """SELECT count(*), min(i.filename), arg_min(i.subset, i.filename), arg_min(t.subset, t.filename)
+               FROM incoming t JOIN images i ON i.filename = t.filename WHERE t.subset <> i.subset"""
+    with registered_table(connection, "incoming", dataset.select(["filename", "subset"])):
+        return Moved(*connection.execute(sa.text(query)).one())
+
+
+def new_filenames(connection: sa.Connection, dataset: pa.Table, most: int) -> list[str]:
+    """Return the first filenames of the dataset that the catalog does not know."""
+    incoming = pa.table({"filename": dataset["filename"], "position": pa.arange(0, len(dataset))})
+    with registered_table(connection, "incoming", incoming):
+        query = f"SELECT filename FROM incoming ANTI JOIN images USING (filename) ORDER BY position LIMIT {most}"
+        names: list[str] = query_arrow(connection, query)["filename"].to_pylist()
+    return names
+
+
+def find_changed(
+    connection: sa.Connection, dataset: pa.Table, known: Mapping[str, str], chunk_size: int, spill: Spill
+) -> pa.Table:
+    """Return the rows that are new or changed, with their ids, in ``image_id`` order."""
+    own = own_columns(dataset)
+    extra = [name for name in dataset.column_names if name not in KEYS]
+    # Two lists, and not a comparison for each of 3,000 columns: DuckDB's expressions may be 1,000 deep.
+    now = ", ".join(["t.subset", *(f"CAST(t.{identifier(n)} AS VARCHAR)" for n in extra)])
+    then = ", ".join(["i.subset", *(as_it_will_be(n, own[folded(n)], folded(n) in known) for n in extra)])
+    columns = "".join(f", t.{identifier(n)}" for n in extra)
+    stored = f"LEFT JOIN {DATASET_COLUMNS} d ON d.image_id = i.image_id" if known else ""
+    position = "position"
+    while position in map(folded, dataset.column_names):
+        position += "_"
+    positions = pa.arange(0, len(dataset))
+    with registered_table(connection, "incoming", dataset.append_column(position, positions)):
+        # The rows are chosen by columns of ours only: the CSV's can have any name.
+        query = f"""
+            WITH chosen AS (
+                SELECT t.{position} AS position, i.image_id AS known_id, i.chunk_id AS known_chunk,
+                       row_number() OVER (PARTITION BY i.image_id IS NULL ORDER BY t.{position}) - 1 AS n
+                FROM incoming t LEFT JOIN images i ON i.filename = t.filename {stored}
+                WHERE i.image_id IS NULL OR i.removed_by IS NOT NULL OR [{now}] IS DISTINCT FROM [{then}]
+            )
+            SELECT position, coalesce(known_id, (SELECT coalesce(max(image_id) + 1, 0) FROM images) + n) AS image_id,
+                   CAST(coalesce(known_chunk,
+                                 (SELECT coalesce(max(chunk_id) + 1, 0) FROM chunks) + n // {chunk_size})
+                        AS INTEGER) AS chunk_id
+            FROM chosen
+            """
+        with registered_table(connection, "numbered", spill.table(raw_connection(connection).sql(query))):
+            query = f"""SELECT k.image_id, k.chunk_id, t.filename, t.subset {columns}
+                        FROM numbered k JOIN incoming t ON t.{position} = k.position ORDER BY 1"""
+            return spill.table(raw_connection(connection).sql(query))
+
+
+def next_ingest(connection: sa.Connection) -> int:
+    """Return the number that the next ingest will have."""
+    return int(connection.execute(sa.text("SELECT coalesce(max(ingest_id), 0) + 1 FROM ingests")).scalar_one())
+
+
+def ingest_counts(connection: sa.Connection, ingest_id: int | None) -> IngestCounts:
+    """Return what an ingest did; nothing for None."""
+    query = """SELECT n_new, n_changed, (SELECT count(*) FROM images WHERE removed_by = ingest_id)
+               FROM ingests WHERE ingest_id = :id"""
+    done = connection.execute(sa.text(query), {"id": ingest_id or -1}).all()
+    return IngestCounts(*done[0]) if done else IngestCounts()

@@ -1,0 +1,55 @@
+"""Filenames from elsewhere, and the images that they stand for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+import sqlalchemy as sa
+
+from featurestore.catalog.catalog import query_arrow
+from featurestore.catalog.connection import registered_table
+from featurestore.catalog.table_rows import query_rows
+
+# Of a name that stands in several files, the first counts.
+_MATCHED = """
+SELECT n.file, i.image_id, i.chunk_id,
+       i.image_id IS NOT NULL AND row_number() OVER (PARTITION BY i.image_id ORDER BY n.file, n.position) = 1 AS first
+FROM names n LEFT JOIN images i ON i.filename = n.filename ORDER BY n.file, n.position
+"""
+_CHUNKS = """
+SELECT i.chunk_id, count(m.image_id) AS n_found, count(*) - count(m.image_id) AS n_missing,
+       coalesce(list(i.filename ORDER BY i.image_id) FILTER (WHERE m.image_id IS NULL)[1:$examples], []) AS examples
+FROM images i LEFT JOIN (SELECT DISTINCT image_id FROM matched) m ON m.image_id = i.image_id
+GROUP BY i.chunk_id HAVING count(m.image_id) > 0 ORDER BY i.chunk_id
+"""
+
+
+@dataclass(frozen=True)
+class FoundMembers:
+    """A chunk of which some of the names stand for members."""
+
+    chunk_id: int
+    n_found: int
+    n_missing: int
+    examples: list[str]  # filenames of members that no name stands for
+
+
+def match_filenames(
+    connection: sa.Connection, names: pa.Table, *, examples: int
+) -> tuple[pa.Table, list[FoundMembers]]:
+    """Return the images that names stand for, and the chunks of these images.
+
+    Args:
+        connection: to the catalog.
+        names: ``file, position, filename`` of each name.
+        examples: members without a name that are listed for each chunk.
+
+    Returns:
+        ``file, image_id, chunk_id, first`` of each name in the order of ``file`` and ``position``, where ``first`` is
+        whether the image has no earlier name; and the chunks in order.
+    """
+    with registered_table(connection, "names", names):
+        matched = query_arrow(connection, _MATCHED)
+        with registered_table(connection, "matched", matched):
+            return matched, query_rows(connection, FoundMembers, _CHUNKS, {"examples": examples})

@@ -1,0 +1,43 @@
+"""The partitions that are recorded."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+
+from featurestore.catalog.catalog import query_arrow
+from featurestore.catalog.steps import Step
+from featurestore.catalog.table_rows import query_rows
+
+
+def partition_names(connection: sa.Connection, step: Step) -> list[str]:
+    """Return the files of a variant of a stage below the store, in the order of the chunks; none of those pruned."""
+    query = "SELECT path FROM partitions WHERE stage = $stage AND variant = $variant AND NOT pruned ORDER BY chunk_id"
+    key = {"stage": step.stage.name, "variant": step.variant}
+    names: list[str] = query_arrow(connection, query, key)["path"].to_pylist()
+    return names
+
+
+def count_by_variant(connection: sa.Connection, stage: str) -> dict[str, int]:
+    """Return how many partitions there are of each variant of a stage, the most frequent first."""
+    query = "SELECT variant, count(*) AS n FROM partitions WHERE stage = $stage GROUP BY 1 ORDER BY n DESC, variant"
+    found = query_arrow(connection, query, {"stage": stage})
+    return dict(zip(found["variant"].to_pylist(), found["n"].to_pylist(), strict=True))
+
+
+def bytes_per_image(connection: sa.Connection) -> dict[str, float]:
+    """Return the bytes that an image takes, by the name of the stage."""
+    query = "SELECT stage, sum(n_bytes) / sum(n_images) AS size FROM partitions WHERE NOT pruned GROUP BY stage"
+    found = query_arrow(connection, query)
+    return dict(zip(found["stage"].to_pylist(), found["size"].to_pylist(), strict=True))
+
+
+class _Versions(NamedTuple):
+    versions: dict[str, str]
+
+
+def imported_versions(connection: sa.Connection, variant: str | None) -> list[dict[str, Any]]:
+    """Return the different versions of libraries that imported partitions of a variant tell of."""
+    query = "SELECT DISTINCT versions FROM partitions WHERE variant = $variant AND origin = 'npz'"
+    return [row.versions for row in query_rows(connection, _Versions, query, {"variant": variant})]

@@ -1,0 +1,49 @@
+"""What the stages have made of single images, without the descriptors."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import pyarrow as pa
+import sqlalchemy as sa
+
+from featurestore.catalog.catalog import query_arrow
+from featurestore.catalog.table_rows import query_rows
+
+
+class ImageResult(NamedTuple):
+    """What one variant of a stage made of an image."""
+
+    stage: str
+    variant: str
+    status: str
+    error: str | None
+    n_descriptors: int
+    model_id: str | None  # the model that was used
+    partition: str | None  # its file, below the store; None for one that was pruned
+
+
+_OF_IMAGE = """
+SELECT r.stage, r.variant, r.status, r.error, r.n_descriptors, v.model_id,
+       CASE WHEN p.pruned THEN NULL ELSE p.path END AS partition
+FROM results r LEFT JOIN variants v ON v.variant = r.variant
+LEFT JOIN partitions p ON p.stage = r.stage AND p.variant = r.variant AND p.chunk_id = r.chunk_id
+WHERE r.image_id = $id ORDER BY r.stage, r.variant
+"""
+
+
+def results_of_image(connection: sa.Connection, image_id: int) -> list[ImageResult]:
+    """Return what every variant of every stage made of an image."""
+    return query_rows(connection, ImageResult, _OF_IMAGE, {"id": image_id})
+
+
+def descriptor_numbers(connection: sa.Connection, stage: str, variant: str) -> pa.Table:
+    """Return ``image_id, n_descriptors`` of every image that a variant of a stage has, in the order of ``image_id``."""
+    query = "SELECT image_id, n_descriptors FROM results WHERE stage = $stage AND variant = $variant ORDER BY image_id"
+    return query_arrow(connection, query, {"stage": stage, "variant": variant})
+
+
+def count_usable(connection: sa.Connection, variant: str | None) -> int:
+    """Return how many images a variant of extract could use."""
+    query = "SELECT count(*) FROM results WHERE variant = :variant AND status IN ('ok', 'empty')"
+    return int(connection.execute(sa.text(query), {"variant": variant}).scalar_one())

@@ -1,0 +1,91 @@
+"""The views of the catalog that users query, over a copy of its tables.
+
+``docs/views.md`` describes every column; a test compares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from featurestore.catalog.snapshot import SNAPSHOT
+from featurestore.catalog.steps import Step
+from featurestore.quoting import literal
+
+# Views by name: the tables of the catalog that each needs, and its SQL. `_flow` is the current recipe.
+CATALOG_VIEWS: dict[str, tuple[tuple[str, ...], str]] = {
+    "images": (
+        ("images", "dataset_columns"),
+        "SELECT i.image_id, i.filename, i.subset, i.chunk_id, d.* EXCLUDE (image_id) "
+        "FROM _images i LEFT JOIN _dataset_columns d ON d.image_id = i.image_id WHERE i.removed_by IS NULL",
+    ),
+    "descriptor_counts": (
+        ("images", "results"),
+        "SELECT i.image_id, i.filename, i.subset, r.stage, r.status, r.n_descriptors "
+        "FROM _results r JOIN _images i ON i.image_id = r.image_id WHERE i.removed_by IS NULL",
+    ),
+    "failures": (
+        ("images", "results"),
+        "SELECT i.image_id, i.filename, i.subset, r.stage, r.status, r.error "
+        "FROM _results r JOIN _flow f ON f.stage = r.stage "
+        "JOIN _images i ON i.image_id = r.image_id WHERE r.status NOT IN ('ok', 'empty') AND i.removed_by IS NULL "
+        "QUALIFY row_number() OVER (PARTITION BY r.image_id ORDER BY f.position) = 1",
+    ),
+    "runs": (("runs",), "SELECT * FROM _runs"),
+    "partitions": (
+        ("partitions",),
+        "SELECT p.*, EXISTS (SELECT 1 FROM _flow f WHERE f.stage = p.stage AND f.variant = p.variant) AS current "
+        "FROM _partitions p",
+    ),
+    "models": (
+        ("models",),
+        "SELECT m.*, EXISTS (SELECT 1 FROM _flow f WHERE f.model_id = m.model_id) AS current FROM _models m",
+    ),
+    "training_images": (
+        ("images", "training_images"),
+        "SELECT t.model_id, t.image_id, i.filename, CASE WHEN i.removed_by IS NULL THEN i.subset END AS subset "
+        "FROM _training_images t JOIN _images i ON i.image_id = t.image_id",
+    ),
+    "removed_images": (
+        ("images", "dataset_columns"),
+        "SELECT i.image_id, i.filename, i.subset, i.chunk_id, i.removed_by AS ingest_id, d.* EXCLUDE (image_id) "
+        "FROM _images i LEFT JOIN _dataset_columns d ON d.image_id = i.image_id WHERE i.removed_by IS NOT NULL",
+    ),
+    "chunks": (("chunks",), "SELECT * FROM _chunks"),
+    "variants": (("variants",), "SELECT * FROM _variants"),
+}
+
+
+def make_catalog_views(connection: duckdb.DuckDBPyConnection, views: Collection[str], steps: Sequence[Step]) -> None:
+    """Make some of `CATALOG_VIEWS`.
+
+    Args:
+        connection: that has a copy of the catalog attached; see `attach_copy`.
+        views: names.
+        steps: of the recipe.
+    """
+    connection.register("_flow", _flow_table(steps))
+    _make_tables(connection, steps, {table for view in views for table in CATALOG_VIEWS[view][0]})
+    for view in views:
+        connection.execute(f"CREATE TEMP VIEW {view} AS {CATALOG_VIEWS[view][1]}")
+
+
+def _make_tables(connection: duckdb.DuckDBPyConnection, steps: Sequence[Step], tables: set[str]) -> None:
+    """Give the tables of the copy their names; of the results, which are many, only the current variants'."""
+    current = ", ".join(literal(step.variant) for step in steps if step.variant is not None)
+    for table in sorted(tables):
+        where = f" WHERE variant IN ({current})" if table == "results" else ""
+        connection.execute(f"CREATE TEMP VIEW _{table} AS SELECT * FROM {SNAPSHOT}.{table}{where}")
+
+
+def _flow_table(steps: Sequence[Step]) -> pa.Table:
+    columns: dict[str, tuple[pa.DataType, Callable[[Step], Any]]] = {
+        "stage": (pa.string(), lambda step: step.stage.name),
+        "variant": (pa.string(), lambda step: step.variant),
+        "model_id": (pa.string(), lambda step: step.current_model.model_id if step.current_model else None),
+    }
+    table = {name: pa.array([get(step) for step in steps], kind) for name, (kind, get) in columns.items()}
+    return pa.table({"position": pa.array(range(len(steps)), pa.int32()), **table})
