@@ -16,7 +16,8 @@ import sqlalchemy as sa
 
 from benchmarks.measure import Bench, Finding, Watch, at_most, clock, peak_bytes, python
 from featurestore import FeatureStore
-from featurestore.catalog import Context, PartitionRow, WritableContext, insert_arrow, make_plan, resolve
+from featurestore.catalog import Context, PartitionRow, WritableContext, make_plan, resolve
+from featurestore.catalog.catalog import insert_arrow
 from featurestore.catalog.records import record_partition
 from featurestore.catalog.schema import DATASET_COLUMNS
 from featurestore.maintenance.sandbox import run_child

@@ -18,11 +18,11 @@ from featurestore.catalog import (
     Work,
     WritableContext,
     partition_manifest,
-    query_arrow,
     record_file,
     record_model,
     resolve,
 )
+from featurestore.catalog.catalog import query_arrow
 from featurestore.catalog.records import record_partition, record_variant
 from featurestore.pipeline import ChunkWriter
 from featurestore.progress import Silent

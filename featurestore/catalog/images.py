@@ -72,3 +72,15 @@ def image_table(connection: sa.Connection) -> pa.Table:
 def removed_ids(connection: sa.Connection) -> pa.Table:
     """Return the ``image_id`` of every image that has left the dataset."""
     return query_arrow(connection, "SELECT image_id FROM images WHERE removed_by IS NOT NULL")
+
+
+def chunk_digests(connection: sa.Connection) -> dict[int, str]:
+    """Return the digest of the image list of every chunk: what extract reads."""
+    found = query_arrow(connection, "SELECT chunk_id, digest FROM chunks")
+    return dict(zip(found["chunk_id"].to_pylist(), found["digest"].to_pylist(), strict=True))
+
+
+def chunk_sizes(connection: sa.Connection) -> list[int]:
+    """Return the images of every chunk, in order."""
+    sizes: list[int] = query_arrow(connection, "SELECT n_images FROM chunks ORDER BY chunk_id")["n_images"].to_pylist()
+    return sizes

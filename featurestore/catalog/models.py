@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import sqlalchemy as sa
+from numpy.typing import NDArray
 
+from featurestore.catalog.catalog import query_arrow
 from featurestore.catalog.table_rows import ModelRow, query_rows
 
 
@@ -25,3 +28,27 @@ def models_that_learnt(connection: sa.Connection, image_id: int) -> list[ModelRo
     query = """SELECT m.* FROM training_images t JOIN models m ON m.model_id = t.model_id
                WHERE t.image_id = $id ORDER BY m.stage, m.generation, m.model_id"""
     return query_rows(connection, ModelRow, query, {"id": image_id})
+
+
+def models_of(connection: sa.Connection, variant: str | None) -> list[ModelRow]:
+    """Return the models of a fit variant, older ones first."""
+    query = "SELECT * FROM models WHERE variant = $variant ORDER BY generation"
+    return query_rows(connection, ModelRow, query, {"variant": variant})
+
+
+def all_models(connection: sa.Connection) -> list[ModelRow]:
+    """Return all models, in the order of their files."""
+    return query_rows(connection, ModelRow, "SELECT * FROM models ORDER BY path")
+
+
+def is_fitted(connection: sa.Connection, *, variant: str, parent_id: str | None) -> bool:
+    """Return whether there is a model of a fit variant that has gone on from ``parent_id``, or from none."""
+    query = "SELECT 1 FROM models WHERE variant = $variant AND parent_id IS NOT DISTINCT FROM $parent"
+    return len(query_arrow(connection, query, {"variant": variant, "parent": parent_id})) > 0
+
+
+def learnt_images(connection: sa.Connection, model_id: str) -> NDArray[np.int64]:
+    """Return the ids of the images that a model learnt from, int64, ascending."""
+    query = "SELECT image_id FROM training_images WHERE model_id = $id ORDER BY image_id"
+    learnt: NDArray[np.int64] = query_arrow(connection, query, {"id": model_id})["image_id"].to_numpy()
+    return learnt

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from featurestore.catalog.catalog import query_arrow
 from featurestore.catalog.steps import Step
-from featurestore.catalog.table_rows import query_rows
+from featurestore.catalog.table_rows import PartitionRow, query_rows
 
 
 def partition_names(connection: sa.Connection, step: Step) -> list[str]:
@@ -41,3 +41,25 @@ def imported_versions(connection: sa.Connection, variant: str | None) -> list[di
     """Return the different versions of libraries that imported partitions of a variant tell of."""
     query = "SELECT DISTINCT versions FROM partitions WHERE variant = $variant AND origin = 'npz'"
     return [row.versions for row in query_rows(connection, _Versions, query, {"variant": variant})]
+
+
+def partitions_of(connection: sa.Connection, step: Step) -> list[PartitionRow]:
+    """Return the partitions of a variant of a stage, pruned ones too, in the order of the chunks."""
+    query = "SELECT * FROM partitions WHERE stage = $stage AND variant = $variant ORDER BY chunk_id"
+    return query_rows(connection, PartitionRow, query, {"stage": step.stage.name, "variant": step.variant})
+
+
+def all_partitions(connection: sa.Connection) -> list[PartitionRow]:
+    """Return all partitions, by stage, variant and chunk."""
+    return query_rows(connection, PartitionRow, "SELECT * FROM partitions ORDER BY stage, variant, chunk_id")
+
+
+def has_partition(connection: sa.Connection, *, stage: str, variant: str, chunk_id: int) -> bool:
+    """Return whether a chunk is recorded of a variant of a stage."""
+    query = "SELECT 1 FROM partitions WHERE stage = $stage AND variant = $variant AND chunk_id = $chunk_id"
+    return len(query_arrow(connection, query, {"stage": stage, "variant": variant, "chunk_id": chunk_id})) > 0
+
+
+def has_partitions(connection: sa.Connection, variant: str) -> bool:
+    """Return whether there is any partition of a variant."""
+    return len(query_arrow(connection, "SELECT 1 FROM partitions WHERE variant = $v LIMIT 1", {"v": variant})) > 0

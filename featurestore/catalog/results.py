@@ -8,7 +8,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 
 from featurestore.catalog.catalog import query_arrow
-from featurestore.catalog.table_rows import query_rows
+from featurestore.catalog.table_rows import PartitionRow, query_rows
 
 
 class ImageResult(NamedTuple):
@@ -47,3 +47,11 @@ def count_usable(connection: sa.Connection, variant: str | None) -> int:
     """Return how many images a variant of extract could use."""
     query = "SELECT count(*) FROM results WHERE variant = :variant AND status IN ('ok', 'empty')"
     return int(connection.execute(sa.text(query), {"variant": variant}).scalar_one())
+
+
+def results_of_partition(connection: sa.Connection, row: PartitionRow) -> pa.Table:
+    """Return ``image_id, status, error, n_descriptors, pixels`` of the images of a partition, by ``image_id``."""
+    query = """SELECT image_id, status, error, n_descriptors, pixels FROM results
+               WHERE stage = $stage AND variant = $variant AND chunk_id = $chunk_id ORDER BY image_id"""
+    key = {"stage": row.stage, "variant": row.variant, "chunk_id": row.chunk_id}
+    return query_arrow(connection, query, key)

@@ -9,7 +9,7 @@ from typing import Literal
 
 import pyarrow.compute as pc
 
-from featurestore.catalog import Context, files_read_before, query_arrow, resolve
+from featurestore.catalog import Context, files_read_before, partitions_of, removed_ids, resolve
 from featurestore.errors import UnreadableFile
 from featurestore.stages import Extract
 from featurestore.storage import PartitionFile
@@ -44,17 +44,14 @@ def recorded_sources(context: Context) -> Iterator[Source]:
     """
     with context.catalog.reading() as connection:
         step = next(step for step in resolve(connection, context.flow) if isinstance(step.stage, Extract))
-        query = "SELECT chunk_id, path FROM partitions WHERE stage = $stage AND variant = $variant ORDER BY chunk_id"
-        key = {"stage": step.stage.name, "variant": step.variant}
-        files = query_arrow(connection, query, key).to_pylist()
-        removed = query_arrow(connection, "SELECT image_id FROM images WHERE removed_by IS NOT NULL")["image_id"]
-    for row in files:
-        with PartitionFile(context.root.local(row["path"])) as file:
+        partitions, removed = partitions_of(connection, step), removed_ids(connection)["image_id"]
+    for row in partitions:
+        with PartitionFile(context.root.local(row.path)) as file:
             table = file.columns(["image_id", "filename", "status", "source_bytes", "source_hash"])
         if len(removed):
             table = table.filter(pc.invert(pc.is_in(table["image_id"], removed)))
         for values in zip(*(table[name].to_pylist() for name in table.column_names), strict=True):
-            yield Source(row["chunk_id"], *values)
+            yield Source(row.chunk_id, *values)
 
 
 def change_of(context: Context, source: Source, *, deep: bool) -> Change | None:

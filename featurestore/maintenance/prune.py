@@ -9,26 +9,27 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import sqlalchemy as sa
 
 from featurestore.catalog import (
     ChunkState,
     Context,
-    Model,
-    Partition,
-    Result,
+    ModelRow,
+    PartitionRow,
     Step,
-    TrainingImage,
-    Variant,
-    WritableCatalog,
     WritableContext,
+    all_models,
+    all_partitions,
     chunk_states,
     describe_partition,
+    forget_models,
+    forget_partitions,
+    forget_unused_variants,
+    models_by_variant,
     paces,
-    query_arrow,
     record_described,
+    recorded_files,
     resolve,
     unneeded_blocks,
 )
@@ -39,8 +40,6 @@ from featurestore.maintenance.stray_files import stray_files
 from featurestore.stages import FLOW, ChunkStage
 from featurestore.storage import Root, index_name, write_index
 from featurestore.system import command_line, file_digest, file_size, is_file
-
-Rows = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -71,9 +70,9 @@ class _Plan:
     """What is to go."""
 
     dry_run: bool  # no file is read, only looked at
-    old: Rows = field(default_factory=list)  # partitions, without a trace
-    blobs: Rows = field(default_factory=list)  # partitions, leaving an index
-    models: Rows = field(default_factory=list)
+    old: list[PartitionRow] = field(default_factory=list)  # partitions, without a trace
+    blobs: list[PartitionRow] = field(default_factory=list)  # partitions, leaving an index
+    models: list[ModelRow] = field(default_factory=list)
     checkpoints: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -143,8 +142,7 @@ def _refuse_unknown(keep: Collection[str]) -> None:
 def _unrecorded(context: Context) -> dict[str, int]:
     """Return the files without a record, and the bytes of each."""
     with context.catalog.reading() as connection:
-        query = "SELECT path FROM ingests UNION SELECT path FROM partitions UNION SELECT path FROM models"
-        known = set(connection.execute(sa.text(query)).scalars().all())
+        known = recorded_files(connection).every
     names = (name for name in stray_files(context.root)[0] if name not in known)
     return {name: context.root.local(name).stat().st_size for name in names}
 
@@ -153,22 +151,22 @@ def _plan(context: Context, connection: sa.Connection, keep: Collection[str], *,
     steps = resolve(connection, context.flow)
     states = {(state.stage, state.chunk_id): state for state in chunk_states(connection, steps)}
     plan = _Plan(dry_run)
-    rows = query_arrow(connection, "SELECT * FROM partitions ORDER BY stage, variant, chunk_id").to_pylist()
+    rows = all_partitions(connection)
     current = {(step.stage.name, step.variant) for step in steps}
     waiting: dict[tuple[str, str], list[int]] = defaultdict(list)
     for row in rows:
-        state = states.get((row["stage"], row["chunk_id"]))
-        if (row["stage"], row["variant"]) in current:
+        state = states.get((row.stage, row.chunk_id))
+        if (row.stage, row.variant) in current:
             continue
         if state is not None and state.current:
             plan.old.append(row)
         else:
-            waiting[row["stage"], row["variant"]].append(row["chunk_id"])
+            waiting[row.stage, row.variant].append(row.chunk_id)
     for (stage, variant), chunks in waiting.items():
         where = f"{stage} {variant}, {chunk_list(chunks)}"
         plan.notes.append(f"kept: {where}: the current recipe has made nothing in its place yet")
     if keep:
-        _plan_blobs(context, steps, states, {(r["stage"], r["variant"], r["chunk_id"]): r for r in rows}, keep, plan)
+        _plan_blobs(context, steps, states, {(r.stage, r.variant, r.chunk_id): r for r in rows}, keep, plan)
     _plan_models(context.root, connection, steps, rows, plan)
     return plan
 
@@ -177,7 +175,7 @@ def _plan_blobs(
     context: Context,
     steps: Sequence[Step],
     states: dict[tuple[str, int], ChunkState],
-    rows: dict[tuple[str, str, int], dict[str, Any]],
+    rows: dict[tuple[str, str, int], PartitionRow],
     keep: Collection[str],
     plan: _Plan,
 ) -> None:
@@ -191,7 +189,7 @@ def _plan_blobs(
             plan.notes.append(f"kept: upstream of chunk {chunk}: {' and '.join(keep)} is not up to date for it")
             continue
         files = [rows[state.stage, str(state.variant), chunk] for state in kept]
-        damaged = [row["path"] for row in files if not _is_whole(context.root, row, by_size=plan.dry_run)]
+        damaged = [row.path for row in files if not _is_whole(context.root, row, by_size=plan.dry_run)]
         if damaged:
             mend = command_line("verify", context.root.path, "--repair")
             plan.notes.append(f"kept: upstream of {damaged[0]}, which is damaged: {mend}")
@@ -202,28 +200,29 @@ def _plan_blobs(
                 plan.blobs.append(rows[step.stage.name, str(step.variant), chunk])
 
 
-def _is_whole(root: Root, row: dict[str, Any], *, by_size: bool) -> bool:
+def _is_whole(root: Root, row: PartitionRow, *, by_size: bool) -> bool:
     """Return whether a file is the one that was recorded, as its size tells, or all of its bytes."""
-    path = root.local(row["path"])
-    return is_file(path) and file_size(path) == row["n_bytes"] and (by_size or file_digest(path) == row["checksum"])
+    path = root.local(row.path)
+    return is_file(path) and file_size(path) == row.n_bytes and (by_size or file_digest(path) == row.checksum)
 
 
-def _plan_models(root: Root, connection: sa.Connection, steps: Sequence[Step], rows: Rows, plan: _Plan) -> None:
+def _plan_models(
+    root: Root, connection: sa.Connection, steps: Sequence[Step], rows: Sequence[PartitionRow], plan: _Plan
+) -> None:
     """Find the models that neither the recipe nor a partition that stays depends on, and that something replaces."""
-    models = {row["model_id"]: row for row in query_arrow(connection, "SELECT * FROM models ORDER BY path").to_pylist()}
-    gone = {(row["variant"], row["chunk_id"]) for row in plan.old}
-    staying = {row["variant"] for row in rows if (row["variant"], row["chunk_id"]) not in gone}
-    used_by = query_arrow(connection, "SELECT variant, model_id FROM variants WHERE model_id IS NOT NULL").to_pylist()
-    needed = [row["model_id"] for row in used_by if row["variant"] in staying]
+    models = {row.model_id: row for row in all_models(connection)}
+    gone = {(row.variant, row.chunk_id) for row in plan.old}
+    staying = {row.variant for row in rows if (row.variant, row.chunk_id) not in gone}
+    needed = [model for variant, model in models_by_variant(connection).items() if variant in staying]
     needed += [step.current_model.model_id for step in steps if step.current_model is not None]
     kept: set[str] = set()
     while needed:  # with the parents, from which an update has gone on
         model = models.get(needed.pop())
-        if model is not None and model["model_id"] not in kept:
-            kept.add(model["model_id"])
-            needed += [model["parent_id"]] if model["parent_id"] else []
+        if model is not None and model.model_id not in kept:
+            kept.add(model.model_id)
+            needed += [model.parent_id] if model.parent_id else []
     fitted = {step.stage.name for step in steps if step.current_model is not None}
-    plan.models = [row for row in models.values() if row["model_id"] not in kept and row["stage"] in fitted]
+    plan.models = [row for row in models.values() if row.model_id not in kept and row.stage in fitted]
     variants = {step.variant for step in steps}
     plan.checkpoints = [
         name
@@ -233,20 +232,20 @@ def _plan_models(root: Root, connection: sa.Connection, steps: Sequence[Step], r
 
 
 def _items(root: Root, plan: _Plan, pace: dict[str, float]) -> list[PruneItem]:
-    groups: dict[str, Rows] = defaultdict(list)
+    groups: dict[str, list[PartitionRow]] = defaultdict(list)
     for row in plan.old:
-        groups[f"{row['stage']} {row['variant']}, an old variant"].append(row)
+        groups[f"{row.stage} {row.variant}, an old variant"].append(row)
     for row in plan.blobs:
-        groups[f"descriptors of {row['stage']} {row['variant']}"].append(row)
+        groups[f"descriptors of {row.stage} {row.variant}"].append(row)
     items = []
     for what, rows in groups.items():
-        seconds = pace.get(rows[0]["stage"])
-        cost = None if seconds is None else seconds * sum(row["n_images"] for row in rows)
-        items.append(PruneItem(what, len(rows), sum(row["n_bytes"] for row in rows), cost))
-    for row in plan.models:
-        seconds = pace.get(row["stage"])
-        cost = None if seconds is None else seconds * row["n_images"]
-        items.append(PruneItem(f"model {row['model_id']} of {row['stage']}", 1, row["n_bytes"], cost))
+        seconds = pace.get(rows[0].stage)
+        cost = None if seconds is None else seconds * sum(row.n_images for row in rows)
+        items.append(PruneItem(what, len(rows), sum(row.n_bytes for row in rows), cost))
+    for model in plan.models:
+        seconds = pace.get(model.stage)
+        cost = None if seconds is None else seconds * model.n_images
+        items.append(PruneItem(f"model {model.model_id} of {model.stage}", 1, model.n_bytes, cost))
     for name in plan.checkpoints:
         items.append(PruneItem(f"{name}, of an old variant", 1, root.local(name).stat().st_size, None))
     return items
@@ -255,29 +254,18 @@ def _items(root: Root, plan: _Plan, pace: dict[str, float]) -> list[PruneItem]:
 def _carry_out(context: WritableContext, plan: _Plan) -> None:
     root, catalog = context.root, context.catalog
     for row in plan.blobs:
-        name = index_name(row["stage"], row["variant"], row["chunk_id"])
+        name = index_name(row.stage, row.variant, row.chunk_id)
         with root.publishing(name) as temporary:
-            write_index(root.local(row["path"]), temporary)
+            write_index(root.local(row.path), temporary)
         replaced = record_described(catalog, describe_partition(root, name))
         if replaced:
             root.remove(replaced)
-    _forget(catalog, plan)
-    for row in (*plan.old, *plan.models):
-        root.remove(row["path"])
+    with catalog.transaction() as connection:
+        forget_partitions(connection, plan.old)
+        forget_models(connection, plan.models)
+        forget_unused_variants(connection)
+    for name in [*(row.path for row in plan.old), *(model.path for model in plan.models)]:
+        root.remove(name)
     for name in plan.checkpoints:
         root.remove(name)
     root.remove_empty_folders()
-
-
-def _forget(catalog: WritableCatalog, plan: _Plan) -> None:
-    """Delete the records of what goes, and of variants of which nothing is left; `recover_store` deletes the files."""
-    with catalog.transaction() as connection:
-        for row in plan.old:
-            key = {name: row[name] for name in ("stage", "variant", "chunk_id")}
-            connection.execute(sa.delete(Partition).filter_by(**key))
-            connection.execute(sa.delete(Result).filter_by(**key))
-        for row in plan.models:
-            connection.execute(sa.delete(Model).filter_by(model_id=row["model_id"]))
-            connection.execute(sa.delete(TrainingImage).filter_by(model_id=row["model_id"]))
-        left = sa.union(sa.select(Partition.variant), sa.select(Model.variant))
-        connection.execute(sa.delete(Variant).where(Variant.variant.not_in(left)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -12,19 +11,20 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pyarrow.parquet as pq
-import sqlalchemy as sa
 
 from featurestore.catalog import (
     Described,
     HeldCatalog,
-    Run,
     WritableContext,
+    catalog_counts,
     check_partition,
-    insert_arrow,
-    query_arrow,
+    chunk_digests,
     record_described,
     record_model,
+    record_rebuilt_run,
     replay,
+    restore_runs,
+    runs_of_manifests,
 )
 from featurestore.errors import CorruptFile, FormatError, UnreadableFile
 from featurestore.maintenance.sandbox import run_child
@@ -75,9 +75,9 @@ def rebuild_catalog(context: WritableContext) -> RebuildReport:
                 found.unreadable.append(str(error))
             _refuse_unreadable(root, found.unreadable)
             with catalog.reading() as connection:
-                counts = {f"n_{t}": _count(connection, t) for t in ("images", "partitions", "models", "runs")}
+                counts = catalog_counts(connection)
         context.catalog.replace(draft)
-    return RebuildReport(**counts, notes=tuple(found.notes))
+    return RebuildReport(**counts._asdict(), notes=tuple(found.notes))
 
 
 def _refuse_unreadable(root: Root, found: list[str]) -> None:
@@ -114,9 +114,8 @@ def fill(root: Root, catalog: HeldCatalog, *, watch: Watch) -> Findings:
     found = Findings()
     _record_models(root, catalog, watch, found)
     with catalog.reading() as connection:
-        chunks = query_arrow(connection, "SELECT chunk_id, digest FROM chunks").to_pylist()
-    payloads: dict[Key, str] = {("", "", chunk["chunk_id"]): chunk["digest"] for chunk in chunks}
-    known = {chunk["chunk_id"] for chunk in chunks}
+        known = chunk_digests(connection)
+    payloads: dict[Key, str] = {("", "", chunk): digest for chunk, digest in known.items()}
     for key, names in _in_order(_listed(root, "partitions", ".parquet", found)):
         whole = _whole(root, names, watch, found)
         if whole and key[2] in known:
@@ -207,36 +206,15 @@ def _restore_runs(root: Root, catalog: HeldCatalog, salvaged: Path) -> list[str]
             run_child("salvage", root.local(CATALOG), salvaged)
             runs = pq.read_table(salvaged)
             with catalog.transaction() as connection:
-                insert_arrow(connection, Run.__tablename__, runs)
+                restore_runs(connection, runs)
             return []
         except (CorruptFile, FileNotFoundError) as error:
             reason = str(error)
     else:
         reason = "there is no old catalog"
     with catalog.transaction() as connection:
-        for run in _told_by_manifests(root, connection):
-            connection.execute(sa.insert(Run).values(**run))
+        for number, run in enumerate(runs_of_manifests(connection)):
+            times = [root.local(path).stat().st_mtime for path in run.paths]
+            begun, ended = (datetime.fromtimestamp(t, UTC).replace(tzinfo=None) for t in (min(times), max(times)))
+            record_rebuilt_run(connection, number, run, begun=begun, ended=ended)
     return [f"runs are as far as the manifests tell, without hosts and durations: {reason}"]
-
-
-def _told_by_manifests(root: Root, connection: sa.Connection) -> list[dict[str, Any]]:
-    """Return a run for each variant and set of library versions; when it was is told by the files' times."""
-    query = """
-        SELECT p.stage, p.variant, CAST(p.versions AS VARCHAR) AS versions, CAST(any_value(v.parameters) AS VARCHAR)
-               AS parameters, count(*) AS n_chunks, CAST(sum(p.n_images) AS BIGINT) AS n_images,
-               CAST(sum(p.n_descriptors) AS BIGINT) AS n_descriptors, CAST(sum(p.n_bytes) AS BIGINT) AS n_bytes,
-               list(p.path) AS paths
-        FROM partitions p JOIN variants v ON v.variant = p.variant GROUP BY ALL ORDER BY ALL"""
-    runs = []
-    for number, row in enumerate(query_arrow(connection, query).to_pylist()):
-        times = [root.local(path).stat().st_mtime for path in row.pop("paths")]
-        begun, ended = (datetime.fromtimestamp(t, UTC).replace(tzinfo=None) for t in (min(times), max(times)))
-        told = {"run_id": f"rebuilt-{number:04d}", "host": "unknown", "pid": 0, "workers": 0, "seconds": 0.0}
-        documents = {name: json.loads(row[name]) for name in ("versions", "parameters")}
-        end = {"outcome": "rebuilt", "message": "told by the manifests of its partitions"}
-        runs.append({**row, **documents, **told, **end, "started": begun, "ended": ended})
-    return runs
-
-
-def _count(connection: sa.Connection, table: str) -> int:
-    return int(connection.execute(sa.text(f"SELECT count(*) FROM {table}")).scalar_one())

@@ -6,18 +6,19 @@ import logging
 from collections.abc import Callable
 from pathlib import PurePosixPath
 
-import sqlalchemy as sa
-
 from featurestore.catalog import (
-    Run,
     WritableContext,
     check_partition,
-    query_arrow,
+    chunk_ids,
+    count_unfinished_runs,
+    end_dead_runs,
+    has_partition,
+    is_fitted,
     record_file,
     record_model,
+    recorded_files,
     remove_stale_blocks,
     replay,
-    utc_now,
 )
 from featurestore.errors import CorruptFile, FormatError, UnreadableFile
 from featurestore.storage import read_arrays
@@ -37,25 +38,22 @@ def recover_store(context: WritableContext) -> None:
     """
     context.root.sweep()
     with context.catalog.reading() as connection:
-        known = {
-            kind: set(query_arrow(connection, f"SELECT path FROM {kind}")["path"].to_pylist())
-            for kind in ("ingests", "partitions", "models")
-        }
-        dead = connection.execute(sa.text("SELECT count(*) FROM runs WHERE outcome = 'running'")).scalar_one()
+        known, dead = recorded_files(connection), count_unfinished_runs(connection)
     if dead:
         LOG.warning("recording %d runs as killed: their processes ended without a record of it", dead)
-        _end_dead_runs(context)
+        with context.catalog.transaction() as connection:
+            end_dead_runs(connection)
     for name in context.root.files("dataset", ".parquet"):
-        if name not in known["ingests"]:
+        if name not in known.datasets:
             LOG.info("recording %s, which has no record", name)
             replay(context.root, context.catalog, name, Spill(context.root.path))
     for name in _listed(context, "models", ".npz"):
         if PurePosixPath(name).name == "state.npz":
             _settle(context, name, _end_finished_fit)
-        elif name not in known["models"]:
+        elif name not in known.models:
             _settle(context, name, _adopt_model)
     for name in _listed(context, "partitions", ".parquet"):
-        if name not in known["partitions"]:
+        if name not in known.partitions:
             _settle(context, name, _adopt_partition)
     remove_stale_blocks(context)
 
@@ -74,11 +72,6 @@ def _settle(context: WritableContext, name: str, adopt: Callable[[WritableContex
         context.reporter.say(f"left alone: {error}")
 
 
-def _end_dead_runs(context: WritableContext) -> None:
-    with context.catalog.transaction() as connection:
-        connection.execute(sa.update(Run).where(Run.outcome == "running").values(outcome="killed", ended=utc_now()))
-
-
 def _adopt_partition(context: WritableContext, name: str) -> None:
     """Record a partition whose rename was the last thing that a run did; delete one that is damaged or replaced."""
     try:
@@ -89,11 +82,10 @@ def _adopt_partition(context: WritableContext, name: str) -> None:
         LOG.warning("removing %s, which has no record: %s", name, error)
         context.root.remove(name)
         return
-    key = {column: manifest[column] for column in ("stage", "variant", "chunk_id")}
+    chunk_id = manifest["chunk_id"]
     with context.catalog.reading() as connection:
-        query = "SELECT 1 FROM partitions WHERE stage = $stage AND variant = $variant AND chunk_id = $chunk_id"
-        recorded = len(query_arrow(connection, query, key))
-        known = len(query_arrow(connection, "SELECT 1 FROM chunks WHERE chunk_id = $chunk", {"chunk": key["chunk_id"]}))
+        recorded = has_partition(connection, stage=manifest["stage"], variant=manifest["variant"], chunk_id=chunk_id)
+        known = chunk_id in chunk_ids(connection)
     if recorded:
         context.root.remove(name)
     elif known:  # else it is of images that the dataset does not have, and nobody can ask for it
@@ -114,11 +106,10 @@ def _end_finished_fit(context: WritableContext, name: str) -> None:
     """Remove the checkpoint of a fit whose model is recorded: the crash came between the one and the other."""
     try:
         manifest = read_arrays(context.root.local(name))[1]
-        key = {"variant": manifest["variant"], "parent": manifest["parent_id"]}
+        variant, parent_id = manifest["variant"], manifest["parent_id"]
     except (CorruptFile, FormatError, KeyError):
         return  # the fit that goes on from it says so
     with context.catalog.reading() as connection:
-        query = "SELECT 1 FROM models WHERE variant = $variant AND parent_id IS NOT DISTINCT FROM $parent"
-        finished = len(query_arrow(connection, query, key))
+        finished = is_fitted(connection, variant=variant, parent_id=parent_id)
     if finished:
         context.root.remove(name)

@@ -7,40 +7,17 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from featurestore.errors import CorruptFile, FeatureStoreError
+from featurestore.errors import FeatureStoreError
 from featurestore.maintenance.sandbox import REFUSED
-from featurestore.system import readable, unreadable
-from featurestore.wording import first_line
-
-
-def _opened(catalog: Path) -> Any:
-    import duckdb
-
-    from featurestore.catalog import LITTLE
-
-    return duckdb.connect(str(catalog), read_only=True, config={"threads": 1, "memory_limit": LITTLE})
+from featurestore.system import unreadable
 
 
 def _salvage(catalog: Path, target: Path) -> None:
-    """Read every value of a catalog, whose tables may be larger than memory, and write ``runs`` to a Parquet file."""
-    import duckdb
-    import pyarrow.parquet as pq
+    """Read every value of a catalog, and write its runs to a Parquet file."""
+    from featurestore.catalog import salvage_runs
 
-    from featurestore.catalog import fingerprint_query
-
-    try:
-        with readable(catalog), _opened(catalog) as connection:
-            tables = [name for (name,) in connection.sql("SELECT table_name FROM duckdb_tables()").fetchall()]
-            for name in tables:
-                quoted = name.replace('"', '""')
-                connection.execute(fingerprint_query(f'"{quoted}"')).fetchall()
-            runs = connection.table("runs").to_arrow_table() if "runs" in tables else None
-    except duckdb.Error as error:
-        raise CorruptFile(f"{catalog} can't be read: {first_line(error)}") from error
-    if runs is not None:
-        pq.write_table(runs, target)
+    salvage_runs(catalog, target)
 
 
 def _vet(store: Path, target: Path) -> None:

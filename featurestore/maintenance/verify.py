@@ -7,34 +7,43 @@ what to do about it; ``repair`` drops what is bad, so that a run makes just that
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+import sqlalchemy as sa
 
 from featurestore.catalog import (
     LITTLE,
     REFIT,
     Catalog,
     Context,
+    DatasetLogFile,
     Fingerprint,
     HeldCatalog,
     ModelRow,
     PartitionRow,
     TrainingSet,
+    VariantRow,
+    all_models,
+    all_partitions,
     check_partition,
+    dataset_log_files,
     describe_model,
     describe_partition,
     filenames_of_chunk,
+    find_variant,
     fingerprint,
+    has_partitions,
     held_copy,
-    query_arrow,
+    learnt_images,
+    recorded_files,
     remedy,
     replay,
     resolve,
+    results_of_partition,
 )
 from featurestore.errors import CorruptFile, FormatError, UnreadableFile
 from featurestore.formatting import counted
@@ -45,6 +54,7 @@ from featurestore.stages import FLOW, FitStage
 from featurestore.storage import CATALOG, PartitionFile, read_state
 from featurestore.system import command_line, file_digest, file_size, is_file, scratch_folder
 
+T = TypeVar("T")
 COPY = "put back a copy of it"
 READ = "nothing is known to be wrong with it, and --repair leaves it alone: make it readable, and verify again"
 
@@ -139,42 +149,42 @@ class _Checks:
         if images:
             self._report.problems.extend(self.images())
 
-    def _rows(self, query: str, **parameters: Any) -> list[dict[str, Any]]:
+    def _asked(self, question: Callable[[sa.Connection], T]) -> T:
+        """Return the answer to a question to the catalog, which is open for just that."""
         with self._context.catalog.reading() as connection:
-            found: list[dict[str, Any]] = query_arrow(connection, query, parameters).to_pylist()
-        return found
+            return question(connection)
 
-    def _compare_bytes(self, row: dict[str, Any]) -> str | None:
+    def _compare_bytes(self, name: str, *, checksum: str, n_bytes: int | None = None) -> str | None:
         """Return what is wrong with the bytes of a recorded file."""
-        path = self._root.local(row["path"])
+        path = self._root.local(name)
         if not is_file(path):
             return "the file is missing"
         size = file_size(path)
         self._report.n_files += 1
         self._report.n_bytes += size
-        if "n_bytes" in row and size != row["n_bytes"]:
-            return f"the file has {size} bytes, and had {row['n_bytes']}"
-        if file_digest(path) != row["checksum"]:
+        if n_bytes is not None and size != n_bytes:
+            return f"the file has {size} bytes, and had {n_bytes}"
+        if file_digest(path) != checksum:
             return "the file is damaged: its SHA-256 is not what was recorded"
         return None
 
     def dataset(self) -> Iterator[Problem]:
         """Yield dataset files that are not what was ingested, and images or chunks that do not follow from them."""
         bad = False
-        ingests = self._rows("SELECT path, checksum FROM ingests ORDER BY ingest_id")
+        ingests = self._asked(dataset_log_files)
         for row in ingests:
-            for problem in _unless_unreadable(row["path"], self._recorded(row, "dataset", COPY)):
+            for problem in _unless_unreadable(row.path, self._dataset_file(row)):
                 bad = True
                 yield problem
         if not ingests:
             yield Problem("catalog", "ingests", "it lists no dataset file", self._rebuild)
         elif not bad:
-            yield from self._replayed([row["path"] for row in ingests])
+            yield from self._replayed([row.path for row in ingests])
 
-    def _recorded(self, row: dict[str, Any], kind: str, remedy: str) -> Iterator[Problem]:
-        wrong = self._compare_bytes(row)
+    def _dataset_file(self, row: DatasetLogFile) -> Iterator[Problem]:
+        wrong = self._compare_bytes(row.path, checksum=row.checksum)
         if wrong:
-            yield Problem(kind, row["path"], wrong, remedy)
+            yield Problem("dataset", row.path, wrong, COPY)
 
     def _replayed(self, names: list[str]) -> Iterator[Problem]:
         with scratch_folder() as folder, HeldCatalog(self._root, folder / CATALOG, memory=LITTLE) as replayed:
@@ -194,15 +204,15 @@ class _Checks:
 
     def partitions(self) -> Iterator[Problem]:
         """Yield partitions that are not what was recorded, down to their rows."""
-        rows = self._rows("SELECT * FROM partitions ORDER BY stage, variant, chunk_id")
-        self._context.reporter.begin("verify", sum(row["n_images"] for row in rows))
+        rows = self._asked(all_partitions)
+        self._context.reporter.begin("verify", sum(row.n_images for row in rows))
         for row in rows:
-            yield from _unless_unreadable(row["path"], self._partition(row))
-            self._context.reporter.advance(row["n_images"])
+            yield from _unless_unreadable(row.path, self._partition(row))
+            self._context.reporter.advance(row.n_images)
         self._context.reporter.end(None)
 
-    def _partition(self, row: dict[str, Any]) -> Iterator[Problem]:
-        name, wrong = row["path"], self._compare_bytes(row)
+    def _partition(self, row: PartitionRow) -> Iterator[Problem]:
+        name, wrong = row.path, self._compare_bytes(row.path, checksum=row.checksum, n_bytes=row.n_bytes)
         if wrong:
             yield Problem("partition", name, wrong, self._run)
             return
@@ -210,32 +220,26 @@ class _Checks:
             if self._deep:
                 described = check_partition(self._root, name)
             else:
-                described = describe_partition(self._root, name, checksum=row["checksum"])
+                described = describe_partition(self._root, name, checksum=row.checksum)
             with PartitionFile(self._root.local(name)) as file:
                 names = file.columns(["filename"])["filename"].to_pylist()
         except (CorruptFile, FormatError) as error:
             yield Problem("partition", name, str(error), self._run)
             return
         with self._context.catalog.reading() as connection:
-            expected = filenames_of_chunk(connection, row["chunk_id"])
+            expected = filenames_of_chunk(connection, row.chunk_id)
+            results, variant = results_of_partition(connection, row), find_variant(connection, row.variant)
         if names != expected:
             yield Problem("partition", name, "its rows are not the images of the chunk", self._run)
             return
-        results = self._rows(
-            "SELECT image_id, status, error, n_descriptors, pixels FROM results "
-            "WHERE stage = $stage AND variant = $variant AND chunk_id = $chunk_id ORDER BY image_id",
-            **{key: row[key] for key in ("stage", "variant", "chunk_id")},
-        )
-        variant = self._rows("SELECT * FROM variants WHERE variant = $variant", variant=row["variant"])
-        recorded = PartitionRow(**{**row, "versions": json.loads(row["versions"])})
-        right = recorded == described.row and results == described.results.to_pylist()
+        right = row == described.row and results.to_pylist() == described.results.to_pylist()
         if not right or not _is_variant(variant, described.manifest):
             yield Problem("record", name, "the catalog says something else of it than the file", self._run)
 
     def models(self) -> Iterator[Problem]:
         """Yield models that are not what was recorded, or were fitted on what is there no more."""
-        for row in self._rows("SELECT * FROM models ORDER BY path"):
-            yield from _unless_unreadable(row["path"], self._model(row))
+        for row in self._asked(all_models):
+            yield from _unless_unreadable(row.path, self._model(row))
         for name in self._root.listing("models", "state.npz")[0]:
             yield from _unless_unreadable(name, self._state(name))
         yield from self._leakage()
@@ -246,30 +250,28 @@ class _Checks:
         except (CorruptFile, FormatError) as error:
             yield Problem("state", name, str(error), self._run)
 
-    def _model(self, row: dict[str, Any]) -> Iterator[Problem]:
-        wrong = self._compare_bytes(row)
+    def _model(self, row: ModelRow) -> Iterator[Problem]:
+        wrong = self._compare_bytes(row.path, checksum=row.checksum, n_bytes=row.n_bytes)
         if wrong:
-            yield Problem("model", row["path"], wrong, self._run)
+            yield Problem("model", row.path, wrong, self._run)
             return
         try:
-            described = describe_model(self._root, row["path"])
+            described = describe_model(self._root, row.path)
         except (CorruptFile, FormatError) as error:
-            yield Problem("model", row["path"], str(error), self._run)
+            yield Problem("model", row.path, str(error), self._run)
             return
-        query = "SELECT image_id FROM training_images WHERE model_id = $id ORDER BY image_id"
-        with self._context.catalog.reading() as connection:
-            learnt = query_arrow(connection, query, {"id": row["model_id"]})["image_id"].to_numpy()
-        recorded = ModelRow(**{**row, "summary": json.loads(row["summary"])})
-        variant = self._rows("SELECT * FROM variants WHERE variant = $variant", variant=row["variant"])
-        right = recorded == described.row and np.array_equal(learnt, described.images)
-        if not right or not _is_variant(variant, {**described.manifest, "model_id": None}):
-            yield Problem("model record", row["path"], "the catalog says something else of it than the file", self._run)
         reads = described.manifest["reads_variant"]
-        if not self._rows("SELECT 1 FROM partitions WHERE variant = $v LIMIT 1", v=reads):
-            stage = next((stage.reads for stage in FLOW if stage.name == row["stage"]), "the stage")
+        with self._context.catalog.reading() as connection:
+            learnt, variant = learnt_images(connection, row.model_id), find_variant(connection, row.variant)
+            readable = has_partitions(connection, reads)
+        right = row == described.row and np.array_equal(learnt, described.images)
+        if not right or not _is_variant(variant, {**described.manifest, "model_id": None}):
+            yield Problem("model record", row.path, "the catalog says something else of it than the file", self._run)
+        if not readable:
+            stage = next((stage.reads for stage in FLOW if stage.name == row.stage), "the stage")
             what = f"it was fitted on variant {reads} of {stage}, of which there is nothing any more"
             how = f"{command_line('prune', self._root.path)} removes it if nothing uses it"
-            yield Problem("variant", row["path"], what, how)
+            yield Problem("variant", row.path, what, how)
 
     def _leakage(self) -> Iterator[Problem]:
         with self._context.catalog.reading() as connection:
@@ -283,9 +285,7 @@ class _Checks:
 
     def orphans(self) -> Iterator[Problem]:
         """Yield files of which the catalog knows nothing, and folders that may hold such files."""
-        known = {
-            row["path"] for t in ("ingests", "partitions", "models") for row in self._rows(f"SELECT path FROM {t}")
-        }
+        known = self._asked(recorded_files).every
         names, failed = stray_files(self._root)
         for error in failed:
             yield _unreadable(str(error).partition(" can't be read")[0].removeprefix(f"{self._root.path}/"), error)
@@ -333,13 +333,9 @@ def _unreadable(name: str, error: UnreadableFile) -> Problem:
     return Problem("unreadable", name, f"it can't be read: {error.reason}" if error.reason else str(error), READ)
 
 
-def _is_variant(rows: list[dict[str, Any]], manifest: dict[str, Any]) -> bool:
-    names = ("variant", "stage", "version", "reads_variant", "model_id")
-    return (
-        len(rows) == 1
-        and all(rows[0][name] == manifest[name] for name in names)
-        and json.loads(rows[0]["parameters"]) == manifest["parameters"]
-    )
+def _is_variant(row: VariantRow | None, manifest: dict[str, Any]) -> bool:
+    names = ("variant", "stage", "version", "parameters", "reads_variant", "model_id")
+    return row is not None and all(getattr(row, name) == manifest[name] for name in names)
 
 
 def _fingerprint(catalog: Catalog, table: str) -> Fingerprint:

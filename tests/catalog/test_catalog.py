@@ -26,12 +26,12 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from featurestore import FeatureStore
-from featurestore.catalog import Catalog, Model, Partition, PartitionRow, insert_arrow, query_arrow
+from featurestore.catalog import Catalog, PartitionRow
 from featurestore.catalog import catalog as module
-from featurestore.catalog.catalog import StoreCatalog
+from featurestore.catalog.catalog import StoreCatalog, insert_arrow, query_arrow
 from featurestore.catalog.records import record_partition
 from featurestore.catalog.revisions import HEAD, migrations_folder, revision, upgrade
-from featurestore.catalog.schema import Base, Chunk
+from featurestore.catalog.schema import Base, Chunk, Model, Partition
 from featurestore.catalog.table_rows import upsert
 from featurestore.errors import CorruptFile, NotEnoughSpace, StoreBusy
 from featurestore.storage import CATALOG, Root

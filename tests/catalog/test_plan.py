@@ -12,21 +12,15 @@ import sqlalchemy as sa
 
 from featurestore.catalog import (
     HeldCatalog,
-    Model,
-    Partition,
-    Result,
-    Run,
     StagePlan,
     Step,
-    Variant,
     chunk_states,
     downstream_partitions,
     make_plan,
     resolve,
-    utc_now,
     why_missing,
 )
-from featurestore.catalog.schema import Base, Chunk
+from featurestore.catalog.schema import Base, Chunk, Model, Partition, Result, Run, Variant, utc_now
 from featurestore.catalog.table_rows import upsert
 from featurestore.formatting import chunk_list
 from featurestore.stages import FLOW, Extract, FitStage, Stage, flow_from

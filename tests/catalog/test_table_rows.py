@@ -10,8 +10,8 @@ from typing import NamedTuple, get_type_hints
 import pytest
 import sqlalchemy as sa
 
-from featurestore.catalog import HeldCatalog, Model, ModelRow, Partition, PartitionRow, Variant
-from featurestore.catalog.schema import Base
+from featurestore.catalog import HeldCatalog, ModelRow, PartitionRow
+from featurestore.catalog.schema import Base, Model, Partition, Variant
 from featurestore.catalog.table_rows import VariantRow, query_rows, upsert
 from featurestore.storage import Root
 

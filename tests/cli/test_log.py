@@ -14,7 +14,7 @@ import pytest
 
 import featurestore
 from featurestore import FeatureStore
-from featurestore.catalog import Run
+from featurestore.catalog.schema import Run
 from featurestore.cli.log import log_records
 from featurestore.engines import Task, dispatch_tasks
 from featurestore.engines.inline import InlineEngine

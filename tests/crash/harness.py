@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from featurestore.catalog import Catalog, query_arrow
+from featurestore.catalog import Catalog
+from featurestore.catalog.catalog import query_arrow
 from featurestore.storage import Root
 from featurestore.system import file_digest
 

@@ -14,8 +14,8 @@ import pytest
 import sqlalchemy as sa
 
 from featurestore import FeatureStore
-from featurestore.catalog import Catalog, query_arrow
-from featurestore.catalog.catalog import StoreCatalog
+from featurestore.catalog import Catalog
+from featurestore.catalog.catalog import StoreCatalog, query_arrow
 from featurestore.storage import Root
 from featurestore.system import SIGNALS, Interrupt, held_back, interruptible
 from featurestore.system.signals import ECHO

@@ -18,8 +18,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from featurestore.catalog import query_arrow
-from featurestore.catalog.catalog import StoreCatalog
+from featurestore.catalog.catalog import StoreCatalog, query_arrow
 from featurestore.errors import NotWritable, StoreBusy
 from featurestore.storage import Root, Writer, exclusive, lease, living_holder
 from featurestore.storage.lease import HOLDER, read_signature

@@ -1,0 +1,78 @@
+"""The images of two stores compared, in SQL: there may be millions."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import pyarrow as pa
+import sqlalchemy as sa
+
+from featurestore.catalog.catalog import query_arrow
+from featurestore.catalog.connection import registered_table
+from featurestore.catalog.table_rows import query_rows
+
+# Images that are not the same in both. What subset a removed image was in is of no consequence.
+_DIFFERENT = """
+SELECT o.image_id, o.filename, o.subset, o.chunk_id, t.filename AS their_filename, t.subset AS their_subset,
+       t.chunk_id AS their_chunk_id, count(*) OVER () AS n,
+       count(*) FILTER (WHERE o.filename <> t.filename OR o.subset <> t.subset) OVER () AS n_others
+FROM images o JOIN theirs t ON t.image_id = o.image_id
+WHERE o.filename <> t.filename OR o.chunk_id <> t.chunk_id
+   OR (o.subset <> t.subset AND o.removed_by IS NULL AND t.removed_by IS NULL)
+ORDER BY o.image_id
+"""
+_REMOVALS = """
+SELECT count(*) FILTER (WHERE o.removed_by IS NOT NULL AND t.removed_by IS NULL) AS n_here,
+       count(*) FILTER (WHERE o.removed_by IS NULL AND t.removed_by IS NOT NULL) AS n_there
+FROM images o JOIN theirs t ON t.image_id = o.image_id
+"""
+
+
+class ImageDifference(NamedTuple):
+    """An image that is not the same in both stores, and how many such images there are."""
+
+    image_id: int
+    filename: str
+    subset: str
+    chunk_id: int
+    their_filename: str
+    their_subset: str
+    their_chunk_id: int
+    n: int  # images that are not the same
+    n_others: int  # of these, those that differ in more than their chunk
+
+
+class Removals(NamedTuple):
+    """How many images have left the dataset of one store alone."""
+
+    n_here: int
+    n_there: int
+
+
+class Comparison(NamedTuple):
+    """How the images of another store differ from those of this one."""
+
+    n_here: int  # images, removed ones included
+    n_there: int
+    differences: list[ImageDifference]  # the first of them
+    removals: Removals
+
+
+def list_images(connection: sa.Connection) -> pa.Table:
+    """Return the images of a store, to be compared with those of another."""
+    return query_arrow(connection, "SELECT image_id, chunk_id, filename, subset, removed_by FROM images")
+
+
+def compare_images(connection: sa.Connection, theirs: pa.Table, *, most: int) -> Comparison:
+    """Compare the images of this store with those of another.
+
+    Args:
+        connection: to the catalog of this store.
+        theirs: from `list_images`, of the other.
+        most: differences to return.
+    """
+    with registered_table(connection, "theirs", theirs):
+        n_images = connection.execute(sa.text("SELECT count(*) FROM images")).scalar_one()
+        differences = query_rows(connection, ImageDifference, f"{_DIFFERENT} LIMIT {most}")
+        (removals,) = query_rows(connection, Removals, _REMOVALS)
+    return Comparison(int(n_images), len(theirs), differences, removals)

@@ -1,0 +1,97 @@
+"""The files that have a record, and the end of a record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import sqlalchemy as sa
+
+from featurestore.catalog.catalog import query_arrow
+from featurestore.catalog.schema import Model, Partition, Result, TrainingImage, Variant
+from featurestore.catalog.table_rows import ModelRow, PartitionRow, query_rows
+
+
+class RecordedFiles(NamedTuple):
+    """The names of all files that have a record."""
+
+    datasets: frozenset[str]
+    partitions: frozenset[str]
+    models: frozenset[str]
+
+    @property
+    def every(self) -> frozenset[str]:
+        """The names of all three kinds."""
+        return self.datasets | self.partitions | self.models
+
+
+class DatasetLogFile(NamedTuple):
+    """A file of the dataset log."""
+
+    path: str
+    checksum: str  # SHA-256
+
+
+def recorded_files(connection: sa.Connection) -> RecordedFiles:
+    """Return the names of all files that have a record."""
+    tables = ("ingests", "partitions", "models")
+    found = (query_arrow(connection, f"SELECT path FROM {table}")["path"].to_pylist() for table in tables)
+    return RecordedFiles(*map(frozenset, found))
+
+
+def dataset_log_files(connection: sa.Connection) -> list[DatasetLogFile]:
+    """Return the files of the dataset log, in the order of the ingests."""
+    return query_rows(connection, DatasetLogFile, "SELECT path, checksum FROM ingests ORDER BY ingest_id")
+
+
+def forget_partitions(connection: sa.Connection, partitions: Iterable[PartitionRow]) -> None:
+    """Delete the records of partitions, with what they say of each image."""
+    for row in partitions:
+        key = {"stage": row.stage, "variant": row.variant, "chunk_id": row.chunk_id}
+        connection.execute(sa.delete(Partition).filter_by(**key))
+        connection.execute(sa.delete(Result).filter_by(**key))
+
+
+def forget_models(connection: sa.Connection, models: Iterable[ModelRow]) -> None:
+    """Delete the records of models, with the images that they learnt from."""
+    for row in models:
+        connection.execute(sa.delete(Model).filter_by(model_id=row.model_id))
+        connection.execute(sa.delete(TrainingImage).filter_by(model_id=row.model_id))
+
+
+def forget_unused_variants(connection: sa.Connection) -> None:
+    """Delete the records of variants of which there is neither a partition nor a model."""
+    left = sa.union(sa.select(Partition.variant), sa.select(Model.variant))
+    connection.execute(sa.delete(Variant).where(Variant.variant.not_in(left)))
+
+
+def forget_partition_file(connection: sa.Connection, name: str) -> None:
+    """Delete the record of the partition ``name``, if there is one."""
+    query = "SELECT * FROM partitions WHERE path = $name"
+    forget_partitions(connection, query_rows(connection, PartitionRow, query, {"name": name}))
+
+
+def forget_model_file(connection: sa.Connection, name: str) -> None:
+    """Delete the record of the model ``name``, if there is one."""
+    query = "SELECT * FROM models WHERE path = $name"
+    forget_models(connection, query_rows(connection, ModelRow, query, {"name": name}))
+
+
+class CatalogCounts(NamedTuple):
+    """How many rows the catalog has of each kind."""
+
+    n_images: int
+    n_partitions: int
+    n_models: int
+    n_runs: int
+
+
+def catalog_counts(connection: sa.Connection) -> CatalogCounts:
+    """Count what is recorded."""
+    (found,) = query_rows(
+        connection,
+        CatalogCounts,
+        """SELECT (SELECT count(*) FROM images) AS n_images, (SELECT count(*) FROM partitions) AS n_partitions,
+                  (SELECT count(*) FROM models) AS n_models, (SELECT count(*) FROM runs) AS n_runs""",
+    )
+    return found

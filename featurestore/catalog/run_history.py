@@ -1,0 +1,80 @@
+"""Runs of the past: those that died, those of another store, and those that only manifests tell of."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import sqlalchemy as sa
+
+from featurestore.catalog.catalog import insert_arrow, query_arrow
+from featurestore.catalog.schema import Run, utc_now
+from featurestore.catalog.table_rows import query_rows
+
+_TOLD = """
+SELECT p.stage, p.variant, CAST(p.versions AS VARCHAR) AS versions, CAST(any_value(v.parameters) AS VARCHAR)
+       AS parameters, count(*) AS n_chunks, CAST(sum(p.n_images) AS BIGINT) AS n_images,
+       CAST(sum(p.n_descriptors) AS BIGINT) AS n_descriptors, CAST(sum(p.n_bytes) AS BIGINT) AS n_bytes,
+       list(p.path) AS paths
+FROM partitions p JOIN variants v ON v.variant = p.variant GROUP BY ALL ORDER BY ALL
+"""
+
+
+class ManifestRun(NamedTuple):
+    """What the manifests of a variant's partitions tell of who made them: one for each set of library versions."""
+
+    stage: str
+    variant: str
+    versions: dict[str, str]
+    parameters: dict[str, Any]
+    n_chunks: int
+    n_images: int
+    n_descriptors: int
+    n_bytes: int
+    paths: list[str]  # of the partitions
+
+
+def runs_of_manifests(connection: sa.Connection) -> list[ManifestRun]:
+    """Return the runs that the manifests of the recorded partitions tell of."""
+    return query_rows(connection, ManifestRun, _TOLD)
+
+
+def record_rebuilt_run(
+    connection: sa.Connection, number: int, told: ManifestRun, *, begun: datetime, ended: datetime
+) -> None:
+    """Record a run that only manifests tell of; ``begun`` and ``ended`` are UTC, naive."""
+    facts = {name: value for name, value in told._asdict().items() if name != "paths"}
+    unknown = {"run_id": f"rebuilt-{number:04d}", "host": "unknown", "pid": 0, "workers": 0, "seconds": 0.0}
+    end = {"outcome": "rebuilt", "message": "told by the manifests of its partitions"}
+    connection.execute(sa.insert(Run).values(**facts, **unknown, **end, started=begun, ended=ended))
+
+
+def count_unfinished_runs(connection: sa.Connection) -> int:
+    """Return how many runs are said to be running."""
+    return int(connection.execute(sa.text("SELECT count(*) FROM runs WHERE outcome = 'running'")).scalar_one())
+
+
+def end_dead_runs(connection: sa.Connection) -> None:
+    """Record that the runs that are said to be running were killed."""
+    connection.execute(sa.update(Run).where(Run.outcome == "running").values(outcome="killed", ended=utc_now()))
+
+
+def finished_runs(connection: sa.Connection, variants: Collection[str]) -> pa.Table:
+    """Return the records of all runs of some variants that have ended."""
+    query = "SELECT * FROM runs WHERE list_contains($variants, variant) AND outcome <> 'running'"
+    return query_arrow(connection, query, {"variants": sorted(variants)})
+
+
+def restore_runs(connection: sa.Connection, runs: pa.Table) -> None:
+    """Record the runs of an old catalog in one that has none."""
+    insert_arrow(connection, Run.__tablename__, runs)
+
+
+def add_runs(connection: sa.Connection, runs: pa.Table) -> None:
+    """Record runs of another catalog, from `finished_runs`, but those that are known."""
+    known = connection.execute(sa.select(Run.run_id)).scalars().all()
+    new = pc.invert(pc.is_in(runs["run_id"], pa.array(known, pa.string())))
+    insert_arrow(connection, Run.__tablename__, runs.filter(new))

@@ -1,0 +1,20 @@
+"""The variants that are recorded."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from featurestore.catalog.catalog import query_arrow
+from featurestore.catalog.table_rows import VariantRow, query_rows
+
+
+def find_variant(connection: sa.Connection, variant: str) -> VariantRow | None:
+    """Return what a variant stands for, None if there is no such one."""
+    found = query_rows(connection, VariantRow, "SELECT * FROM variants WHERE variant = $variant", {"variant": variant})
+    return found[0] if found else None
+
+
+def models_by_variant(connection: sa.Connection) -> dict[str, str]:
+    """Return the models that variants use, by the variant."""
+    found = query_arrow(connection, "SELECT variant, model_id FROM variants WHERE model_id IS NOT NULL")
+    return dict(zip(found["variant"].to_pylist(), found["model_id"].to_pylist(), strict=True))
