@@ -27,3 +27,5 @@ from .sql import stream_query as stream_query
 from .status import StageStatus as StageStatus
 from .status import Status as Status
 from .status import store_status as store_status
+from .table_files import write_arrow as write_arrow
+from .table_files import write_parquet as write_parquet

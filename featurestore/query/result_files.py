@@ -23,6 +23,7 @@ import pyarrow as pa
 
 from featurestore.errors import OutputError, QueryError
 from featurestore.query.sql import Answer
+from featurestore.query.table_files import write_arrow, write_parquet
 from featurestore.system import located, refuse_output, replacing
 
 GROUP_BYTES = 64 << 20  # in a row group of a Parquet file
@@ -106,20 +107,12 @@ def _as_number(value: decimal.Decimal) -> int | float | str:
     return near if decimal.Decimal(repr(near)) == value else f"{value:f}"
 
 
-def write_parquet(answer: Answer, file: IO[bytes]) -> None:
-    """Write an answer as Parquet."""
-    from pyarrow import parquet
-
-    with parquet.ParquetWriter(file, answer.schema, compression="zstd") as writer:
-        for table in _gathered(answer):
-            writer.write_table(table)
+def _write_parquet(answer: Answer, file: IO[bytes]) -> None:
+    write_parquet(_gathered(answer), answer.schema, file)
 
 
-def write_arrow(answer: Answer, file: IO[bytes]) -> None:
-    """Write an answer as an Arrow IPC file, which can be mapped into memory."""
-    with pa.ipc.new_file(file, answer.schema) as writer:
-        for table in _gathered(answer):
-            writer.write_table(table)
+def _write_arrow(answer: Answer, file: IO[bytes]) -> None:
+    write_arrow(_gathered(answer), answer.schema, file)
 
 
 def _gathered(answer: Answer) -> Iterator[pa.Table]:
@@ -139,8 +132,8 @@ def _gathered(answer: Answer) -> Iterator[pa.Table]:
 RESULT_FORMATS: dict[str, Callable[[Answer, IO[bytes]], None]] = {
     ".csv": write_csv,
     ".json": write_json,
-    ".parquet": write_parquet,
-    ".arrow": write_arrow,
+    ".parquet": _write_parquet,
+    ".arrow": _write_arrow,
 }
 
 

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-import pyarrow as pa
-
 from featurestore.exchange.exporters.base import ImageExporter, Job
 from featurestore.exchange.exporters.parquet import image_columns
+from featurestore.query import write_arrow
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,5 @@ class Arrow(ImageExporter):
     def write(self, job: Job, path: Path) -> None:
         """Write the file, a record batch at a time."""
         columns = image_columns(job.selection)
-        schema = job.selection.schema(columns)
-        with path.open("wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-            for table in job.tables(columns):
-                writer.write_table(table)
+        with path.open("wb") as file:
+            write_arrow(job.tables(columns), job.selection.schema(columns), file)

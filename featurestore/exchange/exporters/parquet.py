@@ -9,11 +9,10 @@ from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from featurestore.errors import CorruptFile, QueryError
 from featurestore.exchange.exporters.base import ImageExporter, Job
-from featurestore.query import Selection, blob_bytes
+from featurestore.query import Selection, blob_bytes, write_parquet
 from featurestore.rows import KEYPOINT_COLUMNS
 
 OURS = ("status", "error", "n_descriptors", "descriptors")
@@ -50,11 +49,9 @@ class Parquet(ImageExporter):
         columns = image_columns(job.selection)
         plain = [name for name in columns if name not in ("descriptors", *KEYPOINT_COLUMNS)]
         schema = job.selection.schema(columns)
-        # A BLOB's dictionary and its least and greatest value would take as much room as the BLOBs.
-        options = {"compression": "zstd", "use_dictionary": plain, "write_statistics": plain}
-        with path.open("wb") as file, pq.ParquetWriter(file, schema, **options) as writer:
-            for table in job.tables(columns):
-                writer.write_table(table)
+        with path.open("wb") as file:
+            # A BLOB's dictionary and its least and greatest value would take as much room as the BLOBs.
+            write_parquet(job.tables(columns), schema, file, dictionary=plain, statistics=plain)
 
 
 @dataclass(frozen=True)
@@ -67,10 +64,8 @@ class FlatParquet(ImageExporter):
     def write(self, job: Job, path: Path) -> None:
         """Write the file, a row group at a time."""
         schema = _flat_schema(job)
-        options = {"compression": "zstd", "use_dictionary": [*FLAT]}
-        with path.open("wb") as file, pq.ParquetWriter(file, schema, **options) as writer:
-            for table in _flat(job, schema):
-                writer.write_table(table)
+        with path.open("wb") as file:
+            write_parquet(_flat(job, schema), schema, file, dictionary=FLAT)
 
 
 def _flat_schema(job: Job) -> pa.Schema:
