@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +15,8 @@ from featurestore.config import StoreSettings, check_given, render
 from featurestore.errors import ConfigError, DatasetError, FeatureStoreError, StoreExists
 from featurestore.progress import Silent, StageSummary, reporter
 from featurestore.stages import FLOW, ChunkStage
-from featurestore.storage import CONFIG, FOLDERS, draft_folder
-from featurestore.system import StrPath, command_line, is_text, located, make_folder, room_on_disk, shown, store_folder
+from featurestore.storage import CONFIG, FOLDERS, remove_dead_drafts
+from featurestore.system import StrPath, command_line, is_text, located, replacing, shown, store_folder
 
 if TYPE_CHECKING:
     from featurestore.exchange import ImportReport
@@ -88,17 +88,11 @@ class FeatureStore(Reading, Upkeep):
             "types": dict(types or {}),
         }
         check_given(settings)
-        with room_on_disk(str(target)):
-            make_folder(target.parent)
-        draft = draft_folder(target)
-        try:
-            with room_on_disk(str(target)):
-                _lay_out(draft, StoreSettings(**settings))  # type: ignore[arg-type]
+        with replacing(target, str(target), owner=os.getpid()) as draft:
+            remove_dead_drafts(target)
+            _lay_out(draft, StoreSettings(**settings))  # type: ignore[arg-type]
             made = cls(draft)
             made.ingest()
-            draft.replace(target)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
         store = cls(target)
         store.ingested = made.ingested
         return store

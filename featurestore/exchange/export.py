@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +14,7 @@ from featurestore.exchange.exporters import FORMATS, Exporter, ImageExporter, Jo
 from featurestore.progress import StageSummary
 from featurestore.query import Selection, descriptor_counts, older_steps, with_columns
 from featurestore.storage import IMAGES, Arrays, from_bitmap, read_arrays
-from featurestore.system import command_line, flush, refuse_output, room_on_disk, temporary_name
+from featurestore.system import command_line, output_at, refuse_output
 
 VERB = "export"
 
@@ -76,7 +74,9 @@ def _write(
     started, summary, reporter = time.perf_counter(), None, context.reporter
     reporter.begin(VERB, n_images)
     try:
-        with _publishing(out, exporter) as temporary:
+        with output_at(out, str(out)) as temporary:
+            if exporter.members:
+                temporary.mkdir()
             write(temporary)
         summary = StageSummary(
             VERB,
@@ -145,42 +145,6 @@ def _refuse(context: Context, out: Path, exporter: Exporter, *, force: bool) -> 
         raise OutputError(
             f"{out} holds {strange[0]}, which no export wrote, so it is not replaced; choose another name, or remove it"
         )
-
-
-@contextmanager
-def _publishing(out: Path, exporter: Exporter) -> Iterator[Path]:
-    """Yield a temporary place beside ``out``; on success it becomes ``out``, else it is removed."""
-    temporary = out.with_name(temporary_name(out.name))
-    try:
-        with room_on_disk(str(out)):
-            if exporter.members:
-                temporary.mkdir()
-            yield temporary
-            for path in [*temporary.iterdir(), temporary] if exporter.members else [temporary]:
-                flush(path)
-            _move(temporary, out)
-    except PermissionError as error:
-        raise OutputError(f"{out} can't be written: {error.strerror}; choose another place") from error
-    finally:
-        _remove(temporary)
-
-
-def _move(temporary: Path, out: Path) -> None:
-    if not out.is_dir():
-        temporary.replace(out)
-        return
-    # A folder that holds something can't be replaced in one step: for a moment there is none.
-    old = out.with_name(temporary_name(out.name))
-    out.replace(old)
-    temporary.replace(out)
-    shutil.rmtree(old)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _size(out: Path) -> int:

@@ -24,7 +24,7 @@ import pyarrow as pa
 from featurestore.errors import OutputError, QueryError
 from featurestore.query.sql import Answer
 from featurestore.query.table_files import write_arrow, write_parquet
-from featurestore.system import located, refuse_output, replacing
+from featurestore.system import located, output_at, refuse_output
 
 GROUP_BYTES = 64 << 20  # in a row group of a Parquet file
 GROUP_ROWS = 1_000_000
@@ -160,7 +160,7 @@ def write_result(answer: Answer, path: Path, *, store: Path | None = None, force
     path = located(path, "an answer")
     refuse_output(path, store, force=force)
     counted, counts = _counting(answer)
-    with _explaining(path), replacing(path) as temporary, temporary.open("wb") as file:
+    with _explaining(path), output_at(path) as temporary, temporary.open("wb") as file:
         RESULT_FORMATS[path.suffix.lower()](counted, file)
     return sum(counts)
 
@@ -180,8 +180,6 @@ def _counting(answer: Answer) -> tuple[Answer, list[int]]:
 def _explaining(path: Path) -> Iterator[None]:
     try:
         yield
-    except PermissionError as error:
-        raise OutputError(f"{path} can't be written: {error.strerror}; choose another place") from error
     except (pa.ArrowNotImplementedError, pa.ArrowTypeError, pa.ArrowInvalid) as error:
         reason = " ".join(str(error).split())
         raise QueryError(f"{path.suffix} can't hold a column of the answer ({reason}); CAST it to VARCHAR") from error

@@ -9,10 +9,10 @@ from .block_file import file_state as file_state
 from .block_file import read_block as read_block
 from .block_file import rows_of as rows_of
 from .block_file import write_block as write_block
-from .lock import draft_folder as draft_folder
 from .lock import exclusive as exclusive
 from .lock import living_holder as living_holder
 from .lock import refuse_busy as refuse_busy
+from .lock import remove_dead_drafts as remove_dead_drafts
 from .lock import unchanged as unchanged
 from .manifest import MODEL as MODEL
 from .manifest import PARTITION as PARTITION

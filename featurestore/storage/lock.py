@@ -191,15 +191,14 @@ def is_alive(pid: int) -> bool:
     return True
 
 
-def draft_folder(target: Path) -> Path:
-    """Return the name under which this process makes the folder ``target``; what dead processes left is removed.
+def remove_dead_drafts(target: Path) -> None:
+    """Remove what processes that have died left of the folder ``target``, which they were making.
 
-    The name tells whose it is: it ends when the process does, in order or not.
+    The name of such a draft tells whose it is: it ends when the process does, in order or not. Only for a process that
+    has not begun its own.
     """
-    mine = temporary_name(target.name, os.getpid())
-    name = re.compile(rf"\.tmp-([0-9a-f]{{12}}){re.escape(mine[17:])}")
+    name = re.compile(rf"\.tmp-([0-9a-f]{{12}}){re.escape(temporary_name(target.name, 0)[17:])}")
     for path in list(target.parent.iterdir()):
         found = name.fullmatch(path.name)
         if found and (int(found[1], 16) == os.getpid() or not is_alive(int(found[1], 16))):
             shutil.rmtree(path)
-    return target.with_name(mine)

@@ -3,7 +3,6 @@ from .access import advice_for as advice_for
 from .access import files_below as files_below
 from .access import is_file as is_file
 from .access import is_folder as is_folder
-from .access import make_folder as make_folder
 from .access import may_write as may_write
 from .access import not_writable as not_writable
 from .access import readable as readable
@@ -25,6 +24,7 @@ from .disk import not_enough_space as not_enough_space
 from .disk import room_on_disk as room_on_disk
 from .disk import temporary_name as temporary_name
 from .drafts import draft as draft
+from .drafts import output_at as output_at
 from .drafts import put_in_place as put_in_place
 from .drafts import replacing as replacing
 from .memory import free_memory as free_memory
