@@ -1,4 +1,7 @@
-"""api: `FeatureStore`, the facade that users hold. Every verb of the command line is one method of it."""
+"""api: `FeatureStore`, the facade that users hold, and the `Images` that it selects.
+
+Every verb of the command line is one method of `FeatureStore`.
+"""
 
 import lazy_loader
 
