@@ -36,7 +36,8 @@ def revision(connection: sa.Connection) -> str | None:
     tables = connection.execute(sa.text("SELECT table_name FROM duckdb_tables()")).scalars().all()
     if "alembic_version" not in tables:
         return None
-    return str(connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalars().one())
+    found = connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalars().one_or_none()
+    return None if found is None else str(found)
 
 
 def upgrade(connection: sa.Connection, to: str = "head") -> None:

@@ -43,7 +43,7 @@ def documented() -> Iterator[tuple[str, list[str]]]:
 
 
 def test_the_documentation_names_every_view() -> None:
-    assert {view for view, _ in documented()} - {"Forms of an answer"} == set(EVERY_VIEW)
+    assert {view for view, _ in documented()} - {"Formats of a result"} == set(EVERY_VIEW)
 
 
 @pytest.mark.parametrize("view", EVERY_VIEW)
