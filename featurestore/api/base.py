@@ -11,7 +11,7 @@ from featurestore.catalog import Catalog, Context, WritableContext
 from featurestore.config import StoreSettings, build, check_format, check_names, read_tables
 from featurestore.errors import NotAStore, UntrustedStore
 from featurestore.progress import Reporter, Silent
-from featurestore.stages import FLOW, flow_from
+from featurestore.stages import STAGES, flow_from
 from featurestore.storage import CONFIG, Root, exclusive
 from featurestore.system import StrPath, is_file, is_folder, store_folder, typed
 
@@ -73,10 +73,16 @@ class OpenStore:
         # Read anew for every verb: the recipe is edited by people.
         tables = read_tables(self.path / CONFIG)
         check_format(tables)
-        check_names(tables, ["store", *(stage.name for stage in FLOW)])
+        check_names(tables, ["store", *STAGES.names()])
         settings = build(StoreSettings, tables.get("store", {}), where="store")
         root = Root(self.path)
-        return Context(root, self._vetted or Catalog(root), settings, flow_from(tables), reporter)
+        return Context(
+            root,
+            self._vetted or Catalog(root),
+            settings,
+            flow_from({name: table for name, table in tables.items() if name != "store"}),
+            reporter,
+        )
 
     @contextmanager
     def _changing(self, verb: str, reporter: Reporter) -> Iterator[WritableContext]:

@@ -75,7 +75,8 @@ class Reading(OpenStore):
         """Choose images, to be loaded or exported; whatever reads or writes many images takes these arguments.
 
         Args:
-            stage: whose descriptors: ``extract``, ``project`` or ``quantize``, which None is.
+            stage: whose descriptors: ``extract``, ``project``, ``quantize`` or those of a plug-in; None is the stage
+                that makes the codes, ``quantize`` if the recipe names no other.
             where: SQL over the columns of the view ``images``, like ``"subset = 'train' AND style = 'Baroque'"``; it
                 may ask the other views in a subquery. None chooses every image.
             variant: another variant of the stage than the current recipe's; the beginning of its name is enough.
@@ -87,14 +88,13 @@ class Reading(OpenStore):
         """
         from featurestore.query import select_images
 
-        stage = "quantize" if stage is None else stage
         context = self._context(Silent())
         selection = select_images(context, stage=stage, where=where, variant=variant, allow_missing=allow_missing)
         return Images(self, selection)
 
     def load(
         self,
-        stage: str = "quantize",
+        stage: str | None = None,
         where: str | None = None,
         *,
         columns: Sequence[str] | None = None,
@@ -115,7 +115,7 @@ class Reading(OpenStore):
         """Yield tables of ``rows`` images: `Images.batches` of what `select` chooses."""
         return self.select(**choice).batches(rows, columns=columns, keypoints=keypoints)
 
-    def matrix(self, stage: str = "quantize", where: str | None = None, **choice: Unpack[OfVariant]) -> Matrix:
+    def matrix(self, stage: str | None = None, where: str | None = None, **choice: Unpack[OfVariant]) -> Matrix:
         """Return all descriptors as one array: `Images.matrix` of what `select` chooses."""
         return self.select(stage=stage, where=where, **choice).matrix()
 
@@ -129,7 +129,7 @@ class Reading(OpenStore):
 
         return arrays(table)
 
-    def descriptors(self, filename: str, stage: str = "quantize", *, variant: str | None = None) -> NDArray[Any]:
+    def descriptors(self, filename: str, stage: str | None = None, *, variant: str | None = None) -> NDArray[Any]:
         """Return the descriptors of one image, ``(n, dim)`` of the stage's dtype; ``n`` is 0 for one that has none.
 
         Raises:
@@ -142,7 +142,7 @@ class Reading(OpenStore):
             return np.empty((0, layout.dim), layout.dtype)
         return row.descriptors
 
-    def keypoints(self, filename: str, stage: str = "quantize", *, variant: str | None = None) -> NDArray[Any]:
+    def keypoints(self, filename: str, stage: str | None = None, *, variant: str | None = None) -> NDArray[Any]:
         """Return the keypoints of one image, in the order of its descriptors.
 
         ``(n,)`` of a structured dtype: ``x, y, size, response`` float32 in pixels, ``angle`` float32 in degrees,
@@ -192,9 +192,7 @@ class Reading(OpenStore):
             NotReady: there is no model of fit_scale yet.
             QueryError: the codes have another shape or dtype, or there is no such variant.
         """
-        from featurestore.query import to_floats
-
-        return to_floats(codes, *self._looking_up().bounds(variant))
+        return self._looking_up().decoder(variant).floats(codes)
 
     def export(
         self,
@@ -226,7 +224,7 @@ class Reading(OpenStore):
         context = self._context(Silent() if quiet else Terminal())
         return export_models(context, located(out, "an export"), exporter, choice.get("variant"), force=force)
 
-    def _row(self, filename: str, stage: str, variant: str | None, columns: Sequence[str]) -> tuple[Row, Layout]:
+    def _row(self, filename: str, stage: str | None, variant: str | None, columns: Sequence[str]) -> tuple[Row, Layout]:
         lookup = self._looking_up()
         try:
             return lookup.row(filename, stage=stage, variant=variant, columns=columns)

@@ -158,6 +158,7 @@ class FeatureStore(Reading, Upkeep):
         *stages: str,
         chunks: Collection[int] | None = None,
         workers: int | None = None,
+        engine: str | None = None,
         retry_failed: bool | Sequence[str] = False,
         check_images: bool = False,
         partial: bool = False,
@@ -172,6 +173,7 @@ class FeatureStore(Reading, Upkeep):
             stages: the stages to run, alone; none brings everything up to date.
             chunks: only these chunks, for chunk stages.
             workers: processes; None is one for every core, 0 works in this process.
+            engine: where work runs: ``local`` (processes), ``inline`` (this process) or that of a plug-in.
             retry_failed: make the rows of failed images again; a list of statuses chooses which.
             check_images: read the image files again, and make the rows of those that were replaced again.
             partial: fit a model although not every chunk is there, or most images failed.
@@ -206,6 +208,7 @@ class FeatureStore(Reading, Upkeep):
             stages=self._known(stages),
             chunks=None if chunks is None else frozenset(chunks),
             workers=cores if workers is None else workers,
+            engine=engine,
             retry=self._statuses(retry_failed),
             partial=partial,
             update=update,
@@ -263,9 +266,8 @@ class FeatureStore(Reading, Upkeep):
         with context.catalog.reading() as connection:
             return estimate_costs(connection, ahead.plans)
 
-    @staticmethod
-    def _known(stages: Sequence[str]) -> tuple[str, ...]:
-        names = [stage.name for stage in FLOW]
+    def _known(self, stages: Sequence[str]) -> tuple[str, ...]:
+        names = [stage.name for stage in self._context(Silent()).flow]
         for stage in stages:
             if stage not in names:
                 raise ConfigError(f"there is no stage {stage!r}; the stages are {' '.join(names)}")

@@ -9,17 +9,17 @@ import sqlalchemy as sa
 
 from featurestore.catalog.steps import Step
 from featurestore.catalog.table_rows import query_rows
-from featurestore.stages import ChunkStage, FitStage
+from featurestore.stages import ChunkStage, FitStage, upstream_of
 
 # Every chunk at every chunk stage of the current recipe: what is there, what it would be made from today, and
 # whether somebody needs its file. `flow` is a table of the chunk stages in order, with their current variants.
 #
 #   current   a committed partition of this variant was made from what is there to make it from today
-#   wanted    of the stages after it, pruned ones passed over, the first is missing: then this file is needed, even
-#             if nothing but its file is gone
+#   wanted    a stage that goes back to it is missing, and those between them are pruned: then this file is needed,
+#             even if nothing but its file is gone
 STATE = """
 WITH joined AS (
-    SELECT f.pos, f.stage, f.variant, c.chunk_id, c.first_image_id, c.n_images, f.fit_wants,
+    SELECT f.pos, f.stage, f.variant, c.chunk_id, c.first_image_id, c.n_images, f.fit_wants, f.upstream,
            p.payload, p.path, coalesce(p.pruned, false) AS pruned,
            CASE WHEN f.pos = 0 THEN c.digest ELSE u.payload END AS input_payload,
            u.path AS input_path, coalesce(u.pruned, false) AS input_pruned,
@@ -30,12 +30,16 @@ WITH joined AS (
     LEFT JOIN partitions p ON p.stage = f.stage AND p.variant = f.variant AND p.chunk_id = c.chunk_id
     LEFT JOIN partitions u ON u.stage = f.reads AND u.variant = f.reads_variant AND u.chunk_id = c.chunk_id
 )
-SELECT *,
-       coalesce((SELECT arg_min(NOT d.current, d.pos) FROM joined d
-                 WHERE d.chunk_id = j.chunk_id AND d.pos > j.pos AND NOT (d.pruned AND d.current)), false)
-           OR fit_wants AS wanted,
+SELECT * EXCLUDE (upstream),
+       fit_wants OR EXISTS (
+           SELECT 1 FROM joined d
+           WHERE d.chunk_id = j.chunk_id AND list_contains(d.upstream, j.stage) AND NOT d.current
+             AND NOT EXISTS (SELECT 1 FROM joined m
+                             WHERE m.chunk_id = j.chunk_id AND NOT (m.pruned AND m.current)
+                               AND list_contains(d.upstream, m.stage) AND list_contains(m.upstream, j.stage))
+       ) AS wanted,
        coalesce((SELECT bool_and(d.current) FROM joined d
-                 WHERE d.chunk_id = j.chunk_id AND d.pos < j.pos), true) AS upstream_current
+                 WHERE d.chunk_id = j.chunk_id AND list_contains(j.upstream, d.stage)), true) AS upstream_current
 FROM joined j
 ORDER BY pos, chunk_id
 """
@@ -74,13 +78,16 @@ def _make_flow_table(connection: sa.Connection, steps: Sequence[Step]) -> None:
     connection.execute(
         sa.text(
             "CREATE OR REPLACE TEMP TABLE flow "
-            "(pos INT, stage VARCHAR, variant VARCHAR, reads VARCHAR, reads_variant VARCHAR, fit_wants BOOLEAN)"
+            "(pos INT, stage VARCHAR, variant VARCHAR, reads VARCHAR, reads_variant VARCHAR, fit_wants BOOLEAN, "
+            "upstream VARCHAR[])"
         )
     )
     for pos, step in enumerate(chunk_steps):
-        row = (pos, step.stage.name, step.variant, step.stage.reads, step.reads_variant, step.stage.name in unfitted)
-        names = ("pos", "stage", "variant", "reads", "reads_variant", "fit_wants")
+        stage = step.stage
+        upstream = [other.name for other in upstream_of([step.stage for step in steps], stage.name)[:-1]]
+        row = (pos, stage.name, step.variant, stage.reads, step.reads_variant, stage.name in unfitted, upstream)
+        names = ("pos", "stage", "variant", "reads", "reads_variant", "fit_wants", "upstream")
         connection.execute(
-            sa.text("INSERT INTO flow VALUES (:pos, :stage, :variant, :reads, :reads_variant, :fit_wants)"),
+            sa.text("INSERT INTO flow VALUES (:pos, :stage, :variant, :reads, :reads_variant, :fit_wants, :upstream)"),
             dict(zip(names, row, strict=True)),
         )

@@ -36,8 +36,22 @@ def import_npz(store: Path, folder: Path, opencv: str | None, quiet: bool) -> No
         click.echo(import_text(report))
 
 
-# Those of `featurestore.exchange.exporters`, which takes long to import; a test compares.
-FORMATS = ("npz", "npy", "parquet", "parquet-flat", "arrow", "fvecs", "bvecs", "model", "joblib")
+class _Format(click.ParamType[str]):
+    """A format, of those that are built in or installed."""
+
+    name = "format"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        from featurestore.exchange import EXPORTERS
+
+        return f"[{'|'.join(EXPORTERS.names())}]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from featurestore.exchange import EXPORTERS
+
+        if value not in EXPORTERS.names():
+            self.fail(f"{value!r} is not one of {', '.join(map(repr, EXPORTERS.names()))}.", param, ctx)
+        return str(value)
 
 
 EXPORT_HELP = """Write descriptors or models to OUT in the format of another program.
@@ -57,8 +71,8 @@ OUT appears when it is complete. Writing it takes little memory."""
 @click.command(help=EXPORT_HELP, short_help="Write descriptors or models for other programs.")
 @STORE
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--format", "format_", type=click.Choice(FORMATS), required=True, help="What is written.")
-@click.option("--stage", help="extract, project or quantize.  [default: quantize]")
+@click.option("--format", "format_", type=_Format(), required=True, help="What is written.")
+@click.option("--stage", help="The stage, such as extract or project.  [default: the one of the codes]")
 @click.option("--where", metavar="SQL", help="Only these images: SQL over the columns of the view images.")
 @click.option("--variant", help="Another variant than the current recipe's; a prefix of its name is enough.")
 @click.option("--allow-missing", is_flag=True, help="Write the finished images, although others lack the stage.")

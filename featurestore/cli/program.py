@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 MOST_CHUNKS = 1_000_000  # in --chunks
 DIGITS = 18  # of a chunk number
-STAGES = "extract fit_pca project fit_scale quantize"
 
 
 class _Chunks(click.ParamType[frozenset[int]]):
@@ -123,13 +122,24 @@ def _ingest(store: FeatureStore, dataset: Path | None, **options: Any) -> None:
     click.echo(_ingest_text(report))
 
 
-@cli.command(help=f"Compute what is missing. STAGE is one or more of {STAGES}; default: all stages.")
+class _Run(click.Command):
+    """The verb whose help lists the stages, with those of installed plug-ins."""
+
+    def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from featurestore.stages import STAGES
+
+        self.help = f"Compute what is missing. STAGE is one or more of {' '.join(STAGES.names())}; default: all stages."
+        super().format_help_text(ctx, formatter)
+
+
+@cli.command(cls=_Run, short_help="Compute what is missing.")
 @STORE
 @click.argument("stages", nargs=-1, metavar="[STAGE]...")
 @click.option("--chunks", type=_Chunks(), help="Only these chunks, for chunk stages: 0-3,7.")
 @click.option(
     "--workers", type=click.IntRange(0), help="Worker processes; default: all cores. 0 works in this process."
 )
+@click.option("--engine", metavar="NAME", help="Where work runs: local (processes), inline, or a plug-in's.")
 @click.option("--dry-run", is_flag=True, help="Only show what would be done, and the cost.")
 @click.option("--retry-failed", is_flag=True, help="Try failed images again.")
 @click.option(

@@ -4,4 +4,5 @@ from .dispatch import LOOKAHEAD as LOOKAHEAD
 from .dispatch import WINDOW as WINDOW
 from .dispatch import dispatch_tasks as dispatch_tasks
 from .local import all_cores as all_cores
+from .local import begin_worker as begin_worker
 from .registry import open_engine as open_engine

@@ -13,6 +13,9 @@ class InlineEngine:
 
     workers = 0
 
+    def __init__(self, workers: int = 0) -> None:
+        """Be made as every engine is; there are no workers, however many were asked for."""
+
     def submit(self, task: Task[T]) -> Future[list[T]]:
         """Run the task now. The future has its error, but Ctrl-C is raised here."""
         future: Future[list[T]] = Future()

@@ -38,7 +38,13 @@ class LocalEngine:
     """Runs tasks in ``workers`` processes, started by the first task."""
 
     def __init__(self, workers: int) -> None:
-        """Set the number of processes; none is started yet."""
+        """Set the number of processes; none is started yet.
+
+        Raises:
+            ConfigError: it is 0.
+        """
+        if workers < 1:
+            raise ConfigError("the engine local needs a worker at least; give --workers 1 or more, or --engine inline")
         self.workers = workers
         self._executor: Any = None
         self._begun = False

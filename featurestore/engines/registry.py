@@ -1,12 +1,31 @@
-"""The choice of an engine."""
+"""Engines by name, chosen here and nowhere else.
+
+An engine is one file with a class like `Engine`, which is made with the number of workers. What all have in common, a
+bounded window of tasks and finding out which task kills its worker, is in `dispatch_tasks`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from featurestore.engines.base import Engine
-from featurestore.engines.inline import InlineEngine
-from featurestore.engines.local import LocalEngine
+from featurestore.registry import Registry
+
+ENGINES = Registry[Callable[[int], Engine]](
+    "engine",
+    "featurestore.engines",
+    {"inline": "featurestore.engines.inline:InlineEngine", "local": "featurestore.engines.local:LocalEngine"},
+)
 
 
-def open_engine(workers: int) -> Engine:
-    """Return an engine of ``workers`` processes; 0 works in this process, without protection against crashes."""
-    return LocalEngine(workers) if workers else InlineEngine()
+def open_engine(workers: int, name: str | None = None) -> Engine:
+    """Return the engine called ``name``, with as many workers.
+
+    Without a name that is ``local``, processes of this machine; or with 0 workers ``inline``, which works in this
+    process, without protection against crashes.
+
+    Raises:
+        ConfigError: there is no such engine; the message lists them.
+        PluginError: the package that brings it can't be used.
+    """
+    return ENGINES.find(name or ("local" if workers else "inline"))(workers)

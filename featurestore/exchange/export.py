@@ -10,9 +10,11 @@ from pathlib import Path
 
 from featurestore.catalog import Context, ModelRow, find_model, resolve
 from featurestore.errors import NotReady, OutputError, QueryError
-from featurestore.exchange.exporters import FORMATS, Exporter, ImageExporter, Job, ModelExporter
+from featurestore.exchange.exporters.base import Exporter, ImageExporter, Job, ModelExporter
+from featurestore.exchange.registry import EXPORTERS
 from featurestore.progress import StageSummary
 from featurestore.query import Selection, descriptor_counts, older_steps, with_columns
+from featurestore.stages import Project, Quantize
 from featurestore.storage import IMAGES, Arrays, from_bitmap, read_arrays
 from featurestore.system import command_line, output_at, refuse_output
 
@@ -96,11 +98,9 @@ def find_format(name: str) -> Exporter:
 
     Raises:
         QueryError: there is none.
+        PluginError: the package that brings it can't be used.
     """
-    for exporter in FORMATS:
-        if exporter.name == name:
-            return exporter
-    raise QueryError(f"there is no format {name!r}; the formats are {', '.join(e.name for e in FORMATS)}")
+    return EXPORTERS.find(name)()
 
 
 def _job(context: Context, exporter: ImageExporter, selection: Selection, *, force: bool) -> Job:
@@ -120,10 +120,10 @@ def _models(context: Context, variant: str | None) -> tuple[Arrays, Arrays]:
         if variant is None:
             steps = resolve(connection, context.flow)
         else:
-            steps = older_steps(connection, context, "quantize", variant)
+            steps = older_steps(connection, context, Quantize.name, variant)
         used = {step.stage.name: step.model_id for step in steps}
-        models = [find_model(connection, used.get(stage)) for stage in ("project", "quantize")]
-    pca, scale = (_arrays(context, fit, model) for fit, model in zip(("fit_pca", "fit_scale"), models, strict=True))
+        models = {stage: find_model(connection, used.get(stage.name)) for stage in (Project, Quantize)}
+    pca, scale = (_arrays(context, str(stage.model), model) for stage, model in models.items())
     return pca, scale
 
 

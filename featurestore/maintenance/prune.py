@@ -37,7 +37,7 @@ from featurestore.errors import ConfigError
 from featurestore.formatting import chunk_list
 from featurestore.maintenance.recover import recover_store
 from featurestore.maintenance.stray_files import stray_files
-from featurestore.stages import FLOW, ChunkStage
+from featurestore.stages import ChunkStage, upstream_of
 from featurestore.storage import Root, index_name, write_index
 from featurestore.system import command_line, file_digest, file_size, is_file
 
@@ -89,7 +89,7 @@ def plan_prune(context: Context, *, keep: Collection[str]) -> PruneReport:
     Raises:
         ConfigError: ``keep`` names something that has no partitions.
     """
-    _refuse_unknown(keep)
+    _refuse_unknown(context, keep)
     with context.catalog.reading() as connection:
         plan = _plan(context, connection, keep, dry_run=True)
         items = _items(context.root, plan, paces(connection))
@@ -109,7 +109,7 @@ def prune_store(context: WritableContext, *, keep: Collection[str]) -> PruneRepo
         ConfigError: ``keep`` names something that has no partitions.
         CorruptFile: a file that is to leave an index can't be read.
     """
-    _refuse_unknown(keep)
+    _refuse_unknown(context, keep)
     strays, blocks = _unrecorded(context), _unneeded_blocks(context)
     recover_store(context)
     strays = {name: size for name, size in strays.items() if not context.root.local(name).is_file()}
@@ -132,8 +132,8 @@ def _unneeded_blocks(context: Context) -> list[PruneItem]:
     return [PruneItem("blocks of images that no run goes on from", len(sizes), sum(sizes), 0.0)] if sizes else []
 
 
-def _refuse_unknown(keep: Collection[str]) -> None:
-    known = [stage.name for stage in FLOW if issubclass(stage, ChunkStage)]
+def _refuse_unknown(context: Context, keep: Collection[str]) -> None:
+    known = [stage.name for stage in context.flow if isinstance(stage, ChunkStage)]
     for name in keep:
         if name not in known:
             raise ConfigError(f"{name!r} is no stage with partitions to keep; those are {' '.join(known)}")
@@ -180,9 +180,8 @@ def _plan_blobs(
     plan: _Plan,
 ) -> None:
     """Find the partitions upstream of those that are kept, for every chunk where what is kept is there and whole."""
-    order = [step for step in steps if isinstance(step.stage, ChunkStage)]
-    last = max(place for place, step in enumerate(order) if step.stage.name in keep)
-    upstream = [step for step in order[:last] if step.stage.name not in keep]
+    before = {stage.name for name in keep for stage in upstream_of(context.flow, name)} - set(keep)
+    upstream = [step for step in steps if step.stage.name in before]
     for chunk in sorted({chunk for _, chunk in states}):
         kept = [states[name, chunk] for name in keep]
         if not all(state.current and state.upstream_current and not state.pruned for state in kept):
@@ -196,7 +195,7 @@ def _plan_blobs(
             continue
         for step in upstream:
             state = states[step.stage.name, chunk]
-            if state.current and not state.pruned and not state.fit_wants:
+            if state.current and not state.pruned and not state.wanted:
                 plan.blobs.append(rows[step.stage.name, str(step.variant), chunk])
 
 

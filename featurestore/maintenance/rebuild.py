@@ -115,7 +115,7 @@ def fill(root: Root, catalog: HeldCatalog, *, watch: Watch) -> Findings:
     _record_models(root, catalog, watch, found)
     with catalog.reading() as connection:
         known = chunk_digests(connection)
-    payloads: dict[Key, str] = {("", "", chunk): digest for chunk, digest in known.items()}
+    payloads = {("", chunk): digest for chunk, digest in known.items()}  # by variant; images have none
     for key, names in _in_order(_listed(root, "partitions", ".parquet", found)):
         whole = _whole(root, names, watch, found)
         if whole and key[2] in known:
@@ -170,33 +170,28 @@ def _whole(root: Root, names: list[str], watch: Watch, found: Findings) -> list[
 
 
 def _record_current(
-    root: Root, catalog: HeldCatalog, whole: list[Described], payloads: dict[Key, str], found: Findings
+    root: Root, catalog: HeldCatalog, whole: list[Described], payloads: dict[tuple[str, int], str], found: Findings
 ) -> None:
     """Record the one partition of a chunk that is current."""
     best = max(whole, key=lambda described: _rank(root, described, payloads))
     row = best.row
-    payloads[row.stage, row.variant, row.chunk_id] = row.payload
+    payloads[row.variant, row.chunk_id] = row.payload
     record_described(catalog, best)
     others = [described.row.path for described in whole if described is not best]
     found.notes += [f"chosen: {row.path} rather than {other}" for other in others]
 
 
-def _rank(root: Root, described: Described, payloads: Mapping[Key, str]) -> tuple[Any, ...]:
+def _rank(root: Root, described: Described, payloads: Mapping[tuple[str, int], str]) -> tuple[Any, ...]:
     """Return how likely it is that a partition was the current one of its chunk.
 
     It is the one made from what is upstream today; then a whole one rather than an index, the one with the most usable
     images (a retry makes it more), and the newest.
     """
     manifest, row = described.manifest, described.row
-    reads = next((stage.reads for stage in FLOW if stage.name == manifest["stage"]), "")
-    upstream = ("", "", manifest["chunk_id"]) if reads == "images" else _upstream(reads, manifest)
+    upstream = manifest["reads_variant"], manifest["chunk_id"]
     usable = sum(status in ("ok", "empty") for status in described.results["status"].to_pylist())
     modified = root.local(row.path).stat().st_mtime_ns
     return payloads.get(upstream) == row.input_payload, not is_index(row.path), usable, modified
-
-
-def _upstream(reads: str, manifest: Mapping[str, Any]) -> Key:
-    return reads, manifest["reads_variant"], manifest["chunk_id"]
 
 
 def _restore_runs(root: Root, catalog: HeldCatalog, salvaged: Path) -> list[str]:

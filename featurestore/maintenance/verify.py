@@ -50,7 +50,7 @@ from featurestore.formatting import counted
 from featurestore.maintenance.image_changes import Source, change_of, reason_to_pass_over, recorded_sources
 from featurestore.maintenance.sandbox import run_child
 from featurestore.maintenance.stray_files import stray_files
-from featurestore.stages import FLOW, FitStage
+from featurestore.stages import FitStage
 from featurestore.storage import CATALOG, PartitionFile, read_state
 from featurestore.system import command_line, file_digest, file_size, is_file, scratch_folder
 
@@ -268,7 +268,7 @@ class _Checks:
         if not right or not _is_variant(variant, {**described.manifest, "model_id": None}):
             yield Problem("model record", row.path, "the catalog says something else of it than the file", self._run)
         if not readable:
-            stage = next((stage.reads for stage in FLOW if stage.name == row.stage), "the stage")
+            stage = next((stage.reads for stage in self._context.flow if stage.name == row.stage), "the stage")
             what = f"it was fitted on variant {reads} of {stage}, of which there is nothing any more"
             how = f"{command_line('prune', self._root.path)} removes it if nothing uses it"
             yield Problem("variant", row.path, what, how)

@@ -20,7 +20,7 @@ from featurestore.engines import LOOKAHEAD, Engine, Task, dispatch_tasks
 from featurestore.pipeline.chunk_writer import ChunkWriter
 from featurestore.pipeline.tasks import WholeChunk, Written, row_blocks
 from featurestore.progress import StageSummary
-from featurestore.stages import Arrays, ChunkStage, TransformStage
+from featurestore.stages import Arrays, ChunkStage, TransformStage, fit_of
 from featurestore.storage import IMAGES, PartitionFile, read_arrays
 
 
@@ -102,6 +102,8 @@ class TransformRun(ChunkRun):
         self._model = self._load_model()
 
     def _load_model(self) -> Arrays:
+        if self._stage.model is None:
+            return {}
         with self._context.catalog.reading() as connection:
             model = find_model(connection, self._plan.step.model_id)
         assert model is not None
@@ -139,7 +141,7 @@ class TransformRun(ChunkRun):
         if work.chunk_id not in self._open:
             assert work.input_path is not None
             with PartitionFile(self._context.root.local(work.input_path)) as file:
-                layout = self._stage.layout(file.layout, self._model)
+                layout = self._stage.layout(file.layout, fit_of(self._context.flow, self._stage))
             manifest = partition_manifest(self._plan.step, work, origin="run")
             self._open[work.chunk_id] = ChunkWriter(self._context.root, work, layout=layout, manifest=manifest)
         return self._open[work.chunk_id]

@@ -10,10 +10,8 @@ import sqlalchemy as sa
 from featurestore.catalog import Context, StagePlan, bytes_per_image, paces
 from featurestore.errors import NotEnoughSpace
 from featurestore.formatting import chunk_list, human_bytes
-from featurestore.stages import Extract, FitStage
+from featurestore.stages import ChunkStage, Extract
 
-# Bytes an image before there is anything to measure: paintings of about a megapixel, with OpenCV's defaults.
-TYPICAL_BYTES = {"extract": 450_000, "project": 500_000, "quantize": 160_000}
 SPARE = 1.1  # room beyond the estimate, for what is written before the old file goes
 
 
@@ -40,8 +38,9 @@ def estimate_costs(connection: sa.Connection, plans: Mapping[str, StagePlan]) ->
 def _of(name: str, plan: StagePlan, pace: float | None, sizes: Mapping[str, float]) -> Estimate:
     n_images = sum(work.n_left for work in plan.todo)
     # A chunk of which some images are made again is written anew as a whole.
-    written = 0 if isinstance(plan.step.stage, FitStage) else sum(work.n_images for work in plan.todo)
-    size = sizes.get(name) or TYPICAL_BYTES.get(name, 0)
+    stage = plan.step.stage
+    written = sum(work.n_images for work in plan.todo) if isinstance(stage, ChunkStage) else 0
+    size = sizes.get(name) or (stage.typical_bytes if isinstance(stage, ChunkStage) else 0)
     reasons = list(dict.fromkeys(work.why for work in plan.todo))
     why = tuple((reason, chunk_list([w.chunk_id for w in plan.todo if w.why == reason])) for reason in reasons)
     return Estimate(

@@ -24,6 +24,7 @@ class Options:
     stages: tuple[str, ...] = ()  # empty: bring everything up to date
     chunks: frozenset[int] | None = None  # None: all
     workers: int = 1
+    engine: str | None = None  # its name; None: processes of this machine, or this process for 0 workers
     retry: tuple[str, ...] = ()  # statuses of rows that are to be made again
     replaced: Mapping[int, frozenset[int]] = field(default_factory=dict)  # images of other files, by chunk
     partial: bool = False
@@ -54,7 +55,7 @@ def run_stages(context: WritableContext, options: Options) -> list[StageSummary]
         NotReady: what a stage reads is incomplete.
         NothingUsable: every image failed, or there is nothing to learn from.
     """
-    engine = open_engine(options.workers)
+    engine = open_engine(options.workers, options.engine)
     names = options.stages or tuple(stage.name for stage in context.flow)
     try:
         with one_blas_thread():
@@ -81,7 +82,7 @@ def run_stage(context: WritableContext, engine: Engine, options: Options, name: 
         return None
     refuse_unready(plan, fitted=plan.step.variant is not None)
     kind = ExtractRun if isinstance(plan.step.stage, Extract) else TransformRun
-    return kind(context, engine, plan, workers=options.workers).run()
+    return kind(context, engine, plan, workers=engine.workers).run()
 
 
 def fit_waits(plan: StagePlan, options: Options) -> bool:

@@ -19,7 +19,7 @@ from typing import Any
 from featurestore.engines import Task
 from featurestore.errors import CorruptFile, EngineLost
 from featurestore.images import ImageFolder
-from featurestore.pipeline.image_row import blamed, crashed, make_row
+from featurestore.pipeline.image_row import blamed, crashed, make_rows
 from featurestore.rows import Layout, Row
 from featurestore.stages import Arrays, Extract, FitStage, TransformStage
 from featurestore.storage import (
@@ -72,9 +72,11 @@ class ImageBlock:
 
     def _rows(self) -> Iterator[tuple[FileState, Row]]:
         begun = time.monotonic()
-        for image_id, name in self.images:
-            state = self._state(name)  # before it is read: what changes meanwhile is noticed
-            yield state, make_row(self.stage, image_id, name, self.folder)
+        size = self.stage.extractor.batch_size
+        for start in range(0, len(self.images), size):
+            batch = self.images[start : start + size]
+            states = [self._state(name) for _, name in batch]  # before it is read: what changes meanwhile is noticed
+            yield from zip(states, make_rows(self.stage, batch, self.folder), strict=True)
             if time.monotonic() - begun > self.seconds:
                 return
 

@@ -1,5 +1,4 @@
 from .encode import codes_and_keypoints as codes_and_keypoints
-from .encode import to_floats as to_floats
 from .info import ImageInfo as ImageInfo
 from .info import ImageStage as ImageStage
 from .info import image_info as image_info

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featurestore.catalog import Context, ModelRow, Step, find_model, resolve
+from featurestore.catalog import Context, ModelRow, find_model, resolve
 from featurestore.errors import NothingUsable, NotReady, QueryError
 from featurestore.images import ReadFailed
 from featurestore.query.selection import older_steps
 from featurestore.rows import KEYPOINT, Layout, Row
-from featurestore.stages import Extract, Quantize, TransformStage, dequantize
+from featurestore.stages import Extract, FitStage, TransformStage, codes_of, layouts_of, upstream_of
 from featurestore.storage import Arrays, read_arrays
 from featurestore.system import command_line, one_blas_thread
 
@@ -28,6 +28,7 @@ class Encoder:
 
     extract: Extract
     transforms: tuple[tuple[TransformStage, Arrays], ...]
+    fits: tuple[FitStage, ...] = ()
 
     def encode(self, image: str | os.PathLike[str] | NDArray[Any]) -> Row:
         """Return the row that a run would have stored.
@@ -49,10 +50,9 @@ class Encoder:
     @property
     def layout(self) -> Layout:
         """The shape and dtype of what `encode` returns."""
-        layout = self.extract.layout()
-        for stage, model in self.transforms:
-            layout = stage.layout(layout, model)
-        return layout
+        stages = [stage for stage, _ in self.transforms]
+        layouts = layouts_of((self.extract, *self.fits, *stages))
+        return layouts[stages[-1].name if stages else self.extract.name]
 
     def _extracted(self, image: Any) -> Row:
         if isinstance(image, np.ndarray):
@@ -78,10 +78,22 @@ class Encoder:
                 f"an image of {pixels.shape[1]}x{pixels.shape[0]} pixels can't be encoded: over the limit of "
                 f"{self.extract.max_pixels:,}; make it smaller, or raise max_pixels in [extract]"
             )
-        keypoints, descriptors = self.extract.extractor.detect_and_compute(np.ascontiguousarray(pixels))
+        ((keypoints, descriptors),) = self.extract.describe([np.ascontiguousarray(pixels)])
         if not len(descriptors):
             return Row(IMAGE, "", "empty", "no keypoints found")
         return Row(IMAGE, "", "ok", None, descriptors, keypoints)
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """The stage that made codes, with its model."""
+
+    stage: TransformStage
+    model: Arrays
+
+    def floats(self, codes: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return codes as floats; see `TransformStage.floats`."""
+        return self.stage.floats(codes, self.model)
 
 
 def make_encoder(context: Context) -> Encoder:
@@ -92,17 +104,15 @@ def make_encoder(context: Context) -> Encoder:
     """
     with context.catalog.reading() as connection:
         steps = resolve(connection, context.flow)
-    extract = steps[0].stage
-    assert isinstance(extract, Extract)
     models = {step.stage.name: step.current_model for step in steps}
-    transforms: list[tuple[TransformStage, Arrays]] = []
-    for step in steps:
-        if isinstance(step.stage, TransformStage):
-            assert step.stage.model is not None
-            # the keypoints of a query cost nothing to keep, whatever the recipe says of the stored ones
-            stage = replace(step.stage, keypoints=True) if isinstance(step.stage, Quantize) else step.stage
-            transforms.append((stage, _arrays(context, step.stage.model, models[step.stage.model])))
-    return Encoder(extract, tuple(transforms))
+    extract, *others = upstream_of(context.flow, codes_of(context.flow).name)
+    assert isinstance(extract, Extract)
+    transforms = [
+        (stage.with_keypoints(), _arrays(context, stage.model, models[stage.model]) if stage.model else {})
+        for stage in others
+        if isinstance(stage, TransformStage)
+    ]
+    return Encoder(extract, tuple(transforms), tuple(s for s in context.flow if isinstance(s, FitStage)))
 
 
 def _arrays(context: Context, stage: str, model: ModelRow | None) -> Arrays:
@@ -111,37 +121,28 @@ def _arrays(context: Context, stage: str, model: ModelRow | None) -> Arrays:
     return read_arrays(context.root.local(model.path))[0]
 
 
-def bounds(context: Context, variant: str | None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return the least and the greatest value of every dimension, ``(dim,)`` float32, that a variant of quantize used.
+def decoder_of(context: Context, variant: str | None) -> Decoder:
+    """Return what turns the codes of a variant back into floats.
+
+    Args:
+        context: of the store.
+        variant: of the stage that makes the codes; None is the current one.
 
     Raises:
-        NotReady: there is no model of fit_scale yet.
+        NotReady: there is no model yet.
         QueryError: there is no such variant.
     """
+    codes = codes_of(context.flow)
+    assert isinstance(codes, TransformStage)
+    model: ModelRow | None = None
     with context.catalog.reading() as connection:
-        steps: tuple[Step, ...]
         if variant is None:
             steps = resolve(connection, context.flow)
-            model = next(step.current_model for step in steps if step.stage.name == "fit_scale")
+            model = next((step.current_model for step in steps if step.stage.name == codes.model), None)
         else:
-            model_id = older_steps(connection, context, "quantize", variant)[-1].model_id
+            model_id = older_steps(connection, context, codes.name, variant)[-1].model_id
             model = find_model(connection, model_id)
-    arrays = _arrays(context, "fit_scale", model)
-    return arrays["low"], arrays["high"]
-
-
-def to_floats(codes: NDArray[np.uint8], low: NDArray[np.float32], high: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return codes ``(n, dim)`` uint8 as float32 in the space of the PCA.
-
-    Raises:
-        QueryError: it is not such an array.
-    """
-    codes = np.asarray(codes)
-    if codes.dtype != np.uint8 or codes.ndim != 2 or codes.shape[1] != len(low):
-        raise QueryError(
-            f"dequantize takes codes of shape (n, {len(low)}) and dtype uint8, and this is {codes.shape} {codes.dtype}"
-        )
-    return dequantize(codes, low=low, high=high)
+    return Decoder(codes, _arrays(context, codes.model, model) if codes.model else {})
 
 
 def codes_and_keypoints(row: Row, layout: Layout) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 
 from featurestore.catalog import Context, chunk_states, image_table, resolve, why_missing
 from featurestore.errors import CorruptFile, NothingUsable, NotReady, QueryError, UnreadableFile
-from featurestore.query.encode import Encoder, bounds, make_encoder
+from featurestore.query.encode import Decoder, Encoder, decoder_of, make_encoder
 from featurestore.query.selection import check_stage, older_steps, open_partition, partition_of
 from featurestore.rows import Layout, Row
+from featurestore.stages import codes_of
 from featurestore.storage import CATALOG, CONFIG, PartitionFile
 from featurestore.system import command_line
 
@@ -78,7 +79,7 @@ class Lookup:
     _images: pa.Table | None = None
     _encoder: Encoder | None = None
     _variants: dict[tuple[str, str | None], _Variant] = field(default_factory=dict)
-    _bounds: dict[str | None, tuple[NDArray[np.float32], NDArray[np.float32]]] = field(default_factory=dict)
+    _decoders: dict[str | None, Decoder] = field(default_factory=dict)
     _open: OrderedDict[Path, _Open] = field(default_factory=OrderedDict)
     _most: int = field(default_factory=most_open)
     _lock: threading.RLock = field(default_factory=threading.RLock)
@@ -114,7 +115,9 @@ class Lookup:
             )
         return image["image_id"], image["chunk_id"]
 
-    def row(self, filename: str, *, stage: str, variant: str | None, columns: Sequence[str]) -> tuple[Row, Layout]:
+    def row(
+        self, filename: str, *, stage: str | None, variant: str | None, columns: Sequence[str]
+    ) -> tuple[Row, Layout]:
         """Return what a stage made of an image, columns of its partition, and the partition's layout.
 
         Raises:
@@ -123,6 +126,7 @@ class Lookup:
             StoreBusy: a run has just made its chunk anew.
             NothingUsable: the image file could not be used.
         """
+        stage = stage or codes_of(self.context.flow).name
         check_stage(self.context, stage)
         image_id, chunk_id = self.find(filename)
         with self._lock:
@@ -153,12 +157,12 @@ class Lookup:
                 self._encoder = make_encoder(self.context)
             return self._encoder
 
-    def bounds(self, variant: str | None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return the bounds that a variant of quantize used: least and greatest value of every dimension."""
+    def decoder(self, variant: str | None) -> Decoder:
+        """Return what turns the codes of a variant back into floats."""
         with self._lock:
-            if variant not in self._bounds:
-                self._bounds[variant] = bounds(self.context, variant)
-            return self._bounds[variant]
+            if variant not in self._decoders:
+                self._decoders[variant] = decoder_of(self.context, variant)
+            return self._decoders[variant]
 
     def _variant(self, stage: str, variant: str | None) -> _Variant:
         key = (stage, variant)

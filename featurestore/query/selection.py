@@ -36,7 +36,7 @@ from featurestore.query.exact import exact_columns
 from featurestore.query.sql import explain, open_query, tidy_schema
 from featurestore.quoting import identifier
 from featurestore.rows import Layout
-from featurestore.stages import ChunkStage
+from featurestore.stages import ChunkStage, codes_of
 from featurestore.storage import PartitionFile
 from featurestore.system import command_line, status_of
 
@@ -90,7 +90,7 @@ class Selection:
 def select_images(
     context: Context,
     *,
-    stage: str = "quantize",
+    stage: str | None = None,
     where: str | None = None,
     variant: str | None = None,
     allow_missing: bool = False,
@@ -101,6 +101,7 @@ def select_images(
         QueryError: ``where`` can't be evaluated, or there is no such stage or variant.
         NotReady: chosen images lack the stage, or nothing of it is there at all.
     """
+    stage = stage or codes_of(context.flow).name
     check_stage(context, stage)
     images, dataset_columns = _choose(context, where)
     with context.catalog.reading() as connection:
@@ -144,7 +145,7 @@ def with_columns(context: Context, selection: Selection, columns: Sequence[str])
         try:
             found = _columns_of(view.filter("image_id IN (FROM _chosen)"), ["image_id", *added])
         except duckdb.Error as error:
-            raise QueryError(f"the columns {', '.join(added)} can't be read: {explain(error)}") from error
+            raise QueryError(f"the columns {', '.join(added)} can't be read: {explain(error, context.flow)}") from error
     if len(found) < len(selection.images):
         raise _ingested(f"{len(selection.images) - len(found):,} of the chosen images have left the dataset")
     images = selection.images
@@ -177,7 +178,7 @@ def _choose(context: Context, where: str | None) -> tuple[pa.Table, tuple[str, .
             chosen = view if where is None else view.filter(where)
             return _columns_of(chosen, ["image_id", "chunk_id", "filename", "subset"]), tuple(view.columns)
         except duckdb.Error as error:
-            raise QueryError(f"where {where!r} can't be evaluated: {explain(error)}") from error
+            raise QueryError(f"where {where!r} can't be evaluated: {explain(error, context.flow)}") from error
 
 
 def _columns_of(images: duckdb.DuckDBPyRelation, names: Sequence[str]) -> pa.Table:

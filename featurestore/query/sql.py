@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +18,8 @@ from featurestore.catalog import Context
 from featurestore.errors import MissingDependency, QueryError
 from featurestore.formatting import human_bytes
 from featurestore.query.exact import NUMBERS, WIDE, exact_columns, texts
-from featurestore.query.views import EVERY_VIEW, make_views
+from featurestore.query.views import every_view, make_views
+from featurestore.stages import Stage
 from featurestore.storage import CATALOG
 from featurestore.system import command_line, free_memory, optional_scratch_folder, ready_thread
 from featurestore.wording import first_line
@@ -127,13 +128,13 @@ def stream_query(context: Context, query: str, *, as_text: bool = False) -> Iter
     Raises:
         QueryError: it is not a question, or DuckDB refused it.
     """
-    _refuse_statements(query)
+    _refuse_statements(query, context.flow)
     if LIST_VIEWS.fullmatch(query):
         query = VIEW_LIST
     with open_query(context, query) as connection, _thread_for(connection) as thread:
 
         def run(work: Callable[[], T]) -> T:
-            return _result(thread.submit(work))
+            return _result(thread.submit(work), context.flow)
 
         reader, numbers = run(lambda: _reader(connection, query, as_text))
         schema = tidy_schema(reader.schema)
@@ -150,7 +151,7 @@ def open_query(context: Context, text: str) -> Iterator[duckdb.DuckDBPyConnectio
         try:
             make_views(context, connection, text, None if folder is None else folder / CATALOG)
         except duckdb.Error as error:
-            raise QueryError(explain(error)) from error
+            raise QueryError(explain(error, context.flow)) from error
         yield connection
 
 
@@ -170,11 +171,11 @@ def _thread_for(connection: duckdb.DuckDBPyConnection) -> Iterator[ThreadPoolExe
         thread.shutdown()
 
 
-def _result(future: Future[T]) -> T:
+def _result(future: Future[T], flow: Sequence[Stage]) -> T:
     try:
         return future.result()
     except (duckdb.Error, pa.ArrowException, OSError) as error:  # the last two: in the middle of an answer, by Arrow
-        raise QueryError(explain(error)) from error
+        raise QueryError(explain(error, flow)) from error
 
 
 def _reader(
@@ -218,14 +219,15 @@ def tidy_schema(schema: pa.Schema) -> pa.Schema:
     return pa.schema([(name, plain.get(field.type, field.type)) for name, field in zip(names, schema, strict=True)])
 
 
-def explain(error: Exception) -> str:
+def explain(error: Exception, flow: Sequence[Stage]) -> str:
     """Return what DuckDB says in one line, and what to do where that is known."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     about = first_line(error)
     if unknown := re.match(r"Catalog Error: Table with name (.+) does not exist", about):
-        near = difflib.get_close_matches(unknown[1].lower(), EVERY_VIEW, n=1)
+        views = every_view(flow)
+        near = difflib.get_close_matches(unknown[1].lower(), views, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
-        return f"there is no view {unknown[1]}; {hint}the views are {', '.join(EVERY_VIEW)}"
+        return f"there is no view {unknown[1]}; {hint}the views are {', '.join(views)}"
     if about.startswith("IO Error") or "No magic bytes" in about:
         about += ". If a run has just made the chunk anew, ask again; else the file is damaged"
     about = about.replace("Python exception occurred while executing the UDF: ValueError: ", "")
@@ -234,11 +236,11 @@ def explain(error: Exception) -> str:
     return f"{about}{'. ' + hint if hint else ''}"
 
 
-def _refuse_statements(query: str) -> None:
+def _refuse_statements(query: str, flow: Sequence[Stage]) -> None:
     try:
         statements = duckdb.extract_statements(query)
     except duckdb.Error as error:
-        raise QueryError(explain(error)) from error
+        raise QueryError(explain(error, flow)) from error
     if not statements:
         raise QueryError('there is no question in this; ask one like "SELECT count(*) FROM images"')
     if len(statements) > 1:

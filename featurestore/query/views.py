@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import duckdb
-import numpy as np
 import pyarrow as pa
 import sqlalchemy as sa
 
@@ -29,16 +28,24 @@ from featurestore.catalog import (
 from featurestore.query.descriptor_views import make_descriptor_view, make_function
 from featurestore.quoting import literal
 from featurestore.rows import Layout
-from featurestore.stages import ChunkStage, FitStage, Stage
+from featurestore.stages import ChunkStage, FitStage, Stage, layouts_of
 
-PARTITION_VIEWS = {"extracted": "extract", "projected": "project", "quantized": "quantize"}
-DESCRIPTOR_VIEWS = {f"{view}_descriptors": view for view in PARTITION_VIEWS}
 REMOVED = "_removed"  # where images have left the dataset: their ids
 MISSING = "missing"  # what `run` would do: stage, chunk_id, n_images, why
-EVERY_VIEW = (*CATALOG_VIEWS, MISSING, *PARTITION_VIEWS, *DESCRIPTOR_VIEWS)
 
 # Of everything else than a view that a query can name, these list the views; they are all made then.
 _LISTINGS = {"show", "information_schema", "duckdb_views", "duckdb_tables", "duckdb_columns"}
+
+
+def partition_views(flow: Sequence[Stage]) -> dict[str, str]:
+    """Return the views over partitions, and the stage of each."""
+    return {stage.view: stage.name for stage in flow if isinstance(stage, ChunkStage)}
+
+
+def every_view(flow: Sequence[Stage]) -> tuple[str, ...]:
+    """Return the names of all views of a store."""
+    views = partition_views(flow)
+    return (*CATALOG_VIEWS, MISSING, *views, *(f"{view}_descriptors" for view in views))
 
 
 def make_views(context: Context, connection: duckdb.DuckDBPyConnection, text: str, copy: Path | None) -> None:
@@ -49,9 +56,9 @@ def make_views(context: Context, connection: duckdb.DuckDBPyConnection, text: st
     """
     names = set(re.findall(r"\w+", text.lower()))
     if names & _LISTINGS or names == {"describe"}:
-        names |= set(EVERY_VIEW)
+        names |= set(every_view(context.flow))
     views = [view for view in CATALOG_VIEWS if view in names]
-    stages = {view: stage for view, stage in PARTITION_VIEWS.items() if _wanted(view, names)}
+    stages = {view: stage for view, stage in partition_views(context.flow).items() if _wanted(view, names)}
     with context.catalog.reading() as catalog:
         steps = resolve(catalog, context.flow)
         made = {}
@@ -67,7 +74,7 @@ def make_views(context: Context, connection: duckdb.DuckDBPyConnection, text: st
         make_catalog_views(connection, views, steps)
     for name, table in made.items():
         connection.register(name, table)
-    layouts = expected_layouts(context.flow)
+    layouts = layouts_of(context.flow)
     for view, stage in stages.items():
         make_partition_view(connection, view, files[view], layouts[stage], without=REMOVED if REMOVED in made else None)
         make_function(connection, view, layouts[stage])
@@ -110,17 +117,6 @@ def make_partition_view(
         )
     else:
         connection.register(view, layout.schema().empty_table())
-
-
-def expected_layouts(flow: Sequence[Stage]) -> dict[str, Layout]:
-    """Return the columns of every chunk stage's partitions, as the recipe has them: also of those yet to be made."""
-    components = {s.name: getattr(s, "n_components", 1) for s in flow if isinstance(s, FitStage)}
-    layouts: dict[str, Layout] = {}
-    for stage in flow:
-        if isinstance(stage, ChunkStage):
-            model = {"components_": np.empty((components[stage.model], 0))} if stage.model else None
-            layouts[stage.name] = stage.layout(layouts.get(stage.reads), model)
-    return layouts
 
 
 def _files(context: Context, catalog: sa.Connection, step: Step) -> list[str]:

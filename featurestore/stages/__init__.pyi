@@ -6,9 +6,16 @@ from .base import Learner as Learner
 from .base import Stage as Stage
 from .base import TransformStage as TransformStage
 from .extract import Extract as Extract
+from .extractors import EXTRACTORS as EXTRACTORS
+from .extractors import Extractor as Extractor
 from .extractors.sift import Sift as Sift
 from .flow import FLOW as FLOW
+from .flow import codes_of as codes_of
+from .flow import fit_of as fit_of
 from .flow import flow_from as flow_from
+from .flow import layouts_of as layouts_of
+from .flow import upstream_of as upstream_of
 from .incremental import ESTIMATOR as ESTIMATOR
+from .project import Project as Project
 from .quantize import Quantize as Quantize
-from .quantize import dequantize as dequantize
+from .registry import STAGES as STAGES

@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 from featurestore.config import identity, variant_of
+from featurestore.errors import QueryError
 from featurestore.rows import Layout, Row
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -45,8 +47,17 @@ class Stage:
 class ChunkStage(Stage):
     """A stage that maps one partition to one partition, image by image."""
 
-    def layout(self, reads: Layout | None, model: Arrays | None) -> Layout:
-        """Return the layout of its output, given the layout of its input (None: images)."""
+    view: ClassVar[str]  # the view of its partitions in SQL, a participle
+    typical_bytes: ClassVar[int] = 0  # an image, before there is anything to measure
+    codes: ClassVar[bool] = False  # whether it makes the codes: what is loaded and exported by default
+
+    def layout(self, reads: Layout | None, fit: FitStage | None) -> Layout:
+        """Return the layout of its output.
+
+        Args:
+            reads: the layout of its input; None: images.
+            fit: the stage whose model it uses, if any.
+        """
         raise NotImplementedError(f"{type(self).__name__}.layout")  # every chunk stage has its own
 
     def stale_rows(self) -> str | None:
@@ -59,8 +70,25 @@ class TransformStage(ChunkStage):
     """A chunk stage that reads the rows of another stage."""
 
     def apply(self, row: Row, model: Arrays) -> Row:
-        """Return the transformed row of an image that has descriptors."""
+        """Return the transformed row of an image that has descriptors.
+
+        Args:
+            row: of the stage that it reads.
+            model: the arrays of its model; of a stage without one there are none.
+        """
         raise NotImplementedError(f"{type(self).__name__}.apply")
+
+    def with_keypoints(self) -> TransformStage:
+        """Return the stage as it is for a single image that is asked for, whose keypoints cost nothing to keep."""
+        return self
+
+    def floats(self, codes: NDArray[np.uint8], model: Arrays) -> NDArray[np.float32]:
+        """Return codes ``(n, dim)`` as values in the space of what it reads, for a stage that makes codes.
+
+        Raises:
+            QueryError: its codes can't be turned back, or these are not of its shape and dtype.
+        """
+        raise QueryError(f"codes of {self.name} can't be turned back into floats; ask for those of another variant")
 
     def transform(self, row: Row, model: Arrays) -> Row:
         """Return the transformed row; a row without descriptors keeps its status and error."""
@@ -102,6 +130,10 @@ class FitStage(Stage):
     """A stage that folds partitions into a model."""
 
     without: ClassVar[tuple[str, ...]] = ()  # columns of its input that it does not need
+
+    def dim(self, reads: Layout) -> int:
+        """Return how many values a transform makes with its model of a descriptor of ``reads``: as many, by default."""
+        return reads.dim
 
     def selects(self, subset: str) -> bool:
         """Return whether it learns images of this subset."""

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from featurestore.config import chosen, option
 from featurestore.errors import FeatureStoreError, MissingDependency
 from featurestore.images import PATTERN, ImageFile, read_image
 from featurestore.rows import Layout, Row
-from featurestore.stages.base import Arrays, ChunkStage
+from featurestore.stages.base import ChunkStage, FitStage
 from featurestore.stages.extractors import EXTRACTORS, Extractor, Sift
 from featurestore.system import BY_THE_CLOCK, CLOCK_OVER, CPU_OVER, lacking, line_of
 
@@ -26,6 +29,8 @@ class Extract(ChunkStage):
 
     name: ClassVar[str] = "extract"
     reads: ClassVar[str] = "images"
+    view: ClassVar[str] = "extracted"
+    typical_bytes: ClassVar[int] = 450_000  # a painting of about a megapixel, with OpenCV's defaults
 
     extractor: Extractor = chosen(Sift, "sift (uint8) or rootsift (float32)", among=EXTRACTORS)
     max_pixels: int = option(
@@ -41,7 +46,7 @@ class Extract(ChunkStage):
         600, "policy: CPU seconds that an image may take in a worker; 0: no limit", policy=True, low=0, high=10_000_000
     )
 
-    def layout(self, reads: Layout | None = None, model: Arrays | None = None) -> Layout:
+    def layout(self, reads: Layout | None = None, fit: FitStage | None = None) -> Layout:
         """Return the columns: descriptors, keypoints, and of the source its size in pixels, its bytes and its hash."""
         extra = (
             ("width", pa.int32()),
@@ -95,21 +100,59 @@ class Extract(ChunkStage):
         if image.pixels is None:
             return Row(image_id, filename, image.status, image.message, extra=_source(image))
         try:
-            keypoints, descriptors = self.extractor.detect_and_compute(image.pixels)
+            ((keypoints, descriptors),) = self.describe([image.pixels])
         except FeatureStoreError:
             raise
+        except Exception as error:
+            if lacking(error):
+                raise
+            return Row(image_id, filename, "crashed", line_of(error), extra=_source(image))
+        return _row(image_id, filename, image, keypoints, descriptors)
+
+    def extract_batch(self, images: Sequence[tuple[int, str, str]]) -> list[Row]:
+        """Return the rows of the images of a batch; none of one that has to be tried alone, to find what it lacks.
+
+        Args:
+            images: of each its id, its file name and its path.
+
+        Raises:
+            MemoryError, OSError, RuntimeError: the machine lacks something, see `failure.lacking`.
+        """
+        try:
+            read = [
+                (image_id, filename, read_image(path, max_pixels=self.max_pixels, truncated=self.truncated))
+                for image_id, filename, path in images
+            ]
+            sound = [(image_id, filename, image) for image_id, filename, image in read if image.pixels is not None]
+            found = self.describe([image.pixels for _, _, image in sound if image.pixels is not None])
+        except FeatureStoreError:
+            raise
+        except Exception as error:
+            if lacking(error):
+                raise
+            return []
+        return [_row(*one, *both) for one, both in zip(sound, found, strict=True)]
+
+    def describe(self, images: Sequence[NDArray[np.uint8]]) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+        """Return keypoints ``(n,)`` of dtype `KEYPOINT` and descriptors ``(n, dim)`` of each image.
+
+        Raises:
+            MissingDependency: the extractor lacks a module.
+            PluginError: it gave something else than it promises.
+        """
+        try:
+            return self.extractor.describe(images)
         except ImportError as error:  # no image is to blame
             raise MissingDependency(
                 f"the extractor {self.extractor.name} can't work: {' '.join(str(error).split())}; install what it "
                 "needs where the workers run, then run the same command again"
             ) from error
-        except Exception as error:
-            if lacking(error):
-                raise
-            return Row(image_id, filename, "crashed", line_of(error), extra=_source(image))
-        if not len(descriptors):
-            return Row(image_id, filename, "empty", image.message or NO_KEYPOINTS, extra=_source(image))
-        return Row(image_id, filename, "ok", image.message, descriptors, keypoints, _source(image))
+
+
+def _row(image_id: int, filename: str, image: ImageFile, keypoints: NDArray[Any], descriptors: NDArray[Any]) -> Row:
+    if not len(descriptors):
+        return Row(image_id, filename, "empty", image.message or NO_KEYPOINTS, extra=_source(image))
+    return Row(image_id, filename, "ok", image.message, descriptors, keypoints, _source(image))
 
 
 def _source(image: ImageFile) -> dict[str, Any]:

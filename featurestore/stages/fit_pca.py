@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 from featurestore.config import option
-from featurestore.rows import Row
+from featurestore.rows import Layout, Row
 from featurestore.stages.base import Arrays, FitStage, Learner
 from featurestore.stages.covariance import CovarianceLearner
 from featurestore.stages.incremental import PcaLearner
@@ -31,6 +31,10 @@ class FitPca(FitStage):
         "incremental, as in the notebook, or covariance: exact, faster, the same in every order; batch_size unused",
         late=True,
     )
+
+    def dim(self, reads: Layout) -> int:
+        """Return the number of components."""
+        return self.n_components
 
     def selects(self, subset: str) -> bool:
         """Return whether it learns images of this subset: only ``train``."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from featurestore.config import option
 from featurestore.rows import Layout, Row
-from featurestore.stages.base import Arrays, TransformStage
+from featurestore.stages.base import Arrays, FitStage, TransformStage
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,8 @@ class Project(TransformStage):
     name: ClassVar[str] = "project"
     reads: ClassVar[str] = "extract"
     model: ClassVar[str | None] = "fit_pca"
+    view: ClassVar[str] = "projected"
+    typical_bytes: ClassVar[int] = 500_000
 
     top: int = option(1800, "descriptors that are kept of an image, those of largest L2 norm", low=1)
     low_percentile: float = option(
@@ -35,11 +37,11 @@ class Project(TransformStage):
                 f"low_percentile {self.low_percentile} is not below high_percentile {self.high_percentile}"
             )
 
-    def layout(self, reads: Layout | None, model: Arrays | None) -> Layout:
+    def layout(self, reads: Layout | None, fit: FitStage | None) -> Layout:
         """Return the columns: float32 descriptors, their keypoints, and ``low`` and ``high`` of every dimension."""
-        assert reads is not None and model is not None
+        assert reads is not None and fit is not None
         extra = (("low", pa.list_(pa.float32())), ("high", pa.list_(pa.float32())))
-        return Layout(dim=len(model["components_"]), dtype="float32", keypoints=reads.keypoints, extra=extra)
+        return Layout(dim=fit.dim(reads), dtype="float32", keypoints=reads.keypoints, extra=extra)
 
     def apply(self, row: Row, model: Arrays) -> Row:
         """Return the projected descriptors ``(min(n, top), n_components)`` float32 and their percentiles."""

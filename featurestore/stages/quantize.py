@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -10,8 +10,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from featurestore.config import option
+from featurestore.errors import QueryError
 from featurestore.rows import Layout, Row
-from featurestore.stages.base import Arrays, TransformStage
+from featurestore.stages.base import Arrays, FitStage, TransformStage
 
 
 @dataclass(frozen=True)
@@ -21,14 +22,36 @@ class Quantize(TransformStage):
     name: ClassVar[str] = "quantize"
     reads: ClassVar[str] = "project"
     model: ClassVar[str | None] = "fit_scale"
+    view: ClassVar[str] = "quantized"
+    typical_bytes: ClassVar[int] = 160_000
+    codes: ClassVar[bool] = True
 
     keypoints: bool = option(True, "store the keypoints beside the codes")
 
-    def layout(self, reads: Layout | None, model: Arrays | None) -> Layout:
+    def layout(self, reads: Layout | None, fit: FitStage | None) -> Layout:
         """Return the columns: uint8 codes, optional keypoints, and the number of clipped values."""
         assert reads is not None
         keypoints = self.keypoints and reads.keypoints
         return Layout(dim=reads.dim, dtype="uint8", keypoints=keypoints, extra=(("n_clipped", pa.int32()),))
+
+    def with_keypoints(self) -> Quantize:
+        """Return the stage with keypoints, whatever the recipe says of the stored ones."""
+        return replace(self, keypoints=True)
+
+    def floats(self, codes: NDArray[np.uint8], model: Arrays) -> NDArray[np.float32]:
+        """Return codes ``(n, dim)`` uint8 as float32 in the space of the PCA.
+
+        Raises:
+            QueryError: it is not such an array.
+        """
+        low, high = model["low"], model["high"]
+        codes = np.asarray(codes)
+        if codes.dtype != np.uint8 or codes.ndim != 2 or codes.shape[1] != len(low):
+            raise QueryError(
+                f"dequantize takes codes of shape (n, {len(low)}) and dtype uint8, and this is {codes.shape} "
+                f"{codes.dtype}"
+            )
+        return dequantize(codes, low=low, high=high)
 
     def apply(self, row: Row, model: Arrays) -> Row:
         """Return the codes ``(n, n_components)`` uint8."""

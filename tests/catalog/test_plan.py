@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import sqlalchemy as sa
@@ -23,7 +23,7 @@ from featurestore.catalog import (
 from featurestore.catalog.schema import Base, Chunk, Model, Partition, Result, Run, Variant, utc_now
 from featurestore.catalog.table_rows import upsert
 from featurestore.formatting import chunk_list
-from featurestore.stages import FLOW, Extract, FitStage, Stage, flow_from
+from featurestore.stages import FLOW, STAGES, Extract, FitStage, Stage, TransformStage, flow_from
 from featurestore.storage import Root
 
 N_CHUNKS = 3
@@ -462,3 +462,41 @@ def test_every_stage_has_its_place_in_the_flow(stage: type[Stage]) -> None:
     before = names[: names.index(stage.name)]
     assert stage.reads in ["images", *before]
     assert stage.model in [None, *before]
+
+
+class Aside(TransformStage):
+    """A stage that reads extract beside project, and has no model."""
+
+    name: ClassVar[str] = "aside"
+    reads: ClassVar[str] = "extract"
+    view: ClassVar[str] = "beside"
+
+
+@pytest.fixture
+def forked(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> Hand:
+    """A finished store whose recipe names another stage that reads extract, and has not run it yet."""
+    stages: tuple[type[Stage], ...] = (*FLOW, Aside)
+    monkeypatch.setattr(STAGES, "_loaded", {stage.name: stage for stage in stages})
+    return hand.finish().with_recipe(aside={})
+
+
+def test_a_stage_beside_others_is_all_that_is_missing(forked: Hand) -> None:
+    assert forked.missing() == {"aside": dict.fromkeys(range(N_CHUNKS), "never run")}
+    assert all(work.input_ready for work in forked.plan()["aside"].todo)
+
+
+def test_what_is_missing_of_one_branch_holds_up_no_other(forked: Hand) -> None:
+    forked.drop("quantize", [1])
+    works = {work.chunk_id: work for work in forked.plan()["aside"].todo}
+    assert works[1].input_ready
+    forked.make("aside")
+    assert forked.missing() == {"quantize": {1: "never run"}}
+
+
+def test_a_pruned_file_is_wanted_by_the_branch_that_lacks_something(forked: Hand) -> None:
+    forked.change("extract", [0, 1], pruned=True)
+    forked.change("project", [0, 1], pruned=True)
+    assert forked.missing()["extract"] == {0: "pruned, and needed again", 1: "pruned, and needed again"}
+    assert "project" not in forked.missing()
+    forked.make("aside")
+    assert forked.missing() == {}

@@ -120,7 +120,7 @@ def test_what_workers_begin_while_a_run_is_stopped_is_removed(tmp_path: Path, mo
     images = tmp_path / "images"
     make_small(images, n=2)
     store = small_store(tmp_path / "store", images)
-    monkeypatch.setattr(runner, "open_engine", lambda workers: Hasty(store.path / "partitions"))
+    monkeypatch.setattr(runner, "open_engine", lambda workers, name: Hasty(store.path / "partitions"))
     (store.path / "partitions").mkdir(exist_ok=True)
     with pytest.raises(KeyboardInterrupt):
         store.run("extract", workers=1)

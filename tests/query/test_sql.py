@@ -20,12 +20,17 @@ from featurestore import FeatureStore
 from featurestore.errors import MissingDependency, QueryError
 from featurestore.query import sql as query
 from featurestore.query.descriptor_views import vectors
-from featurestore.query.views import DESCRIPTOR_VIEWS, EVERY_VIEW, PARTITION_VIEWS
+from featurestore.query.views import every_view, partition_views
 from featurestore.rows import Layout
+from featurestore.stages import flow_from
 from featurestore.storage import Root, exclusive
 
 ROOT = Path(__file__).parent.parent.parent
 COUNTS = "SELECT stage, count(*), sum(n_descriptors) FROM descriptor_counts GROUP BY stage ORDER BY stage"
+
+EVERY_VIEW = every_view(flow_from({}))
+PARTITION_VIEWS = partition_views(flow_from({}))
+DESCRIPTOR_VIEWS = {f"{view}_descriptors": view for view in PARTITION_VIEWS}
 
 
 def columns_of(store: FeatureStore, view: str) -> list[str]:

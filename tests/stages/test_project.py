@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from featurestore.errors import ConfigError
 from featurestore.rows import KEYPOINT, Layout, Row
 from featurestore.stages import flow_from
+from featurestore.stages.fit_pca import FitPca
 from featurestore.stages.project import Project, project, strongest
 
 IDENTITY = {"components_": np.eye(3), "mean_": np.zeros(3)}
@@ -114,8 +115,7 @@ def test_the_percentiles_are_those_of_the_selection_as_it_is_stored() -> None:
 
 
 def test_the_layout_follows_the_model_and_what_is_read() -> None:
-    model = {"components_": np.zeros((5, 128)), "mean_": np.zeros(128)}
-    layout = Project().layout(Layout(dim=128, dtype="uint8", keypoints=False), model)
+    layout = Project().layout(Layout(dim=128, dtype="uint8", keypoints=False), FitPca(n_components=5))
     assert (layout.dim, layout.dtype, layout.keypoints) == (5, "float32", False)
     assert [name for name, _ in layout.extra] == ["low", "high"]
 

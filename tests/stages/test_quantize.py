@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from featurestore.rows import KEYPOINT, Layout, Row
-from featurestore.stages import Quantize, dequantize
-from featurestore.stages.quantize import quantize
+from featurestore.stages import Quantize
+from featurestore.stages.fit_scale import FitScale
+from featurestore.stages.quantize import dequantize, quantize
 
 UNIT = {"low": np.zeros(2, np.float32), "high": np.ones(2, np.float32)}
 READS = Layout(dim=2, dtype="float32")
@@ -101,7 +102,7 @@ def test_keypoints_are_stored_if_wanted_and_there(wanted: bool, there: bool) -> 
     stage = Quantize(keypoints=wanted)
     row = Row(1, "a.jpg", "ok", None, np.zeros((1, 2), np.float32), np.ones(1, KEYPOINT) if there else None)
     assert (stage.transform(row, UNIT).keypoints is not None) == (wanted and there)
-    layout = stage.layout(Layout(dim=2, dtype="float32", keypoints=there), UNIT)
+    layout = stage.layout(Layout(dim=2, dtype="float32", keypoints=there), FitScale())
     assert (layout.dim, layout.dtype, layout.keypoints) == (2, "uint8", wanted and there)
 
 

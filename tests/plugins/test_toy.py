@@ -1,0 +1,183 @@
+"""A package outside of featurestore adds a plug-in of every kind, and nothing of featurestore is changed for it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from featurestore.testing.pictures import write_pictures
+
+TOY = Path(__file__).parent / "toy"
+ROOT = Path(__file__).parent.parent.parent
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+RECIPE = """
+[extract.patches]
+step = 12
+
+[unit]
+
+[fit_mean]
+
+[signs]
+above = 200
+"""
+
+
+def install(site: Path) -> None:
+    """Do what pip does with the toy package: its module, and its metadata."""
+    project = tomllib.loads((TOY / "pyproject.toml").read_text("utf-8"))["project"]
+    site.mkdir()
+    shutil.copy(TOY / "featurestore_toy.py", site)
+    info = site / f"featurestore_toy-{project['version']}.dist-info"
+    info.mkdir()
+    about = f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
+    (info / "METADATA").write_text(about, "utf-8")
+    (info / "top_level.txt").write_text("featurestore_toy\n", "utf-8")
+    groups = project["entry-points"].items()
+    lines = [f"[{group}]\n" + "".join(f"{k} = {v}\n" for k, v in entries.items()) for group, entries in groups]
+    (info / "entry_points.txt").write_text("\n".join(lines), "utf-8")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder from which Python imports, with the toy package in it."""
+    folder = tmp_path_factory.mktemp("site") / "packages"
+    install(folder)
+    return folder
+
+
+def run_in(site: Path | None, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run Python in a process that has what is installed in ``site``."""
+    path = os.pathsep.join(map(str, [*([site] if site else []), ROOT]))
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_it_keeps_to_the_contracts(site: Path) -> None:
+    done = run_in(site, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull, TOY / "contracts.py")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "passed" in done.stdout
+    assert "skipped" not in done.stdout
+
+
+@pytest.fixture(scope="module")
+def store(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store that was made with all of it."""
+    folder = tmp_path_factory.mktemp("toy")
+    dataset = write_pictures(folder / "images", n=8)
+    path = folder / "store"
+    arguments = ["--images", folder / "images", "--dataset", dataset, "--chunk-size", 4]
+    assert run_in(site, "-m", "featurestore", "init", path, *arguments).returncode == 0
+    recipe = path / "featurestore.toml"
+    text = recipe.read_text("utf-8").replace('extractor = "sift"', 'extractor = "patches"')
+    recipe.write_text(text.replace("n_components = 64", "n_components = 4") + RECIPE, "utf-8")
+    done = run_in(site, "-m", "featurestore", "run", path, "--engine", "toy", "--workers", 2, "--quiet")
+    assert (done.returncode, done.stderr) == (0, "")
+    return path
+
+
+def ask(site: Path, store: Path, question: str) -> list[str]:
+    code = "import sys, featurestore as f; print(*f.FeatureStore(sys.argv[1]).sql(sys.argv[2]).fetchall(), sep='\\n')"
+    done = run_in(site, "-c", code, store, question)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_every_stage_is_done_and_seen(site: Path, store: Path) -> None:
+    shown = run_in(site, "-m", "featurestore", "status", store)
+    assert shown.returncode == 0
+    rows = [line.split()[:2] for line in shown.stdout.splitlines()]
+    done = ["extract", "project", "quantize", "unit", "signs"]
+    assert [row for row in rows if row and row[0] in done] == [[name, "3/3"] for name in done]
+    question = "SELECT stage, status, count(*) FROM descriptor_counts WHERE stage IN ('unit', 'signs') GROUP BY ALL"
+    found = ask(site, store, f"{question} ORDER BY ALL")
+    assert found == [
+        "('signs', 'ok', 9)",
+        "('signs', 'unreadable', 1)",
+        "('unit', 'ok', 9)",
+        "('unit', 'unreadable', 1)",
+    ]
+    norms = "SELECT min(n), max(n) FROM (SELECT array_inner_product(descriptor, descriptor) AS n "
+    (bounds,) = ask(site, store, norms + "FROM normalized_descriptors)")
+    assert all(abs(float(value) - 1) < 1e-5 for value in bounds.strip("()").split(", "))
+    assert ask(site, store, "SELECT DISTINCT angle, response, octave FROM extracted_descriptors") == ["(-1.0, 0.0, 0)"]
+    assert ask(site, store, "SELECT count(*) > 0 FROM signed WHERE n_above > 0") == ["(True,)"]
+
+
+def test_a_second_run_has_nothing_to_do_and_every_file_is_right(site: Path, store: Path) -> None:
+    again = run_in(site, "-m", "featurestore", "run", store, "--engine", "inline")
+    assert again.returncode == 0
+    assert "everything is up to date" in again.stdout
+    verified = run_in(site, "-m", "featurestore", "verify", store)
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+
+
+def test_a_lost_catalog_comes_back(site: Path, store: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(store, tmp_path / "store")
+    (copy / "catalog.duckdb").unlink()
+    rebuilt = run_in(site, "-m", "featurestore", "rebuild", copy)
+    assert rebuilt.returncode == 0, rebuilt.stderr
+    assert "everything is up to date" in run_in(site, "-m", "featurestore", "run", copy).stdout
+
+
+def test_its_codes_are_loaded_exported_and_made_of_new_images(site: Path, store: Path, tmp_path: Path) -> None:
+    out = tmp_path / "lines.txt"
+    done = run_in(site, "-m", "featurestore", "export", store, out, "--format", "toy", "--quiet")
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = dict(line.split(" ") for line in out.read_text("utf-8").splitlines())
+    assert len(lines) == 10
+    code = """if True:
+        import sys; from featurestore import FeatureStore
+        store = FeatureStore(sys.argv[1]); codes = store.descriptors("00.png")
+        values = sorted(set(codes.ravel().tolist()))
+        print((codes == store.encode(sys.argv[2])).all(), codes.shape, values, codes.tobytes().hex())
+    """
+    made = run_in(site, "-c", code, store, store.parent / "images" / "00.png")
+    assert made.stdout.strip() == f"True (117, 16) [0, 200] {lines['00.png']}", made.stderr
+
+
+def test_the_help_lists_what_is_installed(site: Path) -> None:
+    about_run = run_in(site, "-m", "featurestore", "run", "--help").stdout.split()
+    assert "quantize fit_mean signs unit; default" in " ".join(about_run)
+    assert "|toy]" in "".join(run_in(site, "-m", "featurestore", "export", "--help").stdout.split())
+
+
+def test_a_store_whose_stage_is_not_installed_says_so(store: Path) -> None:
+    done = run_in(None, "-m", "featurestore", "status", store)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "error: featurestore.toml: unknown table [unit]; the tables are store, extract, fit_pca, project, fit_scale, "
+        "quantize. If it is of a stage that a package brings, install that into this Python with: pip install\n"
+    )
+
+
+def test_an_extractor_that_is_not_installed_is_named(store: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(store, tmp_path / "store")
+    recipe = copy / "featurestore.toml"
+    recipe.write_text(recipe.read_text("utf-8").replace(RECIPE, ""), "utf-8")
+    done = run_in(None, "-m", "featurestore", "status", copy)
+    assert done.stderr == (
+        "error: featurestore.toml: [extract] extractor: there is no extractor 'patches'; the extractors are sift, "
+        "rootsift. If a package brings it (as an entry point of featurestore.extractors), install that into this "
+        "Python with: pip install\n"
+    )
+
+
+def test_an_engine_that_is_not_installed_is_named(store: Path, tmp_path: Path) -> None:
+    images = write_pictures(tmp_path / "images", n=1).parent
+    run_in(None, "-m", "featurestore", "init", tmp_path / "s", "--images", images)
+    done = run_in(None, "-m", "featurestore", "run", tmp_path / "s", "--engine", "toy")
+    assert done.stderr.startswith("error: there is no engine 'toy'; the engines are inline, local. If a package brings")
