@@ -1,6 +1,6 @@
-"""Registries: what can be had by its name, built in or brought by an installed package.
+"""Registries: plug-ins by name, built in or of an installed package.
 
-A package brings something with an entry point in its ``pyproject.toml``::
+A package registers a plug-in by an entry point in its ``pyproject.toml``::
 
     [project.entry-points."featurestore.extractors"]
     superpoint = "my_package.superpoint:SuperPoint"

@@ -12,12 +12,19 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 MODULES = sorted((ROOT / "featurestore").rglob("*.py"))
+PAGES = sorted([*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md")])
 MAX_LINES = 350
 MAX_BYTES = 300_000
 
 # Nothing that is loaded can run code. The patterns are written so that they do not match themselves.
 RUNS_CODE = {"pickle.load", "pickle.loads", "joblib.load", "cloudpickle.load", "cloudpickle.loads", "eval", "exec"}
 UNFINISHED = re.compile(r"\b(TO[D]O|FIX[M]E|XX[X])\b")
+# Words that read like a translation: say "again", "any process that", "no process", "the existing files".
+ODD_WORDS = re.compile(
+    r"\b(anew|whoever|nobody|deaf|unheard|what is there|(is|are|was|were) to be|fewer than no|lets? go of)\b",
+    re.IGNORECASE,
+)
+IN_CODE = re.compile(r"`[^`\n]*`")  # names of tests, for example
 OF_ONE_MACHINE = re.compile(r"(?<![\w.])/(?:work|root|Users)/|helper[ ]session|shared[/]design", re.IGNORECASE)
 
 
@@ -69,6 +76,12 @@ def test_text_is_for_everybody() -> None:
             hits = OF_ONE_MACHINE.findall(data.decode("utf-8", errors="replace"))
             found += [f"{path.relative_to(ROOT)}: {hit}" for hit in hits]
     assert found == [], "paths and words that mean something on one machine only"
+
+
+@pytest.mark.parametrize("path", [*MODULES, *PAGES], ids=lambda path: str(path.relative_to(ROOT)))
+def test_it_is_plain_english(path: Path) -> None:
+    text = IN_CODE.sub("", path.read_text(encoding="utf-8"))
+    assert [" ".join(text[: found.start()].split()[-4:]) + " " + found[0] for found in ODD_WORDS.finditer(text)] == []
 
 
 def test_files_are_small() -> None:

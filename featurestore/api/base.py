@@ -17,7 +17,7 @@ from featurestore.system import StrPath, is_file, is_folder, store_folder, typed
 
 
 class OpenStore:
-    """What all verbs of a store build on."""
+    """The base class of `FeatureStore`: an open store."""
 
     left_out: tuple[str, ...] = ()
     _vetted: Catalog | None = None  # of an untrusted store
@@ -47,7 +47,7 @@ class OpenStore:
 
     @classmethod
     def open_untrusted(cls, path: StrPath) -> Self:
-        """Open a store that somebody else made, to be read only.
+        """Open an untrusted store for reading only.
 
         Its catalog is ignored, and one is made in memory of the files that hold what they promise, which takes as long
         as reading them all. ``left_out`` has a line for each of the others.
@@ -70,7 +70,7 @@ class OpenStore:
         return store
 
     def _context(self, reporter: Reporter) -> Context:
-        # Read anew for every verb: the recipe is edited by people.
+        # Read again for every verb: the user may have edited the recipe.
         tables = read_tables(self.path / CONFIG)
         check_format(tables)
         check_names(tables, ["store", *STAGES.names()])

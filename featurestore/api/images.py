@@ -1,4 +1,4 @@
-"""`Images`: images that were chosen once, to be loaded, computed with or exported as often as one likes."""
+"""`Images`: a selection of images, made once, to load or export any number of times."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Choice(OfVariant, total=False):
 
 
 class Images:
-    """Chosen images, with what one variant of a stage made of them. `FeatureStore.select` returns it.
+    """Chosen images and their results of one variant of a stage. `FeatureStore.select` returns it.
 
     Example::
 
@@ -43,12 +43,12 @@ class Images:
         codes, offsets, image_ids = train.matrix()
         train.export("train.npy")
 
-    The choice is made once. However a run or an ingest changes the store, all verbs read the same images, of the same
-    variant, from the same partitions. Where that is no longer possible, they raise `StoreBusy`, and never return
-    something else: a run has replaced a partition, or an ingest has removed an image whose columns are asked for. Then
-    choose again. What was pending stays so. Only columns of the dataset are looked up at each load, and are today's.
+    The choice is made once. Even if a run or an ingest changes the store, all methods read the same images, of the same
+    variant, from the same partitions. If that is no longer possible, since a run has replaced a partition, or an ingest
+    has removed an image whose columns are requested, they raise `StoreBusy`; then choose again. Pending images stay
+    pending. Only columns of the dataset are read at each load, with their current values.
 
-    It can be pickled, and read in other processes, which open the store at the same path; that of an untrusted store
+    It can be pickled, and used in other processes, which open the store at the same path; that of an untrusted store
     can't.
     """
 
@@ -61,7 +61,7 @@ class Images:
         return len(self._selection.images)
 
     def __repr__(self) -> str:
-        """Return how many images of what."""
+        """Return the number of images, the stage, the variant and the condition."""
         where = "" if self._selection.where is None else f", where {self._selection.where}"
         return f"<Images: {len(self):,} of {self.stage}, variant {self.variant}{where}>"
 
@@ -141,9 +141,9 @@ class Images:
         force: bool = False,
         quiet: bool = True,
     ) -> StageSummary:
-        """Write the descriptors in a format that others read; ``docs/export.md`` describes each.
+        """Write the descriptors in the format of another program; ``docs/export.md`` describes each.
 
-        What is written appears at ``out`` when it is complete, and takes little memory to write.
+        ``out`` appears when it is complete. Writing it takes little memory.
 
         Args:
             out: the file; of ``npy`` the folder.
@@ -152,7 +152,7 @@ class Images:
             quiet: show nothing.
 
         Raises:
-            OutputError: ``out`` is there already, or can't be written.
+            OutputError: ``out`` exists already, or can't be written.
             QueryError: no image was chosen, or they do not fit the format.
             StoreBusy: the store has changed, and no longer has what was chosen.
             NotEnoughSpace: the disk is full, or an npz could not be read here.

@@ -1,4 +1,4 @@
-"""The verbs that look after a store: verify, rebuild, merge, prune."""
+"""Maintenance verbs of `FeatureStore`: verify, rebuild, merge, prune."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 class Upkeep(OpenStore):
-    """The part of `FeatureStore` that keeps what the store says true."""
+    """Maintenance verbs of `FeatureStore`."""
 
     def verify(self, *, deep: bool = False, repair: bool = False, quiet: bool = True) -> VerifyReport:
         """Compare every file with the catalog, and the catalog with the files. Nothing is changed but by ``repair``.
 
         Args:
             deep: decode every value too, and read the image files rather than ask for their size.
-            repair: drop what is bad, so that `run` makes just that anew; the report has what is left.
+            repair: drop damaged files and wrong records, so that `run` recomputes these; the report lists the rest.
             quiet: show no bar.
 
         Raises:
@@ -49,7 +49,7 @@ class Upkeep(OpenStore):
         return replace(report, problems=[*told, *report.problems])
 
     def rebuild(self, *, quiet: bool = True) -> RebuildReport:
-        """Make a lost or damaged catalog anew from ``dataset/``, ``partitions/`` and ``models/``.
+        """Make a lost or damaged catalog again from ``dataset/``, ``partitions/`` and ``models/``.
 
         Every file is read and has to hold what it promises; one that does not is left out and reported. Runs are taken
         from the old catalog where that can be read.

@@ -1,4 +1,4 @@
-"""The verbs that ask and load. None of them changes the store or holds up a run."""
+"""Reading verbs of `FeatureStore`. None of them changes the store or delays a run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Reading(OpenStore):
-    """The half of `FeatureStore` that reads."""
+    """Reading verbs of `FeatureStore`."""
 
     _lookup: Lookup | None = None  # what `descriptors` and its like keep between calls
 
@@ -159,7 +159,7 @@ class Reading(OpenStore):
         """
         from featurestore.query import image_info
 
-        lookup = self._looking_up()
+        lookup = self._current_lookup()
         return image_info(lookup.context, lookup.find(filename, removed=True)[0])
 
     def encode(
@@ -177,7 +177,7 @@ class Reading(OpenStore):
         """
         from featurestore.query import codes_and_keypoints
 
-        encoder = self._looking_up().encoder
+        encoder = self._current_lookup().encoder
         found = codes_and_keypoints(encoder.encode(image), encoder.layout)
         return found if keypoints else found[0]
 
@@ -192,7 +192,7 @@ class Reading(OpenStore):
             NotReady: there is no model of fit_scale yet.
             QueryError: the codes have another shape or dtype, or there is no such variant.
         """
-        return self._looking_up().decoder(variant).floats(codes)
+        return self._current_lookup().decoder(variant).floats(codes)
 
     def export(
         self,
@@ -225,13 +225,13 @@ class Reading(OpenStore):
         return export_models(context, located(out, "an export"), exporter, choice.get("variant"), force=force)
 
     def _row(self, filename: str, stage: str | None, variant: str | None, columns: Sequence[str]) -> tuple[Row, Layout]:
-        lookup = self._looking_up()
+        lookup = self._current_lookup()
         try:
             return lookup.row(filename, stage=stage, variant=variant, columns=columns)
-        except StoreBusy:  # a run made its chunk anew between the look at the catalog and the look at the file
-            return self._looking_up(other_than=lookup).row(filename, stage=stage, variant=variant, columns=columns)
+        except StoreBusy:  # a run replaced the partition after the catalog was read
+            return self._current_lookup(other_than=lookup).row(filename, stage=stage, variant=variant, columns=columns)
 
-    def _looking_up(self, *, other_than: Lookup | None = None) -> Lookup:
+    def _current_lookup(self, *, other_than: Lookup | None = None) -> Lookup:
         from featurestore.query import Lookup, signature
 
         now = signature(self.path)

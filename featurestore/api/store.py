@@ -107,7 +107,7 @@ class FeatureStore(Reading, Upkeep):
     ) -> IngestReport:
         """Read the dataset again: new rows become new chunks, known ones get their new columns and subset.
 
-        Images without a row are removed: they leave the views, loading and later fits, what was made of them is kept,
+        Images without a row are removed: they leave the views, loading and later fits, their results are kept,
         and they come back with their rows.
 
         Args:

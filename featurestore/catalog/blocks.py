@@ -1,6 +1,6 @@
-"""The finished blocks of a store: which of them a run goes on from, and which nothing will ever need.
+"""The finished blocks of a store: which of them a run can use, and which no run will ever need.
 
-What decides is the attempt (see `blockfile`): whatever a block is of has to be what would be made today.
+The attempt decides (see `block_file`): a block can be used if a run would compute the same attempt today.
 """
 
 from __future__ import annotations

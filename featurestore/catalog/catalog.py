@@ -1,8 +1,8 @@
-"""The catalog: opening it for one short transaction at a time, its schema, and asking it.
+"""The catalog: a DuckDB file that is open for one short transaction at a time.
 
-DuckDB lets one process in at a time, so every transaction opens the file, commits and closes it, queued by an
-exclusive lock on a file beside it. That is how ``status`` and ``sql`` work while a ten-hour run goes on. What opens it
-is an `Instance` that is kept for the next time.
+DuckDB admits one process at a time, so every transaction opens the file, commits and closes it, queued by an exclusive
+lock on a file beside it. So ``status`` and ``sql`` work during a ten-hour run. The `Instance` that opens the file is
+kept for the next transaction.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from featurestore.wording import first_line
 LOG = logging.getLogger("featurestore.catalog")
 LOCK_SECONDS = 120.0
 SLOW_SECONDS = 1.0  # a transaction that waits or works for longer is logged
-# Whoever asks seldom comes last: with filelock's 0.05, three readers in a loop held up a writer for 5 s.
+# A process that polls rarely gets the lock last: with filelock's 0.05, three readers in a loop delayed a writer by 5 s.
 POLL_SECONDS = 0.005
 
 atexit.register(forget_overloads)
@@ -123,7 +123,7 @@ class Catalog:
 
     @contextmanager
     def _once(self) -> Iterator[None]:
-        """Refuse what would wait for itself.
+        """Refuse to open the catalog twice in one thread, which would wait for itself.
 
         Raises:
             RuntimeError: this thread has the catalog open.
@@ -197,7 +197,7 @@ class WritableCatalog(Catalog, ABC):
 
         Raises:
             StoreBusy: others kept the catalog busy for two minutes, or another process has taken over the store.
-            NotWritable: the catalog belongs to somebody else.
+            NotWritable: this user may not write the catalog.
             NotEnoughSpace: the disk is full; the transaction did not happen.
             UnreadableFile: it can't be opened or read, for a reason that says nothing of what is in it.
         """
@@ -271,8 +271,7 @@ class StoreCatalog(WritableCatalog):
 class HeldCatalog(WritableCatalog):
     """A catalog that no other process knows: in memory, or a file in the making. It stays open until `close`.
 
-    Whoever has one may change it, without holding the store. Transactions cost next to nothing, since no file is opened
-    and no lock is taken for each.
+    Its owner may change it without holding the store. Transactions are cheap, since they open no file and take no lock.
     """
 
     def __init__(self, root: Root, path: Path | None = None, *, memory: str | None = None) -> None:
@@ -289,7 +288,7 @@ class HeldCatalog(WritableCatalog):
         self.close()
 
     def close(self) -> None:
-        """Let go of it; what was in memory is gone."""
+        """Close the catalog; an in-memory catalog is lost."""
         self._instance.close()
 
     @contextmanager
@@ -314,7 +313,7 @@ class HeldCatalog(WritableCatalog):
         self.migrate()
 
     def _check(self) -> None:
-        """It is nobody else's."""
+        """Do nothing: no other process can open it."""
 
     def _lost(self) -> bool:
         return False

@@ -11,10 +11,10 @@ from featurestore.catalog.steps import Step
 from featurestore.catalog.table_rows import query_rows
 from featurestore.stages import ChunkStage, FitStage, upstream_of
 
-# Every chunk at every chunk stage of the current recipe: what is there, what it would be made from today, and
+# Every chunk at every chunk stage of the current recipe: its partition, what it would be made from today, and
 # whether somebody needs its file. `flow` is a table of the chunk stages in order, with their current variants.
 #
-#   current   a committed partition of this variant was made from what is there to make it from today
+#   current   a committed partition of this variant was made from what it would be made from today
 #   wanted    a stage that goes back to it is missing, and those between them are pruned: then this file is needed,
 #             even if nothing but its file is gone
 STATE = """

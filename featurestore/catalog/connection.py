@@ -1,6 +1,6 @@
-"""DuckDB in this process, and how a database file is open in it for a moment.
+"""A long-lived in-memory DuckDB that attaches the catalog file for one transaction at a time.
 
-An instance takes 20 ms to make, most of it for its own functions; to attach a file to one that is there takes 1 ms.
+Making an instance takes 20 ms, most of it for DuckDB's own functions; attaching a file to an existing one takes 1 ms.
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ class Instance:
         self._engine = sa.create_engine(url, poolclass=NullPool, connect_args=options)
         # Further connections to the same name in this process share what this one holds open.
         self._anchor = self._engine.connect()
-        # Closed at the latest when nobody has it any more, or when the interpreter ends.
-        self._letting_go = weakref.finalize(self, _let_go, self._anchor, self._engine)
+        # Closed at the latest when this object is garbage, or when the interpreter ends.
+        self._finalizer = weakref.finalize(self, _close_instance, self._anchor, self._engine)
 
     @property
     def is_open(self) -> bool:
         """Whether it can be used."""
-        return self._letting_go.alive
+        return self._finalizer.alive
 
     def close(self) -> None:
-        """Let go of it; what was in memory is gone."""
-        self._letting_go()
+        """Close the instance; an in-memory database is lost."""
+        self._finalizer()
 
     def connect(self) -> sa.Connection:
         """Open a connection to it."""
@@ -63,7 +63,7 @@ class Instance:
         raw_connection(self._anchor).execute(statement)
 
     def attach(self, path: Path, name: str = ATTACHED, *, read_only: bool) -> None:
-        """Open the database file ``path`` in it; one that is not there is made, unless it is only to be read.
+        """Attach the database file ``path``; a missing file is created unless ``read_only``.
 
         Raises:
             duckdb.Error: it can't be opened.
@@ -72,9 +72,9 @@ class Instance:
 
     @contextmanager
     def attached(self) -> Iterator[sa.Connection]:
-        """Open a connection to the file that was attached as `ATTACHED`, and let go of the file at the end.
+        """Open a connection to the file attached as `ATTACHED`, and detach it at the end.
 
-        After an exception the whole instance is closed: it may be that DuckDB takes nothing more.
+        After an exception the whole instance is closed, since DuckDB may accept no more statements.
         """
         try:
             with self.connect() as connection:
@@ -122,7 +122,7 @@ def attach(duck: Any, path: Path, name: str, *, read_only: bool) -> None:
     duck.execute(f"ATTACH '{spelt}' AS {name}{' (READ_ONLY)' if read_only else ''}")
 
 
-def _let_go(anchor: sa.Connection, engine: sa.Engine) -> None:
+def _close_instance(anchor: sa.Connection, engine: sa.Engine) -> None:
     anchor.close()
     engine.dispose()
 
@@ -130,10 +130,10 @@ def _let_go(anchor: sa.Connection, engine: sa.Engine) -> None:
 def forget_overloads() -> None:
     """Keep DuckDB quiet at exit, where it would print "nanobind: leaked 27 instances!" and a page more (duckdb 2.0.0).
 
-    DuckDB never lets go of the function with which it reads Arrow. That holds the module typing, and typing holds what
-    SQLAlchemy declared as overloads: in its registry, and where ``dataclass_transform`` marks the function that stands
-    for every overload. From there it is two steps to duckdb-engine, and one more to DuckDB's own types, which outlive
-    the interpreter. Nobody asks for overloads at exit.
+    DuckDB keeps a reference to the function with which it reads Arrow. This keeps the module typing alive, which keeps
+    SQLAlchemy's overloads: in its registry, and where ``dataclass_transform`` marks the function that replaces every
+    overload. From there references lead to duckdb-engine, and to DuckDB's own types, which then outlive the
+    interpreter. No code needs overloads at exit.
     """
     stands_for_all = typing.overload(forget_overloads)
     typing.clear_overloads()

@@ -1,4 +1,4 @@
-"""What everything that works on a store is handed: where it is, its recipe and its catalog."""
+"""The open store that every operation receives: root, settings, flow and catalog."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What DuckDB says of a catalog, and what it means: damaged, unreadable, locked, too large, or a mistake of our own."""
+"""Diagnosis of DuckDB's errors about the catalog: damaged, unreadable, locked, too large, or a mistake of our own."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def is_locked(error: BaseException) -> bool:
 
 @contextmanager
 def noticing_interrupts() -> Iterator[None]:
-    """DuckDB notices Ctrl-C in the middle of a query, and loses what kind of exception it was."""
+    """Restore KeyboardInterrupt: DuckDB raises RuntimeError for Ctrl-C during a query."""
     try:
         yield
     except RuntimeError as error:

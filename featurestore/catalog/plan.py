@@ -18,7 +18,7 @@ from featurestore.storage import Block
 
 @dataclass(frozen=True)
 class Work:
-    """One chunk of one stage that is to be made."""
+    """One chunk of one stage that a run has to compute."""
 
     chunk_id: int
     first_image_id: int
@@ -71,7 +71,7 @@ def make_plan(
     Args:
         connection: to the catalog.
         steps: from `resolve`.
-        retry: statuses whose rows of extract are to be made again.
+        retry: statuses whose rows of extract are recomputed.
         replaced: by chunk, the images whose file is another than the one that was extracted.
         asked: stages that were asked for by name: their pruned partitions are wanted too.
     """
@@ -85,7 +85,7 @@ def make_plan(
             redo = {chunk: stale.get(chunk, frozenset()) | other.get(chunk, frozenset()) for chunk in {*stale, *other}}
             reason = why_missing(connection, step) if any(not row.current for row in rows) else ""
             works = [_work(row, redo, reason, row.wanted or step.stage.name in asked) for row in rows]
-            todo = [_said_why(work, other) for work in works if work]
+            todo = [_with_reason(work, other) for work in works if work]
             plans[step.stage.name] = StagePlan(step, len(rows), tuple(todo))
         else:
             plans[step.stage.name] = _fit_plan(step, [row for row in state if row.stage == step.stage.reads])
@@ -124,7 +124,7 @@ def _work(row: ChunkState, redo: dict[int, frozenset[int]], reason: str, wanted:
     )
 
 
-def _said_why(work: Work, replaced: Mapping[int, frozenset[int]]) -> Work:
+def _with_reason(work: Work, replaced: Mapping[int, frozenset[int]]) -> Work:
     return replace(work, why="image files were replaced") if work.redo and work.chunk_id in replaced else work
 
 
@@ -146,7 +146,7 @@ def _fit_plan(step: Step, inputs: list[ChunkState]) -> StagePlan:
 
 
 def stale_images(connection: sa.Connection, step: Step, retry: Collection[str] = ()) -> dict[int, frozenset[int]]:
-    """Return the images of each chunk whose row of a current partition is to be made again.
+    """Return the images of each chunk whose row of a current partition has to be recomputed.
 
     These are rows that today's policies decide otherwise, and those of a status in ``retry``.
     """

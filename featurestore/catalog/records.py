@@ -1,4 +1,4 @@
-"""From a committed file to its record: the same way for a run, an adopted orphan, an import and a rebuilt catalog."""
+"""Records of committed files: the same for a run, an adopted orphan, an import and a rebuilt catalog."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ FACTS = ("image_id", "status", "error", "n_descriptors", "width", "height", "n_c
 
 @dataclass(frozen=True)
 class Described:
-    """What the catalog keeps of a partition."""
+    """The catalog's record of a partition."""
 
     manifest: dict[str, Any]
     row: PartitionRow
@@ -107,7 +107,7 @@ def record_partition(connection: sa.Connection, row: PartitionRow, results: pa.T
 
 
 def describe_partition(root: Root, name: str, *, checksum: str | None = None) -> Described:
-    """Return what the catalog keeps of a partition, from its small columns and the digest of its bytes.
+    """Return the record of a partition, from its small columns and the digest of its bytes.
 
     Args:
         root: of the store.
@@ -143,7 +143,7 @@ def _check_manifest(manifest: Mapping[str, Any], name: str) -> None:
     check_manifest(manifest, PARTITION, name)
     place = (manifest["stage"], manifest["variant"], manifest["chunk_id"])
     if name != (index_name(*place) if is_index(name) else partition_name(*place, manifest["payload"])):
-        raise CorruptFile(f"{name} holds what should be called {partition_name(*place, manifest['payload'])}")
+        raise CorruptFile(f"{name} should be called {partition_name(*place, manifest['payload'])}")
     if is_index(name) != (manifest.get("pruned") is True):
         raise CorruptFile(f"{name} does not say whether it is a whole partition")
 
@@ -156,7 +156,7 @@ def _check_facts(manifest: Mapping[str, Any], facts: pa.Table, name: str) -> Non
         if facts[column].null_count:
             raise CorruptFile(f"{name} has rows without {column}")
     if pc.min(facts["n_descriptors"]).as_py() < 0:
-        raise CorruptFile(f"{name} has rows with fewer than no descriptors")
+        raise CorruptFile(f"{name} has rows with a negative number of descriptors")
 
 
 def _results(facts: pa.Table) -> pa.Table:
@@ -174,9 +174,9 @@ def record_variant(connection: sa.Connection, manifest: Mapping[str, Any]) -> No
 
 
 def check_partition(root: Root, name: str) -> Described:
-    """Make sure that a partition, or the index of a pruned one, holds what its name and its manifest promise.
+    """Check that a partition, or the index of a pruned one, holds what its name and its manifest promise.
 
-    Every value is read. Returns what the catalog keeps of it.
+    Every value is read. Returns its record.
 
     Raises:
         CorruptFile: it does not.

@@ -48,9 +48,8 @@ def upgrade(connection: sa.Connection, to: str = "head") -> None:
     config = Config()
     config.set_main_option("script_location", str(migrations_folder()))
     config.attributes["connection"] = connection
-    before = revision(connection)
+    LOG.info("migrating the catalog to revision %s", HEAD if to == "head" else to)
     command.upgrade(config, to)
-    LOG.info("migrated the catalog from revision %s to %s", before or "none", revision(connection))
 
 
 def migrations_folder() -> Path:

@@ -1,4 +1,4 @@
-"""What is on record of a run: who ran what, with which libraries, how it ended, and what a partition says of it."""
+"""Records of runs: stage, host, versions of libraries, outcome; and the manifests of partitions."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def opencv_of(versions: Mapping[str, str]) -> str:
 
 
 def partition_manifest(step: Step, work: Work, *, origin: str, opencv: str = UNKNOWN) -> dict[str, Any]:
-    """Return the manifest of a partition in the making; its ``payload`` is known when its rows are.
+    """Return the manifest of a new partition, without its ``payload``, which depends on its rows.
 
     Args:
         step: the stage, with its variant.

@@ -1,4 +1,4 @@
-"""A copy of the catalog's file of one's own, so that a question can take its time and hold up nobody.
+"""Snapshots: a private copy of the catalog's file, so that a long query delays no other process.
 
 A catalog of ten million images is copied in a fifth of a second. DuckDB then reads of it the columns and blocks that a
 question needs and no more, out of compressed storage; as tables in memory the same catalog would take gigabytes.
@@ -55,7 +55,7 @@ def _copy_to_memory(connection: duckdb.DuckDBPyConnection, source: str | None) -
 
 def _copy_to_file(catalog: sa.Connection, source: str | None, path: Path) -> None:
     if source is None:  # of an older format, brought up to date in memory
-        catalog.commit()  # a database can't be let go of in the transaction that wrote it
+        catalog.commit()  # a database can't be detached in the transaction that wrote it
         duck = raw_connection(catalog)
         attach(duck, path, SNAPSHOT, read_only=False)
         duck.execute(f"COPY FROM DATABASE memory TO {SNAPSHOT}")

@@ -97,7 +97,10 @@ def _values(name: str, column: pa.ChunkedArray) -> list[Any]:
 
 
 def upsert(connection: sa.Connection, model: type[Base], values: Mapping[str, Any]) -> None:
-    """Insert a row, or update the one of the same key: a killed transaction may have been committed unheard."""
+    """Insert a row, or update the one of the same key.
+
+    A transaction may have been committed although its process was killed before it knew.
+    """
     statement = insert(model).values(**values)
     keys = [column.name for column in sa.inspect(model).primary_key]
     rest = {name: value for name, value in values.items() if name not in keys}

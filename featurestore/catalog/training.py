@@ -1,4 +1,4 @@
-"""Which images a model has learnt, and which it has not: sets of images as masks over ``image_id``.
+"""Training sets: the images that a model has learnt and has not learnt, as masks over ``image_id``.
 
 Ids count from 0 without gaps, so that a join on them is an index into an array: of ten million images that takes a
 tenth of a second, where DuckDB's hash join takes three.
@@ -24,7 +24,7 @@ REFIT = "another seed in [fit_pca] of featurestore.toml, and a run, make models 
 
 
 class TrainingSet:
-    """What the current model of a fit stage has learnt of the images as they are today; without a model, nothing."""
+    """The images that the current model of a fit stage has learnt; none without a model."""
 
     def __init__(self, connection: sa.Connection, step: Step) -> None:
         """Ask through ``connection``, as long as that is open; each mask is read when it is first wanted."""

@@ -1,4 +1,4 @@
-"""What a worker says that lacks a module: a task can't be unpickled there, and no image is to blame."""
+"""Modules that a worker lacks: a task can't be unpickled there, and no image is to blame."""
 
 from __future__ import annotations
 

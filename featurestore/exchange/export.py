@@ -1,4 +1,4 @@
-"""Descriptors or models in the formats that others read: written beside their place, and moved there at the end."""
+"""Export of descriptors or models in the formats of other programs: written to a temporary file, renamed at the end."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def export_images(
     Raises:
         OutputError: ``out`` exists already, or can't be written.
         QueryError: no image was chosen, or they do not fit the format.
-        StoreBusy: the store has changed since the images were chosen, and no longer has all that is wanted of them.
+        StoreBusy: the store has changed since the images were chosen, and no longer has all of their rows.
         NotEnoughSpace: the disk is full, or what is written could not be read here.
     """
     _refuse(context, out, exporter, force=force)

@@ -1,4 +1,4 @@
-"""maintenance: keep the store true. Verify, repair, rebuild, merge, prune, and recover after a crash."""
+"""maintenance: verify, repair, rebuild, merge and prune a store, and recover it after a crash."""
 
 import lazy_loader
 

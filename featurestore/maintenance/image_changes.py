@@ -1,4 +1,4 @@
-"""The image files compared with what was extracted from them. Only ``verify`` and ``run --check-images`` look again."""
+"""Changes of image files since they were extracted. Only ``verify`` and ``run --check-images`` read the files again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from featurestore.system import file_digest, is_folder, status_of
 
 @dataclass(frozen=True)
 class Source:
-    """What extract has recorded of one image file."""
+    """The record of extract about one image file."""
 
     chunk_id: int
     image_id: int
@@ -30,7 +30,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Change:
-    """An image file that is not the one that was extracted."""
+    """An image file that has changed since it was extracted."""
 
     source: Source
     kind: Literal["replaced", "gone", "appeared"]
@@ -38,7 +38,7 @@ class Change:
 
 
 def recorded_sources(context: Context) -> Iterator[Source]:
-    """Yield what the current partitions of extract say of the image files, pruned ones included.
+    """Yield the records of the image files in the current partitions of extract, pruned ones included.
 
     Images that have left the dataset are passed over: their files may be gone.
     """
@@ -55,7 +55,7 @@ def recorded_sources(context: Context) -> Iterator[Source]:
 
 
 def change_of(context: Context, source: Source, *, deep: bool) -> Change | None:
-    """Return how an image file differs from what was extracted, None if it does not.
+    """Return how an image file has changed since it was extracted, None if it has not.
 
     Args:
         context: of the store.
@@ -63,7 +63,7 @@ def change_of(context: Context, source: Source, *, deep: bool) -> Change | None:
         deep: compare the content too, where the size is the same.
 
     Raises:
-        UnreadableFile: there is no telling.
+        UnreadableFile: the system does not say.
     """
     path = context.images / source.filename
     try:
@@ -88,7 +88,7 @@ def change_of(context: Context, source: Source, *, deep: bool) -> Change | None:
 
 
 def replaced_images(context: Context) -> dict[int, frozenset[int]]:
-    """Return, by chunk, the images whose file is another than the one that was extracted, or has appeared.
+    """Return, by chunk, the images whose file has changed or appeared since they were extracted.
 
     Every file is read. One that is gone, or can't be read, is no reason to throw its descriptors away.
     """
@@ -108,7 +108,7 @@ def reason_to_pass_over(context: Context) -> str | None:
     """Return why there are no image files to compare, None if there are some.
 
     Raises:
-        UnreadableFile: there is no telling.
+        UnreadableFile: the system does not say.
     """
     if not is_folder(context.images):
         return f"{context.images} is not there"

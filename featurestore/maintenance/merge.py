@@ -1,7 +1,7 @@
-"""Taking over what other machines have made: partitions and models of stores of the same dataset and recipe.
+"""Merging stores of the same dataset and recipe: copy the partitions and models that this store lacks.
 
-Content may differ in the last bits between machines, so that variants and model ids decide, not bytes. Everything is
-checked before anything is taken, and what was taken is not taken again.
+Content may differ in the last bits between machines, so variants and model ids decide, not bytes. All files are checked
+before any is copied, and no file is copied twice.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ SHOWN = 5  # differences that are spelt out
 
 @dataclass(frozen=True)
 class MergeReport:
-    """What was taken over from one store."""
+    """The report of copying from one store."""
 
     store: str
     n_partitions: int
@@ -58,7 +58,7 @@ class MergeReport:
 
 @dataclass
 class _Takeover:
-    """What is to be copied from one store."""
+    """The files to copy from one store."""
 
     models: list[ModelRow] = field(default_factory=list)
     partitions: list[PartitionRow] = field(default_factory=list)
@@ -71,14 +71,14 @@ class _Takeover:
 
 
 def merge_stores(context: WritableContext, other: Context) -> MergeReport:
-    """Take over what another store has and this one lacks.
+    """Copy the partitions and models that this store lacks from another one.
 
     Raises:
         Incompatible: the other store is of another dataset or recipe, or has fitted a model of its own.
         StoreBusy: the other store is being changed.
         UnreadableFile: a file of the other store can't be read. Nothing was taken from it.
         CorruptFile: a file of the other store is not what it promises. Nothing was taken from it.
-        NotEnoughSpace: the disk has no room for what is to be copied.
+        NotEnoughSpace: the disk has no room for the copies.
     """
     refuse_busy(other.root, say=context.reporter.say)
     _compare_recipes(context, other)
@@ -199,7 +199,7 @@ def _find(context: Context, other: Context) -> _Takeover:
             elif step.variant is not None:
                 reachable.add(stage.name)
                 _find_partitions(stage, partitions_of(mine, step), partitions_of(yours, step), payloads, found)
-        _note_the_rest(yours, found)
+        _add_notes(yours, found)
     return found
 
 
@@ -250,17 +250,17 @@ def _find_partitions(
             found.notes.append(f"left there: {row.path}, which was made from other rows than those here")
 
 
-def _note_the_rest(yours: sa.Connection, found: _Takeover) -> None:
+def _add_notes(yours: sa.Connection, found: _Takeover) -> None:
     rest = catalog_counts(yours).n_partitions - found.n_here - len(found.partitions) - len(found.notes)
     if rest:
         found.notes.append(f"left there: {counted(rest, 'partition')} of other variants")
 
 
 def _check(context: Context, other: Context, found: _Takeover) -> None:
-    """Read every file that is to be taken, and make sure that there is room."""
+    """Read every file to copy, and check that there is room."""
     if found.n_bytes > context.root.free_bytes():
         raise NotEnoughSpace(
-            f"{human_bytes(found.n_bytes)} are to be copied from {other.root.path}, and {context.root.path} has "
+            f"{human_bytes(found.n_bytes)} would be copied from {other.root.path}, and {context.root.path} has "
             f"{human_bytes(context.root.free_bytes())} free; make room, then merge again"
         )
     try:
@@ -272,7 +272,7 @@ def _check(context: Context, other: Context, found: _Takeover) -> None:
                 raise CorruptFile(f"{row.path} is not the file that was recorded")
     except CorruptFile as error:
         raise CorruptFile(
-            f"{other.root.path}: {error}; nothing was taken from it. Mend it first: "
+            f"{other.root.path}: {error}; nothing was taken from it. Repair it first: "
             + command_line("verify", other.root.path, "--repair")
         ) from error
 
@@ -287,7 +287,7 @@ def _copy(context: WritableContext, other: Context, row: ModelRow | PartitionRow
 
 
 def _take_runs(context: WritableContext, other: Context, variants: Collection[str]) -> None:
-    """Take over who made what was taken, when and with what."""
+    """Copy the records of the runs that made the copied files."""
     with other.catalog.reading() as connection:
         runs = finished_runs(connection, variants)
     with context.catalog.transaction() as connection:

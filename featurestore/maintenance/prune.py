@@ -1,4 +1,4 @@
-"""Giving back room: old variants, files without a record and, on request, the blobs upstream of what is kept.
+"""Pruning: delete old variants, files without a record and, on request, blobs upstream of partitions to keep.
 
 A pruned partition leaves an index, its rows without descriptors and keypoints, so that its chunk stays done and the
 catalog can still be rebuilt.
@@ -44,7 +44,7 @@ from featurestore.system import command_line, file_digest, file_size, is_file
 
 @dataclass(frozen=True)
 class PruneItem:
-    """What is pruned together: an old variant, the blobs of a stage, models, or files without a record."""
+    """A line of the report: an old variant, the blobs of a stage, models, or files without a record."""
 
     what: str
     n_files: int
@@ -54,7 +54,7 @@ class PruneItem:
 
 @dataclass
 class PruneReport:
-    """What was pruned, or would be."""
+    """The report of prune, or of its dry run."""
 
     items: list[PruneItem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # what was kept, and why
@@ -67,7 +67,7 @@ class PruneReport:
 
 @dataclass
 class _Plan:
-    """What is to go."""
+    """The files to delete."""
 
     dry_run: bool  # no file is read, only looked at
     old: list[PartitionRow] = field(default_factory=list)  # partitions, without a trace

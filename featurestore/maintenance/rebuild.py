@@ -1,4 +1,4 @@
-"""The catalog made anew from the store's files: it is an index, and all of it but ``runs`` follows from them."""
+"""Rebuilding the catalog from the store's files: all of it but ``runs`` follows from them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ PARTITION_FILE = re.compile(r"partitions/[^/]+/[^/]+/(?:chunk|index)-(\d+)[-.].*
 
 @dataclass(frozen=True)
 class RebuildReport:
-    """What the new catalog knows."""
+    """The report of rebuild: the counts of the new catalog."""
 
     n_images: int
     n_partitions: int
@@ -51,14 +51,14 @@ class RebuildReport:
 
 @dataclass
 class Findings:
-    """What people should know of the files of a store."""
+    """Notes on the files of a store, for the report."""
 
     notes: list[str] = field(default_factory=list)  # what was left out, and what was chosen
     unreadable: list[str] = field(default_factory=list)  # files and folders that could not be read, and why
 
 
 def rebuild_catalog(context: WritableContext) -> RebuildReport:
-    """Make the catalog anew beside the old one, and put it in its place in one step.
+    """Make a new catalog beside the old one, and replace the old one in one step.
 
     Raises:
         CorruptFile: a dataset file is gone or damaged; nothing else says which images there are.
@@ -85,12 +85,12 @@ def _refuse_unreadable(root: Root, found: list[str]) -> None:
         listed = "; ".join(line.partition(";")[0].removeprefix(f"{root.path}/") for line in found)
         raise UnreadableFile(
             f"the catalog is left as it was, since a new one would lack what can't be read of {root.path}: {listed}. "
-            "See to that, or move what you can do without out of the store, then rebuild again"
+            "Make it readable, or move what you do not need out of the store, then rebuild again"
         )
 
 
 def fill(root: Root, catalog: HeldCatalog, *, watch: Watch) -> Findings:
-    """Record every file of the store in an empty catalog; return what people should know of it.
+    """Record every file of the store in an empty catalog; return notes for the report.
 
     Args:
         root: of the store.
@@ -156,7 +156,7 @@ def _in_order(names: list[str]) -> Iterator[tuple[Key, list[str]]]:
 
 
 def _whole(root: Root, names: list[str], watch: Watch, found: Findings) -> list[Described]:
-    """Return the partitions that hold what they promise."""
+    """Return the partitions that pass all checks."""
     whole = []
     for name in names:
         watch(name)
@@ -182,10 +182,10 @@ def _record_current(
 
 
 def _rank(root: Root, described: Described, payloads: Mapping[tuple[str, int], str]) -> tuple[Any, ...]:
-    """Return how likely it is that a partition was the current one of its chunk.
+    """Return the sort key by which the current partition of a chunk is chosen.
 
-    It is the one made from what is upstream today; then a whole one rather than an index, the one with the most usable
-    images (a retry makes it more), and the newest.
+    First the one made from the current input; then a whole one before an index, the one with the most usable images (a
+    retry adds some), and the newest.
     """
     manifest, row = described.manifest, described.row
     upstream = manifest["reads_variant"], manifest["chunk_id"]

@@ -1,4 +1,4 @@
-"""What a crash may have left, put in order by the next run: a file is the truth, and the catalog follows from it."""
+"""Recovery after a crash: the next run records or removes files without a record."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _adopt_partition(context: WritableContext, name: str) -> None:
     try:
         manifest = check_partition(context.root, name).manifest
     except FormatError:
-        return  # not ours to delete: a newer version has made it
+        return  # a newer version made it: leave it alone
     except CorruptFile as error:
         LOG.warning("removing %s, which has no record: %s", name, error)
         context.root.remove(name)
@@ -88,7 +88,7 @@ def _adopt_partition(context: WritableContext, name: str) -> None:
         known = chunk_id in chunk_ids(connection)
     if recorded:
         context.root.remove(name)
-    elif known:  # else it is of images that the dataset does not have, and nobody can ask for it
+    elif known:  # else it is of images that the dataset does not have, and no query can ask for it
         record_file(context.root, context.catalog, name)
 
 
@@ -108,7 +108,7 @@ def _end_finished_fit(context: WritableContext, name: str) -> None:
         manifest = read_arrays(context.root.local(name))[1]
         variant, parent_id = manifest["variant"], manifest["parent_id"]
     except (CorruptFile, FormatError, KeyError):
-        return  # the fit that goes on from it says so
+        return  # the fit that resumes from it reports it
     with context.catalog.reading() as connection:
         finished = is_fitted(connection, variant=variant, parent_id=parent_id)
     if finished:

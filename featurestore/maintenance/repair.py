@@ -1,4 +1,4 @@
-"""Dropping what is bad, so that a run makes just that anew."""
+"""Repair: drop damaged files and wrong records, so that a run recomputes only these."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ LOG = logging.getLogger("featurestore.maintenance")
 
 
 def repair_store(context: WritableContext, report: VerifyReport) -> VerifyReport:
-    """Drop what a report found bad, and return a report of what is left.
+    """Repair the problems of a report, and return a report of the remaining ones.
 
-    A bad file goes with its record. A wrong record goes alone: the file, which is the truth, is recorded again. Files
-    without a record are adopted or deleted, as by any run. The rest is for people to decide.
+    A damaged file is deleted with its record. A wrong record is deleted alone, and the file is recorded again. Files
+    without a record are recorded or deleted, as by any run. The user decides about the rest.
     """
     repaired, left = [], []
     for problem in report.problems:
@@ -41,7 +41,7 @@ def repair_store(context: WritableContext, report: VerifyReport) -> VerifyReport
 
 
 def _drop(context: WritableContext, problem: Problem) -> str | None:
-    """Return what was done about a problem, None if nothing can be."""
+    """Repair one problem, and return what was done; None if it can't be repaired."""
     if problem.kind in ("partition", "record"):
         with context.catalog.transaction() as connection:
             forget_partition_file(connection, problem.name)
@@ -51,6 +51,6 @@ def _drop(context: WritableContext, problem: Problem) -> str | None:
     elif problem.kind != "state":
         return None
     if problem.kind.endswith("record"):
-        return "recorded anew from the file"
+        return "recorded again from the file"
     context.root.remove(problem.name)
     return "dropped"

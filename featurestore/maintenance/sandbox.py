@@ -1,6 +1,6 @@
-"""A process of its own for what may crash: reading files that somebody else made, or that are damaged.
+"""A sandbox process for work that may crash: reading untrusted or damaged files.
 
-The child is given as much memory as honest files need and no more. A crash, whatever its cause, becomes one line.
+The child's memory is limited to what valid files need. A crash, whatever its cause, becomes one line.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Whether the store is what it says: every file against the catalog, and the catalog against the files.
+"""Verification of a store: every file against the catalog, and the catalog against the files.
 
-A file is compared by the SHA-256 of its bytes before anything in it is believed. What is wrong is a `Problem`, with
-what to do about it; ``repair`` drops what is bad, so that a run makes just that anew.
+A file's SHA-256 is compared before its content is used. A fault is a `Problem`, with a remedy; ``repair`` drops damaged
+files and wrong records, so that a run recomputes only these.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ READ = "nothing is known to be wrong with it, and --repair leaves it alone: make
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that is not what the store says."""
+    """A fault of the store, with its remedy."""
 
     # catalog, dataset, partition, record, model, model record, state, orphan, image, leakage, variant; unreadable: of
     # any of these, a file or folder that could not be looked at
@@ -77,7 +77,7 @@ class Problem:
 
 @dataclass
 class VerifyReport:
-    """What was looked at, and what is wrong."""
+    """The report of verify: counts of checked files, and the problems."""
 
     n_files: int = 0
     n_bytes: int = 0
@@ -100,11 +100,11 @@ def verify_store(context: Context, *, deep: bool) -> VerifyReport:
     """Compare every file with the catalog and the other way round.
 
     Args:
-        context: of the store. Nobody else may be changing it.
+        context: of the store, which no other process may be changing.
         deep: decode every value too, and read the image files rather than ask for their size.
     """
     report = VerifyReport()
-    if isinstance(context.catalog, HeldCatalog):  # of an untrusted store, whose images are somebody else's
+    if isinstance(context.catalog, HeldCatalog):  # of an untrusted store, whose images are not here
         report.notes.append("the image files were not checked: the store is untrusted")
         _Checks(context, deep=deep, report=report).run(images=False)
         return report
@@ -139,7 +139,7 @@ class _Checks:
 
     def __init__(self, context: Context, *, deep: bool, report: VerifyReport) -> None:
         self._context, self._root, self._deep, self._report = context, context.root, deep, report
-        self._run = f"with --repair it is dropped, and {command_line('run', context.root.path)} makes it anew"
+        self._run = f"with --repair it is dropped, and {command_line('run', context.root.path)} recomputes it"
         self._rebuild = remedy(context.catalog.path)
 
     def run(self, *, images: bool) -> None:
@@ -155,7 +155,7 @@ class _Checks:
             return question(connection)
 
     def _compare_bytes(self, name: str, *, checksum: str, n_bytes: int | None = None) -> str | None:
-        """Return what is wrong with the bytes of a recorded file."""
+        """Return the fault of a recorded file's bytes, None if there is none."""
         path = self._root.local(name)
         if not is_file(path):
             return "the file is missing"
@@ -237,7 +237,7 @@ class _Checks:
             yield Problem("record", name, "the catalog says something else of it than the file", self._run)
 
     def models(self) -> Iterator[Problem]:
-        """Yield models that are not what was recorded, or were fitted on what is there no more."""
+        """Yield models that do not match their record, or whose training partitions no longer exist."""
         for row in self._asked(all_models):
             yield from _unless_unreadable(row.path, self._model(row))
         for name in self._root.listing("models", "state.npz")[0]:

@@ -1,4 +1,4 @@
-"""Opening a store that somebody else made, without believing a word of it.
+"""Vetting an untrusted store: only files that pass all checks are used.
 
 Its catalog file is never opened. A process of its own, with bounded memory, reads every file and checks it against
 what it promises; what passes makes a catalog in memory, and the rest is left out and reported.

@@ -1,4 +1,4 @@
-"""pipeline: make what is missing. Ingest the dataset, plan the stages, and run them chunk by chunk."""
+"""pipeline: ingest the dataset, plan the stages, and run them chunk by chunk."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""A run of one chunk stage: what its chunks have in common, and the stages that transform partitions."""
+"""Runs of chunk stages: the common base class, and the run of a transform stage."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from featurestore.storage import IMAGES, PartitionFile, read_arrays
 
 
 class ChunkRun:
-    """A run of one chunk stage. What its tasks are, and what becomes of their results, is up to its subclasses."""
+    """A run of one chunk stage. Subclasses define its tasks, and take their results."""
 
     lookahead: ClassVar[float] = LOOKAHEAD
 
@@ -71,11 +71,11 @@ class ChunkRun:
         raise NotImplementedError(f"{type(self).__name__}._tasks")
 
     def _take(self, task: Task[Any], results: list[Any]) -> None:
-        """Take in what a task has made."""
+        """Take the results of a task."""
         raise NotImplementedError(f"{type(self).__name__}._take")
 
     def _check(self) -> None:
-        """Make sure that what was made is of use."""
+        """Check the result of the run."""
 
     def _count(self, statuses: Counter[str], n_descriptors: int) -> None:
         """Count images that are done."""
@@ -108,11 +108,11 @@ class TransformRun(ChunkRun):
             model = find_model(connection, self._plan.step.model_id)
         assert model is not None
         arrays, _ = read_arrays(self._context.root.local(model.path))
-        # It goes to the workers with every task, and which images it learnt from is not their concern.
+        # The model is sent to the workers with every task; they do not need the list of its training images.
         return {name: array for name, array in arrays.items() if name != IMAGES}
 
     def _tasks(self) -> Iterator[Task[Any]]:
-        # A worker that writes what it makes hands no rows on; but it takes several chunks to keep all of them busy.
+        # Workers that write whole partitions avoid sending rows back, but this needs several chunks per worker.
         whole = 0 < 2 * self._engine.workers <= len(self._plan.todo)
         for work in self._plan.todo:
             assert work.input_path is not None

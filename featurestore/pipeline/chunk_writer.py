@@ -1,6 +1,6 @@
-"""One chunk being put together: rows come in any order and are written in the order of the images.
+"""The writer of one chunk's partition: rows arrive in any order and are written in image order.
 
-Or a worker writes the whole partition, into the temporary file that is here for it.
+Alternatively a worker writes the whole partition into the temporary file.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from featurestore.system import is_file, room_on_disk
 
 
 class ChunkWriter:
-    """A partition in progress, in a temporary file beside its place."""
+    """A partition in progress, in a temporary file."""
 
     def __init__(self, root: Writer, work: Work, *, layout: Layout, manifest: Mapping[str, Any]) -> None:
         """Name the temporary file."""

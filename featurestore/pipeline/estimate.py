@@ -1,4 +1,4 @@
-"""What a run will cost: chunks, bytes and, from earlier runs, the time."""
+"""Cost estimates of a run: chunks, bytes and, from earlier runs, the time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SPARE = 1.1  # room beyond the estimate, for what is written before the old file
 
 @dataclass(frozen=True)
 class Estimate:
-    """What one stage has to do, and what that will cost."""
+    """The work of one stage, and its cost."""
 
     stage: str
     chunks: tuple[int, ...]
@@ -37,7 +37,7 @@ def estimate_costs(connection: sa.Connection, plans: Mapping[str, StagePlan]) ->
 
 def _of(name: str, plan: StagePlan, pace: float | None, sizes: Mapping[str, float]) -> Estimate:
     n_images = sum(work.n_left for work in plan.todo)
-    # A chunk of which some images are made again is written anew as a whole.
+    # A chunk of which some images are extracted again is rewritten as a whole.
     stage = plan.step.stage
     written = sum(work.n_images for work in plan.todo) if isinstance(stage, ChunkStage) else 0
     size = sizes.get(name) or (stage.typical_bytes if isinstance(stage, ChunkStage) else 0)
@@ -61,7 +61,7 @@ def _in_blocks(plan: StagePlan) -> int:
 
 
 def refuse_if_too_large(context: Context, estimates: list[Estimate]) -> None:
-    """Make sure that the disk has room for what is to be written.
+    """Check that the disk has room for the run.
 
     Raises:
         NotEnoughSpace: it has less than the estimate.

@@ -1,6 +1,6 @@
-"""A run of extract: workers write blocks of images, and then the partition of a chunk whose images are all in blocks.
+"""The run of extract: workers write blocks of images, and join the blocks of a finished chunk to its partition.
 
-A finished block is a file that stays whatever ends the run, and the next one goes on from it. See `blockfile`.
+A finished block is a file that survives the end of the run; the next run uses it. See `block_file`.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ class ExtractRun(ChunkRun):
         return ImageBlock(self._stage, chunk_id, self._folder, block, self._context.root, attempt, OVERTIME * seconds)
 
     def _size(self, seconds: float) -> int:
-        """Return how many images take so long, and leave something for everybody towards the end."""
+        """Return how many images take so long, with a share for every worker towards the end."""
         done = self._counts["n_images"]
         share = math.ceil(self._n_waiting / (WINDOW * max(self._workers, 1)))
         return max(1, min(MAX_BLOCK, share, int(seconds * done / self._spent))) if done else 1
@@ -180,7 +180,7 @@ class ExtractRun(ChunkRun):
         self._keep(self._streak.cleared((chunk, draft), draft.troubles))
 
     def _keep(self, cleared: Iterable[tuple[_Chunk, Draft]]) -> None:
-        """Publish blocks: what they say of their images is believed."""
+        """Publish blocks that are no longer held back."""
         for chunk, draft in cleared:
             self._context.root.publish(draft.temporary, draft.block.name)
             LOG.debug("%s: %s in %.1f s", draft.block.name, dict(draft.statuses), draft.seconds)

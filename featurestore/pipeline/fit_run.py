@@ -1,7 +1,7 @@
-"""The fold behind every fit stage: chunk after chunk into a learner, with a checkpoint after each.
+"""The run of a fit stage: a learner learns chunk after chunk, with a checkpoint after each.
 
-``state.npz`` is the truth of a fit in progress. It is replaced atomically after each chunk and says which chunks and
-images were learnt, so that a killed fit goes on where it was and no chunk is learnt twice.
+``state.npz`` is the checkpoint. It is replaced atomically after each chunk and lists the chunks and images learnt so
+far, so that a killed fit resumes and no chunk is learnt twice.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ T = TypeVar("T")
 
 @dataclass
 class _Fold:
-    """A fit in progress: the learner, and what it has learnt."""
+    """A fit in progress: the learner, and the chunks and images that it has learnt."""
 
     learner: Learner
     chunks: dict[int, str]  # and what of each was learnt, see `FitRun._source`
@@ -80,7 +80,7 @@ def run_fit(
 
     Raises:
         NotReady: not every chunk is there, or most images failed, and ``partial`` was not given.
-        ConfirmationNeeded: nobody agreed to what an update makes stale.
+        ConfirmationNeeded: the caller did not agree that an update makes partitions stale.
         NothingUsable: there is too little to learn from.
     """
     if plan.step.current_model is not None and not update:
@@ -102,7 +102,7 @@ def _ask(context: Context, step: Step, unseen: int, confirm: Confirm) -> None:
         stale = downstream_partitions(connection, step)
     question = (
         f"{step.stage.name} will go on with {counted(unseen, 'image')} that its model has not seen. A new model is a "
-        f"new variant: {counted(stale, 'partition')} downstream will have to be made anew"
+        f"new variant: {counted(stale, 'partition')} downstream will be recomputed"
     )
     if not confirm(question):
         raise ConfirmationNeeded(f"{question}; agree with --yes")
@@ -114,7 +114,7 @@ class FitRun:
     def __init__(
         self, context: WritableContext, engine: Engine, step: Step, todo: list[Work], *, partial: bool
     ) -> None:
-        """Take what is to be learnt from; nothing is begun yet."""
+        """Select the training images; no chunk is learnt yet."""
         assert isinstance(step.stage, FitStage)
         assert step.variant is not None
         self._context, self._engine, self._step, self._todo, self._partial = context, engine, step, todo, partial
@@ -168,7 +168,7 @@ class FitRun:
         return self._fold(self._parent_arrays, {})
 
     def _saved(self) -> tuple[_Fold | None, str | None]:
-        """Return the fit in progress, or why it is not gone on with, which is of no interest for another fit.
+        """Return the fit in progress, or why it can't be resumed; None and None if it is of another fit.
 
         Raises:
             CorruptFile, LookupError, TypeError, ValueError, AttributeError: it is damaged, or parts of it are missing.
@@ -191,12 +191,12 @@ class FitRun:
         return fold
 
     def _wanted(self, work: Work) -> NDArray[np.int64]:
-        """Return the images of a chunk that are to be learnt, where they are usable."""
+        """Return the training images of a chunk, usable or not."""
         members = self._selected[work.first_image_id : work.first_image_id + work.n_images]
         return np.flatnonzero(members) + work.first_image_id
 
     def _source(self, work: Work) -> str:
-        """Return what is learnt of a chunk, as a digest: of which rows, and of which images among them."""
+        """Return a digest of a chunk's rows and training images."""
         return hashlib.sha256(f"{work.input_payload} {self._wanted(work).tolist()}".encode()).hexdigest()[:16]
 
     def _learn(self, fold: _Fold, todo: list[Work]) -> Iterator[int]:
@@ -257,7 +257,7 @@ class FitRun:
         try:
             arrays = fold.learner.finish()
         except NothingUsable:
-            # What was too little today is not to be held against what comes tomorrow.
+            # A later fit with more images must not resume from this state.
             self._context.root.remove(self._state)
             raise
         manifest = {**self._manifest(), "summary": self._stage.summary(arrays)}
@@ -294,7 +294,7 @@ def read_ahead(items: Iterator[T]) -> Generator[T, None, None]:
 
 
 def model_note(model: ModelRow) -> str:
-    """Return in a few words what a model is."""
+    """Return a short description of a model."""
     summary = model.summary
     parts = [f"model {model.model_id} of {counted(model.n_images, 'image')}"]
     if "explained_variance_ratio" in summary:

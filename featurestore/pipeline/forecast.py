@@ -1,7 +1,7 @@
-"""What a run will do, stage after stage, before anything of it is done.
+"""The forecast of a run: the plans of all its stages, made before it begins.
 
-`run_stage` plans each stage when its turn has come, from what the stages before it have made. Here the same plans are
-made ahead: of a stage that will be run it is known which of its chunks will be there, and which may have changed.
+`run_stage` plans each stage after the earlier ones have run. The forecast makes the same plans ahead, from the chunks
+that the earlier stages will have computed, and those that may have changed.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class _Made:
 def make_forecast(context: Context, options: Options) -> Forecast:
     """Return what `run` will do with these options.
 
-    What waits for a model is counted as if everything were to be made.
+    Stages that wait for a model are counted in full.
     """
     plans = plan_of(context, options)
     every = next(plan.inputs for plan in plans.values() if isinstance(plan.step.stage, FitStage))

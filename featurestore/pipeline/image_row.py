@@ -1,7 +1,7 @@
-"""The row of one image: whatever goes wrong with the image becomes its row, and what is not its fault does not.
+"""The row of one image: faults of the image become its row, other errors are raised.
 
-An image whose file can't be read is tried again, once it is known that its folder is still there. A lack of memory, of
-open files or of threads is raised: the engine tries the image again when no other is at work.
+An image whose file can't be read is tried again, after a check that its folder still exists. A lack of memory, open
+files or threads is raised: the engine tries the image again when no other task is running.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Ingest: from the dataset's rows to images and chunks that never change their numbers.
+"""Ingest: the dataset's rows become images and chunks whose numbers never change.
 
-What an ingest added, changed or removed is one file, ``dataset/000001.parquet``. The file is the truth; the catalog
-follows from replaying these files in order. A removed image keeps its number and its place in its chunk.
+Each ingest writes its added, changed and removed images to one file, ``dataset/000001.parquet``. Replaying these files
+in order gives the catalog. A removed image keeps its number and its place in its chunk.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What an ingest takes in: the rows of a dataset file, which file that is, and whether the image files exist."""
+"""The input of an ingest: the rows of the dataset file, the file's state, and a check that the images exist."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def take_in(
         if types:
             raise DatasetError("There is no dataset, so no column can have a type. Give one with --dataset.")
         rows = scan_folder(context.images)
-        warnings = ["there is no dataset CSV, so every image is train and nothing is held out"]
+        warnings = ["there is no dataset CSV, so every image is train, and none is test"]
     else:
         observed = observe(path)
         rows = _read(context, path, {**settings.types, **types}, spill)

@@ -1,4 +1,4 @@
-"""The only loop over stages: plan what is missing, and run it."""
+"""The loop over stages: plan the missing partitions, and compute them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Options:
     chunks: frozenset[int] | None = None  # None: all
     workers: int = 1
     engine: str | None = None  # its name; None: processes of this machine, or this process for 0 workers
-    retry: tuple[str, ...] = ()  # statuses of rows that are to be made again
+    retry: tuple[str, ...] = ()  # statuses of rows to recompute
     replaced: Mapping[int, frozenset[int]] = field(default_factory=dict)  # images of other files, by chunk
     partial: bool = False
     update: bool = False
@@ -69,7 +69,7 @@ def run_stages(context: WritableContext, options: Options) -> list[StageSummary]
 
 
 def run_stage(context: WritableContext, engine: Engine, options: Options, name: str) -> StageSummary | None:
-    """Do what is missing of one stage; return None if that is nothing."""
+    """Compute the missing partitions or the model of one stage; return None if there are none."""
     plan = plan_of(context, options)[name]
     if isinstance(plan.step.stage, FitStage):
         if fit_waits(plan, options):
@@ -91,10 +91,10 @@ def fit_waits(plan: StagePlan, options: Options) -> bool:
 
 
 def refuse_unready(plan: StagePlan, *, fitted: bool) -> None:
-    """Make sure that a stage can run, whose model is ``fitted`` or not.
+    """Check that a stage can run; ``fitted`` is whether its model exists.
 
     Raises:
-        NotReady: the model that it uses or the partitions that it reads are not there.
+        NotReady: its model or its input partitions do not exist.
     """
     stage = plan.step.stage
     if not fitted:

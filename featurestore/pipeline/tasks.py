@@ -1,6 +1,6 @@
-"""The units of work: images that become a block, blocks that become a partition, a chunk to be transformed or learnt.
+"""Tasks: extract a block of images, join blocks to a partition, transform a chunk, learn a chunk.
 
-Tasks are frozen and picklable, and carry all they need: workers open neither the catalog nor the recipe.
+Tasks are frozen and picklable, and self-contained: workers open neither the catalog nor the recipe.
 """
 
 from __future__ import annotations
@@ -254,7 +254,7 @@ def row_blocks(stage: TransformStage, chunk_id: int, model: Arrays, path: Path) 
 
 @dataclass(frozen=True)
 class Learnt:
-    """What was learnt from one chunk: the state of a learner that began anew, and which images it has seen."""
+    """The result of learning one chunk: the state of a new learner, and the images it has learnt."""
 
     state: Arrays
     image_ids: list[int]
@@ -270,7 +270,7 @@ class FitChunk:
     image_ids: frozenset[int]
 
     def blocks(self) -> Iterator[list[Row]]:
-        """Yield what is to be learnt of each row, in order, a row group at a time."""
+        """Yield the sample of each training row, in order, a row group at a time."""
         with PartitionFile(self.path) as file:
             for group in range(file.n_row_groups):
                 rows = file.rows([group], without=self.stage.without)

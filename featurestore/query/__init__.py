@@ -1,4 +1,4 @@
-"""query: ask and load. SQL over the views, tables, matrices and single images; none of it changes the store."""
+"""query: reading the store. SQL over the views, tables, matrices and single images; no query changes the store."""
 
 import lazy_loader
 

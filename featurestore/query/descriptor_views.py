@@ -1,7 +1,7 @@
 """Descriptors in SQL: functions that turn a BLOB into arrays, and views with one row per descriptor.
 
-DuckDB can't see numbers in a BLOB. Spelt in SQL, by way of ``hex``, it takes 45 times as long for bytes and is not
-possible for floats; a function over Arrow hands the bytes over as they are.
+DuckDB can't read numbers from a BLOB. In plain SQL, by way of ``hex``, it takes 45 times as long for bytes and is not
+possible for floats; a function over Arrow passes the bytes on without a copy.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The query side: a new image through the same extractor, models and bounds as those in the store, and codes back."""
+"""Encoding a new image with the store's extractor, models and bounds; and decoding codes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ IMAGE = -1  # the image_id of an image that is not in the store
 
 @dataclass(frozen=True)
 class Encoder:
-    """What an image goes through: the stages of the recipe, each with its model."""
+    """The encoder of new images: the stages of the recipe, each with its model."""
 
     extract: Extract
     transforms: tuple[tuple[TransformStage, Arrays], ...]

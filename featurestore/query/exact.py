@@ -1,8 +1,8 @@
-"""What of an answer Arrow, Python, pandas and files carry exactly, and the text of the rest.
+"""Exact results: values that Arrow, Python, pandas and files can't hold exactly become DuckDB's text.
 
-DuckDB knows dates before the year 1 and infinite ones, 24:00, whole numbers of 128 bits and more, and times with an
-offset. Python and Arrow know some of them not at all, and take others for another value. A column that has such a
-value comes as DuckDB's own text, at any depth; one that has none keeps its type.
+DuckDB has dates before the year 1 and infinite ones, 24:00, integers of 128 bits and more, and times with an offset.
+Python and Arrow lack some of them, and change others. A column with such a value becomes DuckDB's own text, at any
+depth; other columns keep their types.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ Type = Any  # duckdb's DuckDBPyType, whose children are of as many kinds as ther
 def exact_columns(
     relation: duckdb.DuckDBPyRelation, *, keep_in: duckdb.DuckDBPyConnection | None = None
 ) -> duckdb.DuckDBPyRelation:
-    """Return a relation of the same values of which Arrow carries each, or its text.
+    """Return a relation of the same values, or their text where Arrow can't hold a value exactly.
 
-    What is too far out is looked for first, which computes those columns that may hold such values.
+    The columns that may have such values are computed first.
 
     Args:
         relation: the answer.

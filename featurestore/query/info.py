@@ -30,7 +30,7 @@ from featurestore.stages import ChunkStage
 
 @dataclass(frozen=True)
 class ImageStage:
-    """What one variant of a stage made of an image."""
+    """The result of one variant of a stage for an image."""
 
     stage: str
     variant: str | None
@@ -43,13 +43,13 @@ class ImageStage:
 
     @property
     def pruned(self) -> bool:
-        """Whether the stage was run, and its file is gone on purpose."""
+        """Whether the stage was run, and its partition was pruned."""
         return self.partition is None and self.status != PENDING
 
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """One image: its row of the dataset, what the stages made of it, and which models learnt from it."""
+    """One image: its row of the dataset, the results of the stages, and the models it trained."""
 
     image_id: int
     filename: str

@@ -1,4 +1,4 @@
-"""From partitions to arrays: an Arrow table with one row per image, batches of it, or one contiguous matrix."""
+"""Loading: an Arrow table with one row per image, batches of it, or one contiguous matrix."""
 
 from __future__ import annotations
 
@@ -149,9 +149,9 @@ class _Filler:
 
 
 def blob_bytes(blobs: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-    """Return where each BLOB of a binary array begins and the last ends, and all of their bytes, without a copy.
+    """Return the offsets ``(n + 1,)`` of the BLOBs in a binary array, and all of their bytes, without a copy.
 
-    A null has no bytes. The offsets are ``(n + 1,)``; what the first says is where the bytes begin.
+    A null has no bytes. The first offset is where the bytes begin.
     """
     kind = np.int64 if pa.types.is_large_binary(blobs.type) else np.int32
     _, offsets, values = blobs.buffers()

@@ -1,4 +1,4 @@
-"""One image out of millions, by name: a snapshot of the catalog is kept for as long as the catalog stays the same."""
+"""Looking up one image by name: a cached copy of the catalog's small tables, until the catalog changes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Signature = tuple[tuple[int, int, int] | None, ...]
 
 
 def signature(store: Path) -> Signature:
-    """Return what changes whenever the catalog or the recipe does: their files' times, sizes and inodes."""
+    """Return a key that changes with the catalog and the recipe: their files' times, sizes and inodes."""
     # what a killed process committed is still in the log beside the catalog
     return tuple(_file_signature(store / name) for name in (CATALOG, f"{CATALOG}.wal", CONFIG))
 
@@ -49,7 +49,7 @@ def _file_signature(path: Path) -> tuple[int, int, int] | None:
 
 
 def most_open() -> int:
-    """Return how many partitions to keep open: few enough to leave most of this process's files to the rest of it."""
+    """Return how many partitions to keep open: few of the files that this process may open."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return OPEN_FILES if limit == resource.RLIM_INFINITY else max(1, min(OPEN_FILES, limit // 8))
 
@@ -110,7 +110,7 @@ class Lookup:
         image = {name: self.images[name][position].as_py() for name in ("image_id", "chunk_id", "removed_by")}
         if image["removed_by"] is not None and not removed:
             raise QueryError(
-                f"{filename!r} was removed from the dataset by ingest {image['removed_by']}; what was made of it is "
+                f"{filename!r} was removed from the dataset by ingest {image['removed_by']}; its results are "
                 "kept, and it comes back with its row"
             )
         return image["image_id"], image["chunk_id"]
@@ -123,7 +123,7 @@ class Lookup:
         Raises:
             QueryError: there is no such image, stage or variant.
             NotReady: the stage has not been run on it, or it keeps no keypoints.
-            StoreBusy: a run has just made its chunk anew.
+            StoreBusy: a run has just replaced the partition.
             NothingUsable: the image file could not be used.
         """
         stage = stage or codes_of(self.context.flow).name
@@ -134,7 +134,7 @@ class Lookup:
             first, path, why = found.chunks[chunk_id]
             if path is None:
                 raise NotReady(
-                    f"{stage} is not there for {filename!r}: {why}; make it with: "
+                    f"{stage} has not been computed for {filename!r}: {why}; compute it with: "
                     f"{command_line('run', self.context.root.path, stage)}"
                 )
             opened = self._opened(path)
@@ -151,7 +151,7 @@ class Lookup:
 
     @property
     def encoder(self) -> Encoder:
-        """What a new image goes through."""
+        """The encoder of new images."""
         with self._lock:
             if self._encoder is None:
                 self._encoder = make_encoder(self.context)
@@ -190,7 +190,7 @@ class Lookup:
         return self._open[path]
 
     def _open_with_room(self, path: Path) -> _Open:
-        """Open a partition; where there are too many open files, let go of others, and hold fewer from then on."""
+        """Open a partition; if there are too many open files, close others, and keep fewer open from then on."""
         while True:
             try:
                 file = open_partition(path)

@@ -1,8 +1,7 @@
-"""Answers as files and as text: CSV, JSON, Parquet and Arrow, a batch at a time.
+"""Results as files and text: CSV, JSON, Parquet and Arrow, a batch at a time.
 
-What CSV and JSON have no word for: a BLOB is base64; in CSV, lists and structs are JSON; NULL is nothing in CSV and
-null in JSON; NaN, infinity and a decimal that no float is are text in JSON; times and intervals are ISO 8601, UTC
-where they have no zone.
+In CSV and JSON, a BLOB is base64, and times and intervals are ISO 8601, UTC if they have no zone. In CSV, lists and
+structs are JSON, and NULL is empty. In JSON, NULL is null, and NaN, infinity and decimals no float equals are text.
 """
 
 from __future__ import annotations
@@ -150,7 +149,7 @@ def write_result(answer: Answer, path: Path, *, store: Path | None = None, force
         UnusablePath: the system can't open such a path.
         OutputError: the name ends in none of `RESULT_FORMATS`, the file exists or lies in the store, or its folder does
             not exist or can't be written.
-        QueryError: the format has no word for a type.
+        QueryError: the format does not support a type.
         NotEnoughSpace: the disk is full.
     """
     if path.suffix.lower() not in RESULT_FORMATS:

@@ -1,4 +1,4 @@
-"""Reading the chosen rows, a row group at a time."""
+"""Scans: reading the rows of a selection, a row group at a time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from featurestore.storage import PartitionFile
 
 @dataclass(frozen=True)
 class Group:
-    """Where chosen images stand in one row group: ``rows`` of it are rows ``start`` to ``stop`` of the selection."""
+    """The chosen images in one row group: its ``rows`` are rows ``start`` to ``stop`` of the selection."""
 
     index: int
     rows: NDArray[np.int64]

@@ -1,4 +1,4 @@
-"""What is to be read: which images of which partitions. Everything that loads or exports begins here.
+"""Selections: which images of which partitions to read. All loading and exporting begins with one.
 
 A `Selection` says where the chosen images lie. It is read a row group at a time, and row groups that hold none of the
 images are not touched, so that memory is bounded whatever the size of the collection.
@@ -40,7 +40,7 @@ from featurestore.stages import ChunkStage, codes_of
 from featurestore.storage import PartitionFile
 from featurestore.system import command_line, status_of
 
-PENDING = "pending"  # the status of an image on which the stage has not been run, or not with what is there today
+PENDING = "pending"  # the status of an image on which the stage has not been run, or not with the current input
 PRUNED = "pruned"
 OF_PARTITIONS = ("status", "error", "n_descriptors", "descriptors")  # even if the dataset has such a column
 
@@ -95,7 +95,7 @@ def select_images(
     variant: str | None = None,
     allow_missing: bool = False,
 ) -> Selection:
-    """Choose images, and find where a stage's rows of them lie. The arguments are those of `FeatureStore.select`.
+    """Choose images, and find the partitions with a stage's rows of them. Arguments as in `FeatureStore.select`.
 
     Raises:
         QueryError: ``where`` can't be evaluated, or there is no such stage or variant.
@@ -159,7 +159,7 @@ def _ingested(what: str) -> StoreBusy:
 
 
 def check_stage(context: Context, stage: str) -> None:
-    """Make sure that a stage makes descriptors.
+    """Check that a stage makes descriptors.
 
     Raises:
         QueryError: it does not.
@@ -257,7 +257,7 @@ def open_partition(path: Path) -> PartitionFile:
     """Open a partition that the catalog names.
 
     Raises:
-        StoreBusy: it is gone, since a run has made the chunk anew in the meantime.
+        StoreBusy: the partition is gone, since a run has replaced it meanwhile.
         CorruptFile: it is damaged.
         UnreadableFile: it can't be opened or read.
     """
@@ -267,6 +267,6 @@ def open_partition(path: Path) -> PartitionFile:
         if status_of(path) is not None:
             raise
         raise StoreBusy(
-            f"{path.name} is gone: most likely a run has just made its chunk anew; do the same again, beginning with "
+            f"{path.name} is gone: most likely a run has just recomputed its chunk; do the same again, beginning with "
             "the choice of images, and if it is still gone, the store is damaged"
         ) from error

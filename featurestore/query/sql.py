@@ -1,4 +1,4 @@
-"""SQL over the store: questions to a copy in memory, so that none of them can hold up a run or change anything."""
+"""SQL over the store: queries on a copy of the catalog, so that they can't delay a run or change the store."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ VIEW_LIST = """
 
 @dataclass(frozen=True)
 class QueryResult:
-    """The answer to a query, in whichever form is wanted."""
+    """The result of a query, as Arrow, pandas, polars or tuples."""
 
     table: pa.Table
 
@@ -90,7 +90,7 @@ class QueryResult:
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer to a query while it is being computed, for those that are larger than memory."""
+    """The result of a query as a stream of batches, for results larger than memory."""
 
     schema: pa.Schema
     batches: Iterator[pa.RecordBatch]
@@ -98,10 +98,10 @@ class Answer:
 
 
 def run_query(context: Context, query: str) -> QueryResult:
-    """Answer a question about the store.
+    """Run a query on the store.
 
     Raises:
-        QueryError: it is not a question, DuckDB refused it, or the answer does not fit into memory.
+        QueryError: it is not a query, DuckDB refused it, or the result does not fit into memory.
     """
     free, n_bytes, batches = free_memory(), 0, []
     with stream_query(context, query) as answer:
@@ -118,7 +118,7 @@ def run_query(context: Context, query: str) -> QueryResult:
 
 @contextmanager
 def stream_query(context: Context, query: str, *, as_text: bool = False) -> Iterator[Answer]:
-    """Begin to answer a question; the batches can be had as long as the context is open.
+    """Start a query; its batches can be read as long as the context is open.
 
     Args:
         context: of the store.
@@ -159,7 +159,7 @@ def open_query(context: Context, text: str) -> Iterator[duckdb.DuckDBPyConnectio
 def _thread_for(connection: duckdb.DuckDBPyConnection) -> Iterator[ThreadPoolExecutor]:
     """Yield a thread to query in: while DuckDB works in the main thread, Python does not notice Ctrl-C.
 
-    A query that is at work in the end, because of Ctrl-C or since nobody wants the rest of the answer, is stopped.
+    A query that still runs at the end of the block, because of Ctrl-C or an unread rest of the result, is stopped.
     """
     thread = ready_thread()
     try:
@@ -229,7 +229,7 @@ def explain(error: Exception, flow: Sequence[Stage]) -> str:
         hint = f"did you mean {near[0]}? " if near else ""
         return f"there is no view {unknown[1]}; {hint}the views are {', '.join(views)}"
     if about.startswith("IO Error") or "No magic bytes" in about:
-        about += ". If a run has just made the chunk anew, ask again; else the file is damaged"
+        about += ". If a run has just recomputed the chunk, ask again; else the file is damaged"
     about = about.replace("Python exception occurred while executing the UDF: ValueError: ", "")
     about = re.sub(r", or SET error_on_division_by_zero=.*", "", about)
     hint = next((line for line in lines[1:] if line.startswith(("Candidate", "Did you mean"))), "")

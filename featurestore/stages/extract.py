@@ -57,9 +57,9 @@ class Extract(ChunkStage):
         return Layout(dim=self.extractor.dim, dtype=self.extractor.dtype, extra=extra)
 
     def stale_rows(self) -> str:
-        """Return SQL that is true for rows which today's policies decide otherwise.
+        """Return SQL that is true for rows that the current policies would change.
 
-        Of a lower ``max_seconds`` there is no telling: how long an image took is not known.
+        A lower ``max_seconds`` changes no rows: the time of an image is not recorded.
         """
         if self.truncated == "keep":  # a message in brackets is what the decoder said when it had no picture to keep
             other = "status = 'damaged' OR (status = 'truncated' AND coalesce(error, '') NOT LIKE '%)')"
@@ -74,7 +74,7 @@ class Extract(ChunkStage):
         )
 
     def warned(self, row: Row) -> bool:
-        """Return whether the decoder had something to say of a picture that was used."""
+        """Return whether a picture was used although the decoder warned."""
         return row.status in ("ok", "empty") and row.error not in (None, NO_KEYPOINTS)
 
     def _over_time(self) -> str:

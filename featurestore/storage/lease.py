@@ -1,9 +1,9 @@
-"""What the holder of a store signs, and how others see that it lives.
+"""The signature of a store's holder, and the sign of life that other machines see.
 
-Whether a store is held is decided by taking its lock. Machines may share a folder and not its locks. Between them the
-signature decides, ``run.lock.json``: a thread of the holder raises a number in it every other second. A process that
-watches the number goes by its own clock alone. The signature has a token, and a process that takes over writes another,
-so that a holder that was taken for dead finds out before it changes anything.
+On one machine the lock shows whether a store is held. Machines may share a folder but not its locks; between them the
+signature ``run.lock.json`` decides: a thread of the holder increments a number in it every two seconds. A process that
+watches the number uses only its own clock. The signature has a token; a process that takes over writes another one, so
+that a holder that was considered dead notices before it changes anything.
 """
 
 from __future__ import annotations
@@ -64,21 +64,21 @@ class Signature:
 
 
 def decode(data: bytes) -> Signature | None:
-    """Return the signature that was read, None if it is none."""
+    """Return the signature encoded in ``data``, None if it is invalid."""
     try:
         content = json.loads(data)
         found = Signature(**{name: content[name] for name in Signature.__annotations__ if name in content})
-        # 0 and less would name groups of processes
+        # 0 and less are process groups
         return found if type(found.pid) is int and 0 < found.pid < 2**31 else None
     except (ValueError, TypeError, RecursionError):
         return None
 
 
 def read_signature(root: Root) -> Signature | None:
-    """Return who has signed the store, None if that is no one or can't be understood.
+    """Return the store's signature, None if there is none or it is invalid.
 
     Raises:
-        UnreadableFile: there is no telling.
+        UnreadableFile: it can't be read.
     """
     path = root.local(HOLDER)
     try:
@@ -89,7 +89,7 @@ def read_signature(root: Root) -> Signature | None:
 
 
 def seen_signature(root: Root) -> Signature | None:
-    """Return who has signed the store, as far as that can be read."""
+    """Return the store's signature, None if it can't be read either."""
     try:
         return read_signature(root)
     except UnreadableFile:
@@ -97,7 +97,7 @@ def seen_signature(root: Root) -> Signature | None:
 
 
 def watch(root: Root, found: Signature, *, seconds: float) -> Signature | None:
-    """Watch a signature for so long, or until there is another, which is a sign of life, or none; return the last."""
+    """Watch a signature until it changes (a sign of life), disappears, or the time is over; return the last one."""
     end = time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0:
         time.sleep(min(POLL_SECONDS, left))
@@ -109,7 +109,7 @@ def watch(root: Root, found: Signature, *, seconds: float) -> Signature | None:
 
 @cache
 def boot_id() -> str:
-    """Return what tells this machine, since it was started, from all others; empty where the system has no such id."""
+    """Return the id of this machine's boot; empty if the system has none."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
@@ -131,7 +131,7 @@ class Lease(Writer):
         """Sign the store, and yield the right to change it, which ends once another process has signed.
 
         Raises:
-            StoreBusy: from whatever changes the store then.
+            StoreBusy: by any change of the store after that.
         """
         since = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
         mine = Signature(self._verb, os.getpid(), socket.gethostname(), since, boot_id(), self._token)
@@ -152,13 +152,13 @@ class Lease(Writer):
                     path.unlink(missing_ok=True)
 
     def check(self) -> None:
-        """Make sure that no other process has taken over."""
+        """Check that no other process has taken over."""
         found = read_signature(self)
         if not self._is_ours(found):
-            who = f"taken over by {found}" if found else f"let go of: {HOLDER} is gone"
+            who = f"taken over by {found}" if found else f"released: {HOLDER} is gone"
             raise StoreBusy(
                 f"{self.path} was {who}, since this {self._verb} gave no sign of life for a while; it records "
-                "nothing more. Run it again when no other process is at work on the store"
+                "nothing more. Run it again when no other process uses the store"
             )
 
     def _is_ours(self, found: Signature | None) -> bool:
@@ -175,7 +175,7 @@ class Lease(Writer):
                 continue
 
     def _write(self, mine: Signature) -> None:
-        """Write the next beat, into the very file that was found to be ours: one that replaced it is left alone."""
+        """Write the next beat into our own file, even if another file has replaced it meanwhile."""
         descriptor = os.open(self.local(HOLDER), os.O_RDWR)
         try:
             if self._is_ours(decode(os.pread(descriptor, LONGEST, 0))):

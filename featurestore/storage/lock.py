@@ -1,7 +1,7 @@
-"""The run lock: one process at a time changes a store, and another is told which.
+"""The run lock: one process at a time changes a store; other processes are told which one.
 
-The operating system drops the lock when its holder dies, so a dead process never keeps a store busy. What it knows of
-processes on other machines depends on the file system: see `lease`.
+The operating system drops the lock when its holder dies, so a dead process never keeps a store busy. Whether the lock
+is visible to other machines depends on the file system: see `lease`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Say = Callable[[str], None]
 
 
 def say_nothing(line: str) -> None:
-    """Keep it to oneself."""
+    """Ignore the line."""
 
 
 @contextmanager
@@ -42,13 +42,13 @@ def exclusive(root: Root, verb: str, *, say: Say = say_nothing) -> Iterator[Writ
 
     Args:
         root: of the store.
-        verb: what other processes are told.
-        say: is told what people should know, such as that this waits for a sign of life from another machine.
+        verb: the name that other processes show.
+        say: reports a line to the user, for example that this waits for a sign of life from another machine.
 
     Raises:
         StoreBusy: another process holds it; the message says which, on what host and since when. Or, from whatever
             changes the store later: another process took over.
-        NotWritable: something in the store belongs to somebody else.
+        NotWritable: this user may not write a part of the store.
     """
     root.refuse_unwritable()
     with _held(root, verb, say) as writer:
@@ -100,7 +100,7 @@ def _locked(root: Root) -> Iterator[None]:
 
 
 def _wait_for_another_machine(root: Root, say: Say, *, then: str) -> None:
-    """Give the holder on another machine, whose lock can't be seen from here, time for a sign of life.
+    """Wait for a sign of life of a holder on another machine, whose lock is not visible here.
 
     Raises:
         StoreBusy: there was one.
@@ -119,7 +119,7 @@ def _wait_for_another_machine(root: Root, say: Say, *, then: str) -> None:
 
 
 def refuse_busy(root: Root, *, say: Say = say_nothing) -> None:
-    """Make sure that no process is changing the store.
+    """Check that no process is changing the store.
 
     Raises:
         StoreBusy: one is.
@@ -135,14 +135,14 @@ def _busy(root: Root, found: str) -> StoreBusy:
 
 def holder(root: Root) -> str:
     """Return who holds the store, as far as that is known."""
-    # It may have just begun, or be just ending.
+    # It may be starting or ending.
     return str(seen_signature(root) or "another process")
 
 
 def living_holder(root: Root) -> str | None:
     """Return who holds the store, or None if no process does.
 
-    Where only another machine knows, its sign of life is waited for, for some seconds.
+    If the holder is on another machine, this waits some seconds for its sign of life.
     """
     locked, found = _is_locked(root), seen_signature(root)
     if locked:
@@ -159,9 +159,9 @@ def living_holder(root: Root) -> str | None:
 
 
 def _is_locked(root: Root) -> bool | None:
-    """Return whether a process has the lock, None where this user or the file system can't tell.
+    """Return whether a process has the lock, None if this user or the file system can't tell.
 
-    It is a shared lock that is tried, so that those who ask do not take each other for the holder.
+    This tries a shared lock, so that two processes that ask do not block each other.
     """
     try:
         descriptor = os.open(root.local(LOCK), os.O_RDONLY)
@@ -187,7 +187,7 @@ def is_alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True  # somebody else's process
+        return True  # another user's process
     return True
 
 

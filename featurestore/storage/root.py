@@ -1,4 +1,4 @@
-"""The store's root: where bytes live, for all who read a store, and for the drafts that any process may write.
+"""The store's root folder, for all readers of a store, and for the temporary files that any process may write.
 
 Every file is written under a temporary name beside its target. A `Writer` flushes it to disk and renames it. A crash
 leaves at most a temporary file. Only this module and `writer` know that the root is a local folder.
@@ -45,7 +45,7 @@ class Root:
         """Make sure that this user may change all that a verb may change.
 
         Raises:
-            NotWritable: a folder, the catalog or a lock belongs to somebody else.
+            NotWritable: this user may not write a folder, the catalog or a lock.
         """
         folders = (Path(found[0]) for name in (*FOLDERS, BLOCKS) for found in os.walk(self.local(name)))
         for path in (self.path, *folders, *map(self.local, IN_PLACE)):

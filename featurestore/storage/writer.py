@@ -1,7 +1,7 @@
 """The right to change a store.
 
-Every change of a store's files, and every transaction on its catalog, goes through a `Writer`: who has none can only
-read, and mypy says so.
+Every change of a store's files, and every transaction on its catalog, needs a `Writer`. Code without one can only read,
+and mypy checks that.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ LOG = logging.getLogger("featurestore.storage")
 
 
 class Writer(Root, ABC):
-    """A store's folder in the hands of the process that may change it. `exclusive` gives it, and nothing else does.
+    """A store's folder for the one process that may change it. Only `exclusive` returns one.
 
-    Before each change it makes sure that this process still holds the store. Worker processes get no writer: with a
-    task it travels as the plain `Root`, below which they write drafts that the holder of the lock publishes.
+    Each change checks that this process still holds the store. Worker processes get no writer: it is pickled as a plain
+    `Root`, below which workers write temporary files that the holder of the lock publishes.
     """
 
     @abstractmethod
     def check(self) -> None:
-        """Make sure that this process still holds the store. Comes before whatever changes it.
+        """Check that this process still holds the store. Called before each change.
 
         Raises:
             StoreBusy: another process has taken over, or the lock was released.
-            UnreadableFile: there is no telling.
+            UnreadableFile: the signature can't be read.
         """
 
     def __reduce__(self) -> tuple[type[Root], tuple[Path]]:
-        """Travel to other processes as the plain root: the lock belongs to this one."""
+        """Pickle it as a plain root: the lock belongs to this process."""
         return Root, (self.path,)
 
     @contextmanager
@@ -46,7 +46,7 @@ class Writer(Root, ABC):
 
         Raises:
             NotEnoughSpace: the disk is full, a quota or a file-size limit was met. Nothing is left behind.
-            NotWritable: the folder belongs to somebody else.
+            NotWritable: this user may not write the folder.
             StoreBusy: another process has taken over.
         """
         with self.temporary(name) as temporary:
@@ -61,14 +61,14 @@ class Writer(Root, ABC):
         LOG.debug("published %s", name)
 
     def remove(self, name: str) -> None:
-        """Delete a file; one that is gone already is fine."""
+        """Delete a file, if it exists."""
         self.check()
         with writing(self.local(name)):
             self.local(name).unlink(missing_ok=True)
         LOG.debug("removed %s", name)
 
     def remove_folder(self, folder: str) -> None:
-        """Delete the files of a folder, and then it and those above it, as far as they are empty."""
+        """Delete the files of a folder, then the folder and its parents as far as they are empty."""
         path = self.local(folder)
         for file in files_below(path)[0]:
             if file.parent == path:
@@ -79,7 +79,7 @@ class Writer(Root, ABC):
                 path = path.parent
 
     def remove_empty_folders(self) -> None:
-        """Delete what is empty below the store's folders."""
+        """Delete empty folders below the store's folders."""
         for folder in FOLDERS:
             for path, below, _ in os.walk(self.local(folder), topdown=False):
                 for name in below:
@@ -87,9 +87,9 @@ class Writer(Root, ABC):
                         Path(path, name).rmdir()
 
     def sweep(self) -> list[str]:
-        """Delete what interrupted writers left behind, and return the names.
+        """Delete temporary files of interrupted writers, and return their names.
 
-        A folder that can't be listed is passed over.
+        A folder that can't be listed is skipped.
         """
         self.check()
         left = [path for folder in ("", *FOLDERS, BLOCKS) for path in self._walk(folder) if TEMPORARY.match(path.name)]

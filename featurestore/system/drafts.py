@@ -25,7 +25,7 @@ def draft(target: Path, what: str, *, owner: int | None = None) -> Iterator[Path
 
     Raises:
         NotEnoughSpace: the disk is full, a quota or a file-size limit was met.
-        NotWritable: the folder belongs to somebody else.
+        NotWritable: this user may not write the folder.
     """
     path = target.with_name(temporary_name(target.name, owner))
     try:

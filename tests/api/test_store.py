@@ -168,7 +168,7 @@ def test_the_time_it_will_take_comes_from_earlier_runs(store: FeatureStore) -> N
 def test_nothing_held_out_is_a_warning(samples: Samples, tmp_path: Path) -> None:
     store = FeatureStore.create(tmp_path / "s", images=samples.images)
     assert store.ingested is not None
-    assert store.ingested.warnings == ["there is no dataset CSV, so every image is train and nothing is held out"]
+    assert store.ingested.warnings == ["there is no dataset CSV, so every image is train, and none is test"]
 
 
 def test_without_a_train_image_nothing_is_made(samples: Samples, tmp_path: Path) -> None:

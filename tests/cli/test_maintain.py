@@ -28,7 +28,7 @@ def test_verify_says_what_is_wrong_and_exits_1(store: FeatureStore) -> None:
     assert ended.exit_code == 1
     assert ended.stdout.splitlines()[0] == (
         f"partition: {name}: the file is damaged: its SHA-256 is not what was recorded; with --repair it is dropped, "
-        f"and featurestore run {store.path} makes it anew"
+        f"and featurestore run {store.path} recomputes it"
     )
     assert ended.stdout.endswith("checked: 1 problem\n")
     ended = invoke("verify", store.path, "--deep", "--json")

@@ -226,7 +226,7 @@ def test_a_store_is_not_overwritten(invoke: Invoke, finished: FeatureStore, samp
 def test_scanning_warns_that_nothing_is_held_out(invoke: Invoke, samples: Samples, tmp_path: Path) -> None:
     ended = invoke("init", tmp_path / "store", "--images", samples.images)
     assert ended.code == 0
-    assert ended.err == "warning: there is no dataset CSV, so every image is train and nothing is held out\n"
+    assert ended.err == "warning: there is no dataset CSV, so every image is train, and none is test\n"
     assert "26 images (26 train) in 1 chunk" in ended.out
 
 

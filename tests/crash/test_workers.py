@@ -155,7 +155,7 @@ engine.close()
 """
 
 
-def test_workers_are_deaf_from_their_first_moment() -> None:
+def test_workers_ignore_signals_from_their_start() -> None:
     done = subprocess.run([sys.executable, "-c", FIRST], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str(sorted(map(int, SIGNALS)))
 

@@ -204,7 +204,7 @@ def test_damage_is_not_taken_over(part: Part) -> None:
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
     with pytest.raises(
-        CorruptFile, match=r"; nothing was taken from it. Mend it first: featurestore verify \S+ --repair$"
+        CorruptFile, match=r"; nothing was taken from it. Repair it first: featurestore verify \S+ --repair$"
     ):
         here.merge(there.path)
     assert len(contents(here.path)) == 1
@@ -238,7 +238,7 @@ def test_a_full_disk_is_foreseen(part: Part, monkeypatch: pytest.MonkeyPatch) ->
     here, there = part("here", [0]), part("there", [1])
     monkeypatch.setattr(Root, "free_bytes", lambda self: 1000)
     with pytest.raises(
-        NotEnoughSpace, match=r"are to be copied from \S+, and \S+ has 1.0 kB free; make room, then merge"
+        NotEnoughSpace, match=r"would be copied from \S+, and \S+ has 1.0 kB free; make room, then merge"
     ):
         here.merge(there.path)
 

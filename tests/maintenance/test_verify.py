@@ -124,7 +124,7 @@ def test_a_wrong_record_is_found_and_made_anew_from_the_file(
     assert what in found[0].what
     report = store.verify(repair=True)
     assert report.ok
-    assert {line.split(": ")[-1] for line in report.repaired} == {"recorded anew from the file"}
+    assert {line.split(": ")[-1] for line in report.repaired} == {"recorded again from the file"}
     assert tables(store.path, without=("runs",)) == before
     assert store.run(workers=0) == []
 

@@ -247,7 +247,7 @@ def test_an_update_asks_and_says_what_it_costs(growing: FeatureStore) -> None:
     before = current_model(growing, "fit_pca")
     question = (
         "fit_pca will go on with 3 images that its model has not seen. A new model is a new variant: 8 partitions "
-        "downstream will have to be made anew"
+        "downstream will be recomputed"
     )
     with pytest.raises(ConfirmationNeeded) as raised:
         growing.run("fit_pca", update=True, workers=0)

@@ -256,8 +256,8 @@ def test_an_image_on_which_the_stage_was_not_run(store: FeatureStore) -> None:
     with pytest.raises(NotReady) as caught:
         store.descriptors("china/whole-000.jpg", "project")
     assert str(caught.value) == (
-        "project is not there for 'china/whole-000.jpg': parameters changed (top: 200 -> 100); make it with: "
-        f"featurestore run {store.path} project"
+        "project has not been computed for 'china/whole-000.jpg': parameters changed (top: 200 -> 100); compute it "
+        f"with: featurestore run {store.path} project"
     )
 
 
@@ -288,7 +288,7 @@ def test_a_partition_that_was_replaced_in_between(store: FeatureStore, samples: 
     execute(store, f"UPDATE partitions SET path = '{relative}' WHERE stage = 'quantize' AND chunk_id = 0")
     path.unlink()
     # what a look at the catalog just before the replacement would have left behind
-    lookup.signature = type(store)(store.path)._looking_up().signature
+    lookup.signature = type(store)(store.path)._current_lookup().signature
     assert np.array_equal(store.descriptors(name), before)
 
 

@@ -203,7 +203,7 @@ def test_a_partition_that_a_run_has_just_replaced(store: FeatureStore) -> None:
     selection = select_images(context_of(store))
     assert selection.pieces[0].path is not None
     selection.pieces[0].path.unlink()
-    with pytest.raises(StoreBusy, match=r"is gone: most likely a run has just made its chunk anew; do the same again"):
+    with pytest.raises(StoreBusy, match=r"is gone: most likely a run has just recomputed its chunk; do the same again"):
         list(iter_rows(selection))
 
 

@@ -195,7 +195,9 @@ def test_counts_read_no_descriptors(store: FeatureStore) -> None:
     for path in store.path.glob("partitions/**/*.parquet"):
         path.unlink()
     assert store.sql(COUNTS).fetchall() == expected
-    with pytest.raises(QueryError, match=r"If a run has just made the chunk anew, ask again; else the file is damaged"):
+    with pytest.raises(
+        QueryError, match=r"If a run has just recomputed the chunk, ask again; else the file is damaged"
+    ):
         store.sql("SELECT count(*) FROM quantized")
 
 

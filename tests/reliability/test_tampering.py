@@ -107,7 +107,7 @@ def test_a_partition_with_other_bytes_is_refused_or_whole(
     [
         ({"stage": "../.."}, "has a manifest whose stage is '../..'"),
         ({"chunk_id": -1}, "has a manifest whose chunk_id is -1"),
-        ({"chunk_id": 3}, "holds what should be called partitions/quantize/"),
+        ({"chunk_id": 3}, "should be called partitions/quantize/"),
         ({"parameters": {}}, r"says it is of variant \w+, and its parameters make it \w+"),
         ({"n_images": 3}, "does not have one row for each of the images 0 to 2, in order"),
         ({"n_images": None}, "has a manifest whose n_images is None"),
@@ -273,7 +273,7 @@ def test_a_model_that_does_not_say_what_it_learnt_is_refused(tmp_path: Path) -> 
     [
         ("status", pa.nulls(8, pa.string()), "has rows without status"),
         ("n_descriptors", pa.nulls(8, pa.int32()), "has rows without n_descriptors"),
-        ("n_descriptors", pa.array([-1] * 8, pa.int32()), "has rows with fewer than no descriptors"),
+        ("n_descriptors", pa.array([-1] * 8, pa.int32()), "has rows with a negative number of descriptors"),
     ],
 )
 def test_rows_that_can_not_be_are_refused(

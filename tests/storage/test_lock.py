@@ -274,7 +274,7 @@ def test_a_run_that_was_taken_over_ends_in_one_line(
 def test_a_holder_whose_signature_is_gone_changes_nothing_more(root: Root) -> None:
     with exclusive(root, "run") as writer:
         root.local(HOLDER).unlink()
-        with pytest.raises(StoreBusy, match=r"was let go of: run.lock.json is gone, since this run"):
+        with pytest.raises(StoreBusy, match=r"was released: run.lock.json is gone, since this run"):
             writer.remove("x")
 
 

@@ -20,7 +20,7 @@ class Arrow(ImageExporter):
     dataset_columns: ClassVar[bool] = True
 
     def check(self, job: Job, *, force: bool) -> None:
-        """Make sure that no column stands for two things."""
+        """Refuse a dataset column with the name of a keypoint column."""
         image_columns(job.selection)
 
     def write(self, job: Job, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a format of `export` is."""
+"""Base classes of export formats."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Arrays = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Job:
-    """The images to be written, and who is told how far it is."""
+    """The images to write, and the callback for progress."""
 
     selection: Selection
     counts: NDArray[np.int64]  # descriptors of each image
@@ -73,11 +73,11 @@ class ImageExporter(Exporter):
     dataset_columns: ClassVar[bool] = False  # whether it holds the columns of the dataset CSV
 
     def check(self, job: Job, *, force: bool) -> None:
-        """Make sure that the format can hold what was chosen.
+        """Check that the format can hold the chosen images.
 
         Raises:
             QueryError: it can't.
-            NotEnoughSpace: whoever reads it would need more memory than there is, and ``force`` was not given.
+            NotEnoughSpace: reading it would need more memory than is free, and ``force`` was not given.
         """
 
     def write(self, job: Job, path: Path) -> None:
@@ -87,7 +87,7 @@ class ImageExporter(Exporter):
 
 @dataclass(frozen=True)
 class ModelExporter(Exporter):
-    """A format that holds what was learnt."""
+    """A format for models."""
 
     def write_models(self, pca: Arrays, scale: Arrays, path: Path) -> None:
         """Write the file at ``path``.

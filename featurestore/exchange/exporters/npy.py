@@ -1,4 +1,4 @@
-"""npy: one matrix that is mapped into memory, where each image begins in it, and which image that is."""
+"""npy: one matrix for memory mapping, the offset of each image, and a table of the images."""
 
 from __future__ import annotations
 

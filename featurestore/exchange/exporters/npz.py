@@ -26,7 +26,7 @@ class Npz(ImageExporter):
     about: ClassVar[str] = "the notebook's final file: descriptors_list and filenames, read with allow_pickle"
 
     def check(self, job: Job, *, force: bool) -> None:
-        """Make sure that the file could be read here, since it can be read only as a whole."""
+        """Refuse a file too large to read on this machine: it can be read only as a whole."""
         if not force:
             refuse_if_too_large(
                 f"an npz of {job.n_descriptors:,} descriptors can be read only as a whole, and its codes and 1 GB",

@@ -15,14 +15,14 @@ from featurestore.exchange.exporters.base import ImageExporter, Job
 from featurestore.query import Selection, blob_bytes, write_parquet
 from featurestore.rows import KEYPOINT_COLUMNS
 
-OURS = ("status", "error", "n_descriptors", "descriptors")
+STORE_COLUMNS = ("status", "error", "n_descriptors", "descriptors")
 FLAT = ("image_id", "filename", "subset")  # what stands in every row of an image
 
 
 def image_columns(selection: Selection) -> list[str]:
     """Return the columns of a table with one row per image: the dataset's, ours, and keypoints where there are some."""
     keypoints = KEYPOINT_COLUMNS if selection.layout.keypoints else ()
-    names = [*(name for name in selection.images.column_names if name != "chunk_id"), *OURS, *keypoints]
+    names = [*(name for name in selection.images.column_names if name != "chunk_id"), *STORE_COLUMNS, *keypoints]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise QueryError(
@@ -41,7 +41,7 @@ class Parquet(ImageExporter):
     dataset_columns: ClassVar[bool] = True
 
     def check(self, job: Job, *, force: bool) -> None:
-        """Make sure that no column stands for two things."""
+        """Refuse a dataset column with the name of a keypoint column."""
         image_columns(job.selection)
 
     def write(self, job: Job, path: Path) -> None:

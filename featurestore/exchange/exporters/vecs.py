@@ -1,7 +1,7 @@
-"""fvecs and bvecs: what the nearest-neighbour benchmarks read.
+"""fvecs and bvecs: the formats of nearest-neighbour benchmarks.
 
-A vector is its dimension as a little-endian int32 and then its values (http://corpus-texmex.irisa.fr). Which image a
-vector is of does not stand in the file; the vectors are in the order of the images, and of each image in its own.
+A vector is its dimension as a little-endian int32 and then its values (http://corpus-texmex.irisa.fr). The file does
+not say which image a vector belongs to; vectors are in image order, and within an image in the stage's order.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Bvecs(Fvecs):
     values: ClassVar[str] = "u1"
 
     def check(self, job: Job, *, force: bool) -> None:
-        """Make sure that the values are bytes."""
+        """Refuse values that are not bytes."""
         if job.dtype != np.uint8:
             raise QueryError(
                 f"bvecs holds bytes, and {job.selection.stage} holds {job.dtype.name}, which would be lost; export "

@@ -1,1 +1,1 @@
-"""Importers: descriptors that other programs have computed become extract partitions."""
+"""Importers: descriptors computed by other programs become partitions of extract."""

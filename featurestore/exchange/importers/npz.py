@@ -193,7 +193,7 @@ class Import:
     def __init__(
         self, context: WritableContext, step: Step, work: dict[int, Work], members: tuple[Members, ...], *, opencv: str
     ) -> None:
-        """Take the chunks that are to be made, all of whose images are among ``members``."""
+        """Take the missing chunks all of whose images are among ``members``."""
         assert isinstance(step.stage, Extract)
         self._context, self._step, self._work, self._members = context, step, work, members
         self._opencv = opencv

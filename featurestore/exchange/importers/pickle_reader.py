@@ -65,7 +65,7 @@ class Bounded:
         """Return at most ``n`` bytes.
 
         Raises:
-            NotPlain: the file can't hold so many, or nobody should.
+            NotPlain: the file can't hold so many, or they are too many.
         """
         if not 0 <= n <= self._limit:
             raise NotPlain(f"it claims an item of {n:,} bytes")
@@ -166,7 +166,7 @@ class _Machine:
         """Follow one instruction."""
         if name not in self._acts:
             raise NotPlain(f"its pickle has the instruction {name}, which no array needs")
-        if name not in _NOTING:
+        if name not in _MEMO_OPCODES:
             self._refuse_to_fill(name)
             self._hand_out_early()
         self._acts[name](argument)
@@ -288,7 +288,7 @@ _VALUES = (
     *("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "SHORT_BINUNICODE", "BINUNICODE"),
     *("SHORT_BINBYTES", "BINBYTES", "BINBYTES8"),
 )
-_NOTING = frozenset({"MEMOIZE", "BINPUT", "LONG_BINPUT", "FRAME"})
+_MEMO_OPCODES = frozenset({"MEMOIZE", "BINPUT", "LONG_BINPUT", "FRAME"})
 
 
 def _value(item: Any) -> Any:

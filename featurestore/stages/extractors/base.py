@@ -1,4 +1,4 @@
-"""What an extractor is: a frozen dataclass whose fields are its parameters, and a method from pixels to descriptors."""
+"""The base class of extractors: a frozen dataclass of parameters, with a method from pixels to descriptors."""
 
 from __future__ import annotations
 
