@@ -20,58 +20,51 @@ TOP = 200  # descriptors: china has more of them, and most of flower has fewer
 RECIPE = {"fit_pca": {"samples_per_image": TOP, "batch_size": 500}, "project": {"top": TOP}}
 
 
-LONG = os.environ.get("FEATURESTORE_TESTS") == "long"  # as .ci/run has it: every combination, and more examples
+LONG = os.environ.get("FEATURESTORE_TESTS") == "long"  # every combination, and more examples
 settings.register_profile("short", max_examples=20, deadline=None, database=None)
 settings.register_profile("long", max_examples=150, deadline=None, database=None)
 settings.load_profile("long" if LONG else "short")
 
 
-# Whole runs, processes that are killed, and large inputs: `make test-quick` leaves these modules out.
-SLOW = {
-    "test_blocks",
-    "test_cli_upkeep",
-    "test_decoder",
-    "test_engines",
-    "test_exit",
-    "test_finished_blocks",
-    "test_fits",
-    "test_fits_side_by_side",
-    "test_forecast",
-    "test_hard_images",
-    "test_hosts",
-    "test_imagefolder",
-    "test_import_npz",
-    "test_intake",
-    "test_kills",
-    "test_large_catalogs",
-    "test_learnt",
-    "test_merge",
+# Whole runs, processes that are killed, and large inputs: `make test-quick` leaves these folders and modules out.
+SLOW = (
+    "api/test_store",
+    "catalog/test_training",
+    "catalog/test_upgrades",
+    "cli/test_exit",
+    "cli/test_maintain",
+    "contracts/test_engines",
+    "crash",
+    "engines/test_engines",
+    "engines/test_hosts",
+    "exchange/test_import_npz",
+    "images/test_decoder",
+    "images/test_image_folder",
+    "maintenance/test_merge",
+    "maintenance/test_prune",
+    "maintenance/test_rebuild",
+    "maintenance/test_recover",
+    "maintenance/test_verify",
+    "maintenance/test_vet",
+    "pipeline/test_finished_blocks",
+    "pipeline/test_fit_run",
+    "pipeline/test_fits_side_by_side",
+    "pipeline/test_forecast",
+    "pipeline/test_intake",
+    "pipeline/test_removed",
+    "pipeline/test_tasks",
+    "pipeline/test_variants",
+    "plugins",
+    "reliability",
     "test_parity",
-    "test_paths",
-    "test_prune",
-    "test_rebuild",
-    "test_recover",
-    "test_reliability_disk",
-    "test_reliability_inputs",
-    "test_reliability_readers",
-    "test_removed",
-    "test_shared_store",
-    "test_signals",
-    "test_store",
-    "test_streams",
-    "test_unreadable",
-    "test_untrusted",
-    "test_upgrades",
-    "test_variants",
-    "test_verify",
-    "test_workers",
-}
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of slow modules."""
+    """Mark the tests of slow folders and modules."""
+    slow = [Path(__file__).parent / name for name in SLOW]
     for item in items:
-        if item.path.stem in SLOW:
+        if any(item.path.with_suffix("").is_relative_to(path) for path in slow):
             item.add_marker(pytest.mark.slow)
 
 

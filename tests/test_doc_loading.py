@@ -55,6 +55,6 @@ def test_the_recipe_for_torch_reads_every_image_once(
 
 
 def test_the_documented_columns_are_the_default_ones(finished: FeatureStore) -> None:
-    sentence = re.search(r"without it they are (.*?)\. ", TEXT.replace("\n", " "))
+    sentence = re.search(r"the default is (.*?)\. ", TEXT.replace("\n", " "))
     assert sentence is not None
     assert re.findall(r"`(\w+)`", sentence[1]) == finished.load(where="false").column_names

@@ -187,7 +187,7 @@ def test_a_run_without_failures_has_nothing_to_do(invoke: Invoke, tmp_path: Path
             "No such option '--chunk'. Did you mean '--chunks'; see featurestore run --help",
         ),
         (("export", "s", "out", "--format", "x"), "see featurestore export --help"),
-        (("export", "s", "out"), "Missing option '--format'. Choose from: npz,"),
+        (("export", "s", "out"), "Missing option '--format'; see featurestore export --help"),
         (
             ("run", "s", "--workers", "-1"),
             "Invalid value for '--workers': -1 is not in the range x>=0; see featurestore run",

@@ -133,7 +133,7 @@ def test_the_recipe_keeps_given_types_for_later_ingests(images: Path, tmp_path: 
     store = FeatureStore.create(tmp_path / "s", images=images, dataset=images / "dataset.csv", types={"code": "BIGINT"})
     assert types_of(store) == ("BIGINT", "BIGINT", 7)
     recipe = (store.path / CONFIG).read_text()
-    assert 'types = {code = "BIGINT"} # types that' in recipe
+    assert 'types = {code = "BIGINT"} # types of columns' in recipe
     write(images, "0008", "2")
     store.ingest()
     assert types_of(store) == ("BIGINT", "BIGINT", 8)

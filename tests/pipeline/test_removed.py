@@ -102,7 +102,7 @@ def test_they_are_out_of_loading_and_export(removed: FeatureStore, tmp_path: Pat
 def test_a_name_that_was_removed_is_told_from_one_that_never_was(removed: FeatureStore) -> None:
     for ask in (removed.descriptors, removed.keypoints):
         with pytest.raises(
-            errors.QueryError, match=r"^'001.png' was removed from the dataset by ingest 2; what was made"
+            errors.QueryError, match=r"^'001.png' was removed from the dataset by ingest 2; its results are kept"
         ):
             ask("001.png")
     with pytest.raises(errors.QueryError, match=r"did you mean '000.png'"):
