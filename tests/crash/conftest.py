@@ -44,5 +44,5 @@ def ground(samples: Samples, tmp_path_factory: pytest.TempPathFactory) -> Ground
 
 @pytest.fixture(scope="session")
 def kills() -> int:
-    """How many kills are wanted at least: a dozen, or what ``make crash`` asks for."""
+    """How many kills are wanted at least: a few, or what ``make crash`` asks for."""
     return int(os.environ.get("FEATURESTORE_KILLS", "4"))
