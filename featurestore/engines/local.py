@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import queue
 import signal
 from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor, Future
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,7 @@ class LocalEngine:
     def close(self) -> None:
         """Kill all workers immediately."""
         if self._executor is not None:
+            _drop_waiting(self._executor)
             self._executor.shutdown(wait=True, kill_workers=True)
             self._executor, self._begun = None, False
             LOG.debug("ended the worker processes")
@@ -98,6 +100,13 @@ class LocalEngine:
             initargs=(os.getpid(),),
             env={**SINGLE_THREADED, **KEEPING, **SILENT},
         )
+
+
+def _drop_waiting(executor: Any) -> None:
+    """Take the tasks back that no worker has got: loky's thread forgets them first, and then fails with a KeyError."""
+    with suppress(queue.Empty):
+        while True:
+            executor._work_ids.get_nowait()
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor, Future
 from dataclasses import dataclass, field
@@ -281,3 +282,14 @@ def test_an_error_of_the_store_ends_the_run_with_it() -> None:
             for task, _ in dispatch_tasks(InlineEngine(), [Numbered(0), Numbered(1), Raising(2), Numbered(3)])
         )
     assert 3 not in done
+
+
+def test_workers_end_without_a_word_whatever_waits_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    failed: list[threading.ExceptHookArgs] = []
+    monkeypatch.setattr(threading, "excepthook", failed.append)
+    engine = LocalEngine(2)
+    for _ in range(3):
+        futures = [engine.submit(Numbered(number)) for number in range(40)]
+        futures[0].result()
+        engine.restart()
+    assert failed == []
