@@ -7,20 +7,18 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from featurestore.catalog.catalog import query_arrow
-from featurestore.catalog.table_rows import ModelRow, query_rows
+from featurestore.catalog.table_rows import ModelRow, query_row, query_rows
 
 
 def find_model(connection: sa.Connection, model_id: str | None) -> ModelRow | None:
     """Return a model, None if there is no such one."""
-    found = query_rows(connection, ModelRow, "SELECT * FROM models WHERE model_id = $id", {"id": model_id})
-    return found[0] if found else None
+    return query_row(connection, ModelRow, "SELECT * FROM models WHERE model_id = $id", {"id": model_id})
 
 
 def newest_model(connection: sa.Connection, variant: str | None) -> ModelRow | None:
     """Return the newest model of a fit variant, or None."""
     query = "SELECT * FROM models WHERE variant = $variant ORDER BY generation DESC, model_id LIMIT 1"
-    found = query_rows(connection, ModelRow, query, {"variant": variant})
-    return found[0] if found else None
+    return query_row(connection, ModelRow, query, {"variant": variant})
 
 
 def models_that_learnt(connection: sa.Connection, image_id: int) -> list[ModelRow]:

@@ -84,6 +84,13 @@ def query_rows(
     return rows_of(query_arrow(connection, query, parameters), kind)
 
 
+def query_row(
+    connection: sa.Connection, kind: type[T], query: str, parameters: Mapping[str, Any] | None = None
+) -> T | None:
+    """Return the first row of a query's result, None if it has none; see `query_rows`."""
+    return next(iter(query_rows(connection, kind, query, parameters)), None)
+
+
 def rows_of(table: pa.Table, kind: type[T]) -> list[T]:
     """Return the rows of an Arrow table; columns that ``kind`` has no field for are left out."""
     make: Any = kind

@@ -5,13 +5,12 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from featurestore.catalog.catalog import query_arrow
-from featurestore.catalog.table_rows import VariantRow, query_rows
+from featurestore.catalog.table_rows import VariantRow, query_row
 
 
 def find_variant(connection: sa.Connection, variant: str) -> VariantRow | None:
     """Return what a variant stands for, None if there is no such one."""
-    found = query_rows(connection, VariantRow, "SELECT * FROM variants WHERE variant = $variant", {"variant": variant})
-    return found[0] if found else None
+    return query_row(connection, VariantRow, "SELECT * FROM variants WHERE variant = $variant", {"variant": variant})
 
 
 def models_by_variant(connection: sa.Connection) -> dict[str, str]:

@@ -20,26 +20,26 @@ OF_IMAGES = [one for one in FORMATS if isinstance(one, ImageExporter)]
 OF_MODELS = [one for one in FORMATS if not isinstance(one, ImageExporter)]
 
 
-class TestImageExporter(ImageExporterContract):
+class OfFinished:
+    """A contract's store is the finished one."""
+
+    @pytest.fixture
+    def store(self, finished: FeatureStore) -> FeatureStore:
+        return finished
+
+
+class TestImageExporter(OfFinished, ImageExporterContract):
     @pytest.fixture(params=OF_IMAGES, ids=lambda exporter: exporter.name)
     def exporter(self, request: pytest.FixtureRequest) -> Exporter:
         found: Exporter = request.param
         return found
 
-    @pytest.fixture
-    def store(self, finished: FeatureStore) -> FeatureStore:
-        return finished
 
-
-class TestModelExporter(ExporterContract):
+class TestModelExporter(OfFinished, ExporterContract):
     @pytest.fixture(params=OF_MODELS, ids=lambda exporter: exporter.name)
     def exporter(self, request: pytest.FixtureRequest) -> Exporter:
         found: Exporter = request.param
         return found
-
-    @pytest.fixture
-    def store(self, finished: FeatureStore) -> FeatureStore:
-        return finished
 
 
 class Heard:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import gc
 import json
-import resource
-import signal
 import tracemalloc
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -228,16 +226,6 @@ def test_a_blob_that_is_no_matrix_is_refused() -> None:
     assert PLAIN.matrix(b"").shape == (0, 4)
     with pytest.raises(CorruptFile, match=r"^a BLOB of 5 values is not a whole number of 4-value descriptors"):
         PLAIN.matrix(b"12345")
-
-
-@pytest.fixture
-def file_size_limit() -> Iterator[None]:
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
 
 
 @pytest.mark.usefixtures("file_size_limit")

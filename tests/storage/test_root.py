@@ -5,9 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import pickle
-import resource
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,17 +20,6 @@ NAME = "partitions/extract/abc/chunk-000000-1.parquet"
 @pytest.fixture
 def root(tmp_path: Path) -> Writer:
     return Unlocked(tmp_path)
-
-
-@pytest.fixture
-def file_size_limit() -> Iterator[None]:
-    """No file can grow over 64 kB: what a full disk does, for this process alone."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
 
 
 def everything(root: Writer) -> list[str]:
