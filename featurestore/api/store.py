@@ -20,7 +20,7 @@ from featurestore.system import StrPath, command_line, is_text, located, replaci
 
 if TYPE_CHECKING:
     from featurestore.exchange import ImportReport
-    from featurestore.pipeline import Estimate, IngestReport
+    from featurestore.pipeline import Estimate, IngestReport, Options
 
 FAILED = ("missing", "unreadable", "truncated", "damaged", "too_large", "crashed", "unknown")
 
@@ -194,7 +194,6 @@ class FeatureStore(Reading, Upkeep):
         from featurestore.engines import all_cores
         from featurestore.maintenance import replaced_images
         from featurestore.pipeline import (
-            Options,
             estimate_costs,
             known_leakage,
             make_forecast,
@@ -204,14 +203,10 @@ class FeatureStore(Reading, Upkeep):
         )
 
         cores = all_cores()  # always: scikit-learn needs joblib without workers too
-        options = Options(
-            stages=self._known(stages),
-            chunks=None if chunks is None else frozenset(chunks),
+        options = replace(
+            self._options(stages, chunks, retry_failed, partial=partial, update=update),
             workers=cores if workers is None else workers,
             engine=engine,
-            retry=self._statuses(retry_failed),
-            partial=partial,
-            update=update,
             confirm=_confirming(yes),
         )
         told = self.ingested.warnings if self.ingested is not None else ()
@@ -241,30 +236,48 @@ class FeatureStore(Reading, Upkeep):
         partial: bool = False,
         update: bool = False,
     ) -> list[Estimate]:
-        """Return what `run_stages` would do with the same arguments, and what it would cost. Nothing is changed.
+        """Return what `run` would do with the same arguments, and what it would cost. Nothing is changed.
 
         Raises:
             NotReady: that a run would end with: what a stage reads is incomplete.
         """
         from featurestore.maintenance import replaced_images
-        from featurestore.pipeline import Options, estimate_costs, make_forecast
+        from featurestore.pipeline import estimate_costs, make_forecast
 
         context = self._context(Silent())
-        options = Options(
+        options = self._options(stages, chunks, retry_failed, partial=partial, update=update)
+        self._check_chunks(context, options.stages, options.chunks)  # before every image file is read
+        if check_images:
+            options = replace(options, replaced=replaced_images(context))
+        ahead = make_forecast(context, options)
+        if ahead.error is not None:
+            raise ahead.error
+        with context.catalog.reading() as connection:
+            return estimate_costs(connection, ahead.plans)
+
+    def _options(
+        self,
+        stages: Sequence[str],
+        chunks: Collection[int] | None,
+        retry_failed: bool | Sequence[str],
+        *,
+        partial: bool,
+        update: bool,
+    ) -> Options:
+        """Return what `run` and `plan` both take.
+
+        Raises:
+            ConfigError: there is no such stage or status.
+        """
+        from featurestore.pipeline import Options
+
+        return Options(
             stages=self._known(stages),
             chunks=None if chunks is None else frozenset(chunks),
             retry=self._statuses(retry_failed),
             partial=partial,
             update=update,
         )
-        if check_images:
-            options = replace(options, replaced=replaced_images(context))
-        self._check_chunks(context, options.stages, options.chunks)
-        ahead = make_forecast(context, options)
-        if ahead.error is not None:
-            raise ahead.error
-        with context.catalog.reading() as connection:
-            return estimate_costs(connection, ahead.plans)
 
     def _known(self, stages: Sequence[str]) -> tuple[str, ...]:
         names = [stage.name for stage in self._context(Silent()).flow]
