@@ -1,4 +1,4 @@
-"""What a plug-in is made of, under names that last: ``from featurestore.plugins import Extractor, option``.
+"""The lasting names that plug-ins build on: ``from featurestore.plugins import Extractor, option``.
 
 ``docs/plugins.md`` shows a plug-in of each kind. Names are imported on first use, so that a module which uses some
 loads no more than these need.

@@ -24,6 +24,7 @@ ODD_WORDS = re.compile(
     r"\b(anew|whoever|nobody|deaf|unheard|what is there|(is|are|was|were) to be|fewer than no|lets? go of)\b",
     re.IGNORECASE,
 )
+ODD_BEGINNINGS = re.compile(r"(what|who|how|say|make sure)\b", re.IGNORECASE)  # of a docstring: name the thing
 IN_CODE = re.compile(r"`[^`\n]*`")  # names of tests, for example
 OF_ONE_MACHINE = re.compile(r"(?<![\w.])/(?:work|root|Users)/|helper[ ]session|shared[/]design", re.IGNORECASE)
 
@@ -82,6 +83,13 @@ def test_text_is_for_everybody() -> None:
 def test_it_is_plain_english(path: Path) -> None:
     text = IN_CODE.sub("", path.read_text(encoding="utf-8"))
     assert [" ".join(text[: found.start()].split()[-4:]) + " " + found[0] for found in ODD_WORDS.finditer(text)] == []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_docstrings_name_the_thing(path: Path) -> None:
+    kinds = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    nodes = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, kinds)]
+    assert [text for node in nodes if ODD_BEGINNINGS.match(text := ast.get_docstring(node) or "")] == []
 
 
 def test_files_are_small() -> None:

@@ -20,14 +20,14 @@ class OpenStore:
     """The base class of `FeatureStore`: an open store."""
 
     left_out: tuple[str, ...] = ()
-    _vetted: Catalog | None = None  # of an untrusted store
+    _vetted: Catalog | None = None  # only of an untrusted store
 
     def __init__(self, path: StrPath, *, untrusted: Literal[False] = False) -> None:
-        """Open the store at ``path``. Nothing is locked, and nothing but its recipe is read.
+        """Open the store at ``path``. Only its recipe is read, and nothing is locked.
 
         Args:
             path: the store's folder.
-            untrusted: not any more; see `open_untrusted`.
+            untrusted: no longer supported; use `open_untrusted`.
 
         Raises:
             UnusablePath: the system, or DuckDB, can't open such a path.
@@ -49,7 +49,7 @@ class OpenStore:
     def open_untrusted(cls, path: StrPath) -> Self:
         """Open an untrusted store for reading only.
 
-        Its catalog is ignored, and one is made in memory of the files that hold what they promise, which takes as long
+        Its catalog is ignored. A new one is built in memory from the files that pass all checks, which takes as long
         as reading them all. ``left_out`` has a line for each of the others.
 
         Raises:
@@ -64,7 +64,7 @@ class OpenStore:
         from featurestore.maintenance import refuse_links, vetted_catalog
 
         folder = _store_at(path)
-        refuse_links(folder)  # before the recipe, which might be one
+        refuse_links(folder)  # before reading the recipe, which might be a link
         store = cls(folder)
         store._vetted, store.left_out = vetted_catalog(store._context(Silent()).root)
         return store
@@ -95,7 +95,7 @@ class OpenStore:
 
     @contextmanager
     def _held(self, verb: str, reporter: Reporter) -> Iterator[WritableContext]:
-        """Hold the store for the whole of ``verb``, and leave it as it is found.
+        """Hold the run lock for the length of ``verb``.
 
         Raises:
             UntrustedStore: the store was opened as one, and can't be changed.
@@ -110,7 +110,7 @@ class OpenStore:
         if self._vetted is not None:
             raise UntrustedStore(
                 f"{self.path} was opened as untrusted, so {verb} can't change it; "
-                "if you have come to trust it, open it without --untrusted (in Python: FeatureStore(path))"
+                "if you trust it, open it without --untrusted (in Python: FeatureStore(path))"
             )
 
 
@@ -119,7 +119,7 @@ def _store_at(path: StrPath) -> Path:
     folder = store_folder(path)
     if not is_file(folder / CONFIG):
         what, where = "does not exist", typed(folder)
-        if is_folder(folder):  # where `init` makes none
+        if is_folder(folder):  # `init` makes no store there
             what, where = "is not a store: it has no featurestore.toml", "STORE"
         raise NotAStore(f"{folder} {what}; make one with: featurestore init {where} --images DIR --dataset CSV")
     return folder

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 class OfVariant(TypedDict, total=False):
-    """What `FeatureStore.select` takes beside the stage and the condition, and describes."""
+    """Keyword arguments of `FeatureStore.select`, without stage and condition."""
 
     variant: str | None
     allow_missing: bool
 
 
 class Choice(OfVariant, total=False):
-    """What `FeatureStore.select` takes, and describes."""
+    """Keyword arguments of `FeatureStore.select`."""
 
     stage: str | None
     where: str | None
@@ -53,7 +53,7 @@ class Images:
     """
 
     def __init__(self, store: OpenStore, selection: Selection) -> None:
-        """Take what was chosen; `FeatureStore.select` chooses."""
+        """Take a selection; use `FeatureStore.select` to make one."""
         self._store, self._selection = store, selection
 
     def __len__(self) -> int:
@@ -148,7 +148,7 @@ class Images:
         Args:
             out: the file; of ``npy`` the folder.
             format: ``npz``, ``npy``, ``parquet``, ``parquet-flat``, ``arrow``, ``fvecs`` or ``bvecs``.
-            force: replace ``out``, and write an npz that this machine has no memory to read.
+            force: replace ``out``, and write an npz even if this machine lacks the memory to read it.
             quiet: show nothing.
 
         Raises:
@@ -161,6 +161,6 @@ class Images:
 
         exporter = find_format(format)
         if not isinstance(exporter, ImageExporter):
-            raise QueryError(f"{format} holds what was learnt, and no images; export it from the store itself")
+            raise QueryError(f"{format} holds models and no images; call FeatureStore.export instead")
         context = self._store._context(Silent() if quiet else Terminal())
         return export_images(context, self._selection, located(out, "an export"), exporter, force=force)

@@ -21,12 +21,12 @@ class Upkeep(OpenStore):
     """Maintenance verbs of `FeatureStore`."""
 
     def verify(self, *, deep: bool = False, repair: bool = False, quiet: bool = True) -> VerifyReport:
-        """Compare every file with the catalog, and the catalog with the files. Nothing is changed but by ``repair``.
+        """Compare every file with the catalog, and the catalog with the files. Only ``repair`` changes anything.
 
         Args:
             deep: decode every value too, and read the image files rather than ask for their size.
             repair: drop damaged files and wrong records, so that `run` recomputes these; the report lists the rest.
-            quiet: show no bar.
+            quiet: show no progress.
 
         Raises:
             StoreBusy: another process is changing the store.
@@ -41,7 +41,7 @@ class Upkeep(OpenStore):
                     report = repair_store(held, report)
         else:
             context = self._context(reporter(quiet=quiet))
-            # What a run is about to record would look like an orphan.
+            # A file that a run is about to record would look like an orphan.
             still = unchanged(context.root, "verify", say=context.reporter.say)
             with nullcontext() if self._vetted is not None else still:
                 report = verify_store(context, deep=deep)
@@ -49,13 +49,13 @@ class Upkeep(OpenStore):
         return replace(report, problems=[*told, *report.problems])
 
     def rebuild(self, *, quiet: bool = True) -> RebuildReport:
-        """Make a lost or damaged catalog again from ``dataset/``, ``partitions/`` and ``models/``.
+        """Rebuild a lost or damaged catalog from ``dataset/``, ``partitions/`` and ``models/``.
 
-        Every file is read and has to hold what it promises; one that does not is left out and reported. Runs are taken
-        from the old catalog where that can be read.
+        Every file is read and checked; one that fails is left out and reported. Records of runs come from the old
+        catalog if it can be read.
 
         Args:
-            quiet: do not say that a sign of life of another machine is waited for.
+            quiet: do not report a wait for another machine's sign of life.
 
         Raises:
             CorruptFile: a dataset file is gone or damaged.
@@ -67,17 +67,17 @@ class Upkeep(OpenStore):
             return rebuild_catalog(context)
 
     def merge(self, *others: StrPath, quiet: bool = True) -> list[MergeReport]:
-        """Take over the partitions and models of stores of the same dataset and recipe, made on other machines.
+        """Copy the partitions and models of stores of the same dataset and recipe, made on other machines.
 
-        Every file is checked before anything is taken from its store; what is here already is left as it is.
+        All files of a store are checked before any is copied; existing partitions and models stay.
 
         Args:
             others: the stores' folders.
-            quiet: do not say that a sign of life of another machine is waited for.
+            quiet: do not report a wait for another machine's sign of life.
 
         Raises:
             Incompatible: another dataset, another recipe, or a model that was fitted on its own; the message says how.
-            CorruptFile: a file of the other store is not what it promises.
+            CorruptFile: a file of another store is damaged.
             StoreBusy: one of the stores is being changed.
             NotEnoughSpace: the disk has no room for the copies.
         """
@@ -86,23 +86,23 @@ class Upkeep(OpenStore):
         opened = [OpenStore(other) for other in others]
         for other in opened:
             if other.path == self.path:
-                raise Incompatible(f"{other.path} is the very store to merge into; name another one")
+                raise Incompatible(f"{other.path} is the store to merge into; name another one")
         with self._changing("merge", reporter(quiet=quiet)) as context:
             return [merge_stores(context, other._context(Silent())) for other in opened]
 
     def prune(self, keep: str | Sequence[str] = (), *, dry_run: bool = False, quiet: bool = True) -> PruneReport:
-        """Delete old variants, files without a record and, on request, what the partitions to keep were made from.
+        """Delete old variants, files without a record and, on request, partitions upstream of those to keep.
 
-        An old variant goes chunk by chunk, where the current recipe has made something in its place. What is upstream
-        of ``keep`` leaves its rows without descriptors and keypoints, so that the chunks stay done.
+        An old variant is deleted chunk by chunk, where the current variant exists. Partitions upstream of ``keep``
+        keep their rows without descriptors and keypoints, so that the chunks stay done.
 
         Args:
-            keep: stages whose partitions are enough, like ``"quantize"``; none prunes nothing of the current recipe.
-            dry_run: change nothing, and say what would be freed and what it would cost to recompute it.
-            quiet: do not say that a sign of life of another machine is waited for.
+            keep: stages whose partitions suffice, like ``"quantize"``; with none, the current variants stay whole.
+            dry_run: change nothing; report what would be freed, and the cost to recompute it.
+            quiet: do not report a wait for another machine's sign of life.
 
         Raises:
-            ConfigError: ``keep`` names something that has no partitions.
+            ConfigError: ``keep`` names a stage without partitions.
             StoreBusy: another process is changing the store.
         """
         from featurestore.maintenance import plan_prune, prune_store

@@ -26,19 +26,19 @@ if TYPE_CHECKING:
 class Reading(OpenStore):
     """Reading verbs of `FeatureStore`."""
 
-    _lookup: Lookup | None = None  # what `descriptors` and its like keep between calls
+    _lookup: Lookup | None = None  # cached between calls of `descriptors` and its like
 
     def status(self) -> Status:
-        """Return how far the store is, and what is missing and why."""
+        """Return the progress of every stage, and what is missing and why."""
         from featurestore.query import store_status
 
         return store_status(self._context(Silent()))
 
     def sql(self, query: str) -> QueryResult:
-        """Answer a question about the store; ``docs/views.md`` lists the views.
+        """Run an SQL query on the store; ``docs/views.md`` lists the views.
 
         Raises:
-            QueryError: it is not a question, DuckDB refused it, or the answer does not fit into memory.
+            QueryError: it is not a single query, DuckDB refused it, or the result does not fit into memory.
         """
         from featurestore.query import run_query
 
@@ -46,9 +46,9 @@ class Reading(OpenStore):
 
     @contextmanager
     def answer(self, query: str, *, as_text: bool = False) -> Iterator[Answer]:
-        """Answer a question batch by batch, for answers that are larger than memory.
+        """Run an SQL query and read its result batch by batch, for results larger than memory.
 
-        ``as_text`` gives DuckDB's text of every value but of BLOBs, to be shown.
+        ``as_text`` casts every value but BLOBs to DuckDB's text, for display.
 
         Example::
 
@@ -57,7 +57,7 @@ class Reading(OpenStore):
                     ...
 
         Raises:
-            QueryError: it is not a question, or DuckDB refused it.
+            QueryError: it is not a single query, or DuckDB refused it.
         """
         from featurestore.query import stream_query
 
@@ -72,15 +72,15 @@ class Reading(OpenStore):
         variant: str | None = None,
         allow_missing: bool = False,
     ) -> Images:
-        """Choose images, to be loaded or exported; whatever reads or writes many images takes these arguments.
+        """Select images to load or export; every method that reads many images takes these arguments.
 
         Args:
             stage: whose descriptors: ``extract``, ``project``, ``quantize`` or those of a plug-in; None is the stage
                 that makes the codes, ``quantize`` if the recipe names no other.
             where: SQL over the columns of the view ``images``, like ``"subset = 'train' AND style = 'Baroque'"``; it
                 may ask the other views in a subquery. None chooses every image.
-            variant: another variant of the stage than the current recipe's; the beginning of its name is enough.
-            allow_missing: let images through on which the stage has not been run. Their status is ``pending``.
+            variant: another variant of the stage than the current one; a prefix of its name is enough.
+            allow_missing: include images on which the stage has not been run. Their status is ``pending``.
 
         Raises:
             NotReady: the stage has not been run on chosen images; the message names the chunks and why.
@@ -152,7 +152,7 @@ class Reading(OpenStore):
         return np.empty(0, KEYPOINT) if row.keypoints is None else row.keypoints
 
     def info(self, filename: str) -> ImageInfo:
-        """Return everything about one image: its row of the CSV, what each stage made of it, the models it trained.
+        """Return everything about one image: its dataset row, the result of each stage, the models trained on it.
 
         Raises:
             QueryError: there is no such image; the message has the most similar name.
@@ -165,7 +165,7 @@ class Reading(OpenStore):
     def encode(
         self, image: StrPath | NDArray[Any], *, keypoints: bool = False
     ) -> NDArray[Any] | tuple[NDArray[Any], NDArray[Any]]:
-        """Return the codes of a new image, ``(n, dim)`` uint8: what a run would have stored of it.
+        """Return the codes of a new image, ``(n, dim)`` uint8: those that a run would store.
 
         Args:
             image: the path of a file, or pixels ``(height, width, 3)`` uint8 in BGR order, as of ``cv2.imread``.
@@ -220,7 +220,7 @@ class Reading(OpenStore):
         if not isinstance(exporter, ModelExporter):
             return self.select(**choice).export(out, format, force=force, quiet=quiet)
         if choice.get("where") is not None or choice.get("stage") is not None:
-            raise QueryError(f"{format} holds what was learnt, and no images; leave out where and stage")
+            raise QueryError(f"{format} holds models and no images; leave out where and stage")
         context = self._context(Silent() if quiet else Terminal())
         return export_models(context, located(out, "an export"), exporter, choice.get("variant"), force=force)
 
@@ -235,11 +235,11 @@ class Reading(OpenStore):
         from featurestore.query import Lookup, signature
 
         now = signature(self.path)
-        found = self._lookup  # another thread may put its own there at any time
+        found = self._lookup  # another thread may replace it at any time
         if found is None or found is other_than or found.signature != now:
             found = self._lookup = Lookup(self._context(Silent()), now)
         return found
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave open files behind: a store is handed to worker processes as its path."""
+        """Drop open files: a store is pickled as its path."""
         return {**self.__dict__, "_lookup": None}

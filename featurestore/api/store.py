@@ -54,19 +54,19 @@ class FeatureStore(Reading, Upkeep):
         """Make a store and ingest its dataset; the folder appears when both have succeeded.
 
         Args:
-            path: the folder to be made.
+            path: the new folder.
             images: the folder of images.
             dataset: the dataset, a CSV, Parquet or JSON file; None scans the folder of images, and holds nothing out.
             filename_column: the dataset's column of paths below ``images``.
             split: SQL over the dataset's columns that gives ``'train'`` or ``'test'``.
             chunk_size: images in a chunk.
-            types: of columns of the dataset, whatever their text looks like: VARCHAR, BIGINT, DOUBLE, BOOLEAN, DATE or
-                TIMESTAMP, by the columns' names. The recipe keeps them.
+            types: types of dataset columns by name, instead of the inferred ones: VARCHAR, BIGINT, DOUBLE, BOOLEAN,
+                DATE or TIMESTAMP. The recipe keeps them.
 
         Raises:
             UnusablePath: the system, or DuckDB, can't open such a path.
-            StoreExists: ``path`` is there and not empty.
-            NotWritable: the folder can't be made there.
+            StoreExists: ``path`` exists and is not empty.
+            NotWritable: the folder can't be created.
             DatasetError: the CSV, the split or the folder of images can't be used.
         """
         target = store_folder(path)
@@ -107,19 +107,19 @@ class FeatureStore(Reading, Upkeep):
     ) -> IngestReport:
         """Read the dataset again: new rows become new chunks, known ones get their new columns and subset.
 
-        Images without a row are removed: they leave the views, loading and later fits, their results are kept,
-        and they come back with their rows.
+        Images without a row are removed from the views, loading and later fits. Their results are kept, and they come
+        back with their rows.
 
         Args:
-            dataset: another file than the one in the recipe.
+            dataset: a file to read instead of the recipe's.
             yes: agree to the removal of more than a tenth of the images, and to other subsets of known images; a
                 function is asked.
-            types: of columns, as in `create`; the recipe keeps them beside those that it has.
-            quiet: do not say that a sign of life of another machine is waited for.
+            types: as in `create`, added to those of the recipe.
+            quiet: do not report a wait for another machine's sign of life.
 
         Raises:
-            ConfirmationNeeded: ``yes`` was not given, and more than a tenth of the images have no row, or the type of a
-                column is another one now and moves known images into another subset.
+            ConfirmationNeeded: ``yes`` was not given, and more than a tenth of the images have no row, or a changed
+                column type moves known images into another subset.
             DatasetError: the CSV, the split or the folder of images can't be used.
         """
         from featurestore.pipeline import take_in
@@ -131,20 +131,20 @@ class FeatureStore(Reading, Upkeep):
         return self.ingested
 
     def import_npz(self, folder: StrPath, *, opencv: str | None = None, quiet: bool = True) -> ImportReport:
-        """Make extract partitions of the notebook's chunk files, ``sift_chunk_*.npz``, without redoing the extraction.
+        """Import extract partitions from the notebook's chunk files, ``sift_chunk_*.npz``, without extracting again.
 
-        Filenames are matched with the catalog; a chunk is published when all its members were found. Nothing in the
-        files is run. There are no keypoints in them, and everything downstream works without.
+        Filenames are matched with the catalog; a chunk is published when all its images were found. No code in the
+        files is run. They hold no keypoints, and later stages need none.
 
         Args:
-            folder: where the files are.
+            folder: with the files.
             opencv: the version of OpenCV that computed the descriptors, like ``4.10.0``; None: it is not known.
             quiet: show nothing.
 
         Raises:
             ConfigError: the recipe's descriptors are not those of the notebook, or ``opencv`` is no version.
             DatasetError: there are no files, or they hold something else.
-            CorruptFile: a file is damaged, or holds more than arrays. Chunks that were published stay.
+            CorruptFile: a file is damaged, or holds more than arrays. Published chunks stay.
             LossyDescriptors: a value is not a whole number from 0 to 255.
             StoreBusy: another process is changing the store.
         """
@@ -167,19 +167,19 @@ class FeatureStore(Reading, Upkeep):
         ingest: bool = False,
         quiet: bool = True,
     ) -> list[StageSummary]:
-        """Make what is missing, and return what was done; an empty list means that everything was up to date.
+        """Compute what is missing, and return a summary of each stage; an empty list if all was up to date.
 
         Args:
-            stages: the stages to run, alone; none brings everything up to date.
+            stages: the only stages to run; none brings everything up to date.
             chunks: only these chunks, for chunk stages.
             workers: processes; None is one for every core, 0 works in this process.
             engine: where work runs: ``local`` (processes), ``inline`` (this process) or that of a plug-in.
-            retry_failed: make the rows of failed images again; a list of statuses chooses which.
-            check_images: read the image files again, and make the rows of those that were replaced again.
-            partial: fit a model although not every chunk is there, or most images failed.
-            update: let the models go on with the images that they have not seen.
-            yes: agree to what an update makes stale, to what ``ingest`` removes, and to the extraction of whole chunks
-                that were pruned for some of their images; a function is asked.
+            retry_failed: recompute the rows of failed images; a list of statuses selects which.
+            check_images: read all image files, and recompute the rows of those that were replaced.
+            partial: fit a model although chunks are missing, or most images failed.
+            update: go on fitting the models with images that they have not seen.
+            yes: agree to what an update makes stale, to what ``ingest`` removes, and to extracting whole pruned chunks
+                again for some of their images; a function is asked.
             ingest: read the dataset again first, as `ingest` does.
             quiet: show nothing.
 
@@ -202,7 +202,7 @@ class FeatureStore(Reading, Upkeep):
             run_stages,
         )
 
-        cores = all_cores()  # always: scikit-learn needs joblib without workers too
+        cores = all_cores()  # always: scikit-learn imports joblib even without workers
         options = replace(
             self._options(stages, chunks, retry_failed, partial=partial, update=update),
             workers=cores if workers is None else workers,
@@ -236,17 +236,17 @@ class FeatureStore(Reading, Upkeep):
         partial: bool = False,
         update: bool = False,
     ) -> list[Estimate]:
-        """Return what `run` would do with the same arguments, and what it would cost. Nothing is changed.
+        """Return what `run` would do with the same arguments, and its cost. Nothing is changed.
 
         Raises:
-            NotReady: that a run would end with: what a stage reads is incomplete.
+            NotReady: as `run` would raise it: what a stage reads is incomplete.
         """
         from featurestore.maintenance import replaced_images
         from featurestore.pipeline import estimate_costs, make_forecast
 
         context = self._context(Silent())
         options = self._options(stages, chunks, retry_failed, partial=partial, update=update)
-        self._check_chunks(context, options.stages, options.chunks)  # before every image file is read
+        self._check_chunks(context, options.stages, options.chunks)  # before reading every image file
         if check_images:
             options = replace(options, replaced=replaced_images(context))
         ahead = make_forecast(context, options)
@@ -264,7 +264,7 @@ class FeatureStore(Reading, Upkeep):
         partial: bool,
         update: bool,
     ) -> Options:
-        """Return what `run` and `plan` both take.
+        """Return the checked options of `run` and `plan`.
 
         Raises:
             ConfigError: there is no such stage or status.

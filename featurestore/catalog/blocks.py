@@ -1,4 +1,4 @@
-"""The finished blocks of a store: which of them a run can use, and which no run will ever need.
+"""The finished blocks of a store: which ones a run can use, and which ones no run will need.
 
 The attempt decides (see `block_file`): a block can be used if a run would compute the same attempt today.
 """
@@ -23,7 +23,7 @@ from featurestore.storage import Attempt, Block, Named, Root, Writer, block_name
 
 
 def attempt_of(step: Step, work: Work) -> Attempt:
-    """Return what the blocks of a chunk of extract are of, if it is made today."""
+    """Return the attempt that a run would make today at a chunk of extract."""
     redo = replaces = None
     if work.redo is not None:
         redo = hashlib.sha256(json.dumps(sorted(work.redo)).encode()).hexdigest()[:16]
@@ -42,12 +42,12 @@ def attempt_of(step: Step, work: Work) -> Attempt:
 
 
 def with_finished_blocks(context: Context, plan: StagePlan, *, retry: Collection[str]) -> StagePlan:
-    """Return a plan of extract whose chunks know which of their images are in finished blocks.
+    """Return a plan of extract with the finished blocks of each chunk.
 
     Args:
         context: of the store.
         plan: of extract.
-        retry: statuses whose rows will be made again, those in blocks too.
+        retry: statuses whose rows are recomputed, in blocks too.
     """
     found = _by_folder(context.root)
     if not found:
@@ -70,7 +70,7 @@ def _by_folder(root: Root) -> dict[str, list[Named]]:
 
 
 def _usable(context: Context, work: Work, several: list[Named], retry: Collection[str]) -> tuple[Block, ...]:
-    """Return the blocks whose image files are what they were, and whose rows are not to be made again."""
+    """Return the blocks whose image files are unchanged, without rows to retry."""
     with context.catalog.reading() as connection:
         names = filenames_of_chunks(connection, [work.chunk_id])
     wanted, finished = set(work.wanted), list[Block]()
@@ -78,7 +78,7 @@ def _usable(context: Context, work: Work, several: list[Named], retry: Collectio
         try:
             found = read_block(context.root, named)
         except (CorruptFile, FormatError, UnreadableFile):
-            continue  # it goes with its chunk, if `recover` leaves it
+            continue  # removed with its chunk, if `recover` leaves it
         image_ids = found.block.image_ids
         unchanged = (file_state(context.images / names[i]) == s for i, s in zip(image_ids, found.files, strict=True))
         if wanted.issuperset(image_ids) and found.statuses.isdisjoint(retry) and all(unchanged):
@@ -88,7 +88,7 @@ def _usable(context: Context, work: Work, several: list[Named], retry: Collectio
 
 
 def count_finished_images(root: Root, plan: StagePlan) -> int:
-    """Return how many images of a plan of extract are in finished blocks, as the names of these say."""
+    """Return how many images of a plan of extract are in finished blocks, from the blocks' names."""
     found = _by_folder(root)
     if not found:
         return 0
@@ -97,7 +97,7 @@ def count_finished_images(root: Root, plan: StagePlan) -> int:
 
 
 def unneeded_blocks(context: Context) -> dict[str, list[str]]:
-    """Return the names of the blocks that the next run does not go on from, by their folder."""
+    """Return the names of blocks that the next run can't use, by folder."""
     found = _by_folder(context.root)
     if not found:
         return {}
@@ -108,16 +108,16 @@ def unneeded_blocks(context: Context) -> dict[str, list[str]]:
 
 
 def discard_blocks(root: Writer, attempt: Attempt) -> None:
-    """Remove the blocks of a chunk that is published, those of other attempts at it too."""
+    """Remove all blocks of a published chunk, those of other attempts too."""
     chunk = attempt.folder.removesuffix(attempt.identity)
     for folder in {attempt.folder, *(folder for folder in _by_folder(root) if folder.startswith(chunk))}:
         root.remove_folder(folder)
 
 
 def remove_stale_blocks(context: WritableContext) -> None:
-    """Remove blocks that are damaged, and those of an attempt that no run can ever make again.
+    """Remove damaged blocks, and those of an attempt that no run can make again.
 
-    A retry stays as long as the partition that it replaces does: another like it goes on from its blocks.
+    Blocks of a retry stay as long as the partition that it replaces: another such retry resumes from them.
     """
     folders = _by_folder(context.root)
     if not folders:
@@ -137,7 +137,7 @@ def _readable(context: WritableContext, several: list[Named]) -> Iterator[Attemp
         try:
             yield read_block(context.root, named).attempt
         except FormatError:
-            continue  # not ours to delete: a newer version has made it
+            continue  # made by a newer version, so it stays
         except UnreadableFile as error:
             context.reporter.say(f"left alone: {error}")
         except CorruptFile:
@@ -145,7 +145,7 @@ def _readable(context: WritableContext, several: list[Named]) -> Iterator[Attemp
 
 
 def _is_of_today(step: Step, state: ChunkState | None, attempt: Attempt) -> bool:
-    """Return whether what is recorded of a chunk leaves something to make of an attempt at it."""
+    """Return whether a run could still make an attempt at a chunk, by what is recorded of it."""
     if state is None:
         return False
     work = Work(

@@ -34,7 +34,7 @@ from featurestore.wording import first_line
 
 LOG = logging.getLogger("featurestore.catalog")
 LOCK_SECONDS = 120.0
-SLOW_SECONDS = 1.0  # a transaction that waits or works for longer is logged
+SLOW_SECONDS = 1.0  # seconds of waiting or work after which a transaction is logged
 # A process that polls rarely gets the lock last: with filelock's 0.05, three readers in a loop delayed a writer by 5 s.
 POLL_SECONDS = 0.005
 
@@ -45,11 +45,11 @@ class Catalog:
     """``catalog.duckdb`` of one store, to be read."""
 
     def __init__(self, root: Root) -> None:
-        """Take the catalog below ``root``; nothing is opened yet."""
+        """Take the root of the store; the file is not opened yet."""
         self._root = root
         self.path = root.local(CATALOG)
         self._turn = threading.RLock()
-        self._thread = threading.local()  # whether it has this catalog open
+        self._thread = threading.local()  # whether this thread has the catalog open
         self._instances: dict[bool, Instance] = {}  # for reading, and for writing
 
     @contextmanager
@@ -59,7 +59,7 @@ class Catalog:
         Raises:
             StoreBusy: others kept the catalog busy for two minutes.
             CorruptFile: it is missing, damaged or not a DuckDB file.
-            UnreadableFile: it can't be opened or read, for a reason that says nothing of what is in it.
+            UnreadableFile: it can't be opened or read, for a reason outside of the file.
             FormatError: it was made by a newer version.
         """
         if not is_file(self.path):
@@ -94,7 +94,7 @@ class Catalog:
                 time.sleep(POLL_SECONDS * random.uniform(0.5, 2.0))
 
     def _attached(self, *, read_only: bool, last: bool) -> Instance | None:
-        """Return an instance that has the file open, None if it is locked and this is not the last attempt.
+        """Return an instance with the file attached; None if it is locked and attempts are left.
 
         Not every process takes ``catalog.lock``: a reader that may not write it has only DuckDB's own.
         """
@@ -123,7 +123,7 @@ class Catalog:
 
     @contextmanager
     def _once(self) -> Iterator[None]:
-        """Refuse to open the catalog twice in one thread, which would wait for itself.
+        """Refuse to open the catalog twice in one thread, which would deadlock.
 
         Raises:
             RuntimeError: this thread has the catalog open.
@@ -138,7 +138,7 @@ class Catalog:
 
     @contextmanager
     def _lock(self, *, optional: bool = False) -> Iterator[None]:
-        """Queue for the catalog; where it is ``optional``, a process that may not take the lock goes without."""
+        """Take ``catalog.lock``; if it is ``optional``, a process without write permission goes on without it."""
         if optional and not self._root.writable:
             yield
             return
@@ -163,7 +163,7 @@ class Catalog:
 
     @contextmanager
     def _noticing_damage(self) -> Iterator[None]:
-        """Turn what DuckDB says of a file that it can't make sense of, or that does not fit, into one clear error."""
+        """Turn DuckDB's errors about a damaged file, or one of another schema, into one clear error."""
         try:
             yield
         except (duckdb.Error, DBAPIError) as error:
@@ -179,7 +179,7 @@ class Catalog:
             raise
 
     def _lacking(self) -> str | None:
-        """Return a column that the catalog should have and has not, None if there is none."""
+        """Return a column that the catalog lacks, None if it has all."""
         with HeldCatalog(self._root) as empty:
             empty.migrate()
             with empty.reading() as connection:
@@ -189,7 +189,7 @@ class Catalog:
 
 
 class WritableCatalog(Catalog, ABC):
-    """A catalog that this process may change: that of a store that it holds, or a copy of its own."""
+    """A catalog that this process may change: of a store that it holds, or a private copy."""
 
     @contextmanager
     def transaction(self) -> Iterator[sa.Connection]:
@@ -199,7 +199,7 @@ class WritableCatalog(Catalog, ABC):
             StoreBusy: others kept the catalog busy for two minutes, or another process has taken over the store.
             NotWritable: this user may not write the catalog.
             NotEnoughSpace: the disk is full; the transaction did not happen.
-            UnreadableFile: it can't be opened or read, for a reason that says nothing of what is in it.
+            UnreadableFile: it can't be opened or read, for a reason outside of the file.
         """
         with (
             self._once(),
@@ -215,17 +215,17 @@ class WritableCatalog(Catalog, ABC):
 
     @contextmanager
     def _timed(self) -> Iterator[None]:
-        """Log a transaction that takes long: while it lasts, all other processes wait."""
+        """Log a transaction that takes long, since all other processes wait for it."""
         started = time.monotonic()
         yield
         if (seconds := time.monotonic() - started) > SLOW_SECONDS:
             LOG.warning("a transaction took %.1f s; other processes waited for it", seconds)
 
     def migrate(self) -> None:
-        """Make the schema, or bring it up to date.
+        """Create the schema, or migrate it to the newest revision.
 
         Raises:
-            CorruptFile: the catalog is gone, and the store is not: an empty one would know of nothing.
+            CorruptFile: the catalog is missing from a store that has files; an empty one would hide them.
             FormatError: the catalog was made by a newer version.
         """
         if self._lost():
@@ -238,11 +238,11 @@ class WritableCatalog(Catalog, ABC):
 
     @abstractmethod
     def _check(self) -> None:
-        """Make sure that this process still may change it."""
+        """Check that this process still holds the store."""
 
     @abstractmethod
     def _lost(self) -> bool:
-        """Return whether it is gone, and the store that it was of is not."""
+        """Return whether the catalog is missing from a store that has files."""
 
 
 class StoreCatalog(WritableCatalog):
@@ -254,10 +254,10 @@ class StoreCatalog(WritableCatalog):
         self._writer = writer
 
     def replace(self, draft: Path) -> None:
-        """Put the finished catalog ``draft`` in the place of this one, in one step."""
+        """Replace this catalog by the finished ``draft``, atomically."""
         with self._once(), self._lock():
             self._writer.check()
-            # What DuckDB had not yet written into the old catalog would be played into the new one.
+            # DuckDB would replay the old catalog's write-ahead log into the new one.
             self.path.with_name(f"{self.path.name}.wal").unlink(missing_ok=True)
             self._writer.publish(draft, CATALOG)
 
@@ -269,13 +269,13 @@ class StoreCatalog(WritableCatalog):
 
 
 class HeldCatalog(WritableCatalog):
-    """A catalog that no other process knows: in memory, or a file in the making. It stays open until `close`.
+    """A private catalog, in memory or in a temporary file. It stays open until `close`.
 
     Its owner may change it without holding the store. Transactions are cheap, since they open no file and take no lock.
     """
 
     def __init__(self, root: Root, path: Path | None = None, *, memory: str | None = None) -> None:
-        """Make an empty catalog in memory, or open that in the file ``path``; `migrate` brings it up to date."""
+        """Create an empty catalog in memory, or open the file ``path``; `migrate` brings it up to date."""
         super().__init__(root)
         self._instance = Instance(path, threads=1, memory=memory)
 
@@ -293,7 +293,7 @@ class HeldCatalog(WritableCatalog):
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
-        """Open a connection to it."""
+        """Open a connection."""
         with self._once(), self._lock(), self._connect(read_only=False) as connection:
             yield connection
 

@@ -1,4 +1,4 @@
-"""How far every chunk is at every chunk stage of the recipe: the answer to one SQL query over the catalog."""
+"""The state of every chunk at every chunk stage of the recipe, by one SQL query over the catalog."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from featurestore.catalog.steps import Step
 from featurestore.catalog.table_rows import query_rows
 from featurestore.stages import ChunkStage, FitStage, upstream_of
 
-# Every chunk at every chunk stage of the current recipe: its partition, what it would be made from today, and
-# whether somebody needs its file. `flow` is a table of the chunk stages in order, with their current variants.
+# Every chunk at every chunk stage of the current recipe: its partition, today's input, and whether a missing partition
+# needs its file. `flow` is a table of the chunk stages in order, with their current variants.
 #
-#   current   a committed partition of this variant was made from what it would be made from today
-#   wanted    a stage that goes back to it is missing, and those between them are pruned: then this file is needed,
-#             even if nothing but its file is gone
+#   current   a committed partition of this variant was made from today's input
+#   wanted    a later stage is missing, and all stages between are pruned, so recomputing it needs this file, even if
+#             the file is all that is lost here
 #
 # The flow says which stages are upstream and downstream of each, and which stand between: a join of all stages with
 # each other takes forty times as long on ten thousand chunks.
@@ -47,7 +47,7 @@ ORDER BY pos, chunk_id
 
 
 class ChunkState(NamedTuple):
-    """One chunk at one chunk stage. What is None is not there."""
+    """One chunk at one chunk stage. None marks what does not exist."""
 
     pos: int  # of the stage among the chunk stages
     stage: str
@@ -55,10 +55,10 @@ class ChunkState(NamedTuple):
     chunk_id: int
     first_image_id: int
     n_images: int
-    payload: str | None  # of the partition that is committed
+    payload: str | None  # of the committed partition
     path: str | None  # its file
-    pruned: bool  # it is an index
-    input_payload: str | None  # what it would be made from today
+    pruned: bool  # only its index is left
+    input_payload: str | None  # its input of today
     input_path: str | None
     input_pruned: bool
     current: bool

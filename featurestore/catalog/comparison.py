@@ -11,7 +11,7 @@ from featurestore.catalog.catalog import query_arrow
 from featurestore.catalog.connection import registered_table
 from featurestore.catalog.table_rows import query_rows
 
-# Images that are not the same in both. What subset a removed image was in is of no consequence.
+# Images that differ between the stores. The subset of a removed image does not matter.
 _DIFFERENT = """
 SELECT o.image_id, o.filename, o.subset, o.chunk_id, t.filename AS their_filename, t.subset AS their_subset,
        t.chunk_id AS their_chunk_id, count(*) OVER () AS n,
@@ -29,7 +29,7 @@ FROM images o JOIN theirs t ON t.image_id = o.image_id
 
 
 class ImageDifference(NamedTuple):
-    """An image that is not the same in both stores, and how many such images there are."""
+    """An image that differs between the stores, and the number of such images."""
 
     image_id: int
     filename: str
@@ -38,19 +38,19 @@ class ImageDifference(NamedTuple):
     their_filename: str
     their_subset: str
     their_chunk_id: int
-    n: int  # images that are not the same
+    n: int  # images that differ
     n_others: int  # of these, those that differ in more than their chunk
 
 
 class Removals(NamedTuple):
-    """How many images have left the dataset of one store alone."""
+    """The number of images that have left the dataset of only one store."""
 
     n_here: int
     n_there: int
 
 
 class Comparison(NamedTuple):
-    """How the images of another store differ from those of this one."""
+    """The differences between the images of two stores."""
 
     n_here: int  # images, removed ones included
     n_there: int
@@ -59,7 +59,7 @@ class Comparison(NamedTuple):
 
 
 def list_images(connection: sa.Connection) -> pa.Table:
-    """Return the images of a store, to be compared with those of another."""
+    """Return the images of a store, for `compare_images`."""
     return query_arrow(connection, "SELECT image_id, chunk_id, filename, subset, removed_by FROM images")
 
 

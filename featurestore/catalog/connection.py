@@ -18,17 +18,17 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import registry
 from sqlalchemy.pool import NullPool
 
-LITTLE = "1GB"  # of memory, for checks: DuckDB reads any number of blocks with it
-ATTACHED = "attached"  # the name of the file that is open
-Fingerprint = tuple[int, str | None]  # how many rows, and the sum of their hashes, whatever their order
-registry.register("duckdb", "duckdb_engine", "Dialect")  # else SQLAlchemy searches all that is installed for it
+LITTLE = "1GB"  # memory limit for checks: DuckDB reads any number of blocks within it
+ATTACHED = "attached"  # the schema name of the attached file
+Fingerprint = tuple[int, str | None]  # the number of rows, and the sum of their hashes, in any order
+registry.register("duckdb", "duckdb_engine", "Dialect")  # else SQLAlchemy searches all installed packages for it
 
 
 class Instance:
-    """One DuckDB, in memory or of a file, which stays open until `close`."""
+    """A DuckDB instance, in memory or of a file. It stays open until `close`."""
 
     def __init__(self, path: Path | None = None, *, threads: int | None = None, memory: str | None = None) -> None:
-        """Make it in memory, or of the file ``path``.
+        """Open it in memory, or on the file ``path``.
 
         Args:
             path: of a file, new or not.
@@ -38,16 +38,16 @@ class Instance:
         database = str(path) if path is not None else f":memory:{uuid.uuid4().hex}"
         limits = {"threads": threads, "memory_limit": memory}
         options = {"config": {name: value for name, value in limits.items() if value is not None}}
-        url = sa.URL.create("duckdb", database=database)  # not as text: a "?" in the path would end it
+        url = sa.URL.create("duckdb", database=database)  # not as a string, which a "?" in the path would cut
         self._engine = sa.create_engine(url, poolclass=NullPool, connect_args=options)
-        # Further connections to the same name in this process share what this one holds open.
+        # Other connections of this process to the same name share this instance.
         self._anchor = self._engine.connect()
-        # Closed at the latest when this object is garbage, or when the interpreter ends.
+        # Closed at the latest when this object is collected, or when the interpreter exits.
         self._finalizer = weakref.finalize(self, _close_instance, self._anchor, self._engine)
 
     @property
     def is_open(self) -> bool:
-        """Whether it can be used."""
+        """Whether it is open."""
         return self._finalizer.alive
 
     def close(self) -> None:
@@ -59,7 +59,7 @@ class Instance:
         return self._engine.connect()
 
     def execute(self, statement: str) -> None:
-        """Run a statement outside of any transaction."""
+        """Run a statement outside of a transaction."""
         raw_connection(self._anchor).execute(statement)
 
     def attach(self, path: Path, name: str = ATTACHED, *, read_only: bool) -> None:
@@ -96,7 +96,7 @@ def fingerprint_query(table: str, columns: str = "*COLUMNS(*)") -> str:
 
     Args:
         table: its name, in quotes where it needs them, and what may follow it in a FROM clause.
-        columns: separated by commas. The row as a whole is no choice: a column of the CSV may have the table's name.
+        columns: separated by commas. Not the row as a whole: a column of the CSV may have the table's name.
     """
     return f"SELECT count(*), CAST(sum(CAST(hash({columns}) AS HUGEINT)) AS VARCHAR) FROM {table}"
 
@@ -113,11 +113,11 @@ def registered_table(connection: sa.Connection, name: str, table: pa.Table) -> I
     duck = raw_connection(connection)
     duck.register(name, table)
     yield
-    duck.unregister(name)  # not after an error: DuckDB would say no more than that the transaction is over
+    duck.unregister(name)  # not after an error: DuckDB would only report that the transaction is aborted
 
 
 def attach(duck: Any, path: Path, name: str, *, read_only: bool) -> None:
-    """Open the database file ``path`` in whatever the DuckDB connection ``duck`` belongs to."""
+    """Attach the database file ``path`` to the instance of the DuckDB connection ``duck``."""
     spelt = str(path).replace("'", "''")
     duck.execute(f"ATTACH '{spelt}' AS {name}{' (READ_ONLY)' if read_only else ''}")
 

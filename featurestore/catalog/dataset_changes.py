@@ -20,21 +20,21 @@ class Removals(NamedTuple):
     """The images that have left the dataset."""
 
     images: pa.Table  # `KEYS` of each, in ``image_id`` order
-    n_returned: int  # images that had left it and are back
-    n_images: int  # that were in it before
+    n_returned: int  # images that are back in the dataset
+    n_images: int  # images that were in it before
 
 
 class Moved(NamedTuple):
-    """Images that are in another subset than before."""
+    """Images whose subset has changed."""
 
     n: int
-    filename: str | None  # of the first
+    filename: str | None  # of the first such image
     before: str | None  # its subset
     after: str | None
 
 
 class IngestCounts(NamedTuple):
-    """What an ingest did."""
+    """The counts of an ingest."""
 
     n_new: int = 0
     n_changed: int = 0
@@ -42,7 +42,7 @@ class IngestCounts(NamedTuple):
 
 
 def find_removed(connection: sa.Connection, dataset: pa.Table) -> Removals:
-    """Return the images for which the dataset has no row any more."""
+    """Return the images whose row has left the dataset."""
     with registered_table(connection, "incoming", dataset.select(["filename"])):
         query = f"""SELECT {", ".join(KEYS)} FROM images ANTI JOIN incoming USING (filename)
                     WHERE removed_by IS NULL ORDER BY image_id"""
@@ -54,7 +54,7 @@ def find_removed(connection: sa.Connection, dataset: pa.Table) -> Removals:
 
 
 def find_moved(connection: sa.Connection, dataset: pa.Table) -> Moved:
-    """Count the known images that the dataset has in another subset."""
+    """Count the known images whose subset differs in the dataset."""
     query = """SELECT count(*), min(i.filename), arg_min(i.subset, i.filename), arg_min(t.subset, t.filename)
                FROM incoming t JOIN images i ON i.filename = t.filename WHERE t.subset <> i.subset"""
     with registered_table(connection, "incoming", dataset.select(["filename", "subset"])):
@@ -62,7 +62,7 @@ def find_moved(connection: sa.Connection, dataset: pa.Table) -> Moved:
 
 
 def new_filenames(connection: sa.Connection, dataset: pa.Table, most: int) -> list[str]:
-    """Return the first filenames of the dataset that the catalog does not know."""
+    """Return the first filenames of the dataset that are new to the catalog."""
     incoming = pa.table({"filename": dataset["filename"], "position": pa.arange(0, len(dataset))})
     with registered_table(connection, "incoming", incoming):
         query = f"SELECT filename FROM incoming ANTI JOIN images USING (filename) ORDER BY position LIMIT {most}"
@@ -112,7 +112,7 @@ def next_ingest(connection: sa.Connection) -> int:
 
 
 def ingest_counts(connection: sa.Connection, ingest_id: int | None) -> IngestCounts:
-    """Return what an ingest did; nothing for None."""
+    """Return the counts of an ingest; zeros for None."""
     query = """SELECT n_new, n_changed, (SELECT count(*) FROM images WHERE removed_by = ingest_id)
                FROM ingests WHERE ingest_id = :id"""
     done = connection.execute(sa.text(query), {"id": ingest_id or -1}).all()

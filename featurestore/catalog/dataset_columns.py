@@ -1,7 +1,7 @@
-"""The table of the dataset's own columns, `DATASET_COLUMNS`: what an ingest makes of it.
+"""The table of the dataset's own columns, `DATASET_COLUMNS`, and how an ingest changes it.
 
-Every dataset has other columns, so this table is no model of SQLAlchemy's. It has the columns of the newest dataset
-file, with their types: what left the dataset leaves the table.
+Columns differ from dataset to dataset, so this table is not a SQLAlchemy model. It has the columns and types of the
+newest dataset file: a column that leaves the dataset leaves the table.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ KEYS = ("image_id", "chunk_id", "filename", "subset")
 
 
 def retyped_columns(connection: sa.Connection, dataset: pa.Table) -> list[str]:
-    """Say which of the store's columns have another type in the dataset, a line for each."""
+    """Return a line for each of the store's columns that has another type in the dataset."""
     incoming, spelt = own_columns(dataset), {folded(name): name for name in dataset.column_names}
     retyped = {n: kind for n, kind in _columns(connection) if incoming.get(folded(n), kind) != kind}
     lost = {name: kind for name, kind in retyped.items() if incoming[folded(name)] == TEXT}
@@ -35,7 +35,7 @@ def retyped_columns(connection: sa.Connection, dataset: pa.Table) -> list[str]:
 
 
 def departed_columns(connection: sa.Connection, dataset: pa.Table) -> list[str]:
-    """Say in a line which of the store's columns the dataset has no more; no line if there are none."""
+    """Return a line that lists the store's columns that left the dataset; no line if none did."""
     incoming = own_columns(dataset)
     names = [name for name, _ in _columns(connection) if folded(name) not in incoming]
     if not names:
@@ -45,7 +45,7 @@ def departed_columns(connection: sa.Connection, dataset: pa.Table) -> list[str]:
 
 
 def as_it_will_be(name: str, kind: str, is_known: bool) -> str:
-    """Return SQL for the text of what the store holds in a column, after the column has become of type ``kind``."""
+    """Return SQL for the text of a stored column's values, after a cast to type ``kind``."""
     return f"CAST(TRY_CAST(d.{identifier(name)} AS {kind}) AS VARCHAR)" if is_known else "NULL"
 
 
@@ -74,7 +74,7 @@ def own_columns(rows: pa.Table) -> dict[str, str]:
 
 
 def store_columns(connection: sa.Connection, added: pa.Table, changed: pa.Table, *, file_format: int) -> None:
-    """Give the table of the dataset's own columns the columns of a dataset file, and its rows."""
+    """Update the table to the columns and rows of a dataset file."""
     run = connection.exec_driver_sql  # names of CSV columns may hold colons, which text() would take for parameters
     before = dict(_columns(connection))
     incoming = own_columns(added)
@@ -100,7 +100,7 @@ def store_columns(connection: sa.Connection, added: pa.Table, changed: pa.Table,
 
 
 def _widened(before: Mapping[str, str], incoming: Mapping[str, str], rows: pa.Table) -> dict[str, str]:
-    """Return the columns as dataset files of format 1 mean them: none leaves, and two types make VARCHAR."""
+    """Return the columns by the rules of dataset format 1: none leaves, and two types give VARCHAR."""
     columns = zip(rows.column_names, rows.columns, strict=True)
     filled = {folded(name) for name, column in columns if column.null_count < len(column)}
     return {

@@ -1,4 +1,4 @@
-"""The dataset files that ingests have read, and whether the recipe's file has changed since."""
+"""Dataset files as they were when an ingest read them, and whether the recipe's file has changed since."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Observed:
 
 
 def observed_before(connection: sa.Connection) -> list[Observed]:
-    """Return every dataset file that was read, as it was then; none for a store that was made before they were kept."""
+    """Return the recorded dataset files; none in a store older than this record."""
     return query_rows(connection, Observed, "SELECT * FROM dataset_files")
 
 
@@ -37,9 +37,9 @@ def record_observed(connection: sa.Connection, observed: Observed) -> None:
 
 
 def change_note(context: Context, before: Sequence[Observed]) -> str | None:
-    """Return a line if the recipe's dataset file is not the one that was read, None if it is or can't be told.
+    """Return a line if the recipe's dataset file has changed since it was read; None if not, or if that is unknown.
 
-    Its content is looked at only where its size or time is another. A store that knows of no reading says nothing.
+    Its content is read only if its size or time differs.
 
     Args:
         context: of the store.
@@ -53,15 +53,15 @@ def change_note(context: Context, before: Sequence[Observed]) -> str | None:
         found = path.stat()
         if known is not None and (known.n_bytes, known.mtime_ns) == (found.st_size, found.st_mtime_ns):
             return None
-        # Elsewhere, as after a move to another machine, any content that was read will do.
+        # At another path, as after a move to another machine, any recorded content is accepted.
         if file_digest(path) in [row.digest for row in ([known] if known is not None else before)]:
             return None
-    except (OSError, UnreadableFile):  # only an ingest needs it, and says what is wrong
+    except (OSError, UnreadableFile):  # only an ingest needs it, and will report the error
         return None
     what = "has changed since it was read" if known is not None else "has not been read yet"
     return f"the dataset {path} {what}; to read it: {command_line('ingest', context.root.path)}, or run --ingest"
 
 
 def path_key(path: Path) -> str:
-    """Return the text by which the catalog knows a dataset file."""
-    return os.fsencode(path).decode(errors="backslashreplace")  # a path need not be UTF-8, and text of the catalog is
+    """Return the catalog's key of a dataset file."""
+    return os.fsencode(path).decode(errors="backslashreplace")  # text must be UTF-8, paths need not

@@ -29,20 +29,20 @@ from featurestore.system import IN_MEMORY, ROWS_TOGETHER, Spill, file_digest, re
 KINDS = {"image_id": pa.int64(), "chunk_id": pa.int32(), "filename": pa.string(), "subset": pa.string()}
 
 
-FORMAT = 2  # of a dataset file. In those of format 1 no image and no column leaves, and types only widen.
+FORMAT = 2  # of a dataset file. In format 1 no image and no column leaves, and types only widen.
 
 
 METADATA = {"featurestore": json.dumps({"format": FORMAT, "kind": "dataset"})}
 
 
-STATUS = "status"  # the column that tells removed images from those of the dataset; no CSV column has this name
+STATUS = "status"  # the column that marks removed images; no CSV column has this name
 
 
 REMOVED = "removed"
 
 
 def replay(root: Root, catalog: WritableCatalog, name: str, spill: Spill = IN_MEMORY) -> None:
-    """Bring the catalog up to the dataset file ``name``, in one transaction.
+    """Replay the dataset file ``name`` into the catalog, in one transaction.
 
     Raises:
         CorruptFile: the file is damaged, or does not follow the ones before it.
@@ -95,7 +95,7 @@ def _read(path: Path, name: str, spill: Spill) -> tuple[pa.Table, int]:
 
 
 def _split(known: pa.Table, name: str, spill: Spill) -> tuple[pa.Table, pa.Table]:
-    """Return the rows of known images that are in the dataset, without ``status``, and of those removed from it."""
+    """Return the rows of known images in the dataset, without ``status``, and those of removed images."""
     if STATUS not in known.column_names:
         return known, known.slice(0, 0)
     status = known[STATUS]

@@ -13,25 +13,25 @@ from featurestore.system import FULL, command_line, not_enough_space, reason_unr
 from featurestore.wording import first_line
 
 DAMAGE = (duckdb.IOException, duckdb.InternalException, duckdb.FatalException)
-# A table or a column that is not there, or of another type: of a damaged catalog, or of a mistake in our own SQL.
+# A missing table or column, or one of another type: a damaged catalog, or a mistake in our SQL.
 ANOTHER_SCHEMA = (duckdb.CatalogException, duckdb.BinderException)
 
 
 def remedy(catalog: Path) -> str:
-    """Return how a store gets a catalog again in the place of the file ``catalog``."""
+    """Return the advice to rebuild the catalog file ``catalog``."""
     return f"make it again from the store's other files: {command_line('rebuild', catalog.parent)}"
 
 
 def is_about_the_file(error: BaseException | None, path: Path) -> bool:
-    """Return whether an error is about the file, rather than about what was asked of it."""
+    """Return whether an error is about the file, rather than about the query."""
     text = str(error).replace(str(path), "")
-    # A wrong checksum has no class of its own; of what DuckDB could not write, the disk is to blame.
+    # DuckDB has no error class for a wrong checksum; failed writes are the disk's fault.
     damaged = (isinstance(error, DAMAGE) and "write" not in text) or type(error) is duckdb.Error
     return damaged or isinstance(error, duckdb.OutOfMemoryException) or any(words in text for words in FULL)
 
 
 def unopenable(path: Path, error: BaseException | None) -> Exception:
-    """Return the error that says why the catalog ``path`` can't be used."""
+    """Return an error of ours for a catalog that DuckDB can't open."""
     for text in FULL:
         if text in str(error):
             return not_enough_space(path.name, text)

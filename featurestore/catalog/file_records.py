@@ -1,4 +1,4 @@
-"""The files that have a record, and the end of a record."""
+"""Records of files: list them, and delete them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from featurestore.catalog.table_rows import ModelRow, PartitionRow, query_rows
 
 
 class RecordedFiles(NamedTuple):
-    """The names of all files that have a record."""
+    """The names of all recorded files, by kind."""
 
     datasets: frozenset[str]
     partitions: frozenset[str]
@@ -21,7 +21,7 @@ class RecordedFiles(NamedTuple):
 
     @property
     def every(self) -> frozenset[str]:
-        """The names of all three kinds."""
+        """The names of all kinds together."""
         return self.datasets | self.partitions | self.models
 
 
@@ -33,7 +33,7 @@ class DatasetLogFile(NamedTuple):
 
 
 def recorded_files(connection: sa.Connection) -> RecordedFiles:
-    """Return the names of all files that have a record."""
+    """Return the names of all recorded files."""
     tables = ("ingests", "partitions", "models")
     found = (query_arrow(connection, f"SELECT path FROM {table}")["path"].to_pylist() for table in tables)
     return RecordedFiles(*map(frozenset, found))
@@ -45,7 +45,7 @@ def dataset_log_files(connection: sa.Connection) -> list[DatasetLogFile]:
 
 
 def forget_partitions(connection: sa.Connection, partitions: Iterable[PartitionRow]) -> None:
-    """Delete the records of partitions, with what they say of each image."""
+    """Delete the records of partitions, with their results of each image."""
     for row in partitions:
         key = {"stage": row.stage, "variant": row.variant, "chunk_id": row.chunk_id}
         connection.execute(sa.delete(Partition).filter_by(**key))
@@ -60,7 +60,7 @@ def forget_models(connection: sa.Connection, models: Iterable[ModelRow]) -> None
 
 
 def forget_unused_variants(connection: sa.Connection) -> None:
-    """Delete the records of variants of which there is neither a partition nor a model."""
+    """Delete the records of variants without a partition or a model."""
     left = sa.union(sa.select(Partition.variant), sa.select(Model.variant))
     connection.execute(sa.delete(Variant).where(Variant.variant.not_in(left)))
 
@@ -78,7 +78,7 @@ def forget_model_file(connection: sa.Connection, name: str) -> None:
 
 
 class CatalogCounts(NamedTuple):
-    """How many rows the catalog has of each kind."""
+    """The number of rows of each kind in the catalog."""
 
     n_images: int
     n_partitions: int
@@ -87,7 +87,7 @@ class CatalogCounts(NamedTuple):
 
 
 def catalog_counts(connection: sa.Connection) -> CatalogCounts:
-    """Count what is recorded."""
+    """Count the recorded images, partitions, models and runs."""
     (found,) = query_rows(
         connection,
         CatalogCounts,

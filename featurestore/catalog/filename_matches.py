@@ -1,4 +1,4 @@
-"""Filenames from elsewhere, and the images that they stand for."""
+"""Filenames of other programs, matched with the images of the store."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from featurestore.catalog.catalog import query_arrow
 from featurestore.catalog.connection import registered_table
 from featurestore.catalog.table_rows import query_rows
 
-# Of a name that stands in several files, the first counts.
+# If several files have a name, the first one counts.
 _MATCHED = """
 SELECT n.file, i.image_id, i.chunk_id,
        i.image_id IS NOT NULL AND row_number() OVER (PARTITION BY i.image_id ORDER BY n.file, n.position) = 1 AS first
@@ -27,27 +27,27 @@ GROUP BY i.chunk_id HAVING count(m.image_id) > 0 ORDER BY i.chunk_id
 
 @dataclass(frozen=True)
 class FoundMembers:
-    """A chunk of which some of the names stand for members."""
+    """A chunk with images that were matched."""
 
     chunk_id: int
     n_found: int
     n_missing: int
-    examples: list[str]  # filenames of members that no name stands for
+    examples: list[str]  # filenames of images without a match
 
 
 def match_filenames(
     connection: sa.Connection, names: pa.Table, *, examples: int
 ) -> tuple[pa.Table, list[FoundMembers]]:
-    """Return the images that names stand for, and the chunks of these images.
+    """Match names with images, and return the chunks of these images too.
 
     Args:
         connection: to the catalog.
         names: ``file, position, filename`` of each name.
-        examples: members without a name that are listed for each chunk.
+        examples: the number of unmatched images to list for each chunk.
 
     Returns:
         ``file, image_id, chunk_id, first`` of each name in the order of ``file`` and ``position``, where ``first`` is
-        whether the image has no earlier name; and the chunks in order.
+        whether no earlier name matched the image; and the chunks in order.
     """
     with registered_table(connection, "names", names):
         matched = query_arrow(connection, _MATCHED)

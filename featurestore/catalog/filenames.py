@@ -1,4 +1,4 @@
-"""Filenames of images, by chunk and by number."""
+"""Filenames of images, by chunk and by ``image_id``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from featurestore.catalog.catalog import query_arrow
 from featurestore.stages import Extract
 
-# Imported descriptors say nothing of the folder of images.
+# Imported descriptors do not prove that an image was in the folder.
 _SOME_READ = """
 SELECT image_id FROM (
     SELECT r.image_id FROM results r SEMI JOIN partitions p
@@ -21,20 +21,20 @@ SELECT image_id FROM (
 
 
 def files_read_before(connection: sa.Connection) -> dict[int, str]:
-    """Return the filenames of some images that were read in earlier runs."""
+    """Return a sample of filenames that earlier runs have read."""
     return filenames_of(
         connection, query_arrow(connection, _SOME_READ, {"stage": Extract.name})["image_id"].to_pylist()
     )
 
 
 def filenames_of(connection: sa.Connection, images: Sequence[int]) -> dict[int, str]:
-    """Return the filenames of some images, by ``image_id``; numbers that no image has are left out."""
+    """Return filenames by ``image_id``; unknown ids are left out."""
     query = "SELECT image_id, filename FROM images WHERE list_contains($images, image_id)"
     return _by_number(query_arrow(connection, query, {"images": images}))
 
 
 def filenames_of_chunks(connection: sa.Connection, chunks: Sequence[int]) -> dict[int, str]:
-    """Return the filenames of all images of some chunks, by ``image_id``."""
+    """Return the filenames of the chunks' images, by ``image_id``."""
     query = "SELECT image_id, filename FROM images WHERE list_contains($chunks, chunk_id)"
     return _by_number(query_arrow(connection, query, {"chunks": chunks}))
 

@@ -1,4 +1,4 @@
-"""The images and chunks that are recorded, and how many there are."""
+"""The recorded images and chunks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ImageRow:
 
 
 class DatasetCounts(NamedTuple):
-    """How large the dataset is."""
+    """The size of the dataset."""
 
     subsets: dict[str, int]  # images in the dataset, by subset
     n_removed: int  # images that have left it
@@ -34,7 +34,7 @@ class DatasetCounts(NamedTuple):
 
     @property
     def n_images(self) -> int:
-        """The images that are in the dataset."""
+        """The number of images in the dataset."""
         return sum(self.subsets.values())
 
 
@@ -53,13 +53,13 @@ def chunk_ids(connection: sa.Connection) -> set[int]:
 
 
 def find_image(connection: sa.Connection, image_id: int) -> ImageRow:
-    """Return an image that is there."""
+    """Return an existing image."""
     (found,) = query_rows(connection, ImageRow, "SELECT * FROM images WHERE image_id = $id", {"id": image_id})
     return found
 
 
 def dataset_values(connection: sa.Connection, image_id: int) -> Any:
-    """Return the dataset's own columns of an image, and ``image_id``, as a relation of DuckDB's: no row or one."""
+    """Return ``image_id`` and the dataset's own columns of an image, as a DuckDB relation of at most one row."""
     query = f"SELECT * FROM {DATASET_COLUMNS} WHERE image_id = $id"
     return raw_connection(connection).sql(query, params={"id": image_id})
 
@@ -75,12 +75,12 @@ def removed_ids(connection: sa.Connection) -> pa.Table:
 
 
 def chunk_digests(connection: sa.Connection) -> dict[int, str]:
-    """Return the digest of the image list of every chunk: what extract reads."""
+    """Return the digest of every chunk's image list, which is the input of extract."""
     found = query_arrow(connection, "SELECT chunk_id, digest FROM chunks")
     return dict(zip(found["chunk_id"].to_pylist(), found["digest"].to_pylist(), strict=True))
 
 
 def chunk_sizes(connection: sa.Connection) -> list[int]:
-    """Return the images of every chunk, in order."""
+    """Return the number of images of every chunk, in chunk order."""
     sizes: list[int] = query_arrow(connection, "SELECT n_images FROM chunks ORDER BY chunk_id")["n_images"].to_pylist()
     return sizes

@@ -1,4 +1,4 @@
-"""The models that are recorded."""
+"""The recorded models."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from featurestore.catalog.table_rows import ModelRow, query_row, query_rows
 
 
 def find_model(connection: sa.Connection, model_id: str | None) -> ModelRow | None:
-    """Return a model, None if there is no such one."""
+    """Return a model, or None."""
     return query_row(connection, ModelRow, "SELECT * FROM models WHERE model_id = $id", {"id": model_id})
 
 
@@ -40,7 +40,7 @@ def all_models(connection: sa.Connection) -> list[ModelRow]:
 
 
 def is_fitted(connection: sa.Connection, *, variant: str, parent_id: str | None) -> bool:
-    """Return whether there is a model of a fit variant that has gone on from ``parent_id``, or from none."""
+    """Return whether a fit variant has a model whose parent is ``parent_id`` (None: without a parent)."""
     query = "SELECT 1 FROM models WHERE variant = $variant AND parent_id IS NOT DISTINCT FROM $parent"
     return len(query_arrow(connection, query, {"variant": variant, "parent": parent_id})) > 0
 

@@ -1,4 +1,4 @@
-"""The partitions that are recorded."""
+"""The recorded partitions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from featurestore.catalog.table_rows import PartitionRow, query_rows
 
 
 def partition_names(connection: sa.Connection, step: Step) -> list[str]:
-    """Return the files of a variant of a stage below the store, in the order of the chunks; none of those pruned."""
+    """Return the names of a variant's partition files in chunk order, without pruned ones."""
     query = "SELECT path FROM partitions WHERE stage = $stage AND variant = $variant AND NOT pruned ORDER BY chunk_id"
     key = {"stage": step.stage.name, "variant": step.variant}
     names: list[str] = query_arrow(connection, query, key)["path"].to_pylist()
@@ -20,14 +20,14 @@ def partition_names(connection: sa.Connection, step: Step) -> list[str]:
 
 
 def count_by_variant(connection: sa.Connection, stage: str) -> dict[str, int]:
-    """Return how many partitions there are of each variant of a stage, the most frequent first."""
+    """Return the number of partitions of each variant of a stage, the most frequent first."""
     query = "SELECT variant, count(*) AS n FROM partitions WHERE stage = $stage GROUP BY 1 ORDER BY n DESC, variant"
     found = query_arrow(connection, query, {"stage": stage})
     return dict(zip(found["variant"].to_pylist(), found["n"].to_pylist(), strict=True))
 
 
 def bytes_per_image(connection: sa.Connection) -> dict[str, float]:
-    """Return the bytes that an image takes, by the name of the stage."""
+    """Return the mean bytes of an image, by stage."""
     query = "SELECT stage, sum(n_bytes) / sum(n_images) AS size FROM partitions WHERE NOT pruned GROUP BY stage"
     found = query_arrow(connection, query)
     return dict(zip(found["stage"].to_pylist(), found["size"].to_pylist(), strict=True))
@@ -38,7 +38,7 @@ class _Versions(NamedTuple):
 
 
 def imported_versions(connection: sa.Connection, variant: str | None) -> list[dict[str, Any]]:
-    """Return the different versions of libraries that imported partitions of a variant tell of."""
+    """Return the distinct library versions in the manifests of a variant's imported partitions."""
     query = "SELECT DISTINCT versions FROM partitions WHERE variant = $variant AND origin = 'npz'"
     return [row.versions for row in query_rows(connection, _Versions, query, {"variant": variant})]
 
@@ -55,11 +55,11 @@ def all_partitions(connection: sa.Connection) -> list[PartitionRow]:
 
 
 def has_partition(connection: sa.Connection, *, stage: str, variant: str, chunk_id: int) -> bool:
-    """Return whether a chunk is recorded of a variant of a stage."""
+    """Return whether a chunk has a recorded partition."""
     query = "SELECT 1 FROM partitions WHERE stage = $stage AND variant = $variant AND chunk_id = $chunk_id"
     return len(query_arrow(connection, query, {"stage": stage, "variant": variant, "chunk_id": chunk_id})) > 0
 
 
 def has_partitions(connection: sa.Connection, variant: str) -> bool:
-    """Return whether there is any partition of a variant."""
+    """Return whether a variant has a partition."""
     return len(query_arrow(connection, "SELECT 1 FROM partitions WHERE variant = $v LIMIT 1", {"v": variant})) > 0

@@ -1,4 +1,4 @@
-"""What is missing and why: what every stage of the recipe has to do."""
+"""The plan: what is missing at every stage of the recipe, and why."""
 
 from __future__ import annotations
 
@@ -30,27 +30,27 @@ class Work:
     old_path: str | None = None
     old_payload: str | None = None
     redo: frozenset[int] | None = None  # only these images; None: all
-    again: bool = False  # it was made before and pruned, and comes out the same
-    whole_for: int = 0  # images that would be made again alone, had the others not been pruned
-    finished: tuple[Block, ...] = ()  # of extract: what an earlier run has made of them
+    again: bool = False  # it was pruned, and recomputing gives the same rows
+    whole_for: int = 0  # images to recompute; the others only because they were pruned
+    finished: tuple[Block, ...] = ()  # of extract: blocks that an earlier run finished
 
     @property
     def wanted(self) -> Sequence[int]:
-        """The images to make, ascending."""
+        """The images to compute, ascending."""
         return (
             range(self.first_image_id, self.first_image_id + self.n_images) if self.redo is None else sorted(self.redo)
         )
 
     @property
     def n_left(self) -> int:
-        """How many of them no earlier run has made."""
+        """The number of images that are in no finished block."""
         n_wanted = self.n_images if self.redo is None else len(self.redo)
         return n_wanted - sum(len(block.image_ids) for block in self.finished)
 
 
 @dataclass(frozen=True)
 class StagePlan:
-    """What one stage has to do. A fit stage without a model has all of its ``inputs`` to do, one with a model none."""
+    """The work of one stage. A fit stage without a model has to learn all of its ``inputs``, one with a model none."""
 
     step: Step
     n_chunks: int
@@ -66,14 +66,14 @@ def make_plan(
     replaced: Mapping[int, frozenset[int]] | None = None,
     asked: Collection[str] = (),
 ) -> dict[str, StagePlan]:
-    """Return what every stage has to do, by the stage's name.
+    """Return the plan of every stage, by the stage's name.
 
     Args:
         connection: to the catalog.
         steps: from `resolve`.
         retry: statuses whose rows of extract are recomputed.
-        replaced: by chunk, the images whose file is another than the one that was extracted.
-        asked: stages that were asked for by name: their pruned partitions are wanted too.
+        replaced: by chunk, the images whose file has changed since it was extracted.
+        asked: stages requested by name: their pruned partitions are recomputed too.
     """
     state = chunk_states(connection, steps)
     plans = {}
@@ -103,7 +103,7 @@ def _work(row: ChunkState, redo: dict[int, frozenset[int]], reason: str, wanted:
         why, images = "pruned, and needed again", None
     elif images:
         why = "failed or decided otherwise by a policy" if row.upstream_current else "input changed"
-        images = images if row.pos == 0 else None  # only extract makes single images again; the rest is quick
+        images = images if row.pos == 0 else None  # only extract recomputes single images; other stages are quick
     elif not row.upstream_current:
         why = "input changed"
     else:
@@ -146,19 +146,19 @@ def _fit_plan(step: Step, inputs: list[ChunkState]) -> StagePlan:
 
 
 def stale_images(connection: sa.Connection, step: Step, retry: Collection[str] = ()) -> dict[int, frozenset[int]]:
-    """Return the images of each chunk whose row of a current partition has to be recomputed.
+    """Return the images of each chunk whose row in a current partition must be recomputed.
 
-    These are rows that today's policies decide otherwise, and those of a status in ``retry``.
+    These are rows that the current policies decide differently, and rows of a status in ``retry``.
     """
     assert isinstance(step.stage, ChunkStage)
     stale = step.stage.stale_rows()
-    if step.stage.reads != "images":  # other failures are handed down from extract, and change when they do there
+    if step.stage.reads != "images":  # other failures come from extract, and change with it
         retry = [status for status in retry if status == "crashed"]
     if stale is None and not retry:
         return {}
     policies = stale or "false"
     statuses = ", ".join(f"'{status}'" for status in retry) or "NULL"
-    # What decides the rows of a chunk may not depend on when an image left the dataset; what is tried again may.
+    # The rows of a chunk must not depend on when an image left the dataset; a retry may.
     retried = f"status IN ({statuses}) AND image_id NOT IN (SELECT image_id FROM images WHERE removed_by IS NOT NULL)"
     found = query_arrow(
         connection,
@@ -170,7 +170,7 @@ def stale_images(connection: sa.Connection, step: Step, retry: Collection[str] =
 
 
 def why_missing(connection: sa.Connection, step: Step) -> str:
-    """Return why this variant of a stage has no partition where others of the stage may have one."""
+    """Return why a variant of a stage has no partitions."""
     if step.variant is None:
         return f"waits for {step.stage.model or step.stage.reads}"
     failed = connection.execute(
@@ -218,7 +218,7 @@ def _changes(before: dict[str, Any], today: dict[str, Any]) -> list[str]:
 
 
 def downstream_partitions(connection: sa.Connection, step: Step) -> int:
-    """Return how many partitions were made with a model, or from partitions that were."""
+    """Return the number of partitions made with a model, directly or downstream."""
     assert step.current_model is not None
     return int(
         connection.execute(

@@ -53,11 +53,11 @@ class Described:
 
 @dataclass(frozen=True)
 class DescribedModel:
-    """What the catalog keeps of a model."""
+    """The catalog's record of a model."""
 
     manifest: dict[str, Any]
     row: ModelRow
-    images: NDArray[np.int64]  # that it learnt from, ascending
+    images: NDArray[np.int64]  # ids of its training images, ascending
 
 
 def record_file(root: Writer, catalog: WritableCatalog, name: str) -> PartitionRow:
@@ -85,7 +85,7 @@ def record_described(catalog: WritableCatalog, described: Described) -> str | No
 
 
 def record_partition(connection: sa.Connection, row: PartitionRow, results: pa.Table) -> str | None:
-    """Record a committed file and what it says of each image; return the path of the file it replaces, if any.
+    """Record a committed partition and its results; return the path of the file that it replaces, if any.
 
     Args:
         connection: of a transaction.
@@ -112,10 +112,10 @@ def describe_partition(root: Root, name: str, *, checksum: str | None = None) ->
     Args:
         root: of the store.
         name: of the file.
-        checksum: its SHA-256, if that was just taken.
+        checksum: its SHA-256, if already known.
 
     Raises:
-        CorruptFile: the file is not a partition, or not the one that its name promises.
+        CorruptFile: the file is not a partition, or does not match its name.
     """
     path = root.local(name)
     with PartitionFile(path) as file:
@@ -168,15 +168,15 @@ def _results(facts: pa.Table) -> pa.Table:
 
 
 def record_variant(connection: sa.Connection, manifest: Mapping[str, Any]) -> None:
-    """Record what a variant stands for."""
+    """Record a variant with its stage, parameters and model."""
     names = ("variant", "stage", "version", "parameters", "reads_variant", "model_id")
     upsert(connection, Variant, {name: manifest[name] for name in names})
 
 
 def check_partition(root: Root, name: str) -> Described:
-    """Check that a partition, or the index of a pruned one, holds what its name and its manifest promise.
+    """Check a partition, or the index of a pruned one, against its name and manifest.
 
-    Every value is read. Returns its record.
+    Every value is read. Returns the partition's record.
 
     Raises:
         CorruptFile: it does not.
@@ -196,7 +196,7 @@ def check_partition(root: Root, name: str) -> Described:
 
 
 def _read_back(root: Root, name: str) -> tuple[str, list[int]]:
-    """Return the digest of a partition's rows and how many descriptors each has, a row group at a time."""
+    """Return the digest of a partition's rows and the number of descriptors of each; reads a row group at a time."""
     with PartitionFile(root.local(name)) as file:
         digest, counts = RowDigest(str(file.manifest["input_payload"])), []
         for row in file.rows():
@@ -209,7 +209,7 @@ def record_model(root: Root, catalog: WritableCatalog, name: str) -> ModelRow:
     """Record the committed model ``name`` and the images it learnt from; return its row.
 
     Raises:
-        CorruptFile: the file is not a model, or not the one that its name promises.
+        CorruptFile: the file is not a model, or does not match its name.
     """
     described = describe_model(root, name)
     model, images = described.row, described.images
@@ -224,10 +224,10 @@ def record_model(root: Root, catalog: WritableCatalog, name: str) -> ModelRow:
 
 
 def describe_model(root: Root, name: str) -> DescribedModel:
-    """Return what the catalog keeps of a model, from its arrays and the digest of its bytes.
+    """Return the record of a model, from its arrays and the digest of its bytes.
 
     Raises:
-        CorruptFile: the file is not a model, or not the one that its name promises.
+        CorruptFile: the file is not a model, or does not match its name.
     """
     path = root.local(name)
     arrays, manifest = read_arrays(path)

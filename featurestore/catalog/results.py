@@ -1,4 +1,4 @@
-"""What the stages have made of single images, without the descriptors."""
+"""Results of single images at each stage, without the descriptors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from featurestore.catalog.table_rows import PartitionRow, query_rows
 
 
 class ImageResult(NamedTuple):
-    """What one variant of a stage made of an image."""
+    """The result of one variant of a stage for an image."""
 
     stage: str
     variant: str
@@ -33,7 +33,7 @@ WHERE r.image_id = $id ORDER BY r.stage, r.variant
 
 
 def results_of_image(connection: sa.Connection, image_id: int) -> list[ImageResult]:
-    """Return what every variant of every stage made of an image."""
+    """Return the results of an image at every variant of every stage."""
     return query_rows(connection, ImageResult, _OF_IMAGE, {"id": image_id})
 
 
@@ -44,7 +44,7 @@ def descriptor_numbers(connection: sa.Connection, stage: str, variant: str) -> p
 
 
 def count_usable(connection: sa.Connection, variant: str | None) -> int:
-    """Return how many images a variant of extract could use."""
+    """Return the number of images that a variant of extract could use."""
     query = "SELECT count(*) FROM results WHERE variant = :variant AND status IN ('ok', 'empty')"
     return int(connection.execute(sa.text(query), {"variant": variant}).scalar_one())
 

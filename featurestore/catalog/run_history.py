@@ -1,4 +1,4 @@
-"""Runs of the past: those that died, those of another store, and those that only manifests tell of."""
+"""Past runs: killed ones, those of another store, and those known only from manifests."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FROM partitions p JOIN variants v ON v.variant = p.variant GROUP BY ALL ORDER BY
 
 
 class ManifestRun(NamedTuple):
-    """What the manifests of a variant's partitions tell of who made them: one for each set of library versions."""
+    """A run as far as the manifests of a variant's partitions tell: one for each set of library versions."""
 
     stage: str
     variant: str
@@ -38,14 +38,14 @@ class ManifestRun(NamedTuple):
 
 
 def runs_of_manifests(connection: sa.Connection) -> list[ManifestRun]:
-    """Return the runs that the manifests of the recorded partitions tell of."""
+    """Return the runs that follow from the manifests of the recorded partitions."""
     return query_rows(connection, ManifestRun, _TOLD)
 
 
 def record_rebuilt_run(
     connection: sa.Connection, number: int, told: ManifestRun, *, begun: datetime, ended: datetime
 ) -> None:
-    """Record a run that only manifests tell of; ``begun`` and ``ended`` are UTC, naive."""
+    """Record a run that is known only from manifests; ``begun`` and ``ended`` are UTC, naive."""
     facts = {name: value for name, value in told._asdict().items() if name != "paths"}
     unknown = {"run_id": f"rebuilt-{number:04d}", "host": "unknown", "pid": 0, "workers": 0, "seconds": 0.0}
     end = {"outcome": "rebuilt", "message": "told by the manifests of its partitions"}
@@ -53,28 +53,28 @@ def record_rebuilt_run(
 
 
 def count_unfinished_runs(connection: sa.Connection) -> int:
-    """Return how many runs are said to be running."""
+    """Return the number of runs recorded as running."""
     return int(connection.execute(sa.text("SELECT count(*) FROM runs WHERE outcome = 'running'")).scalar_one())
 
 
 def end_dead_runs(connection: sa.Connection) -> None:
-    """Record that the runs that are said to be running were killed."""
+    """Record the runs that are recorded as running as killed."""
     connection.execute(sa.update(Run).where(Run.outcome == "running").values(outcome="killed", ended=utc_now()))
 
 
 def finished_runs(connection: sa.Connection, variants: Collection[str]) -> pa.Table:
-    """Return the records of all runs of some variants that have ended."""
+    """Return the records of ended runs of some variants."""
     query = "SELECT * FROM runs WHERE list_contains($variants, variant) AND outcome <> 'running'"
     return query_arrow(connection, query, {"variants": sorted(variants)})
 
 
 def restore_runs(connection: sa.Connection, runs: pa.Table) -> None:
-    """Record the runs of an old catalog in one that has none."""
+    """Record the runs of an old catalog in an empty one."""
     insert_arrow(connection, Run.__tablename__, runs)
 
 
 def add_runs(connection: sa.Connection, runs: pa.Table) -> None:
-    """Record runs of another catalog, from `finished_runs`, but those that are known."""
+    """Record runs of another catalog, from `finished_runs`; known ones are skipped."""
     known = connection.execute(sa.select(Run.run_id)).scalars().all()
     new = pc.invert(pc.is_in(runs["run_id"], pa.array(known, pa.string())))
     insert_arrow(connection, Run.__tablename__, runs.filter(new))

@@ -25,14 +25,14 @@ from featurestore.storage import FORMAT
 
 LOG = logging.getLogger("featurestore.catalog")
 
-# Those that a result can depend on. OpenCV comes in four packages with the same module.
+# Libraries that a result can depend on. OpenCV comes in four packages with the same module.
 LIBRARIES = (
     ("numpy", "scikit-learn", "pillow", "pyarrow"),
     ("opencv-python-headless", "opencv-python", "opencv-contrib-python-headless", "opencv-contrib-python"),
 )
 
 
-UNKNOWN = "unknown"  # the version of OpenCV that made what was imported
+UNKNOWN = "unknown"  # the OpenCV version of imported descriptors
 
 
 @cache  # reading the metadata of packages takes milliseconds each time
@@ -62,11 +62,11 @@ def partition_manifest(step: Step, work: Work, *, origin: str, opencv: str = UNK
     Args:
         step: the stage, with its variant.
         work: the chunk.
-        origin: ``run``, or ``npz`` for descriptors that were imported.
-        opencv: of what was imported, the version that computed it.
+        origin: ``run``, or ``npz`` for imported descriptors.
+        opencv: the version that computed imported descriptors.
     """
     known = versions()
-    if origin != "run":  # the libraries here had no part in computing the descriptors
+    if origin != "run":  # the installed libraries did not compute these descriptors
         known = {name: known[name] for name in ("featurestore", "numpy", "pyarrow")} | {"opencv": opencv}
     return {
         "format": FORMAT,
@@ -89,13 +89,13 @@ def partition_manifest(step: Step, work: Work, *, origin: str, opencv: str = UNK
 def recorded_run(
     context: WritableContext, step: Step, *, workers: int, verb: str | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Record a run of a stage. The counts put into the yielded dictionary are recorded at its end, however it ends.
+    """Record a run of a stage. The counts in the yielded dictionary are recorded when it ends, in whatever way.
 
     Args:
         context: of the store.
         step: the stage.
         workers: processes.
-        verb: what made its partitions, if that was not the stage itself; recorded in the stage's place.
+        verb: recorded instead of the stage, if something else made the partitions.
     """
     run_id, started = uuid.uuid4().hex, time.perf_counter()
     counts: dict[str, Any] = {"n_chunks": 0, "n_images": 0, "n_descriptors": 0, "n_bytes": 0}
@@ -138,10 +138,10 @@ def recorded_run(
             with context.catalog.transaction() as connection:
                 update_run(connection, run_id, **counts, **end)
         except Exception as error:
-            # Where the stage has failed, that is what people should hear of. The next run ends the record.
+            # The stage's own error matters more. The next run ends the record.
             if outcome == "done":
                 raise
-            if type(error) is not failure:  # a full disk is no news twice
+            if type(error) is not failure:  # a full disk need not be reported twice
                 context.reporter.say(f"how this run ended could not be recorded: {' '.join(str(error).split())}")
 
 
@@ -151,7 +151,7 @@ def update_run(connection: sa.Connection, run_id: str, **values: Any) -> None:
 
 
 def paces(connection: sa.Connection) -> dict[str, float]:
-    """Return the seconds that each stage has taken for an image, by the name of the stage."""
+    """Return the mean seconds an image of earlier runs, by stage."""
     return {row["stage"]: row["pace"] for row in query_arrow(connection, _PAST).to_pylist()}
 
 

@@ -1,4 +1,4 @@
-"""Reading a catalog file that may be damaged or made to do harm. Only for a process that may crash."""
+"""Reading a catalog file that may be damaged or malicious. Run it only in a process that may crash."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def salvage_runs(catalog: Path, target: Path) -> None:
 
     Raises:
         CorruptFile: it can't be read.
-        UnreadableFile: it can't be opened, for a reason that says nothing of what is in it.
+        UnreadableFile: it can't be opened, for a reason outside of the file.
     """
     limits: dict[str, str | bool | int | float | list[str]] = {"threads": 1, "memory_limit": LITTLE}
     try:

@@ -3,7 +3,7 @@
 The catalog is an index: all of it but ``runs`` and ``dataset_files`` can be rebuilt from the store's folders. DuckDB
 checks no foreign keys here and has no secondary indexes (both break updates and most ALTERs); keys are made by the
 client. The dataset CSV's own columns live in a table outside of these models, `DATASET_COLUMNS`, because every dataset
-has others.
+has its own.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ DATASET_COLUMNS = "dataset_columns"
 
 
 def utc_now() -> datetime:
-    """Return the time as the catalog keeps it: UTC, naive."""
+    """Return the current time as the catalog stores it: UTC, naive."""
     return datetime.now(UTC).replace(tzinfo=None)
 
 
@@ -36,7 +36,7 @@ class Base(DeclarativeBase):
 
 
 class Ingest(Base):
-    """One reading of the dataset: a file ``dataset/000001.parquet`` with what it added or changed."""
+    """One ingest of the dataset: a file ``dataset/000001.parquet`` with the rows that it added or changed."""
 
     __tablename__ = "ingests"
     ingest_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
@@ -47,7 +47,7 @@ class Ingest(Base):
 
 
 class DatasetFile(Base):
-    """A dataset file as it was when it was read last, so that a change is noticed. Like runs, no file tells of it."""
+    """Size, time and digest of a dataset file when it was last read, to notice changes. No file can restore it."""
 
     __tablename__ = "dataset_files"
     path: Mapped[str] = mapped_column(primary_key=True)
@@ -57,14 +57,14 @@ class DatasetFile(Base):
 
 
 class Image(Base):
-    """One row of the dataset, or one that was a row of it."""
+    """One image of the dataset, or one that has left it."""
 
     __tablename__ = "images"
     image_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     chunk_id: Mapped[int]
     filename: Mapped[str]
     subset: Mapped[str]
-    removed_by: Mapped[int | None]  # the ingest whose dataset had no such row; None: it is in the dataset
+    removed_by: Mapped[int | None]  # the ingest that removed it; None: it is in the dataset
 
 
 class Chunk(Base):
@@ -78,7 +78,7 @@ class Chunk(Base):
 
 
 class Variant(Base):
-    """The identity of a stage's parameters and of all that lies upstream."""
+    """The identity of a stage's parameters and of everything upstream."""
 
     __tablename__ = "variants"
     variant: Mapped[str] = mapped_column(primary_key=True)
@@ -113,7 +113,7 @@ class Run(Base):
 
 
 class Partition(Base):
-    """A committed file: what one chunk stage made of one chunk. Done means that this row exists."""
+    """A committed file: the rows of one chunk at one chunk stage. The chunk is done if this record exists."""
 
     __tablename__ = "partitions"
     stage: Mapped[str] = mapped_column(primary_key=True)
@@ -129,12 +129,12 @@ class Partition(Base):
     dim: Mapped[int]  # values in a descriptor
     n_clipped: Mapped[int | None] = mapped_column(BigInteger)
     pruned: Mapped[bool]
-    origin: Mapped[str]  # run, or npz for what was imported
+    origin: Mapped[str]  # run, or npz if imported
     versions: Mapped[dict[str, Any]]
 
 
 class Result(Base):
-    """What one stage made of one image, without the descriptors."""
+    """The result of one stage for one image, without the descriptors."""
 
     __tablename__ = "results"
     stage: Mapped[str] = mapped_column()
@@ -151,14 +151,14 @@ class Result(Base):
 
 
 class Model(Base):
-    """What a fit stage learnt."""
+    """A fitted model of a fit stage."""
 
     __tablename__ = "models"
     model_id: Mapped[str] = mapped_column(primary_key=True)
     stage: Mapped[str]
     variant: Mapped[str]
     parent_id: Mapped[str | None]
-    generation: Mapped[int]  # 0 without a parent; the current model is the one of the highest
+    generation: Mapped[int]  # 0 without a parent; the current model has the highest
     partial: Mapped[bool]  # fitted before all chunks were finished
     path: Mapped[str]
     checksum: Mapped[str]
@@ -168,7 +168,7 @@ class Model(Base):
 
 
 class TrainingImage(Base):
-    """An image that a model learnt from, its parents' images included."""
+    """An image that a model learnt from; those of its parents are included."""
 
     __tablename__ = "training_images"
     model_id: Mapped[str] = mapped_column()

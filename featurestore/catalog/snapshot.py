@@ -1,7 +1,7 @@
 """Snapshots: a private copy of the catalog's file, so that a long query delays no other process.
 
-A catalog of ten million images is copied in a fifth of a second. DuckDB then reads of it the columns and blocks that a
-question needs and no more, out of compressed storage; as tables in memory the same catalog would take gigabytes.
+A catalog of ten million images is copied in a fifth of a second. DuckDB then reads only the columns and
+blocks that a query needs, from compressed storage; as tables in memory the same catalog would take gigabytes.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ def attach_copy(connection: duckdb.DuckDBPyConnection, catalog: sa.Connection, p
     Args:
         connection: of another DuckDB.
         catalog: open for reading.
-        path: of the copy, a new file; None keeps it in memory, which takes more of that.
+        path: a new file for the copy; None keeps it in memory, which takes more memory.
 
     Raises:
         NotEnoughSpace: there is no room for it.
-        OutputError: a catalog of an older format can't do without a file.
+        OutputError: a catalog of an older format needs a file.
     """
     found = "SELECT path FROM duckdb_databases() WHERE database_name = current_database()"
     source = catalog.execute(sa.text(found)).scalar_one()

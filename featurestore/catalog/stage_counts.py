@@ -1,4 +1,4 @@
-"""What is recorded of each stage of the recipe, counted."""
+"""Counts of each stage of the recipe."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from featurestore.catalog.table_rows import query_rows
 
 
 class StageFacts(NamedTuple):
-    """What is recorded of one variant of a stage."""
+    """The counts of one variant of a stage."""
 
     images: Mapping[str, int]  # in the dataset, by status, the most frequent first
     n_descriptors: int = 0  # of these images
@@ -21,7 +21,7 @@ class StageFacts(NamedTuple):
     n_clipped: int | None = None
     n_values: int | None = None  # in all descriptors
     n_pruned: int = 0  # partitions
-    versions: Sequence[Mapping[str, str]] = ()  # of the libraries, each that differs
+    versions: Sequence[Mapping[str, str]] = ()  # of the libraries, distinct
 
 
 class _Results(NamedTuple):
@@ -50,7 +50,7 @@ class _Partitions(NamedTuple):
     texts: list[str]  # of versions
 
 
-# They count every variant, which takes less than looking for today's in ten million rows.
+# They count every variant, which is faster than filtering ten million rows by the current one.
 _RESULTS = "SELECT stage, variant, status, count(*) AS n FROM results GROUP BY ALL ORDER BY n DESC"
 _REMOVED = """
 SELECT stage, variant, status, count(*) AS n, CAST(sum(n_descriptors) AS BIGINT) AS n_descriptors
@@ -67,7 +67,7 @@ FROM partitions GROUP BY ALL
 
 
 def stage_facts(connection: sa.Connection, steps: Sequence[Step]) -> dict[str, StageFacts]:
-    """Return what is recorded of each step, by the stage's name."""
+    """Return the counts of each step, by the stage's name."""
     results = query_rows(connection, _Results, _RESULTS)
     removed = {(row.stage, row.variant, row.status): row for row in query_rows(connection, _Removed, _REMOVED)}
     partitions = {(row.stage, row.variant): row for row in query_rows(connection, _Partitions, _PARTITIONS)}

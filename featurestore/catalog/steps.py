@@ -1,4 +1,4 @@
-"""The stages of the recipe with the variants and models that the catalog has of them."""
+"""The stages of the recipe with their variants and models."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from featurestore.stages import FitStage, Stage
 
 @dataclass(frozen=True)
 class Step:
-    """A stage of the recipe, with the identities that follow from what the catalog holds.
+    """A stage of the recipe, with its variant and model.
 
-    ``variant`` is None as long as a model that it depends on has not been fitted. ``current_model`` is the newest model
+    ``variant`` is None until the models that it depends on are fitted. ``current_model`` is the newest model
     of a fit stage.
     """
 
@@ -28,7 +28,7 @@ class Step:
 
 
 def resolve(connection: sa.Connection, flow: Sequence[Stage]) -> tuple[Step, ...]:
-    """Return the flow with its variants and models, as the catalog has them now."""
+    """Return the flow with its current variants and models."""
     steps: dict[str, Step] = {}
     for stage in flow:
         reads = "" if stage.reads == "images" else steps[stage.reads].variant

@@ -1,6 +1,6 @@
-"""Rows of the catalog's tables as values with types, for answers that are small.
+"""Typed rows of the catalog's tables, for small results.
 
-What has a row per image stays an Arrow table.
+Results with a row per image stay Arrow tables.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def _values(name: str, column: pa.ChunkedArray) -> list[Any]:
 def upsert(connection: sa.Connection, model: type[Base], values: Mapping[str, Any]) -> None:
     """Insert a row, or update the one of the same key.
 
-    A transaction may have been committed although its process was killed before it knew.
+    A transaction may have been committed although its process was killed before it was told.
     """
     statement = insert(model).values(**values)
     keys = [column.name for column in sa.inspect(model).primary_key]

@@ -1,4 +1,4 @@
-"""Training sets: the images that a model has learnt and has not learnt, as masks over ``image_id``.
+"""Training sets: the images that a model has and has not learnt, as masks over ``image_id``.
 
 Ids count from 0 without gaps, so that a join on them is an index into an array: of ten million images that takes a
 tenth of a second, where DuckDB's hash join takes three.
@@ -19,15 +19,15 @@ from featurestore.catalog.steps import Step
 from featurestore.formatting import counted
 from featurestore.stages import FitStage
 
-Mask = NDArray[np.bool_]  # over all images, by ``image_id``
+Mask = NDArray[np.bool_]  # over all images, indexed by ``image_id``
 REFIT = "another seed in [fit_pca] of featurestore.toml, and a run, make models without them"
 
 
 class TrainingSet:
-    """The images that the current model of a fit stage has learnt; none without a model."""
+    """The training images of a fit stage's current model; none without a model."""
 
     def __init__(self, connection: sa.Connection, step: Step) -> None:
-        """Ask through ``connection``, as long as that is open; each mask is read when it is first wanted."""
+        """Take an open connection; each mask is read on first use."""
         assert isinstance(step.stage, FitStage)
         self._connection, self._step, self._stage = connection, step, step.stage
         self._chunks = query_arrow(connection, "SELECT * FROM chunks ORDER BY chunk_id").to_pydict()
@@ -43,7 +43,7 @@ class TrainingSet:
 
     @cached_property
     def selected(self) -> Mask:
-        """The images that the stage learns from, usable or not: those of its subset that are in the dataset."""
+        """The images that the stage would learn from, usable or not: those of its subset in the dataset."""
         subsets = self._connection.execute(sa.text("SELECT DISTINCT subset FROM images")).scalars().all()
         query = "SELECT image_id FROM images WHERE list_contains($subsets, subset) AND removed_by IS NULL"
         return self._mask(query, {"subsets": [subset for subset in subsets if self._stage.selects(subset)]})
@@ -55,18 +55,18 @@ class TrainingSet:
 
     @property
     def leaked(self) -> Mask:
-        """The images that it has learnt from and that are held out today."""
+        """The images that it has learnt from and that the current split holds out."""
         return self.learnt & ~self.selected & ~self.removed
 
     @cached_property
     def leakage(self) -> str | None:
-        """A line on these images and on what to do, None if there are none."""
+        """A warning about leaked images with a remedy; None if there are none."""
         n = int(self.leaked.sum())
-        what = f"leakage: the model learnt from {counted(n, 'image')} that the split holds out today"
+        what = f"leakage: the model learnt from {counted(n, 'image')} that the current split holds out"
         return f"{what}; {REFIT}" if n else None
 
     def unseen(self) -> dict[int, int]:
-        """Return, by chunk, how many usable images the model has not learnt; nothing where there is no model."""
+        """Return, by chunk, the number of usable images that the model has not learnt; empty without a model."""
         if self._step.current_model is None:
             return {}
         usable = self._mask(
@@ -80,7 +80,7 @@ class TrainingSet:
         return {chunk: int(n) for chunk, n in zip(self._chunks["chunk_id"], counts, strict=True) if n}
 
     def lost(self) -> dict[str, int]:
-        """Return, by status, how many images it would learn from, had they not failed; those it has learnt don't count.
+        """Return, by status, the number of failed images that it would learn from; those it has learnt don't count.
 
         Most frequent first.
         """
@@ -102,9 +102,9 @@ class TrainingSet:
 
 
 def first_leakage(connection: sa.Connection, steps: Iterable[Step]) -> str | None:
-    """Return what there is to say of the first fit stage whose model has learnt held-out images, None if none has.
+    """Return the warning about the first fit stage whose model has learnt held-out images, or None.
 
-    A refit of that stage makes all after it again. ``steps`` are from `steps.resolve`, or some of them.
+    A refit of that stage recomputes all later stages. ``steps`` are from `steps.resolve`, or some of them.
     """
     fits = (step for step in steps if isinstance(step.stage, FitStage))
     notes = ((step.stage.name, TrainingSet(connection, step).leakage) for step in fits)

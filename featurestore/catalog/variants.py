@@ -1,4 +1,4 @@
-"""The variants that are recorded."""
+"""The recorded variants."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from featurestore.catalog.table_rows import VariantRow, query_row
 
 
 def find_variant(connection: sa.Connection, variant: str) -> VariantRow | None:
-    """Return what a variant stands for, None if there is no such one."""
+    """Return a recorded variant, or None."""
     return query_row(connection, VariantRow, "SELECT * FROM variants WHERE variant = $variant", {"variant": variant})
 
 
 def models_by_variant(connection: sa.Connection) -> dict[str, str]:
-    """Return the models that variants use, by the variant."""
+    """Return the model of each variant that uses one, by variant."""
     found = query_arrow(connection, "SELECT variant, model_id FROM variants WHERE model_id IS NOT NULL")
     return dict(zip(found["variant"].to_pylist(), found["model_id"].to_pylist(), strict=True))

@@ -15,7 +15,7 @@ from featurestore.catalog.snapshot import SNAPSHOT
 from featurestore.catalog.steps import Step
 from featurestore.quoting import literal
 
-# Views by name: the tables of the catalog that each needs, and its SQL. `_flow` is the current recipe.
+# Views by name: the catalog's tables that each one reads, and its SQL. `_flow` is the current recipe.
 CATALOG_VIEWS: dict[str, tuple[tuple[str, ...], str]] = {
     "images": (
         ("images", "dataset_columns"),
@@ -60,10 +60,10 @@ CATALOG_VIEWS: dict[str, tuple[tuple[str, ...], str]] = {
 
 
 def make_catalog_views(connection: duckdb.DuckDBPyConnection, views: Collection[str], steps: Sequence[Step]) -> None:
-    """Make some of `CATALOG_VIEWS`.
+    """Create some of `CATALOG_VIEWS`.
 
     Args:
-        connection: that has a copy of the catalog attached; see `attach_copy`.
+        connection: with a copy of the catalog attached; see `attach_copy`.
         views: names.
         steps: of the recipe.
     """
@@ -74,7 +74,7 @@ def make_catalog_views(connection: duckdb.DuckDBPyConnection, views: Collection[
 
 
 def _make_tables(connection: duckdb.DuckDBPyConnection, steps: Sequence[Step], tables: set[str]) -> None:
-    """Give the tables of the copy their names; of the results, which are many, only the current variants'."""
+    """Create a view for each table of the copy; of the results, which are many, only those of current variants."""
     current = ", ".join(literal(step.variant) for step in steps if step.variant is not None)
     for table in sorted(tables):
         where = f" WHERE variant IN ({current})" if table == "results" else ""

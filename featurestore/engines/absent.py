@@ -1,4 +1,4 @@
-"""Modules that a worker lacks: a task can't be unpickled there, and no image is to blame."""
+"""Modules missing in a worker: it can't unpickle a task, and no image is to blame."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from importlib import metadata
 
 from featurestore.errors import PluginError
 
-# What unpickling raises, as it stands in the traceback that a broken pool gives as its cause.
+# Errors of unpickling, in the traceback that a broken pool gives as its cause.
 _RAISED = re.compile(r"^(?:ModuleNotFoundError|ImportError|AttributeError): (.+)$", re.MULTILINE)
 _MODULE = re.compile(r"(?:No module named|<module) '([\w.]+)'")
 
 
 def refuse_absent_module(error: BaseException | None) -> None:
-    """Make sure that a task did not end because its worker lacks what it is made of, such as a plug-in.
+    """Refuse to go on if a task ended because its worker lacks a module, such as a plug-in.
 
     Raises:
-        PluginError: that is so; the message names the package.
+        PluginError: it does; the message names the package.
     """
     said = _said(error)
     if said is None:
@@ -30,7 +30,7 @@ def refuse_absent_module(error: BaseException | None) -> None:
 
 
 def _said(error: BaseException | None) -> str | None:
-    """Return what a worker said that it lacks, or None if that is not why the task ended."""
+    """Return the module that a worker lacks, or None if the task ended for another reason."""
     if isinstance(error, ImportError):
         return str(error)
     if not isinstance(error, BrokenExecutor) or error.__cause__ is None:
@@ -40,7 +40,7 @@ def _said(error: BaseException | None) -> str | None:
 
 
 def _package(module: str) -> str:
-    """Return the package that brings a module, with its version in this process, as pip is told."""
+    """Return the requirement, for pip, of the package that provides a module, in this process's version."""
     top = module.partition(".")[0]
     packages = metadata.packages_distributions().get(top)
     return f"{packages[0]}=={metadata.version(packages[0])}" if packages else top

@@ -36,7 +36,7 @@ class Task(Protocol[T]):
 class Engine(Protocol):
     """Runs tasks. Opened once for a whole run, as its class called with the number of workers."""
 
-    workers: int  # that it has: two tasks for each are in flight; 0: a task is done when it is submitted
+    workers: int  # number of workers; 0: a task is done when it is submitted
 
     def submit(self, task: Task[T]) -> Future[list[T]]:
         """Start a task; the future raises BrokenExecutor if its worker died."""

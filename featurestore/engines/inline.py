@@ -14,7 +14,7 @@ class InlineEngine:
     workers = 0
 
     def __init__(self, workers: int = 0) -> None:
-        """Be made as every engine is; there are no workers, however many were asked for."""
+        """Take the number of workers like every engine, and start none."""
 
     def submit(self, task: Task[T]) -> Future[list[T]]:
         """Run the task now. The future has its error, but Ctrl-C is raised here."""

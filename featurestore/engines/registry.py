@@ -1,7 +1,7 @@
 """Engines by name, chosen here and nowhere else.
 
-An engine is one file with a class like `Engine`, which is made with the number of workers. What all have in common, a
-bounded window of tasks and finding out which task kills its worker, is in `dispatch_tasks`.
+An engine is one file with a class like `Engine`, called with the number of workers. `dispatch_tasks` does the rest for
+all of them: a bounded window of tasks, and the search for the task that kills its worker.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ ENGINES = Registry[Callable[[int], Engine]](
 
 
 def open_engine(workers: int, name: str | None = None) -> Engine:
-    """Return the engine called ``name``, with as many workers.
+    """Return the engine called ``name``, with a number of workers.
 
     Without a name that is ``local``, processes of this machine; or with 0 workers ``inline``, which works in this
     process, without protection against crashes.
 
     Raises:
         ConfigError: there is no such engine; the message lists them.
-        PluginError: the package that brings it can't be used.
+        PluginError: the package that provides it can't be loaded.
     """
     return ENGINES.find(name or ("local" if workers else "inline"))(workers)

@@ -31,7 +31,7 @@ def export_images(
         selection: of the images.
         out: the file or folder.
         exporter: from `find_format`.
-        force: replace ``out``, and write what this machine could not read.
+        force: replace ``out``, and write even if this machine lacks the memory to read it.
 
     Raises:
         OutputError: ``out`` exists already, or can't be written.
@@ -48,7 +48,7 @@ def export_images(
 def export_models(
     context: Context, out: Path, exporter: ModelExporter, variant: str | None, *, force: bool
 ) -> StageSummary:
-    """Write the models of a variant of quantize to ``out``; the summary counts what they have learnt from.
+    """Write the models of a variant of quantize to ``out``; the summary counts their training images.
 
     Args:
         context: of the store.
@@ -98,7 +98,7 @@ def find_format(name: str) -> Exporter:
 
     Raises:
         QueryError: there is none.
-        PluginError: the package that brings it can't be used.
+        PluginError: the package that provides it can't be loaded.
     """
     return EXPORTERS.find(name)()
 

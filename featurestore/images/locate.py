@@ -29,7 +29,7 @@ Help = tuple[str, str] | None  # a hint, and where the file is
 
 @dataclass(frozen=True)
 class Whereabouts:
-    """How many of the checked images exist."""
+    """The number of checked images that exist."""
 
     n_looked: int
     n_absent: int

@@ -1,4 +1,4 @@
-"""Changes of image files since they were extracted. Only ``verify`` and ``run --check-images`` read the files again."""
+"""Changes of image files since extraction. Only ``verify`` and ``run --check-images`` read the files again."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Source:
     image_id: int
     filename: str
     status: str
-    n_bytes: int | None  # None: the file was not there, or the descriptors were imported
+    n_bytes: int | None  # None: the file was missing, or the descriptors were imported
     digest: str | None  # SHA-256; None: it was not read
 
 
@@ -40,7 +40,7 @@ class Change:
 def recorded_sources(context: Context) -> Iterator[Source]:
     """Yield the records of the image files in the current partitions of extract, pruned ones included.
 
-    Images that have left the dataset are passed over: their files may be gone.
+    Images that have left the dataset are skipped: their files may be deleted.
     """
     with context.catalog.reading() as connection:
         step = next(step for step in resolve(connection, context.flow) if isinstance(step.stage, Extract))
@@ -55,15 +55,15 @@ def recorded_sources(context: Context) -> Iterator[Source]:
 
 
 def change_of(context: Context, source: Source, *, deep: bool) -> Change | None:
-    """Return how an image file has changed since it was extracted, None if it has not.
+    """Return the change of an image file since extraction, None if there is none.
 
     Args:
         context: of the store.
         source: what was recorded.
-        deep: compare the content too, where the size is the same.
+        deep: compare the content too if the size is the same.
 
     Raises:
-        UnreadableFile: the system does not say.
+        UnreadableFile: the file can't be read.
     """
     path = context.images / source.filename
     try:
@@ -90,7 +90,7 @@ def change_of(context: Context, source: Source, *, deep: bool) -> Change | None:
 def replaced_images(context: Context) -> dict[int, frozenset[int]]:
     """Return, by chunk, the images whose file has changed or appeared since they were extracted.
 
-    Every file is read. One that is gone, or can't be read, is no reason to throw its descriptors away.
+    Every file is read. The descriptors of one that is missing or can't be read are kept.
     """
     found: dict[int, set[int]] = {}
     for source in recorded_sources(context):
@@ -108,7 +108,7 @@ def reason_to_pass_over(context: Context) -> str | None:
     """Return why there are no image files to compare, None if there are some.
 
     Raises:
-        UnreadableFile: the system does not say.
+        UnreadableFile: the file can't be read.
     """
     if not is_folder(context.images):
         return f"{context.images} is not there"
@@ -116,6 +116,6 @@ def reason_to_pass_over(context: Context) -> str | None:
         read = files_read_before(connection).values()
     try:
         gone = bool(read) and all(status_of(context.images / name) is None for name in read)
-    except UnreadableFile:  # there is something to report, and the comparison does so
+    except UnreadableFile:  # there are missing files, which the comparison reports
         return None
     return f"there are no images in {context.images}, though some were read from it before" if gone else None

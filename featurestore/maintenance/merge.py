@@ -41,7 +41,7 @@ from featurestore.stages import FitStage, Stage
 from featurestore.storage import refuse_busy
 from featurestore.system import command_line, file_digest, readable
 
-SHOWN = 5  # differences that are spelt out
+SHOWN = 5  # differences to list
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class MergeReport:
     n_partitions: int
     n_models: int
     n_bytes: int
-    n_here: int  # partitions that were here already
+    n_here: int  # partitions that this store had already
     notes: tuple[str, ...] = ()
 
 
@@ -123,9 +123,9 @@ def _flat(parameters: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _compare_datasets(context: Context, other: Context) -> list[str]:
-    """Make sure that every image of the other store is the same image here; return notes on the others.
+    """Check that every image of the other store is the same image here; return notes on removed images.
 
-    An image may have left one dataset and not the other: its partitions are the same, and this store's dataset stays.
+    An image may have left only one of the datasets: its partitions are the same, and this store's dataset is kept.
     """
     with other.catalog.reading() as connection:
         theirs = list_images(connection)
@@ -159,7 +159,7 @@ def _told(image: ImageDifference) -> str:
 
 
 def _other_chunks(context: Context, other: Context) -> str:
-    """Return what is wrong with a store whose images are the same, and lie in other chunks."""
+    """Return the error for a store with the same images in other chunks."""
     sizes = []
     for store in (context, other):
         with store.catalog.reading() as connection:
@@ -181,12 +181,12 @@ def _shown(differences: Sequence[str], n: int) -> str:
 
 
 def _find(context: Context, other: Context) -> _Takeover:
-    """Go through the flow, and find what the other store has of today's variants and this one lacks."""
+    """Find the partitions and models of current variants that this store lacks, stage by stage."""
     found = _Takeover()
     with context.catalog.reading() as mine, other.catalog.reading() as yours:
         here = {step.stage.name: step for step in resolve(mine, context.flow)}
         payloads = {("images", chunk): digest for chunk, digest in chunk_digests(mine).items()}
-        reachable = {"images"}  # stages whose variant is the same in both, once the models are taken
+        reachable = {"images"}  # stages whose variant is the same in both, once the models are copied
         for step in resolve(yours, other.flow):
             stage, ours = step.stage, here[step.stage.name]
             if stage.reads not in reachable or (stage.model is not None and stage.model not in reachable):
@@ -219,7 +219,7 @@ def _models(mine: sa.Connection, yours: sa.Connection, step: Step, other: Contex
         raise Incompatible(
             f"{step.stage.name} was fitted in both stores: model {mine_only.model_id} of "
             f"{counted(mine_only.n_images, 'image')} here, {theirs_only.model_id} of {theirs_only.n_images:,} "
-            "there; what was made with one is of no use to the other. Merge before fitting, or let one store go on "
+            "there; what was made with one can't be used with the other. Merge before fitting, or let one store go on "
             "from a copy of the other"
         )
     return [row for name, row in theirs.items() if name not in ours]
@@ -236,7 +236,7 @@ def _find_partitions(
     payloads: dict[tuple[str, int], str],
     found: _Takeover,
 ) -> None:
-    """Add the partitions of one stage that this store lacks, and note what each chunk will be."""
+    """Add the partitions of one stage that this store lacks, and note the new payload of each chunk."""
     payloads.update(((stage.name, row.chunk_id), row.payload) for row in mine)
     made_from = {row.chunk_id: row.input_payload for row in mine}
     for row in yours:

@@ -49,7 +49,7 @@ class PruneItem:
     what: str
     n_files: int
     n_bytes: int  # that are freed
-    seconds: float | None  # to have it back; None: there was no run to go by
+    seconds: float | None  # to recompute it; None: no earlier run tells
 
 
 @dataclass
@@ -57,7 +57,7 @@ class PruneReport:
     """The report of prune, or of its dry run."""
 
     items: list[PruneItem] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)  # what was kept, and why
+    notes: list[str] = field(default_factory=list)  # reasons why something was kept
 
     @property
     def n_bytes(self) -> int:
@@ -69,25 +69,25 @@ class PruneReport:
 class _Plan:
     """The files to delete."""
 
-    dry_run: bool  # no file is read, only looked at
-    old: list[PartitionRow] = field(default_factory=list)  # partitions, without a trace
-    blobs: list[PartitionRow] = field(default_factory=list)  # partitions, leaving an index
+    dry_run: bool  # file contents are not read
+    old: list[PartitionRow] = field(default_factory=list)  # partitions to delete entirely
+    blobs: list[PartitionRow] = field(default_factory=list)  # partitions to replace by their index
     models: list[ModelRow] = field(default_factory=list)
     checkpoints: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
 def plan_prune(context: Context, *, keep: Collection[str]) -> PruneReport:
-    """Say what `prune_store` would prune. Nothing is changed.
+    """Return the report of what `prune_store` would delete. Nothing is changed.
 
-    No partition is read: whether those to keep are whole is told by their sizes.
+    No partition is read: the size tells whether one to keep is whole.
 
     Args:
         context: of the store.
         keep: as in `prune_store`.
 
     Raises:
-        ConfigError: ``keep`` names something that has no partitions.
+        ConfigError: ``keep`` names a stage without partitions.
     """
     _refuse_unknown(context, keep)
     with context.catalog.reading() as connection:
@@ -98,16 +98,16 @@ def plan_prune(context: Context, *, keep: Collection[str]) -> PruneReport:
 
 
 def prune_store(context: WritableContext, *, keep: Collection[str]) -> PruneReport:
-    """Prune a store, and return what was pruned.
+    """Prune a store, and return the report.
 
     Args:
         context: of the store.
-        keep: stages whose partitions are enough: where they are all current, what they were made from is pruned.
-            Empty: only old variants and files without a record.
+        keep: stages whose partitions suffice: where they are all current, the partitions upstream are pruned.
+            Empty: prune only old variants and files without a record.
 
     Raises:
-        ConfigError: ``keep`` names something that has no partitions.
-        CorruptFile: a file that is to leave an index can't be read.
+        ConfigError: ``keep`` names a stage without partitions.
+        CorruptFile: a partition to replace by its index is damaged.
     """
     _refuse_unknown(context, keep)
     strays, blocks = _unrecorded(context), _unneeded_blocks(context)
@@ -127,7 +127,7 @@ def _unknown_files(said: str, strays: Mapping[str, int]) -> list[PruneItem]:
 
 
 def _unneeded_blocks(context: Context) -> list[PruneItem]:
-    """Return what blocks take that no run goes on from, those that `recover_store` removes first included."""
+    """Return the bytes of blocks that no run can use, including those that `recover_store` removes first."""
     sizes = [context.root.local(name).stat().st_size for names in unneeded_blocks(context).values() for name in names]
     return [PruneItem("blocks of images that no run goes on from", len(sizes), sum(sizes), 0.0)] if sizes else []
 
@@ -140,7 +140,7 @@ def _refuse_unknown(context: Context, keep: Collection[str]) -> None:
 
 
 def _unrecorded(context: Context) -> dict[str, int]:
-    """Return the files without a record, and the bytes of each."""
+    """Return the files without a record, with their sizes in bytes."""
     with context.catalog.reading() as connection:
         known = recorded_files(connection).every
     names = (name for name in stray_files(context.root)[0] if name not in known)
@@ -179,7 +179,7 @@ def _plan_blobs(
     keep: Collection[str],
     plan: _Plan,
 ) -> None:
-    """Find the partitions upstream of those that are kept, for every chunk where what is kept is there and whole."""
+    """Find the partitions upstream of those to keep, for every chunk whose kept partitions are current and whole."""
     before = {stage.name for name in keep for stage in upstream_of(context.flow, name)} - set(keep)
     upstream = [step for step in steps if step.stage.name in before]
     for chunk in sorted({chunk for _, chunk in states}):
@@ -200,7 +200,7 @@ def _plan_blobs(
 
 
 def _is_whole(root: Root, row: PartitionRow, *, by_size: bool) -> bool:
-    """Return whether a file is the one that was recorded, as its size tells, or all of its bytes."""
+    """Return whether a file matches its record, by its size or by all of its bytes."""
     path = root.local(row.path)
     return is_file(path) and file_size(path) == row.n_bytes and (by_size or file_digest(path) == row.checksum)
 
@@ -208,14 +208,14 @@ def _is_whole(root: Root, row: PartitionRow, *, by_size: bool) -> bool:
 def _plan_models(
     root: Root, connection: sa.Connection, steps: Sequence[Step], rows: Sequence[PartitionRow], plan: _Plan
 ) -> None:
-    """Find the models that neither the recipe nor a partition that stays depends on, and that something replaces."""
+    """Find the models that have a replacement, and that neither the recipe nor a remaining partition needs."""
     models = {row.model_id: row for row in all_models(connection)}
     gone = {(row.variant, row.chunk_id) for row in plan.old}
     staying = {row.variant for row in rows if (row.variant, row.chunk_id) not in gone}
     needed = [model for variant, model in models_by_variant(connection).items() if variant in staying]
     needed += [step.current_model.model_id for step in steps if step.current_model is not None]
     kept: set[str] = set()
-    while needed:  # with the parents, from which an update has gone on
+    while needed:  # with the parents that updates started from
         model = models.get(needed.pop())
         if model is not None and model.model_id not in kept:
             kept.add(model.model_id)

@@ -46,19 +46,19 @@ class RebuildReport:
     n_partitions: int
     n_models: int
     n_runs: int
-    notes: tuple[str, ...]  # what was left out, what was chosen, and what could not be told
+    notes: tuple[str, ...]  # files left out, choices made, and facts that are lost
 
 
 @dataclass
 class Findings:
     """Notes on the files of a store, for the report."""
 
-    notes: list[str] = field(default_factory=list)  # what was left out, and what was chosen
-    unreadable: list[str] = field(default_factory=list)  # files and folders that could not be read, and why
+    notes: list[str] = field(default_factory=list)  # files left out, and choices made
+    unreadable: list[str] = field(default_factory=list)  # unreadable files and folders, with reasons
 
 
 def rebuild_catalog(context: WritableContext) -> RebuildReport:
-    """Make a new catalog beside the old one, and replace the old one in one step.
+    """Build a new catalog beside the old one, and replace the old one atomically.
 
     Raises:
         CorruptFile: a dataset file is gone or damaged; nothing else says which images there are.
@@ -95,7 +95,7 @@ def fill(root: Root, catalog: HeldCatalog, *, watch: Watch) -> Findings:
     Args:
         root: of the store.
         catalog: to be filled.
-        watch: is told the name of each file before it is read.
+        watch: called with the name of each file before it is read.
 
     Raises:
         CorruptFile: a dataset file is gone or damaged.
@@ -145,7 +145,7 @@ def _record_models(root: Root, catalog: HeldCatalog, watch: Watch, found: Findin
 
 
 def _in_order(names: list[str]) -> Iterator[tuple[Key, list[str]]]:
-    """Yield the files of each chunk at each stage and variant, upstream first, so that it is known what each read."""
+    """Yield the files of each chunk at each stage and variant, upstream first, so that each one's input is known."""
     order = {stage.name: place for place, stage in enumerate(FLOW)}
     found: dict[Key, list[str]] = defaultdict(list)
     for name in names:
@@ -172,7 +172,7 @@ def _whole(root: Root, names: list[str], watch: Watch, found: Findings) -> list[
 def _record_current(
     root: Root, catalog: HeldCatalog, whole: list[Described], payloads: dict[tuple[str, int], str], found: Findings
 ) -> None:
-    """Record the one partition of a chunk that is current."""
+    """Record the current partition of a chunk."""
     best = max(whole, key=lambda described: _rank(root, described, payloads))
     row = best.row
     payloads[row.variant, row.chunk_id] = row.payload
@@ -182,7 +182,7 @@ def _record_current(
 
 
 def _rank(root: Root, described: Described, payloads: Mapping[tuple[str, int], str]) -> tuple[Any, ...]:
-    """Return the sort key by which the current partition of a chunk is chosen.
+    """Return the sort key that chooses the current partition of a chunk.
 
     First the one made from the current input; then a whole one before an index, the one with the most usable images (a
     retry adds some), and the newest.
@@ -195,7 +195,7 @@ def _rank(root: Root, described: Described, payloads: Mapping[tuple[str, int], s
 
 
 def _restore_runs(root: Root, catalog: HeldCatalog, salvaged: Path) -> list[str]:
-    """Take the runs from the old catalog if it can be read, in a process that may crash; else from the manifests."""
+    """Restore the runs from the old catalog, read in a sandbox process; if that fails, from the manifests."""
     if is_file(root.local(CATALOG)):
         try:
             run_child("salvage", root.local(CATALOG), salvaged)

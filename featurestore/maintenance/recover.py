@@ -31,7 +31,7 @@ def recover_store(context: WritableContext) -> None:
     """Remove temporary files, end the records of runs that died, and adopt or delete files without a record.
 
     No other process can be writing, since this one holds the store. A file is deleted only if it was read to the end
-    and found wrong; one that can't be read is left alone, with a word.
+    and found wrong; one that can't be read is left alone and reported.
 
     Raises:
         UnreadableFile: a dataset file without a record can't be read: it may hold any image.
@@ -73,11 +73,11 @@ def _settle(context: WritableContext, name: str, adopt: Callable[[WritableContex
 
 
 def _adopt_partition(context: WritableContext, name: str) -> None:
-    """Record a partition whose rename was the last thing that a run did; delete one that is damaged or replaced."""
+    """Record a partition that a killed run had published but not recorded; delete one that is damaged or replaced."""
     try:
         manifest = check_partition(context.root, name).manifest
     except FormatError:
-        return  # a newer version made it: leave it alone
+        return  # made by a newer version: leave it alone
     except CorruptFile as error:
         LOG.warning("removing %s, which has no record: %s", name, error)
         context.root.remove(name)
@@ -88,7 +88,7 @@ def _adopt_partition(context: WritableContext, name: str) -> None:
         known = chunk_id in chunk_ids(connection)
     if recorded:
         context.root.remove(name)
-    elif known:  # else it is of images that the dataset does not have, and no query can ask for it
+    elif known:  # else its images are not in the dataset, and no query can reach it
         record_file(context.root, context.catalog, name)
 
 
@@ -103,12 +103,12 @@ def _adopt_model(context: WritableContext, name: str) -> None:
 
 
 def _end_finished_fit(context: WritableContext, name: str) -> None:
-    """Remove the checkpoint of a fit whose model is recorded: the crash came between the one and the other."""
+    """Remove the checkpoint of a fit whose model is recorded: the run was killed between the two steps."""
     try:
         manifest = read_arrays(context.root.local(name))[1]
         variant, parent_id = manifest["variant"], manifest["parent_id"]
     except (CorruptFile, FormatError, KeyError):
-        return  # the fit that resumes from it reports it
+        return  # the fit that resumes from it will report the error
     with context.catalog.reading() as connection:
         finished = is_fitted(connection, variant=variant, parent_id=parent_id)
     if finished:

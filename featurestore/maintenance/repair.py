@@ -1,4 +1,4 @@
-"""Repair: drop damaged files and wrong records, so that a run recomputes only these."""
+"""Repair: drop damaged files and wrong records, so that a run recomputes only those."""
 
 from __future__ import annotations
 

@@ -16,16 +16,16 @@ from featurestore.system import ending, environment, python_command, readable, r
 
 MEMORY = 4 << 30  # bytes of address space; a row group of the largest images takes a fraction of it
 CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGTRAP, signal.SIGSYS)
-REFUSED = 3  # the exit code of a child that has something to say
+REFUSED = 3  # the exit code of a child that reports an error as JSON
 
 
 def run_child(job: str, *arguments: Path, memory: int = MEMORY) -> None:
-    """Run one of `sandboxed.JOBS` in a process of its own.
+    """Run one of `sandboxed.JOBS` in a child process.
 
     Raises:
         CorruptFile: what it read is damaged, or made the process crash.
-        UnreadableFile: a file could not be read, or the process could not be started or was ended from outside.
-        FeatureStoreError: whatever else the job raises.
+        UnreadableFile: a file could not be read, or the process could not be started or was killed from outside.
+        FeatureStoreError: another error of the job.
     """
     small = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}
     started = python_command("featurestore.maintenance.sandboxed", job, str(memory), *map(str, arguments))
@@ -48,7 +48,7 @@ _ADVICE = "the file is damaged, or was made to do harm: put back a copy of it"
 
 
 def _reason(code: int, stderr: str) -> str | None:
-    """Return why the process failed, if that says nothing of what it read; else it crashed of that."""
+    """Return the reason if the process failed for one outside of the file; None if the file crashed it."""
     words = [reason_unreadable(RuntimeError(line)) for line in stderr.splitlines()]
     known = next(filter(None, words), None)
     if known is None and -code not in CRASHES:

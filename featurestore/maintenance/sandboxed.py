@@ -21,7 +21,7 @@ def _salvage(catalog: Path, target: Path) -> None:
 
 
 def _vet(store: Path, target: Path) -> None:
-    """Read every file of a store, and write the catalog that follows from those that are what they should be."""
+    """Read every file of a store, and write the catalog of those that pass all checks."""
     from featurestore.catalog import LITTLE, HeldCatalog
     from featurestore.maintenance.rebuild import fill
     from featurestore.storage import Root
@@ -37,11 +37,11 @@ JOBS = {"salvage": _salvage, "vet": _vet}
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Do one job within its memory; what it refuses is printed as JSON, as the last line."""
+    """Run one job within its memory limit; print an error as JSON, as the last line."""
     import resource
 
     job, memory, *paths = arguments
-    with contextlib.suppress(ValueError):  # less is allowed already
+    with contextlib.suppress(ValueError):  # the limit is lower already
         resource.setrlimit(resource.RLIMIT_AS, (int(memory), int(memory)))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:

@@ -1,4 +1,4 @@
-"""Files in a store that no record names."""
+"""Files in a store without a record."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from featurestore.storage import Root
 
 
 def stray_files(root: Root) -> tuple[list[str], list[UnreadableFile]]:
-    """Return the names of all files in the store's folders but checkpoints, which no catalog lists.
+    """Return the names of all files in the store's folders, except checkpoints, which have no record.
 
-    With them comes an error for each folder that can't be listed.
+    Also returns an error for each folder that can't be listed.
     """
     found = [root.listing(folder, "") for folder in ("dataset", "partitions", "models")]
     names = [name for names, _ in found for name in names if PurePosixPath(name).name != "state.npz"]

@@ -66,7 +66,7 @@ class Problem:
     # catalog, dataset, partition, record, model, model record, state, orphan, image, leakage, variant; unreadable: of
     # any of these, a file or folder that could not be looked at
     kind: str
-    name: str  # of a file, an image or a model
+    name: str  # name of a file, an image or a model
     what: str
     remedy: str
 
@@ -88,23 +88,23 @@ class VerifyReport:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong, or everything that was wrong is repaired."""
+        """Whether there are no problems, or all were repaired."""
         return not self.problems
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as plain values, for JSON."""
+        """Return plain values, for JSON."""
         return {"ok": self.ok, **dataclasses.asdict(self)}
 
 
 def verify_store(context: Context, *, deep: bool) -> VerifyReport:
-    """Compare every file with the catalog and the other way round.
+    """Compare every file with the catalog, and the catalog with the files.
 
     Args:
-        context: of the store, which no other process may be changing.
+        context: of the store; no other process may be changing it.
         deep: decode every value too, and read the image files rather than ask for their size.
     """
     report = VerifyReport()
-    if isinstance(context.catalog, HeldCatalog):  # of an untrusted store, whose images are not here
+    if isinstance(context.catalog, HeldCatalog):  # an untrusted store comes without its images
         report.notes.append("the image files were not checked: the store is untrusted")
         _Checks(context, deep=deep, report=report).run(images=False)
         return report
@@ -124,7 +124,7 @@ def verify_store(context: Context, *, deep: bool) -> VerifyReport:
 
 @contextmanager
 def _copied(context: Context) -> Iterator[HeldCatalog]:
-    """Yield a copy of the catalog, after a process that may crash has read the original. Both take bounded memory."""
+    """Yield a copy of the catalog, after a sandbox process has read the original. Both take bounded memory."""
     path = context.catalog.path
     if not is_file(path):
         raise CorruptFile(f"{CATALOG} is missing")
@@ -143,19 +143,19 @@ class _Checks:
         self._rebuild = remedy(context.catalog.path)
 
     def run(self, *, images: bool) -> None:
-        """Make all checks."""
+        """Run all checks."""
         for problems in (self.dataset(), self.partitions(), self.models(), self.orphans()):
             self._report.problems.extend(problems)
         if images:
             self._report.problems.extend(self.images())
 
     def _asked(self, question: Callable[[sa.Connection], T]) -> T:
-        """Return the answer to a question to the catalog, which is open for just that."""
+        """Return the result of one query to the catalog, opened for that query only."""
         with self._context.catalog.reading() as connection:
             return question(connection)
 
     def _compare_bytes(self, name: str, *, checksum: str, n_bytes: int | None = None) -> str | None:
-        """Return the fault of a recorded file's bytes, None if there is none."""
+        """Return the fault of a recorded file's bytes, or None."""
         path = self._root.local(name)
         if not is_file(path):
             return "the file is missing"
@@ -169,7 +169,7 @@ class _Checks:
         return None
 
     def dataset(self) -> Iterator[Problem]:
-        """Yield dataset files that are not what was ingested, and images or chunks that do not follow from them."""
+        """Yield faults of dataset files, and of images or chunks that do not follow from them."""
         bad = False
         ingests = self._asked(dataset_log_files)
         for row in ingests:
@@ -203,7 +203,7 @@ class _Checks:
                     yield Problem("catalog", table, "the table is not what the dataset files give", self._rebuild)
 
     def partitions(self) -> Iterator[Problem]:
-        """Yield partitions that are not what was recorded, down to their rows."""
+        """Yield partitions that differ from their record, down to their rows."""
         rows = self._asked(all_partitions)
         self._context.reporter.begin("verify", sum(row.n_images for row in rows))
         for row in rows:
@@ -280,11 +280,12 @@ class _Checks:
                     continue
                 leaked = TrainingSet(connection, step).leaked
                 if n := int(leaked.sum()):
-                    what = f"it learnt from {counted(n, 'image')} held out today, image {int(leaked.argmax())} first"
+                    first = int(leaked.argmax())
+                    what = f"it learnt from {counted(n, 'image')} that the current split holds out, image {first} first"
                     yield Problem("leakage", step.current_model.path, what, REFIT)
 
     def orphans(self) -> Iterator[Problem]:
-        """Yield files of which the catalog knows nothing, and folders that may hold such files."""
+        """Yield files without a record, and unreadable folders that may hold such files."""
         known = self._asked(recorded_files).every
         names, failed = stray_files(self._root)
         for error in failed:
@@ -299,7 +300,7 @@ class _Checks:
                 )
 
     def images(self) -> Iterator[Problem]:
-        """Yield image files that are not those that were extracted."""
+        """Yield image files that have changed since extraction."""
         try:
             reason = reason_to_pass_over(self._context)
         except UnreadableFile as error:
@@ -322,7 +323,7 @@ class _Checks:
 
 
 def _unless_unreadable(name: str, problems: Iterator[Problem]) -> Iterator[Problem]:
-    """Yield the problems of a file, or the one that it can't be read."""
+    """Yield the problems of a file, or a single problem if it can't be read."""
     try:
         yield from problems
     except UnreadableFile as error:

@@ -1,7 +1,7 @@
 """Vetting an untrusted store: only files that pass all checks are used.
 
-Its catalog file is never opened. A process of its own, with bounded memory, reads every file and checks it against
-what it promises; what passes makes a catalog in memory, and the rest is left out and reported.
+Its catalog file is never opened. A sandbox process reads and checks every file; those that pass make a catalog in
+memory, the others are left out and reported.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from featurestore.system import readable, scratch_folder
 
 
 def refuse_links(folder: Path) -> None:
-    """Make sure that a store holds files and folders only: a link leads out of it, and a pipe never ends.
+    """Check that a store holds only files and folders: a link leads out of it, and a pipe never ends.
 
     Raises:
-        UntrustedStore: it holds something else.
+        UntrustedStore: it holds a link, pipe or device.
         UnreadableFile: a folder can't be listed.
     """
     for path in _entries(folder):
@@ -47,7 +47,7 @@ def _entries(folder: Path) -> Iterator[Path]:
 
 
 def vetted_catalog(root: Root) -> tuple[HeldCatalog, tuple[str, ...]]:
-    """Return a catalog in memory of the files that are what they should be, and a line for each of the others.
+    """Return an in-memory catalog of the files that pass all checks, and a line for each of the others.
 
     Raises:
         UnreadableFile: a dataset file can't be read.

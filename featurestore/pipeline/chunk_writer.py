@@ -36,7 +36,7 @@ class ChunkWriter:
 
     @property
     def target(self) -> Target:
-        """What a worker needs to write the partition; the assembly then has to `take_over` what it has written."""
+        """The target for a worker that writes the partition; `take_over` its result afterwards."""
         return Target(self._path, self._layout, self._manifest)
 
     @property

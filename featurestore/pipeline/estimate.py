@@ -12,7 +12,7 @@ from featurestore.errors import NotEnoughSpace
 from featurestore.formatting import chunk_list, human_bytes
 from featurestore.stages import ChunkStage, Extract
 
-SPARE = 1.1  # room beyond the estimate, for what is written before the old file goes
+SPARE = 1.1  # reserve beyond the estimate: a new file is written before the old one is deleted
 
 
 @dataclass(frozen=True)
@@ -23,13 +23,13 @@ class Estimate:
     chunks: tuple[int, ...]
     n_images: int
     n_bytes: int
-    block_bytes: int  # beside them for a while: blocks of extract, which go when their chunk is published
-    seconds: float | None  # None: there was no run to go by
+    block_bytes: int  # of temporary blocks of extract, deleted when their chunk is published
+    seconds: float | None  # None: no earlier run tells
     why: tuple[tuple[str, str], ...]  # the reasons, and the chunks of each
 
 
 def estimate_costs(connection: sa.Connection, plans: Mapping[str, StagePlan]) -> list[Estimate]:
-    """Return what every stage that has something to do will cost."""
+    """Return the cost of every stage that has work."""
     past = paces(connection)
     sizes = bytes_per_image(connection)
     return [_of(name, plan, past.get(name), sizes) for name, plan in plans.items() if plan.todo]
@@ -55,7 +55,7 @@ def _of(name: str, plan: StagePlan, pace: float | None, sizes: Mapping[str, floa
 
 
 def _in_blocks(plan: StagePlan) -> int:
-    """Return how many images come to be in blocks at one time: of the chunk that is joined, and of the next."""
+    """Return how many images are in blocks at one time: those of the chunk that is being joined, and of the next."""
     left = [work.n_left for work in plan.todo] if isinstance(plan.step.stage, Extract) else []
     return sum(sorted(left)[-2:])
 

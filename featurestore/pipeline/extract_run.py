@@ -46,10 +46,10 @@ LOG = logging.getLogger("featurestore.pipeline")
 # A block is what a kill costs each worker: long enough that its file costs nothing beside it, and that many workers do
 # not keep the coordinator busy; short enough that the progress is seen.
 BLOCK_SECONDS = 5.0
-FIRST_SECONDS = 0.5  # the first of a run, that something is seen of it at once
-OVERTIME = 2  # a block of other images than those before ends after so many times the seconds that it was to take
+FIRST_SECONDS = 0.5  # the first blocks of a run are short, so that progress shows at once
+OVERTIME = 2  # a block ends early once it takes this many times the planned seconds
 MAX_BLOCK = 512  # images in a block
-NAMES = 10_000  # file names that are read at once: opening the catalog takes longer than reading them
+NAMES = 10_000  # file names read at once: opening the catalog takes longer than reading them
 
 Images = list[tuple[int, str]]  # image_id, filename
 
@@ -61,7 +61,7 @@ class _Chunk:
     work: Work
     attempt: Attempt
     blocks: list[Block]
-    n_left: int  # images that are in no block yet
+    n_left: int  # images not in a block yet
 
 
 class ExtractRun(ChunkRun):
@@ -70,21 +70,21 @@ class ExtractRun(ChunkRun):
     lookahead: ClassVar[float] = math.inf  # what waits for a slow image waits in files
 
     def __init__(self, context: WritableContext, engine: Engine, plan: StagePlan, *, workers: int) -> None:
-        """Take the plan; nothing is begun yet."""
+        """Take the plan; no work starts yet."""
         super().__init__(context, engine, plan, workers=workers)
         assert isinstance(plan.step.stage, Extract)
         self._stage = plan.step.stage
         self._todo = list(plan.todo)
         self._chunks: dict[int, _Chunk] = {}
-        self._waiting: deque[tuple[int, Images]] = deque()  # of a chunk, images without a gap, for one block or more
+        self._waiting: deque[tuple[int, Images]] = deque()  # consecutive images of a chunk, for one block or more
         self._complete: deque[_Chunk] = deque()
         self._streak = Streak[tuple[_Chunk, Draft]]()
         self._folder: ImageFolder | None = None
-        self._n_waiting = sum(work.n_left for work in plan.todo)  # images that no task has
+        self._n_waiting = sum(work.n_left for work in plan.todo)  # images without a task
         self._begun, self._spent = time.monotonic(), 0.0
 
     def run(self) -> StageSummary:
-        """Make every missing partition, and say so where it joins others that another version of OpenCV made."""
+        """Compute every missing partition; report if other partitions were made by another version of OpenCV."""
         with self._context.catalog.reading() as connection:
             found = imported_versions(connection, self._plan.step.variant)
         imported, ours = sorted(set(map(opencv_of, found))), opencv_of(versions())
@@ -109,7 +109,7 @@ class ExtractRun(ChunkRun):
                 yield None
 
     def _all_is_held(self) -> bool:
-        """Whether the blocks that are held back are the last ones."""
+        """Whether only blocks that are held back are left."""
         n_held = sum(len(draft.block.image_ids) for _, draft in self._streak.held)
         return 0 < n_held == sum(chunk.n_left for chunk in self._chunks.values())
 
@@ -141,14 +141,14 @@ class ExtractRun(ChunkRun):
         return ImageBlock(self._stage, chunk_id, self._folder, block, self._context.root, attempt, OVERTIME * seconds)
 
     def _size(self, seconds: float) -> int:
-        """Return how many images take so long, with a share for every worker towards the end."""
+        """Return how many images take that long; towards the end, a share for every worker."""
         done = self._counts["n_images"]
         share = math.ceil(self._n_waiting / (WINDOW * max(self._workers, 1)))
         return max(1, min(MAX_BLOCK, share, int(seconds * done / self._spent))) if done else 1
 
     def _join(self, chunk: _Chunk) -> JoinBlocks:
         work, origin, old, opencv = chunk.work, "run", None, UNKNOWN
-        if work.redo is not None and work.old_path is not None:  # the other rows stay what they were
+        if work.redo is not None and work.old_path is not None:  # the other rows are copied from the old partition
             old = self._context.root.local(work.old_path)
             with PartitionFile(old) as file:
                 origin, opencv = file.manifest["origin"], opencv_of(file.manifest["versions"])
@@ -175,12 +175,12 @@ class ExtractRun(ChunkRun):
 
     def _finish_block(self, chunk: _Chunk, task: ImageBlock, draft: Draft) -> None:
         rest = list(task.images[len(draft.block.image_ids) :])
-        if rest:  # the block has ended early
+        if rest:  # the block ended early
             self._put_back(chunk, rest)
         self._keep(self._streak.cleared((chunk, draft), draft.troubles))
 
     def _keep(self, cleared: Iterable[tuple[_Chunk, Draft]]) -> None:
-        """Publish blocks that are no longer held back."""
+        """Publish blocks that need not be held back any longer."""
         for chunk, draft in cleared:
             self._context.root.publish(draft.temporary, draft.block.name)
             LOG.debug("%s: %s in %.1f s", draft.block.name, dict(draft.statuses), draft.seconds)
@@ -193,7 +193,7 @@ class ExtractRun(ChunkRun):
             self._count(draft.statuses, draft.n_descriptors)
 
     def _again(self, chunk: _Chunk, damaged: Block) -> None:
-        """Have the images of a block that turned out to be damaged extracted again."""
+        """Queue the images of a damaged block to be extracted again."""
         LOG.warning("%s is damaged: extracting its %d images again", damaged.name, len(damaged.image_ids))
         self._context.root.remove(damaged.name)
         chunk.blocks.remove(damaged)
@@ -206,7 +206,7 @@ class ExtractRun(ChunkRun):
         self._n_waiting += len(images)
 
     def _check(self) -> None:
-        """Make sure that some image could be used.
+        """Check that at least one image is usable.
 
         Raises:
             NothingUsable: not one could.
@@ -225,7 +225,7 @@ class ExtractRun(ChunkRun):
 
 
 def _without_gaps(work: Work, done: set[int]) -> Iterator[list[int]]:
-    """Yield the images that are left to do, each time as many as follow each other with none between that is done."""
+    """Yield runs of consecutive images that are not done yet."""
     images: list[int] = []
     for image_id in work.wanted:
         if image_id not in done:
@@ -238,7 +238,7 @@ def _without_gaps(work: Work, done: set[int]) -> Iterator[list[int]]:
 
 
 def _take_images(todo: list[Work]) -> list[Work]:
-    """Take the next chunks from the list: one, or as many as have no more than `NAMES` images."""
+    """Pop the next chunks: one, or several with at most `NAMES` images together."""
     taken, n_images = list[Work](), 0
     while todo and (not taken or n_images + todo[0].n_images <= NAMES):
         n_images += todo[0].n_images
@@ -246,11 +246,11 @@ def _take_images(todo: list[Work]) -> list[Work]:
     return taken
 
 
-SAMPLE = 1000  # images of those that will be read
+SAMPLE = 1000  # of the images to read, to check the folder with
 
 
 def image_folder(context: Context, plan: StagePlan) -> ImageFolder:
-    """Look at the folder of images as a run of extract begins.
+    """Open the folder of images at the start of a run of extract.
 
     Raises:
         ImagesGone: it holds neither images that were read from it before nor those that will be read.

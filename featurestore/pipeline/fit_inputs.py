@@ -1,4 +1,4 @@
-"""The chunks that a fit learns from, and when there are too few of them."""
+"""The chunks that a fit learns from, and refusals when too few of them are ready."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from featurestore.system import command_line
 
 
 def wanted_chunks(context: Context, plan: StagePlan) -> list[Work]:
-    """Return the chunks that a fit learns from, there or not: all, or those with images that its model has not seen."""
+    """Return the chunks that a fit learns from, ready or not: all, or those with images new to its model."""
     if plan.step.current_model is None:
         return list(plan.todo)
     unseen = unseen_images(context, plan.step)
@@ -25,7 +25,7 @@ def wanted_chunks(context: Context, plan: StagePlan) -> list[Work]:
 
 
 def ready_chunks(context: Context, step: Step, wanted: Sequence[Work], *, partial: bool) -> list[Work]:
-    """Return those of the chunks that are there.
+    """Return the chunks whose input exists.
 
     Raises:
         NotReady: some are not, and ``partial`` was not given; or none is.
@@ -53,7 +53,7 @@ def unseen_images(context: Context, step: Step) -> dict[int, int]:
 
 
 def refuse_most_lost(context: Context, step: Step) -> None:
-    """Make sure that a fit does not learn from the few images that have not failed.
+    """Refuse to fit when most training images have failed.
 
     Raises:
         NotReady: more than half of what it would learn from has failed.

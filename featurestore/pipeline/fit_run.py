@@ -61,7 +61,7 @@ class _Fold:
     """A fit in progress: the learner, and the chunks and images that it has learnt."""
 
     learner: Learner
-    chunks: dict[int, str]  # and what of each was learnt, see `FitRun._source`
+    chunks: dict[int, str]  # chunk -> digest of what was learnt of it, see `FitRun._source`
     images: NDArray[np.bool_]  # by image_id
 
     def add(self, image_ids: list[int]) -> None:
@@ -76,7 +76,7 @@ class _Fold:
 def run_fit(
     context: WritableContext, engine: Engine, plan: StagePlan, *, partial: bool, update: bool, confirm: Confirm
 ) -> StageSummary | None:
-    """Fit a model where there is none, or with ``update`` a child of the current one; return None if nothing is to do.
+    """Fit the model if there is none, or with ``update`` a child of the current one; return None if there is no work.
 
     Raises:
         NotReady: not every chunk is there, or most images failed, and ``partial`` was not given.
@@ -114,7 +114,7 @@ class FitRun:
     def __init__(
         self, context: WritableContext, engine: Engine, step: Step, todo: list[Work], *, partial: bool
     ) -> None:
-        """Select the training images; no chunk is learnt yet."""
+        """Select the training images; no chunk is read yet."""
         assert isinstance(step.stage, FitStage)
         assert step.variant is not None
         self._context, self._engine, self._step, self._todo, self._partial = context, engine, step, todo, partial
@@ -128,7 +128,7 @@ class FitRun:
             self._selected[seen[seen < len(self._selected)]] = False
 
     def run(self) -> StageSummary:
-        """Learn every chunk that was not learnt yet, and publish the model.
+        """Learn every remaining chunk, and publish the model.
 
         Raises:
             NothingUsable: there is too little to learn from.
@@ -168,7 +168,7 @@ class FitRun:
         return self._fold(self._parent_arrays, {})
 
     def _saved(self) -> tuple[_Fold | None, str | None]:
-        """Return the fit in progress, or why it can't be resumed; None and None if it is of another fit.
+        """Return the checkpoint, or why it can't be resumed; None and None if it belongs to another fit.
 
         Raises:
             CorruptFile, LookupError, TypeError, ValueError, AttributeError: it is damaged, or parts of it are missing.
@@ -200,7 +200,7 @@ class FitRun:
         return hashlib.sha256(f"{work.input_payload} {self._wanted(work).tolist()}".encode()).hexdigest()[:16]
 
     def _learn(self, fold: _Fold, todo: list[Work]) -> Iterator[int]:
-        """Learn from chunk after chunk, with a checkpoint after each; yield how many images each had."""
+        """Learn chunk after chunk, with a checkpoint after each; yield the number of images of each."""
         for work, image_ids in (self._side_by_side if self._stage.joins() else self._in_turn)(fold, todo):
             fold.add(image_ids)
             fold.chunks[work.chunk_id] = self._source(work)
@@ -209,7 +209,7 @@ class FitRun:
             yield len(image_ids)
 
     def _in_turn(self, fold: _Fold, todo: list[Work]) -> Iterator[tuple[Work, list[int]]]:
-        """Learn from one image after the other, while a thread reads those that come next."""
+        """Learn image after image, while a thread reads ahead."""
         learnt: list[int] = []
         with closing(read_ahead(self._blocks(todo))) as blocks:
             for work, rows in blocks:
@@ -228,7 +228,7 @@ class FitRun:
             yield work, None
 
     def _side_by_side(self, fold: _Fold, todo: list[Work]) -> Iterator[tuple[Work, list[int]]]:
-        """Let workers learn from chunks of their own, and join what they have learnt in the order of the chunks.
+        """Let every worker learn single chunks, and merge the learners in chunk order.
 
         Sums of whole numbers are the same in any order; those of RootSIFT's fractions are not.
         """
@@ -285,7 +285,7 @@ class FitRun:
 
 
 def read_ahead(items: Iterator[T]) -> Generator[T, None, None]:
-    """Yield the items; a thread makes the next one while the one before is used."""
+    """Yield the items; a thread prepares the next one while the caller uses the last."""
     with ready_thread() as pool:
         coming = pool.submit(next, items, None)
         while (item := coming.result()) is not None:

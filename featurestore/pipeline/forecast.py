@@ -22,7 +22,7 @@ FOLLOWS = "if images that are made again come out otherwise"
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a run will do, by stage, and the error that it will end with, if that is known."""
+    """The work of a run by stage, and the error that will end it, if one is known."""
 
     plans: dict[str, StagePlan]
     error: NotReady | None
@@ -30,16 +30,16 @@ class Forecast:
 
 @dataclass
 class _Made:
-    """What the stages before have made, as far as the run has come in thought."""
+    """The simulated results of the earlier stages."""
 
-    chunks: dict[str, set[int]] = field(default_factory=dict)  # by stage: those that will be there
-    changed: dict[str, set[int]] = field(default_factory=dict)  # by stage: those whose rows may become others
-    models: set[str] = field(default_factory=set)  # fit stages with another model than before
-    variants: set[str] = field(default_factory=set)  # stages whose variant follows from these
+    chunks: dict[str, set[int]] = field(default_factory=dict)  # by stage: chunks whose partition will exist
+    changed: dict[str, set[int]] = field(default_factory=dict)  # by stage: chunks whose rows may change
+    models: set[str] = field(default_factory=set)  # fit stages with a new model
+    variants: set[str] = field(default_factory=set)  # stages whose variant follows from a new model
 
 
 def make_forecast(context: Context, options: Options) -> Forecast:
-    """Return what `run` will do with these options.
+    """Return the forecast of `run` with these options.
 
     Stages that wait for a model are counted in full.
     """
@@ -58,7 +58,7 @@ def make_forecast(context: Context, options: Options) -> Forecast:
 
 
 def _ahead(context: Context, options: Options, plan: StagePlan, every: Iterable[Work], made: _Made) -> StagePlan | None:
-    """Return what a stage will have to do when its turn has come, None if it waits.
+    """Return the plan of a stage when its turn comes; None if it waits for an earlier one.
 
     Raises:
         NotReady: it can't do that.
@@ -70,7 +70,7 @@ def _ahead(context: Context, options: Options, plan: StagePlan, every: Iterable[
     follows = made.changed.get(stage.reads, set())
     for work in every:
         if options.chunks is None or work.chunk_id in options.chunks:
-            if another:  # where there has been no model yet, the plan has said what is waited for
+            if another:  # without a model, the plan already says what the stage waits for
                 known = todo.get(work.chunk_id) if plan.step.variant is None else None
                 todo[work.chunk_id] = replace(work, why=known.why if known else "model changed")
             elif work.chunk_id in follows:
@@ -85,7 +85,7 @@ def _ahead(context: Context, options: Options, plan: StagePlan, every: Iterable[
 
 def _fit_ahead(context: Context, options: Options, plan: StagePlan, made: _Made) -> StagePlan | None:
     reads = plan.step.stage.reads
-    if reads in made.variants:  # of which there is no model yet
+    if reads in made.variants:  # it has no model yet
         plan = replace(plan, step=replace(plan.step, current_model=None), todo=plan.inputs)
     if fit_waits(replace(plan, todo=_there(plan.todo, reads, made)), options):
         return None
@@ -104,7 +104,7 @@ def _fit_ahead(context: Context, options: Options, plan: StagePlan, made: _Made)
 
 
 def _there(works: Iterable[Work], reads: str, made: _Made) -> tuple[Work, ...]:
-    """Return works that know which of what they read will be there."""
+    """Return the works, with the inputs that the earlier stages will have made."""
     there = made.chunks.get(reads, set())
     return tuple(replace(work, input_ready=work.input_ready or work.chunk_id in there) for work in works)
 
@@ -145,7 +145,7 @@ def refuse_unasked(found: Forecast, estimates: Iterable[Estimate], options: Opti
 
 
 def known_leakage(context: Context, options: Options) -> str | None:
-    """Return what there is to say of a model that has learnt held-out images, if the run goes as far as that model."""
+    """Return the note on a model that learnt held-out images, if the run reaches that model."""
     with context.catalog.reading() as connection:
         steps = resolve(connection, context.flow)
         names = [step.stage.name for step in steps]

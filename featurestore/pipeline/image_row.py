@@ -1,4 +1,4 @@
-"""The row of one image: faults of the image become its row, other errors are raised.
+"""The row of one image: a fault of the image becomes its status, other errors are raised.
 
 An image whose file can't be read is tried again, after a check that its folder still exists. A lack of memory, open
 files or threads is raised: the engine tries the image again when no other task is running.
@@ -34,7 +34,7 @@ def make_row(stage: Extract, image_id: int, filename: str, folder: ImageFolder) 
 
 
 def make_rows(stage: Extract, images: Sequence[tuple[int, str]], folder: ImageFolder) -> list[Row]:
-    """Return the rows of a batch of images of a folder: together where they are sound, and the others one by one.
+    """Return the rows of a batch of images: sound ones are extracted together, the others one by one.
 
     Raises: as `make_row` does.
     """
@@ -49,7 +49,7 @@ def make_rows(stage: Extract, images: Sequence[tuple[int, str]], folder: ImageFo
 
 
 def _tried(stage: Extract, image_id: int, filename: str, path: str) -> tuple[Row, str]:
-    """Return the row, and why the file could not be read, where that is so."""
+    """Return the row, and the reason if the file could not be read."""
     try:
         row = stage.extract(image_id, filename, path)
     except ReadFailed as error:
@@ -65,7 +65,7 @@ def _tried(stage: Extract, image_id: int, filename: str, path: str) -> tuple[Row
 
 
 def blamed(stage: Extract, image_id: int, filename: str, reason: str) -> Row:
-    """Return the row of an image that was ended with its worker, or that lacks memory even when it is tried alone.
+    """Return the row of an image that crashed its worker, or needs too much memory even when tried alone.
 
     Args:
         stage: extract, with its limits.
@@ -82,6 +82,6 @@ def blamed(stage: Extract, image_id: int, filename: str, reason: str) -> Row:
 
 
 def crashed(image_id: int, filename: str, reason: str) -> Row:
-    """Return the row of an image that killed its worker, or for which memory does not suffice."""
+    """Return a row of status ``crashed``."""
     error = "out of memory, with no other image at work" if reason == MEMORY else f"{DIED} ({reason})"
     return Row(image_id, filename, "crashed", error)

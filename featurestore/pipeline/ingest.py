@@ -39,22 +39,22 @@ from featurestore.storage import Writer
 from featurestore.system import IN_MEMORY, ROWS_TOGETHER, Spill
 
 LOG = logging.getLogger("featurestore.pipeline")
-MOST_REMOVED = 0.1  # of the images: beyond, an ingest asks
+MOST_REMOVED = 0.1  # share of the images that may leave the dataset without a question
 
 
 @dataclass(frozen=True)
 class IngestReport:
-    """What an ingest did."""
+    """The report of an ingest."""
 
-    ingest_id: int | None  # None: nothing was new or changed
+    ingest_id: int | None  # None: the dataset is unchanged
     n_new: int
-    n_changed: int  # those that came back included
+    n_changed: int  # including those that came back
     n_removed: int
     n_returned: int
     n_images: int  # in the dataset
     n_chunks: int
     subsets: dict[str, int]
-    columns: tuple[str, ...] = ()  # a line for each column that has another type now, or has left
+    columns: tuple[str, ...] = ()  # a line for each column with a new type, and for columns that left
     warnings: list[str] = field(default_factory=list)
 
 
@@ -68,7 +68,7 @@ def ingest_rows(
     confirm: Callable[[str], bool] = lambda question: False,
     spill: Spill = IN_MEMORY,
 ) -> IngestReport:
-    """Take over the dataset: new filenames get new ids in new chunks, known ones their new values, others are removed.
+    """Record the dataset: new filenames get new ids in new chunks, known ones new values, missing ones are removed.
 
     Args:
         root: of the store.
@@ -77,9 +77,9 @@ def ingest_rows(
             store from now on.
         chunk_size: images in a new chunk.
         computed: whether the subsets were computed from other columns, so that their types matter.
-        confirm: is asked before more than a tenth of the images are removed, and before columns of other types move
-            known images into other subsets.
-        spill: where rows go that would need much memory.
+        confirm: asked before more than a tenth of the images are removed, and before a changed column type moves
+            known images into another subset.
+        spill: holds rows on disk that would need much memory.
 
     Raises:
         ConfirmationNeeded: it did not agree. Nothing was written.
@@ -99,7 +99,7 @@ def ingest_rows(
     if is_changed:
         name = f"dataset/{number:06d}.parquet"
         with root.publishing(name) as temporary:
-            # The checksums are of use when the catalog, which has one of the whole file, is lost.
+            # For a rebuild: the checksum of the whole file is lost with the catalog.
             pq.write_table(
                 delta.replace_schema_metadata(METADATA),
                 temporary,
@@ -127,7 +127,7 @@ def _removed(connection: sa.Connection, dataset: pa.Table, confirm: Callable[[st
 
 
 def _with_removed(delta: pa.Table, removed: pa.Table) -> pa.Table:
-    """Return the rows of both in ``image_id`` order, told apart by the column ``status``."""
+    """Return the rows of both in ``image_id`` order; the column ``status`` marks removed ones."""
     delta = delta.append_column(STATUS, pa.nulls(len(delta), pa.string()))
     removed = removed.append_column(STATUS, pa.repeat(REMOVED, len(removed)))
     return pa.concat_tables([delta, removed], promote_options="default").sort_by("image_id")
@@ -136,7 +136,7 @@ def _with_removed(delta: pa.Table, removed: pa.Table) -> pa.Table:
 def _ask_to_move(
     connection: sa.Connection, dataset: pa.Table, retyped: Sequence[str], confirm: Callable[[str], bool]
 ) -> None:
-    """Ask before another type of a column, and not the dataset's author, moves images between train and test."""
+    """Ask before a changed column type, rather than the dataset's author, moves images between train and test."""
     n, filename, before, after = find_moved(connection, dataset)
     if not n:
         return

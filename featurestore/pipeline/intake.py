@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 def take_in(
     context: WritableContext, path: Path | None, confirm: Callable[[str], bool], *, types: Mapping[str, str]
 ) -> IngestReport:
-    """Ingest a dataset file, or with None the folder of images; return what came of it.
+    """Ingest a dataset file, or with None the folder of images; return the report.
 
-    ``types`` are those of columns, besides the recipe's, which keeps them.
+    ``types`` gives types of columns in addition to the recipe's, and is stored there.
 
     Raises:
         ConfirmationNeeded: ``confirm`` did not agree.
@@ -35,7 +35,7 @@ def take_in(
     """
     from featurestore.dataset import (
         is_subset,
-        scan_folder,  # late, like the next: `status` needs none of them
+        scan_folder,  # imported late: `status` needs none of these
     )
     from featurestore.pipeline.ingest import ingest_rows
     from featurestore.system import Spill
@@ -74,7 +74,7 @@ def take_in(
 
 @contextmanager
 def _recipe_with(root: Writer, types: Mapping[str, str]) -> Iterator[None]:
-    """Write types of columns into the recipe ahead of their ingest, and take them back if it may not be."""
+    """Write types of columns into the recipe before their ingest, and restore the recipe if the ingest fails."""
     before = root.local(CONFIG).read_text(encoding="utf-8")
     if types:
         _write_recipe(root, with_types(before, types))
@@ -110,7 +110,7 @@ def _read(context: Context, path: Path, types: Mapping[str, str], spill: Spill) 
 
 
 def look_for_new(context: Context, rows: pa.Table) -> list[str]:
-    """Look for the files of images that are new to the store, and return a warning if some are absent.
+    """Look for the files of new images, and return a warning if some are absent.
 
     Raises:
         DatasetError: the store is new, and not one of them exists.
@@ -118,7 +118,7 @@ def look_for_new(context: Context, rows: pa.Table) -> list[str]:
     from featurestore.catalog import new_filenames
     from featurestore.images import MOST_NAMES, look_for
 
-    if not context.images.is_dir():  # a run says so; an ingest does not need the images
+    if not context.images.is_dir():  # the run reports it; an ingest does not need the images
         return []
     with context.catalog.reading() as connection:
         names = new_filenames(connection, rows, MOST_NAMES)
@@ -129,9 +129,9 @@ def look_for_new(context: Context, rows: pa.Table) -> list[str]:
 
 
 def observe(path: Path) -> Observed | None:
-    """Return what a dataset file is like: to be called before it is read.
+    """Return the size, time and digest of a dataset file; call it before reading the file.
 
-    None: it can't be read, which whatever reads it will say.
+    None if it can't be read; the reader then raises the error.
     """
     if not path.is_file():
         return None

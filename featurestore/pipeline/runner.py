@@ -19,7 +19,7 @@ from featurestore.system import one_blas_thread
 
 @dataclass(frozen=True)
 class Options:
-    """How to run."""
+    """The options of a run."""
 
     stages: tuple[str, ...] = ()  # empty: bring everything up to date
     chunks: frozenset[int] | None = None  # None: all
@@ -33,7 +33,7 @@ class Options:
 
 
 def plan_of(context: Context, options: Options) -> dict[str, StagePlan]:
-    """Return what every stage has to do as the store is now, for the chunks that were asked for."""
+    """Return the current plan of every stage, for the requested chunks."""
     with context.catalog.reading() as connection:
         steps = resolve(connection, context.flow)
         plans = make_plan(connection, steps, retry=options.retry, replaced=options.replaced, asked=options.stages)
@@ -49,7 +49,7 @@ def _only(plan: StagePlan, chunks: Collection[int]) -> StagePlan:
 
 
 def run_stages(context: WritableContext, options: Options) -> list[StageSummary]:
-    """Bring the stages up to date, and return what was done, stage by stage.
+    """Bring the stages up to date, and return a summary of each.
 
     Raises:
         NotReady: what a stage reads is incomplete.
@@ -62,7 +62,7 @@ def run_stages(context: WritableContext, options: Options) -> list[StageSummary]
             summaries = [run_stage(context, engine, options, name) for name in names]
     except BaseException:
         engine.close()
-        context.root.sweep()  # workers may have begun on another file before they were ended
+        context.root.sweep()  # a worker that was killed may have left a temporary file
         raise
     engine.close()
     return [summary for summary in summaries if summary is not None]
@@ -86,7 +86,7 @@ def run_stage(context: WritableContext, engine: Engine, options: Options, name: 
 
 
 def fit_waits(plan: StagePlan, options: Options) -> bool:
-    """Return whether a fit is passed over: it learns from every chunk, and only some were asked for."""
+    """Return whether a fit is skipped: it learns from every chunk, and only some were requested."""
     return options.chunks is not None and any(not work.input_ready for work in plan.todo)
 
 

@@ -118,7 +118,7 @@ class RowBlock:
 
 @dataclass(frozen=True)
 class Written:
-    """What a worker tells of a partition that it has written."""
+    """A worker's report of a partition that it has written."""
 
     payload: str
     statuses: Counter[str]  # of its rows

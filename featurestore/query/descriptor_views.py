@@ -40,7 +40,7 @@ def vectors(blobs: pa.Array | pa.ChunkedArray, layout: Layout) -> pa.Array:
 
 
 def make_function(connection: duckdb.DuckDBPyConnection, view: str, layout: Layout) -> None:
-    """Make the function ``<view>_vectors(blob)``: ``UTINYINT[dim][]`` or ``FLOAT[dim][]``, NULL for NULL."""
+    """Create the function ``<view>_vectors(blob)``: ``UTINYINT[dim][]`` or ``FLOAT[dim][]``, NULL for NULL."""
     from duckdb.func import ARROW
 
     def function(blobs: pa.Array) -> pa.Array:
@@ -51,9 +51,9 @@ def make_function(connection: duckdb.DuckDBPyConnection, view: str, layout: Layo
 
 
 def make_descriptor_view(connection: duckdb.DuckDBPyConnection, view: str, layout: Layout) -> None:
-    """Make the view ``<view>_descriptors``: one row per descriptor, with its keypoint.
+    """Create the view ``<view>_descriptors``: one row per descriptor, with its keypoint.
 
-    ``descriptor`` is ``FLOAT[dim]`` whatever is stored, since ``array_distance`` and its like take nothing else.
+    ``descriptor`` is ``FLOAT[dim]`` whatever is stored, since ``array_distance`` and similar functions require it.
     """
     names = [(name, SQL_TYPES[KEYPOINT[name].name]) for name in KEYPOINT_COLUMNS]
     keypoints = [f"unnest({name}) AS {name}" if layout.keypoints else f"NULL::{kind} AS {name}" for name, kind in names]

@@ -19,7 +19,7 @@ from featurestore.stages import Extract, FitStage, TransformStage, codes_of, lay
 from featurestore.storage import Arrays, read_arrays
 from featurestore.system import command_line, one_blas_thread
 
-IMAGE = -1  # the image_id of an image that is not in the store
+IMAGE = -1  # the image_id of an image outside of the store
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Encoder:
     fits: tuple[FitStage, ...] = ()
 
     def encode(self, image: str | os.PathLike[str] | NDArray[Any]) -> Row:
-        """Return the row that a run would have stored.
+        """Return the row that a run would store.
 
         Args:
             image: the path of a file, or pixels ``(height, width, 3)`` uint8 in BGR order, as of ``cv2.imread``.
@@ -40,7 +40,7 @@ class Encoder:
             NothingUsable: the file can't be used; the message says why.
             QueryError: it is neither a path nor such an array.
         """
-        # BLAS with several threads differs in the last bits from what was stored
+        # several BLAS threads would change the last bits
         with one_blas_thread():
             row = self._extracted(image)
             for stage, model in self.transforms:
@@ -122,7 +122,7 @@ def _arrays(context: Context, stage: str, model: ModelRow | None) -> Arrays:
 
 
 def decoder_of(context: Context, variant: str | None) -> Decoder:
-    """Return what turns the codes of a variant back into floats.
+    """Return the decoder of a variant's codes.
 
     Args:
         context: of the store.

@@ -1,7 +1,7 @@
 """Exact results: values that Arrow, Python, pandas and files can't hold exactly become DuckDB's text.
 
 DuckDB has dates before the year 1 and infinite ones, 24:00, integers of 128 bits and more, and times with an offset.
-Python and Arrow lack some of them, and change others. A column with such a value becomes DuckDB's own text, at any
+Python and Arrow lack some of these, and change others. A column with such a value becomes DuckDB's own text, at any
 depth; other columns keep their types.
 """
 
@@ -20,10 +20,10 @@ WIDE = {"blob", "list", "array", "struct", "tuple", "map", "union"}  # a row may
 # Arrow loses the offset, the fraction, the length, the member or the meaning.
 _ALWAYS_TEXT = {"time with time zone", "time_ns", "bit", "union", "bignum", "geometry", "variant", "type"}
 _YEARS = "{} BETWEEN TIMESTAMP '0001-01-01' AND TIMESTAMP '9999-12-31 23:59:59.999999'"
-# a day less at both ends, whatever the time zone in which it is shown
+# a day less at both ends, for any time zone of the display
 _INSTANTS = "{} BETWEEN TIMESTAMPTZ '0001-01-02 00:00:00+00' AND TIMESTAMPTZ '9999-12-30 00:00:00+00'"
 _NANOSECONDS = "{} BETWEEN '1677-09-22 00:00:00' AND '2262-04-11 23:47:16'"
-# Types of which most values are carried, and the condition.
+# Types whose values mostly fit, and the condition.
 _FITS = {
     "hugeint": "{} BETWEEN -9223372036854775808 AND 9223372036854775807",
     "uhugeint": "{} <= 9223372036854775807",
@@ -34,19 +34,19 @@ _FITS = {
     **dict.fromkeys(("timestamp_ns", "timestamptz_ns"), _NANOSECONDS),
     "interval": "abs(date_part('hour', {})) < 2562047",  # Arrow counts nanoseconds in 64 bits
 }
-Type = Any  # duckdb's DuckDBPyType, whose children are of as many kinds as there are types
+Type = Any  # duckdb's DuckDBPyType, whose children depend on the type
 
 
 def exact_columns(
     relation: duckdb.DuckDBPyRelation, *, keep_in: duckdb.DuckDBPyConnection | None = None
 ) -> duckdb.DuckDBPyRelation:
-    """Return a relation of the same values, or their text where Arrow can't hold a value exactly.
+    """Return a relation with the same values; columns that Arrow can't hold exactly become text.
 
-    The columns that may have such values are computed first.
+    Columns that may have such values are computed first.
 
     Args:
         relation: the answer.
-        keep_in: a connection in memory, where a narrow answer is kept, so that it is not computed twice.
+        keep_in: an in-memory connection that stores a narrow result, so that it is not computed twice.
     """
     names, kinds = relation.columns, relation.types
     checks = [_fits(kind, f"#{i}") for i, kind in enumerate(kinds, 1)]
@@ -64,7 +64,7 @@ def exact_columns(
 
 
 def texts(relation: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
-    """Return a relation of the texts of all values, but of BLOBs, in lists and structs as before."""
+    """Return a relation with all values but BLOBs as text, in the same lists and structs."""
     return _cast(relation, relation.columns, [_shown(kind) for kind in relation.types])
 
 
@@ -79,7 +79,7 @@ def _cast(relation: duckdb.DuckDBPyRelation, names: list[str], wanted: list[str]
 
 
 def _fits(kind: Type, value: str, depth: int = 0) -> str | None:
-    """Return SQL that is false where ``value`` has a part that can't be carried; None: all can, or none is tried."""
+    """Return SQL that is false where a part of ``value`` does not fit; None if all fit, or none is tried."""
     if kind.id in _FITS:
         return _FITS[kind.id].format(value)
     if kind.id in ("list", "array"):
@@ -103,7 +103,7 @@ def _all_fit(kind: Type, values: str, depth: int) -> str | None:
 
 
 def _carried(kind: Type, *, fits: bool) -> str:
-    """Return the type as which a column, all of whose values fit or not, is fetched."""
+    """Return the type to fetch a column as, depending on whether all of its values fit."""
 
     def leaf(kind: Type) -> str:
         if kind.id in _ALWAYS_TEXT or (kind.id in _FITS and not fits):
@@ -118,7 +118,7 @@ def _shown(kind: Type) -> str:
 
 
 def _with_leaves(kind: Type, leaf: Any) -> str:
-    """Return a type with other leaves. The keys of a map that Python has no hash for become text."""
+    """Return a type with its leaves replaced. Map keys that Python can't hash become text."""
     if kind.id in ("list", "array"):
         inner = dict(kind.children)
         return f"{_with_leaves(inner['child'], leaf)}[{inner.get('size', '')}]"

@@ -34,7 +34,7 @@ class ImageStage:
 
     stage: str
     variant: str | None
-    current: bool  # of the recipe as it is now
+    current: bool  # of the current recipe
     status: str
     error: str | None
     n_descriptors: int
@@ -56,12 +56,12 @@ class ImageInfo:
     subset: str
     chunk_id: int
     dataset: Mapping[str, Any]  # the CSV's other columns
-    stages: tuple[ImageStage, ...]  # current ones in the order of the flow, then those of older recipes
+    stages: tuple[ImageStage, ...]  # current variants in the order of the flow, then older ones
     trained: tuple[tuple[str, str], ...]  # fit stage and model_id
-    removed_by: int | None = None  # the ingest whose dataset had no row of it any more
+    removed_by: int | None = None  # the ingest that removed it
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as plain values, for JSON."""
+        """Return plain values, for JSON."""
         dataset = {name: as_json_value(value) for name, value in self.dataset.items()}
         return {**dataclasses.asdict(self), "dataset": dataset}
 

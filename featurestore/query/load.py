@@ -19,7 +19,7 @@ from featurestore.rows import KEYPOINT_COLUMNS, Layout
 from featurestore.system import refuse_if_too_large
 
 COLUMNS = ("image_id", "filename", "subset", "status", "n_descriptors", "descriptors")
-THREADS = 4  # decompression is most of the work, and more threads than this only wait for the disk
+THREADS = 4  # decompression is most of the work; more threads would only wait for the disk
 
 
 class Matrix(NamedTuple):
@@ -37,7 +37,7 @@ class Matrix(NamedTuple):
 def choose_columns(
     context: Context, selection: Selection, columns: Sequence[str] | None, *, keypoints: bool
 ) -> tuple[Selection, list[str]]:
-    """Return a selection that has the columns of an answer, and their names; the arguments are those of `Images.load`.
+    """Return a selection with the requested columns, and their names; arguments as in `Images.load`.
 
     Raises:
         QueryError: there is no such column, or a keypoint's name is one.
@@ -103,7 +103,7 @@ def matrix(context: Context, selection: Selection) -> Matrix:
     filler = _Filler(selection, codes.reshape(-1).view(np.uint8), offsets * width)
     with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
         for _ in pool.map(filler.fill, [piece for piece in selection.pieces if piece.path is not None]):
-            pass  # what a thread raised is raised here
+            pass  # raise what a thread raised
     return Matrix(codes, offsets, selection.image_ids)
 
 

@@ -27,8 +27,8 @@ from featurestore.stages import codes_of
 from featurestore.storage import CATALOG, CONFIG, PartitionFile
 from featurestore.system import command_line
 
-UNSEEN = ("Cc", "Cf")  # Unicode's categories of control characters and of those that only say how to write others
-OPEN_FILES = 64  # partitions whose footers are kept at most
+UNSEEN = ("Cc", "Cf")  # Unicode categories of control and format characters
+OPEN_FILES = 64  # the most partitions to keep open
 TOO_MANY = tuple(map(os.strerror, (errno.EMFILE, errno.ENFILE)))
 
 Signature = tuple[tuple[int, int, int] | None, ...]
@@ -36,7 +36,7 @@ Signature = tuple[tuple[int, int, int] | None, ...]
 
 def signature(store: Path) -> Signature:
     """Return a key that changes with the catalog and the recipe: their files' times, sizes and inodes."""
-    # what a killed process committed is still in the log beside the catalog
+    # commits of a killed process are still in the write-ahead log
     return tuple(_file_signature(store / name) for name in (CATALOG, f"{CATALOG}.wal", CONFIG))
 
 
@@ -49,14 +49,14 @@ def _file_signature(path: Path) -> tuple[int, int, int] | None:
 
 
 def most_open() -> int:
-    """Return how many partitions to keep open: few of the files that this process may open."""
+    """Return the number of partitions to keep open: a small share of the process's file limit."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return OPEN_FILES if limit == resource.RLIM_INFINITY else max(1, min(OPEN_FILES, limit // 8))
 
 
 @dataclass
 class _Variant:
-    """Where one variant of a stage lies: of every chunk its first image and its partition, or why there is none."""
+    """The partitions of one variant: of every chunk its first image and its partition, or why there is none."""
 
     name: str
     chunks: dict[int, tuple[int, Path | None, str]]
@@ -64,7 +64,7 @@ class _Variant:
 
 @dataclass
 class _Open:
-    """An open partition, and the position at which each of its row groups begins."""
+    """An open partition, and the first row of each of its row groups."""
 
     file: PartitionFile
     borders: NDArray[np.int64]
@@ -72,7 +72,7 @@ class _Open:
 
 @dataclass
 class Lookup:
-    """A snapshot of the catalog's small tables, and the partitions that were read last. Threads may share it."""
+    """A snapshot of the catalog's small tables, and a cache of open partitions. Thread-safe."""
 
     context: Context
     signature: Signature
@@ -98,7 +98,7 @@ class Lookup:
 
         Args:
             filename: of the image.
-            removed: take one that has left the dataset too.
+            removed: accept one that has left the dataset.
 
         Raises:
             QueryError: there is no such image, and the message has the most similar name; or it has left the dataset.
@@ -118,7 +118,7 @@ class Lookup:
     def row(
         self, filename: str, *, stage: str | None, variant: str | None, columns: Sequence[str]
     ) -> tuple[Row, Layout]:
-        """Return what a stage made of an image, columns of its partition, and the partition's layout.
+        """Return columns of an image's row at a stage, and the partition's layout.
 
         Raises:
             QueryError: there is no such image, stage or variant.
@@ -158,7 +158,7 @@ class Lookup:
             return self._encoder
 
     def decoder(self, variant: str | None) -> Decoder:
-        """Return what turns the codes of a variant back into floats."""
+        """Return the decoder of a variant's codes."""
         with self._lock:
             if variant not in self._decoders:
                 self._decoders[variant] = decoder_of(self.context, variant)
@@ -185,12 +185,12 @@ class Lookup:
         if path not in self._open:
             self._open[path] = self._open_with_room(path)
             while len(self._open) > self._most:
-                self._open.popitem(last=False)  # a thread that still reads it keeps it open
+                self._open.popitem(last=False)  # it stays open for a thread that still reads it
         self._open.move_to_end(path)
         return self._open[path]
 
     def _open_with_room(self, path: Path) -> _Open:
-        """Open a partition; if there are too many open files, close others, and keep fewer open from then on."""
+        """Open a partition; at the limit of open files, close others, and keep fewer from then on."""
         while True:
             try:
                 file = open_partition(path)
@@ -221,7 +221,7 @@ def _seen(name: str) -> str:
 
 
 def nearest(filenames: pa.ChunkedArray, filename: str) -> str | None:
-    """Return the name that is most like ``filename``: in another Unicode form, in a folder, or else spelt alike."""
+    """Return the name most similar to ``filename``: in another Unicode form, in a folder, or similarly spelt."""
     with duckdb.connect() as connection:
         connection.register("names", pa.table({"filename": filenames}))
         found = connection.sql(

@@ -79,7 +79,7 @@ def write_json(answer: Answer, file: IO[bytes]) -> None:
 
 
 def as_json_value(value: Any) -> Any:
-    """Return a value of an answer as JSON knows it."""
+    """Return a value as JSON."""
     if isinstance(value, bytes):
         return base64.b64encode(value).decode("ascii")
     if isinstance(value, float):
@@ -99,7 +99,7 @@ def as_json_value(value: Any) -> Any:
 
 
 def _as_number(value: decimal.Decimal) -> int | float | str:
-    """Return a number that is this one to the digit, or its text: readers of JSON make floats of numbers."""
+    """Return the number if a float holds it exactly, else its text: readers of JSON parse numbers as floats."""
     if value == value.to_integral_value():
         return int(value)
     near = float(value)
@@ -115,7 +115,7 @@ def _write_arrow(answer: Answer, file: IO[bytes]) -> None:
 
 
 def _gathered(answer: Answer) -> Iterator[pa.Table]:
-    """Yield the batches in tables of a size that a row group should have: batches of BLOBs have few rows."""
+    """Yield the batches merged to tables of the size of a row group: batches of BLOBs have few rows."""
     held: list[pa.RecordBatch] = []
     n_bytes = n_rows = 0
     for batch in answer.batches:
@@ -141,8 +141,8 @@ def write_result(answer: Answer, path: Path, *, store: Path | None = None, force
 
     Args:
         answer: to a query.
-        path: the file; its ending says what to write.
-        store: the folder of the store that was asked, in which nothing is written.
+        path: the file; its suffix chooses the format.
+        store: the folder of the store, in which nothing may be written.
         force: replace a file that exists.
 
     Raises:

@@ -30,7 +30,7 @@ def groups_of(selection: Selection, piece: Piece, sizes: Sequence[int]) -> Itera
     """Yield the row groups of a piece's partition that hold chosen images.
 
     Args:
-        selection: the piece is of it.
+        selection: that the piece belongs to.
         piece: with a partition.
         sizes: the number of rows of each row group.
     """
@@ -49,7 +49,7 @@ def iter_tables(selection: Selection, columns: Sequence[str]) -> Iterator[pa.Tab
 
     Args:
         selection: from `select`.
-        columns: that were given to `select`, or are in every partition.
+        columns: of the partitions, or of the selection's ``images``.
 
     Raises:
         CorruptFile: a partition is damaged.

@@ -1,7 +1,7 @@
-"""Selections: which images of which partitions to read. All loading and exporting begins with one.
+"""Selections: which images of which partitions to read. Every load and export starts with one.
 
-A `Selection` says where the chosen images lie. It is read a row group at a time, and row groups that hold none of the
-images are not touched, so that memory is bounded whatever the size of the collection.
+A `Selection` locates the chosen images. It is read a row group at a time, and row groups without chosen images are
+skipped, so that memory is bounded whatever the size of the collection.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from featurestore.stages import ChunkStage, codes_of
 from featurestore.storage import PartitionFile
 from featurestore.system import command_line, status_of
 
-PENDING = "pending"  # the status of an image on which the stage has not been run, or not with the current input
+PENDING = "pending"  # the status of an image that the stage has not seen, or not with its current input
 PRUNED = "pruned"
 OF_PARTITIONS = ("status", "error", "n_descriptors", "descriptors")  # even if the dataset has such a column
 
@@ -59,7 +59,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Selection:
-    """Chosen images, and the partitions in which one variant of a stage keeps what it made of them.
+    """Chosen images, and the partitions with their rows at one variant of a stage.
 
     ``images`` has one row per chosen image, in ``image_id`` order: ``image_id``, ``chunk_id``, ``filename``, ``subset``
     and the columns that `with_columns` adds. An image without a partition has a row nevertheless, of status
@@ -95,11 +95,11 @@ def select_images(
     variant: str | None = None,
     allow_missing: bool = False,
 ) -> Selection:
-    """Choose images, and find the partitions with a stage's rows of them. Arguments as in `FeatureStore.select`.
+    """Choose images, and find the partitions with their rows at a stage. Arguments as in `FeatureStore.select`.
 
     Raises:
         QueryError: ``where`` can't be evaluated, or there is no such stage or variant.
-        NotReady: chosen images lack the stage, or nothing of it is there at all.
+        NotReady: chosen images lack the stage, or it has never been run.
     """
     stage = stage or codes_of(context.flow).name
     check_stage(context, stage)
@@ -125,7 +125,7 @@ def select_images(
 
 
 def with_columns(context: Context, selection: Selection, columns: Sequence[str]) -> Selection:
-    """Return a selection whose ``images`` have those of ``columns`` too that are the dataset's, with today's values.
+    """Return a selection whose ``images`` also have the dataset's ``columns``, with their current values.
 
     Raises:
         QueryError: neither the dataset nor the stage's partitions have a column.
@@ -159,7 +159,7 @@ def _ingested(what: str) -> StoreBusy:
 
 
 def check_stage(context: Context, stage: str) -> None:
-    """Check that a stage makes descriptors.
+    """Check that a stage gives descriptors.
 
     Raises:
         QueryError: it does not.
@@ -214,7 +214,7 @@ def older_steps(connection: sa.Connection, context: Context, stage: str, variant
 
 
 def _pieces(context: Context, images: pa.Table, states: Mapping[int, ChunkState], never: str) -> Iterator[Piece]:
-    # A chunk is a range of image_ids, so its images stand together.
+    # A chunk is a range of image_ids, so its images are consecutive.
     chunks = images["chunk_id"].to_numpy()
     borders = [0, *(np.flatnonzero(np.diff(chunks)) + 1).tolist(), len(chunks)] if len(chunks) else []
     for start, stop in pairwise(borders):
@@ -228,7 +228,7 @@ def partition_of(context: Context, state: ChunkState, never: str) -> tuple[Path 
     Args:
         context: of the store.
         state: of the chunk, at the stage.
-        never: why there is none where there never was one.
+        never: the reason if there never was one.
     """
     if state.path is None:
         return None, never
@@ -245,7 +245,7 @@ def _refuse_missing(context: Context, stage: str, pieces: Sequence[Piece]) -> No
     if reasons:
         n = sum(piece.stop - piece.start for found in reasons.values() for piece in found)
         listed = ", ".join(f"{why} ({chunk_list([p.chunk_id for p in found])})" for why, found in reasons.items())
-        # Only what is asked for by name is made again after it was pruned.
+        # Pruned partitions are recomputed only if requested by name.
         missing = command_line("run", context.root.path, *([stage] if PRUNED in reasons else []))
         raise NotReady(
             f"{n:,} of the chosen images lack {stage}: {listed}; make what is missing with: {missing}, "

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 ROWS = 100_000  # in a batch of an answer
-EXACT_FLOATS = 2**53  # up to here every whole number is a float
+EXACT_FLOATS = 2**53  # up to here a float holds every whole number
 WIDE_ROWS = 256  # if a row may hold a whole image
 QUESTIONS = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN, duckdb.StatementType.MULTI)  # MULTI: PIVOT
 LIST_VIEWS = re.compile(r"\s*(show\s+(all\s+)?(tables|views)|describe)\s*;?\s*", re.IGNORECASE)
@@ -94,7 +94,7 @@ class Answer:
 
     schema: pa.Schema
     batches: Iterator[pa.RecordBatch]
-    numbers: tuple[bool, ...] = ()  # which columns are of numbers, in an answer that was asked for as text
+    numbers: tuple[bool, ...] = ()  # the numeric columns, if the result was requested as text
 
 
 def run_query(context: Context, query: str) -> QueryResult:
@@ -122,11 +122,11 @@ def stream_query(context: Context, query: str, *, as_text: bool = False) -> Iter
 
     Args:
         context: of the store.
-        query: the question.
-        as_text: have DuckDB's text of every value but of BLOBs, to be shown.
+        query: one SQL query.
+        as_text: cast every value but BLOBs to DuckDB's text, for display.
 
     Raises:
-        QueryError: it is not a question, or DuckDB refused it.
+        QueryError: it is not a single query, or DuckDB refused it.
     """
     _refuse_statements(query, context.flow)
     if LIST_VIEWS.fullmatch(query):
@@ -143,9 +143,9 @@ def stream_query(context: Context, query: str, *, as_text: bool = False) -> Iter
 
 @contextmanager
 def open_query(context: Context, text: str) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open a connection of its own, in memory and locked down, with those views that ``text`` names."""
+    """Open a private in-memory connection, locked down, with the views that ``text`` names."""
     with optional_scratch_folder() as folder, duckdb.connect() as connection:
-        # its own choice would be a folder in the working directory; "" keeps everything in memory
+        # the default is a folder in the working directory; "" keeps everything in memory
         connection.execute("SET temp_directory = $folder", {"folder": "" if folder is None else str(folder)})
         connection.execute("SET arrow_large_buffer_size = true")  # a batch of BLOBs may be over 2 GiB
         try:
@@ -157,7 +157,7 @@ def open_query(context: Context, text: str) -> Iterator[duckdb.DuckDBPyConnectio
 
 @contextmanager
 def _thread_for(connection: duckdb.DuckDBPyConnection) -> Iterator[ThreadPoolExecutor]:
-    """Yield a thread to query in: while DuckDB works in the main thread, Python does not notice Ctrl-C.
+    """Yield a thread for queries: while DuckDB works in the main thread, Python can't handle Ctrl-C.
 
     A query that still runs at the end of the block, because of Ctrl-C or an unread rest of the result, is stopped.
     """
@@ -165,16 +165,16 @@ def _thread_for(connection: duckdb.DuckDBPyConnection) -> Iterator[ThreadPoolExe
     try:
         yield thread
     finally:
-        last = thread.submit(int)  # comes after what is still at work
+        last = thread.submit(int)  # runs after pending work
         while not wait([last], timeout=0.05).done:
-            connection.interrupt()  # again and again: one that comes before DuckDB has begun is lost
+            connection.interrupt()  # repeatedly: an interrupt before the query starts is lost
         thread.shutdown()
 
 
 def _result(future: Future[T], flow: Sequence[Stage]) -> T:
     try:
         return future.result()
-    except (duckdb.Error, pa.ArrowException, OSError) as error:  # the last two: in the middle of an answer, by Arrow
+    except (duckdb.Error, pa.ArrowException, OSError) as error:  # the last two come from Arrow, within a result
         raise QueryError(explain(error, flow)) from error
 
 
@@ -196,7 +196,7 @@ def _batches(
 
 
 def _loses_whole_numbers(column: pa.ChunkedArray) -> bool:
-    """Return whether pandas would make floats of whole numbers beside NULL, and of one that no float is."""
+    """Return whether pandas would turn whole numbers beside NULL into floats and lose digits."""
     kind = column.type
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
         return any(_loses_whole_numbers(pa.chunked_array([part.flatten()])) for part in column.chunks)
@@ -207,7 +207,7 @@ def _loses_whole_numbers(column: pa.ChunkedArray) -> bool:
 
 
 def tidy_schema(schema: pa.Schema) -> pa.Schema:
-    """Return plain types, and names of which none comes twice."""
+    """Return a schema with plain types and unique names."""
     plain = {pa.large_string(): pa.string()}
     names: list[str] = []
     for name in schema.names:
@@ -220,7 +220,7 @@ def tidy_schema(schema: pa.Schema) -> pa.Schema:
 
 
 def explain(error: Exception, flow: Sequence[Stage]) -> str:
-    """Return what DuckDB says in one line, and what to do where that is known."""
+    """Return DuckDB's error in one line, with advice where there is some."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     about = first_line(error)
     if unknown := re.match(r"Catalog Error: Table with name (.+) does not exist", about):

@@ -1,4 +1,4 @@
-"""How far a store is: each stage's chunks, images, descriptors and bytes, and what is missing and why."""
+"""The status of a store: each stage's chunks, images, descriptors and bytes, and what is missing and why."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class StageStatus:
     images: Mapping[str, int] = field(default_factory=dict)  # by status
     n_descriptors: int = 0
     n_bytes: int = 0
-    n_in_blocks: int = 0  # images of chunks that are not done which an earlier run has extracted already
+    n_in_blocks: int = 0  # images of unfinished chunks that an earlier run has extracted
     model: ModelRow | None = None
     notes: tuple[str, ...] = ()
 
@@ -58,16 +58,16 @@ class Status:
     subsets: Mapping[str, int]
     n_chunks: int
     stages: tuple[StageStatus, ...]
-    holder: str | None  # who is changing the store now
+    holder: str | None  # the process that is changing the store
     notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as plain values, for JSON."""
+        """Return plain values, for JSON."""
         return dataclasses.asdict(self)
 
 
 def store_status(context: Context) -> Status:
-    """Return how far the store is."""
+    """Return the status of a store."""
     with context.catalog.reading() as connection:
         steps = resolve(connection, context.flow)
         plans = make_plan(connection, steps)
@@ -137,7 +137,7 @@ def _stage_status(root: Root, plan: StagePlan, facts: StageFacts, notes: Sequenc
 
 
 def _mixed(versions: Sequence[Mapping[str, str]]) -> str:
-    """Return a note on a variant that several versions of the libraries made: those of OpenCV differ in descriptors."""
+    """Return a note on a variant made by several library versions: versions of OpenCV differ in descriptors."""
     opencv = sorted(set(map(opencv_of, versions)))
     if len(opencv) > 1:
         return f"made by several versions of OpenCV, which give other descriptors: {', '.join(opencv)}"

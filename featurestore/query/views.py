@@ -30,10 +30,10 @@ from featurestore.quoting import literal
 from featurestore.rows import Layout
 from featurestore.stages import ChunkStage, FitStage, Stage, layouts_of
 
-REMOVED = "_removed"  # where images have left the dataset: their ids
-MISSING = "missing"  # what `run` would do: stage, chunk_id, n_images, why
+REMOVED = "_removed"  # the ids of images that have left the dataset
+MISSING = "missing"  # the plan of `run`: stage, chunk_id, n_images, why
 
-# Of everything else than a view that a query can name, these list the views; they are all made then.
+# A query that names one of these lists the views, so all views are created.
 _LISTINGS = {"show", "information_schema", "duckdb_views", "duckdb_tables", "duckdb_columns"}
 
 
@@ -49,10 +49,10 @@ def every_view(flow: Sequence[Stage]) -> tuple[str, ...]:
 
 
 def make_views(context: Context, connection: duckdb.DuckDBPyConnection, text: str, copy: Path | None) -> None:
-    """Make the views and functions that ``text`` names, and then let the connection read nothing else.
+    """Create the views and functions that ``text`` names, and restrict the connection to their files.
 
-    What they need of the catalog is read from ``copy``, a copy of its file that is made here if one is needed; None
-    makes it in memory.
+    They read the catalog from ``copy``, a new file for a copy of the catalog, which is made if it is needed; None makes
+    the copy in memory.
     """
     names = set(re.findall(r"\w+", text.lower()))
     if names & _LISTINGS or names == {"describe"}:
@@ -88,9 +88,9 @@ def _wanted(view: str, names: set[str]) -> bool:
 
 
 def lock_down(connection: duckdb.DuckDBPyConnection, files: Sequence[str]) -> None:
-    """Let a query read these files and nothing else: no other file, no network, and no variable of Python either."""
+    """Restrict queries to these files: no other file, no network, and no Python variables."""
     connection.execute("SET parquet_metadata_cache = true")
-    both = [*files, *map(glob.escape, files)]  # DuckDB asks for the pattern, and then for the file
+    both = [*files, *map(glob.escape, files)]  # DuckDB checks the pattern, and then the file
     connection.execute(f"SET allowed_paths = [{', '.join(map(literal, both))}]")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
@@ -104,12 +104,12 @@ def make_partition_view(
     *,
     without: str | None = None,
 ) -> None:
-    """Make a view over committed partitions: a list of files and never a glob, which one broken file would fail.
+    """Create a view over committed partitions: a list of files, never a glob, which could match a broken file.
 
-    ``without`` is a table of the ``image_id`` of rows that it passes over.
+    ``without`` names a table with the ``image_id`` of rows to leave out.
     """
     if files:
-        # Nor is the store's own path one, or the place of columns: `old[1]`, `a*`, `status=ok`.
+        # The store's own path must not act as a glob or as hive columns either: `old[1]`, `a*`, `status=ok`.
         listed = ", ".join(literal(glob.escape(file)) for file in files)
         passing = f" ANTI JOIN {without} USING (image_id)" if without else ""
         connection.execute(

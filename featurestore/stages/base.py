@@ -48,8 +48,8 @@ class ChunkStage(Stage):
     """A stage that maps one partition to one partition, image by image."""
 
     view: ClassVar[str]  # the view of its partitions in SQL, a participle
-    typical_bytes: ClassVar[int] = 0  # an image, before there is anything to measure
-    codes: ClassVar[bool] = False  # whether it makes the codes: what is loaded and exported by default
+    typical_bytes: ClassVar[int] = 0  # bytes of an image, until a run has measured it
+    codes: ClassVar[bool] = False  # whether its output is the codes, which are loaded and exported by default
 
     def layout(self, reads: Layout | None, fit: FitStage | None) -> Layout:
         """Return the layout of its output.
@@ -74,19 +74,19 @@ class TransformStage(ChunkStage):
 
         Args:
             row: of the stage that it reads.
-            model: the arrays of its model; of a stage without one there are none.
+            model: the arrays of its model; empty for a stage without one.
         """
         raise NotImplementedError(f"{type(self).__name__}.apply")
 
     def with_keypoints(self) -> TransformStage:
-        """Return the stage as it is for a single image that is asked for, whose keypoints cost nothing to keep."""
+        """Return the stage for a single image, with keypoints, which cost nothing there."""
         return self
 
     def floats(self, codes: NDArray[np.uint8], model: Arrays) -> NDArray[np.float32]:
-        """Return codes ``(n, dim)`` as values in the space of what it reads, for a stage that makes codes.
+        """Return codes ``(n, dim)`` as values in the space of its input, for a stage that makes codes.
 
         Raises:
-            QueryError: its codes can't be turned back, or these are not of its shape and dtype.
+            QueryError: its codes can't be decoded, or these are not of its shape and dtype.
         """
         raise QueryError(f"codes of {self.name} can't be turned back into floats; ask for those of another variant")
 
@@ -129,10 +129,10 @@ class JoinableLearner(Learner, Protocol):
 class FitStage(Stage):
     """A stage that folds partitions into a model."""
 
-    without: ClassVar[tuple[str, ...]] = ()  # columns of its input that it does not need
+    without: ClassVar[tuple[str, ...]] = ()  # columns of its input that it does not read
 
     def dim(self, reads: Layout) -> int:
-        """Return how many values a transform makes with its model of a descriptor of ``reads``: as many, by default."""
+        """Return the number of values of a transformed descriptor of ``reads``: the same, by default."""
         return reads.dim
 
     def selects(self, subset: str) -> bool:

@@ -47,7 +47,7 @@ class Extract(ChunkStage):
     )
 
     def layout(self, reads: Layout | None = None, fit: FitStage | None = None) -> Layout:
-        """Return the columns: descriptors, keypoints, and of the source its size in pixels, its bytes and its hash."""
+        """Return the columns: descriptors, keypoints, and the source's size in pixels, bytes and hash."""
         extra = (
             ("width", pa.int32()),
             ("height", pa.int32()),
@@ -61,7 +61,7 @@ class Extract(ChunkStage):
 
         A lower ``max_seconds`` changes no rows: the time of an image is not recorded.
         """
-        if self.truncated == "keep":  # a message in brackets is what the decoder said when it had no picture to keep
+        if self.truncated == "keep":  # a message in brackets: the decoder gave no picture to keep
             other = "status = 'damaged' OR (status = 'truncated' AND coalesce(error, '') NOT LIKE '%)')"
         else:
             kept = (
@@ -78,7 +78,7 @@ class Extract(ChunkStage):
         return row.status in ("ok", "empty") and row.error not in (None, NO_KEYPOINTS)
 
     def _over_time(self) -> str:
-        """SQL that is true for rows of images that would have more time today than they had."""
+        """SQL that is true for rows of images whose time limit is higher now."""
         cpu, clock = (
             f"TRY_CAST(regexp_extract(error, '{words.format(NUMBER)}', 1) AS BIGINT)"
             for words in (f"^{CPU_OVER}$", CLOCK_OVER)
@@ -110,10 +110,10 @@ class Extract(ChunkStage):
         return _row(image_id, filename, image, keypoints, descriptors)
 
     def extract_batch(self, images: Sequence[tuple[int, str, str]]) -> list[Row]:
-        """Return the rows of the images of a batch; none of one that has to be tried alone, to find what it lacks.
+        """Return the rows of the images of a batch; no row for one that must be tried alone after a shortage.
 
         Args:
-            images: of each its id, its file name and its path.
+            images: ``(image_id, filename, path)`` of each.
 
         Raises:
             MemoryError, OSError, RuntimeError: the machine lacks something, see `failure.lacking`.
@@ -138,7 +138,7 @@ class Extract(ChunkStage):
 
         Raises:
             MissingDependency: the extractor lacks a module.
-            PluginError: it gave something else than it promises.
+            PluginError: its result is not of the declared shape and dtype.
         """
         try:
             return self.extractor.describe(images)

@@ -8,7 +8,7 @@
                fit_pca ---+  fit_scale-+
 
 A stage of another package is in the flow of a store whose ``featurestore.toml`` has its table, and of no other. It
-stands after those that every store has, and after what it reads.
+comes after the stages of every store, and after its input.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from featurestore.stages.quantize import Quantize
 from featurestore.stages.registry import STAGES
 
 FLOW: tuple[type[Stage], ...] = (Extract, FitPca, Project, FitScale, Quantize)
-IMAGES = "images"  # what the first stage reads
+IMAGES = "images"  # the input of the first stage
 
 
 def flow_from(tables: Mapping[str, Mapping[str, Any]]) -> tuple[Stage, ...]:
-    """Return the stages with the parameters of the recipe's tables, each after what it reads and learns from.
+    """Return the stages with the parameters of the recipe's tables, each after its input and its model.
 
     Raises:
         ConfigError: an unknown table or key, a wrong type, or a value out of range.
@@ -81,7 +81,7 @@ def fit_of(flow: Sequence[Stage], stage: Stage) -> FitStage | None:
 
 
 def upstream_of(flow: Sequence[Stage], name: str) -> tuple[Stage, ...]:
-    """Return the stages from images to one of the flow, that one included."""
+    """Return the stages from images to ``stage``, inclusive."""
     stages = {stage.name: stage for stage in flow}
     found: list[Stage] = []
     while name != IMAGES:
@@ -96,7 +96,7 @@ def codes_of(flow: Sequence[Stage]) -> ChunkStage:
 
 
 def layouts_of(flow: Sequence[Stage]) -> dict[str, Layout]:
-    """Return the columns of every chunk stage's partitions, as the recipe has them: also of those yet to be made."""
+    """Return the columns of every chunk stage's partitions by the current recipe, computed or not."""
     layouts: dict[str, Layout] = {}
     for stage in flow:
         if isinstance(stage, ChunkStage):

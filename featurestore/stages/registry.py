@@ -1,4 +1,4 @@
-"""Stages by name: those of every store, and those of installed packages. Which are in a flow: `flow_from`."""
+"""Stages by name: those of every store, and those of installed packages. `flow_from` chooses those of a store."""
 
 from __future__ import annotations
 

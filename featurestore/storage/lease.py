@@ -37,7 +37,7 @@ POLL_SECONDS = 0.25
 
 @dataclass(frozen=True)
 class Signature:
-    """Who holds a store."""
+    """The holder of a store."""
 
     verb: str
     pid: int
@@ -120,7 +120,7 @@ class Lease(Writer):
     """A holder's own signature, kept alive, and the right to change the store for as long as it is there."""
 
     def __init__(self, root: Root, verb: str) -> None:
-        """Take the store and what is done to it; nothing is signed yet, so nothing may be changed."""
+        """Take the store and the verb; nothing is signed yet, so nothing may be changed."""
         super().__init__(root.path)
         self._verb = verb
         self._token = uuid.uuid4().hex[:16]
@@ -140,7 +140,7 @@ class Lease(Writer):
         try:
             with replacing(path) as temporary:
                 temporary.write_bytes(mine.encode())
-            with readable(path):  # what keeps a thread from being started is no fault of the store
+            with readable(path):  # failing to start a thread is no fault of the store
                 thread.start()
             yield self
         finally:
@@ -171,7 +171,7 @@ class Lease(Writer):
             beat += 1
             try:
                 self._write(Signature(**{**asdict(mine), "beat": beat}))
-            except OSError:  # it may go well the next time, and a process that watches is patient
+            except OSError:  # the next beat may succeed, and a process that watches is patient
                 continue
 
     def _write(self, mine: Signature) -> None:

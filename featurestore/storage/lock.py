@@ -192,10 +192,9 @@ def is_alive(pid: int) -> bool:
 
 
 def remove_dead_drafts(target: Path) -> None:
-    """Remove what processes that have died left of the folder ``target``, which they were making.
+    """Remove drafts of the folder ``target`` that dead processes left behind.
 
-    The name of such a draft tells whose it is: it ends when the process does, in order or not. Only for a process that
-    has not begun its own.
+    A draft's name has the pid of its process. Call this before making a draft of your own.
     """
     name = re.compile(rf"\.tmp-([0-9a-f]{{12}}){re.escape(temporary_name(target.name, 0)[17:])}")
     for path in list(target.parent.iterdir()):

@@ -19,7 +19,7 @@ from featurestore.system import draft, files_below, may_write, not_writable
 CONFIG = "featurestore.toml"
 CATALOG = "catalog.duckdb"
 FOLDERS = ("dataset", "partitions", "models")
-BLOCKS = "blocks"  # what is finished of partitions to come; only there while there is any
+BLOCKS = "blocks"  # finished blocks of future partitions; exists only while there are any
 IN_PLACE = (CATALOG, f"{CATALOG}.wal", "catalog.lock", "run.lock")  # files that are changed, not replaced
 
 TEMPORARY = re.compile(r"^\.tmp-[0-9a-f]{12}-")
@@ -42,7 +42,7 @@ class Root:
         return may_write(self.path)
 
     def refuse_unwritable(self) -> None:
-        """Make sure that this user may change all that a verb may change.
+        """Check that this user may write everything that a verb may change.
 
         Raises:
             NotWritable: this user may not write a folder, the catalog or a lock.

@@ -19,7 +19,7 @@ ECHO = 0.5  # seconds: a terminal signals its whole process group, and a wrapper
 
 
 class _Holding:
-    """How deeply `held_back` blocks of the main thread are nested, and whether a signal arrived in them."""
+    """The nesting depth of `held_back` blocks of the main thread, and whether a signal arrived in them."""
 
     depth = 0
     late = False

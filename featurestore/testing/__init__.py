@@ -1,4 +1,4 @@
-"""testing: what every plug-in keeps to, as classes for pytest. A plug-in's tests make a subclass of its kind's.
+"""testing: the contracts of plug-ins, as classes for pytest. A plug-in's tests make a subclass of its kind's.
 
 Example::
 

@@ -1,4 +1,4 @@
-"""What every chunk stage that reads another keeps to."""
+"""The contract of chunk stages that read another stage."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ChunkStageContract:
 
     @pytest.fixture
     def reads(self) -> Layout:
-        """Return the columns of what it reads."""
+        """Return the columns of its input."""
         raise NotImplementedError(f"{type(self).__name__}.reads")
 
     @pytest.fixture

@@ -1,4 +1,4 @@
-"""What every engine keeps to."""
+"""The contract of engines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every format of export keeps to, whatever is in its files."""
+"""The contract of export formats, whatever their files hold."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def names(folder: Path) -> list[str]:
 
 
 class Stopped(Exception):
-    """What happens in the middle."""
+    """The error in the middle."""
 
 
 class ExporterContract:

@@ -1,4 +1,4 @@
-"""What every extractor keeps to."""
+"""The contract of extractors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every fit stage and its learner keep to."""
+"""The contract of fit stages and their learners."""
 
 from __future__ import annotations
 

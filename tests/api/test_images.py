@@ -175,5 +175,5 @@ def test_an_untrusted_store_is_selected_from(finished: FeatureStore) -> None:
 
 @pytest.mark.parametrize("name", ["model", "joblib"])
 def test_models_are_of_no_selection(finished: FeatureStore, tmp_path: Path, name: str) -> None:
-    with pytest.raises(QueryError, match=f"^{name} holds what was learnt, and no images; export it from the store"):
+    with pytest.raises(QueryError, match=f"^{name} holds models and no images; call FeatureStore.export instead"):
         finished.select().export(tmp_path / "out", name)

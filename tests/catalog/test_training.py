@@ -62,7 +62,7 @@ def leaking(growing: FeatureStore) -> FeatureStore:
 
 
 LEAKAGE = (
-    "leakage: the model learnt from 1 image that the split holds out today; another seed in [fit_pca] of "
+    "leakage: the model learnt from 1 image that the current split holds out; another seed in [fit_pca] of "
     "featurestore.toml, and a run, make models without them"
 )
 

@@ -293,7 +293,7 @@ def test_the_pickle_does_what_the_notebook_does_with_it(finished: FeatureStore, 
 
 def test_models_are_of_no_images(finished: FeatureStore, tmp_path: Path) -> None:
     for choice in ({"where": "subset = 'train'"}, {"stage": "project"}):
-        with pytest.raises(QueryError, match=r"^model holds what was learnt, and no images; leave out where and stage"):
+        with pytest.raises(QueryError, match=r"^model holds models and no images; leave out where and stage"):
             finished.export(tmp_path / "model.npz", "model", **choice)  # type: ignore[arg-type]
 
 

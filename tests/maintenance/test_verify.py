@@ -293,7 +293,7 @@ def test_leakage_is_found(store: FeatureStore, samples: Samples, tmp_path: Path)
     store.ingest(changed)
     problem = only(store.verify().problems)
     assert problem.kind == "leakage"
-    assert problem.what == "it learnt from 1 image held out today, image 0 first"
+    assert problem.what == "it learnt from 1 image that the current split holds out, image 0 first"
     assert problem.remedy == "another seed in [fit_pca] of featurestore.toml, and a run, make models without them"
 
 

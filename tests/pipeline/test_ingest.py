@@ -455,5 +455,5 @@ def test_a_trained_image_that_is_held_out_later_is_said_to_leak(store: FeatureSt
     assert [stage.notes for stage in store.status().stages[1:2]] == [()]
     assert store.ingest(tmp_path / "new.csv").n_changed == 2
     (note,) = store.status().stages[1].notes
-    assert note.startswith("leakage: the model learnt from 2 images that the split holds out today; another seed in")
+    assert note.startswith("leakage: the model learnt from 2 images that the current split holds out; another seed in")
     assert store.plan() == []  # the split is no part of a variant

@@ -1,6 +1,6 @@
 """joblib: the fitted IncrementalPCA as a pickle, for code that loads the notebook's ``ipca_final.pkl``.
 
-Written, never read: this package loads no pickle.
+Write only: this package loads no pickle.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from featurestore.stages import ESTIMATOR
 class Joblib(ModelExporter):
     """scikit-learn's estimator with all that ``transform`` and ``partial_fit`` need.
 
-    It has no ``noise_variance_``: scikit-learn computes it from the last batch alone, and a store does not keep it.
+    It has no ``noise_variance_``: scikit-learn computes that from the last batch alone, and a store does not keep it.
     """
 
     name: ClassVar[str] = "joblib"

@@ -11,15 +11,15 @@ from featurestore.exchange.exporters.base import ImageExporter, Job
 from featurestore.exchange.exporters.pickle_writer import ObjectArray
 from featurestore.system import refuse_if_too_large
 
-SPARE = 1_000_000_000  # bytes: what Python needs beside the codes to hold them one array per image
-LEVEL = 1  # of compression: codes are close to noise, and more effort gains next to nothing
+SPARE = 1_000_000_000  # bytes that Python needs for each array beside its values
+LEVEL = 1  # compression level: codes are close to noise, and a higher one gains next to nothing
 
 
 @dataclass(frozen=True)
 class Npz(ImageExporter):
-    """What ``process_all_chunks`` of the notebook wrote; always one-dimensional, None where an image has none.
+    """The output of the notebook's ``process_all_chunks``, always one-dimensional; None for an image without any.
 
-    NumPy would hold everything to write it. Here it is written image by image; only its readers need the memory.
+    NumPy would hold everything in memory. Here it is written image by image; only its readers need the memory.
     """
 
     name: ClassVar[str] = "npz"

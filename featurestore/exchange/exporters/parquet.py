@@ -16,7 +16,7 @@ from featurestore.query import Selection, blob_bytes, write_parquet
 from featurestore.rows import KEYPOINT_COLUMNS
 
 STORE_COLUMNS = ("status", "error", "n_descriptors", "descriptors")
-FLAT = ("image_id", "filename", "subset")  # what stands in every row of an image
+FLAT = ("image_id", "filename", "subset")  # repeated in every row of an image
 
 
 def image_columns(selection: Selection) -> list[str]:
@@ -50,7 +50,7 @@ class Parquet(ImageExporter):
         plain = [name for name in columns if name not in ("descriptors", *KEYPOINT_COLUMNS)]
         schema = job.selection.schema(columns)
         with path.open("wb") as file:
-            # A BLOB's dictionary and its least and greatest value would take as much room as the BLOBs.
+            # A dictionary and statistics of BLOBs would be as large as the BLOBs.
             write_parquet(job.tables(columns), schema, file, dictionary=plain, statistics=plain)
 
 

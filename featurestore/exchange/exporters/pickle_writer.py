@@ -1,8 +1,8 @@
 """A one-dimensional object array in NumPy's npy format, written an object at a time.
 
 NumPy pickles such an array as a whole: it takes the memory of all of its arrays twice, and makes three dimensions of
-arrays of one shape. The pickle's instructions are few, and written here as `pickletools` names them. They use names
-that every NumPy since 1.7 understands.
+arrays of one shape. The pickle needs few opcodes, named here as in `pickletools`. They use names that every NumPy since
+1.7 understands.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-_BATCH = 1000  # objects that a reader piles up before it appends them to the list, as pickle does
-_NEW_ARRAY = b"h\x00h\x01K\x00\x85C\x01b\x87R"  # _reconstruct(ndarray, (0,), b"b"), by the notes 0 and 1
+_BATCH = 1000  # objects that a reader collects before it appends them to the list, as pickle does
+_NEW_ARRAY = b"h\x00h\x01K\x00\x85C\x01b\x87R"  # _reconstruct(ndarray, (0,), b"b"), with the memo entries 0 and 1
 
 
 class ObjectArray:

@@ -1,6 +1,6 @@
 """The notebook's chunk files, ``sift_chunk_*.npz``: descriptors and filenames as pickled object arrays.
 
-They are read image by image, and nothing in them is run: see `featurestore.exchange.importers.pickle_reader`.
+They are read image by image, and no code in them is run: see `featurestore.exchange.importers.pickle_reader`.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from featurestore.system import readable
 DESCRIPTORS = "descriptors_list"
 FILENAMES = "filenames"
 DIM = 128
-MOST_NAME_BYTES = 256 << 20  # of all filenames of a file: a million of them, in NumPy's four bytes a character
+MOST_NAME_BYTES = 256 << 20  # bytes of all filenames of a file: a million of them, at NumPy's four bytes a character
 
 # Damage as NumPy, zipfile and zlib report it.
 _BAD = (OSError, EOFError, ValueError, RuntimeError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error)
 
 
 class NotebookFile:
-    """One of the notebook's files. Opening it reads nothing but the table of its members."""
+    """One of the notebook's files. Opening it reads only the table of its members."""
 
     def __init__(self, path: Path) -> None:
         """Take the file at ``path``.
@@ -62,7 +62,7 @@ class NotebookFile:
                 raise ValueError(f"{FILENAMES} has the shape {shape}, and should be a list")
             if dtype.kind == "O":
                 names = list(read_objects(file, shape))
-            elif dtype.kind in "US" or shape == (0,):  # of an empty list NumPy says that it is of numbers
+            elif dtype.kind in "US" or shape == (0,):  # NumPy gives an empty list a numeric dtype
                 names = _plain(file, shape, dtype).tolist()
             else:
                 raise ValueError(f"{FILENAMES} is of {dtype}, and should be text")
@@ -71,8 +71,8 @@ class NotebookFile:
     def descriptors(self, filenames: Sequence[str]) -> Iterator[NDArray[Any] | None]:
         """Yield the descriptors of each image, ``(n, 128)`` of whichever numbers were saved, or None; one at a time.
 
-        NumPy makes two or three dimensions out of arrays of one shape; that is undone. Of an image without keypoints
-        notebooks keep an empty array of any shape, or an empty list: here it has 0 rows.
+        NumPy makes two or three dimensions out of arrays of one shape; that is undone. For an image without
+        keypoints notebooks keep an empty array of any shape, or an empty list: here it has 0 rows.
 
         Args:
             filenames: of the images, in their order.
@@ -145,7 +145,7 @@ class NotebookFile:
 
 @contextmanager
 def _naming(image: str) -> Iterator[None]:
-    """Say at which image something makes no sense."""
+    """Name the image in errors of the block."""
     try:
         yield
     except ValueError as error:
@@ -170,7 +170,7 @@ def _header(file: Bounded) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
         raise ValueError(f"its format is {version[0]}.{version[1]}, which the notebook did not write")
     try:
         return readers[version](file)  # type: ignore[arg-type]
-    except TypeError as error:  # NumPy's own, of a header with keys that it can't sort
+    except TypeError as error:  # raised by NumPy for a header with keys that it can't sort
         raise ValueError("its header makes no sense") from error
 
 

@@ -45,29 +45,29 @@ from featurestore.system import command_line, is_folder, readable
 VERB = "import-npz"
 VERSION = re.compile(r"\d+(\.\d+){1,3}[\w.+-]{0,40}")
 UNKNOWN = "the notebook kept no descriptors: missing, unreadable or without keypoints"
-HELD_BYTES = 2 << 30  # of descriptors that wait for their turn
-MOST_OPEN = 64  # chunks that are put together at a time
+HELD_BYTES = 2 << 30  # bytes of descriptors held in memory
+MOST_OPEN = 64  # chunks assembled at a time
 EXAMPLES = 3
 
 
 @dataclass(frozen=True)
 class ImportReport:
-    """What became of the notebook's files."""
+    """The report of an import."""
 
     n_files: int
-    n_matched: int  # images of the store that a file holds
-    n_unmatched: int  # names in the files that no image of the store has
+    n_matched: int  # images of the store found in a file
+    n_unmatched: int  # names in the files that match no image
     unmatched: tuple[str, ...]  # the first of them, with their files
-    n_repeated: int  # names that stood in an earlier file already, which was taken
+    n_repeated: int  # names found in an earlier file, which was used
     published: tuple[int, ...]  # chunks
-    left_alone: tuple[int, ...]  # chunks that have descriptors already
-    waiting: tuple[FoundMembers, ...]  # chunks of which the files hold some members and lack others
-    n_absent: int  # chunks of which no file holds a member
+    left_alone: tuple[int, ...]  # chunks that had descriptors already
+    waiting: tuple[FoundMembers, ...]  # chunks of which the files hold only some images
+    n_absent: int  # chunks of which the files hold no image
     statuses: dict[str, int]  # images of the published chunks by status
 
 
 def import_npz(context: WritableContext, folder: Path, *, opencv: str | None = None) -> ImportReport:
-    """Make extract partitions of the files in ``folder``; a chunk is published when all its members were found.
+    """Import extract partitions from the files in ``folder``; a chunk is published when all its images were found.
 
     ``opencv`` is the version that computed the descriptors, for the manifests; None: it is not known.
 
@@ -139,7 +139,7 @@ def _refuse_other_recipe(stage: Extract, store: Path) -> None:
 
 @dataclass(frozen=True)
 class Members:
-    """One file, and which images of the store its arrays are: -1 for those that are not to be taken."""
+    """One file, and the ``image_id`` of each of its arrays: -1 for those to skip."""
 
     file: NotebookFile
     image_ids: NDArray[np.int64]
@@ -148,17 +148,17 @@ class Members:
 
 @dataclass(frozen=True)
 class Match:
-    """What the filenames in the files say."""
+    """The matches of the filenames in the files."""
 
     members: tuple[Members, ...]
-    chunks: tuple[FoundMembers, ...]  # every chunk of which a member was found, complete ones included
+    chunks: tuple[FoundMembers, ...]  # every chunk with an image that was found, complete or not
     n_unmatched: int
     unmatched: tuple[str, ...]
     n_repeated: int
 
 
 def match(context: Context, files: list[NotebookFile]) -> Match:
-    """Find the images that the files' names stand for."""
+    """Match the files' names with images."""
     names = [file.filenames() for file in files]
     sizes = [len(found) for found in names]
     flat = [name for found in names for name in found]
@@ -188,19 +188,19 @@ def match(context: Context, files: list[NotebookFile]) -> Match:
 
 
 class Import:
-    """The reading of the files, and the partitions that come of it."""
+    """The import in progress: reads the files, and publishes partitions."""
 
     def __init__(
         self, context: WritableContext, step: Step, work: dict[int, Work], members: tuple[Members, ...], *, opencv: str
     ) -> None:
-        """Take the missing chunks all of whose images are among ``members``."""
+        """Take the missing chunks whose images are all among ``members``."""
         assert isinstance(step.stage, Extract)
         self._context, self._step, self._work, self._members = context, step, work, members
         self._opencv = opencv
         self._layout = step.stage.layout()
         self._open: dict[int, ChunkWriter] = {}
         self._complete: dict[int, ChunkWriter] = {}
-        self._found: dict[int, Counter[str]] = {}  # of each chunk, its images by status
+        self._found: dict[int, Counter[str]] = {}  # chunk -> images by status
         self._statuses: Counter[str] = Counter()
         self._counts: dict[str, Any] = {"n_chunks": 0, "n_images": 0, "n_descriptors": 0, "n_bytes": 0}
 
@@ -235,7 +235,7 @@ class Import:
     def _read(self, members: Members, active: set[int]) -> None:
         names = members.file.filenames()
         found = members.file.descriptors(names)
-        # To the very end, although the last images may not be wanted: only there is the file's checksum compared.
+        # To the very end, even if the last images are skipped: the file's checksum is compared only there.
         for name, image_id, chunk_id, descriptors in zip(
             names, members.image_ids.tolist(), members.chunk_ids.tolist(), found, strict=True
         ):
@@ -262,7 +262,7 @@ class Import:
             self._make_room(active)
 
     def _make_room(self, active: set[int]) -> None:
-        """Put off the chunk that holds the most, never the first, as long as too much is held."""
+        """Defer the chunk that holds the most memory, never the first, while too much is held."""
         held = {chunk_id: assembly.held_bytes for chunk_id, assembly in self._open.items()}
         total, first = sum(held.values()), min(held)
         for chunk_id in sorted(held, key=lambda c: (-held[c], -c)):
@@ -272,7 +272,7 @@ class Import:
                 total -= held[chunk_id]
 
     def _publish(self) -> set[int]:
-        """Publish what is complete. Called when a file was read to its end, and is known to be undamaged."""
+        """Publish complete chunks. Call it after a file was read to its end, and so is known to be undamaged."""
         done = set(self._complete)
         for chunk_id in sorted(done):
             row = record_file(self._context.root, self._context.catalog, self._complete[chunk_id].publish())

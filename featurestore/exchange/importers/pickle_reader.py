@@ -1,8 +1,8 @@
 """The objects of a NumPy object array, out of its pickle, without unpickling it.
 
-Unpickling runs whatever a file names. This module reads the pickle's instructions as data, with `pickletools.genops`,
-and follows only the few that arrays, numbers and text are written with. It calls nothing that the file names: the names
-that arrays need are known, each stands for something that is done here, and any other is refused.
+Unpickling runs any code that a file names. This module reads the opcodes as data, with `pickletools.genops`, and
+follows only the few that arrays, numbers and text need. It calls nothing that the file names: the names that arrays
+need are known and handled here, and any other is refused.
 
 Objects are handed out as they are met, and what they were made of is forgotten: a file of 12 GB takes the memory of
 one image. ``pickle.Unpickler`` would keep every array's bytes until the end.
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 LARGEST = 1 << 30  # bytes in one item: two million SIFT descriptors as float32
 LONGEST_LINE = 1024
 DEEPEST_STACK = 10_000  # pickles write lists a thousand items at a time
-MOST_NOTES = 1_000_000  # values kept because a later instruction may refer to them
+MOST_NOTES = 1_000_000  # memoized values, which a later opcode may refer to
 
 _NAMES = {
     "numpy._core.multiarray _reconstruct": "reconstruct",
@@ -55,7 +55,7 @@ class Readable(Protocol):
 
 
 class Bounded:
-    """A file that is asked for no more than it can hold, whatever the lengths in it claim."""
+    """A file that is never asked for more bytes than it can hold, whatever lengths it claims."""
 
     def __init__(self, file: Readable, size: int) -> None:
         """Take a file of ``size`` bytes."""
@@ -135,7 +135,7 @@ class _Machine:
         self.finished = False
         self._shape = shape
         self._stack: list[Any] = []
-        self._notes: dict[int, Any] = {}  # what pickle calls the memo
+        self._notes: dict[int, Any] = {}  # pickle's memo
         self._n_notes = 0
         self._items_at: int | None = None  # where on the stack the list of objects is
         self._acts: dict[str, Callable[[Any], None]] = {

@@ -64,7 +64,7 @@ class Sift(Extractor):
 
 
 def _refuse_older(version: str) -> None:
-    """Make sure that descriptors are those of OpenCV 5, whichever package brought the module ``cv2``.
+    """Check that descriptors are those of OpenCV 5, whichever package provides ``cv2``.
 
     Raises:
         MissingDependency: it is older. See docs/decisions/0070.
