@@ -12,16 +12,17 @@ Example::
 pytest is needed: ``pip install featurestore[testing]``.
 """
 
-import pytest
+from __future__ import annotations
 
-_MODULES = ("extractors", "chunk_stages", "fit_stages", "engines", "exporters")
-pytest.register_assert_rewrite(*(f"featurestore.testing.{module}" for module in _MODULES))
+import importlib
+from typing import TYPE_CHECKING, Any
 
-from featurestore.testing.chunk_stages import ChunkStageContract  # noqa: E402 - after their asserts are registered
-from featurestore.testing.engines import EngineContract  # noqa: E402
-from featurestore.testing.exporters import ExporterContract, ImageExporterContract  # noqa: E402
-from featurestore.testing.extractors import ExtractorContract  # noqa: E402
-from featurestore.testing.fit_stages import FitStageContract  # noqa: E402
+if TYPE_CHECKING:
+    from featurestore.testing.chunk_stages import ChunkStageContract
+    from featurestore.testing.engines import EngineContract
+    from featurestore.testing.exporters import ExporterContract, ImageExporterContract
+    from featurestore.testing.extractors import ExtractorContract
+    from featurestore.testing.fit_stages import FitStageContract
 
 __all__ = [
     "ChunkStageContract",
@@ -31,3 +32,23 @@ __all__ = [
     "FitStageContract",
     "ImageExporterContract",
 ]
+
+_HOMES = {
+    "ChunkStageContract": "chunk_stages",
+    "EngineContract": "engines",
+    "ExporterContract": "exporters",
+    "ExtractorContract": "extractors",
+    "FitStageContract": "fit_stages",
+    "ImageExporterContract": "exporters",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a suite on first use: a worker that loads a task of `featurestore.testing.tasks` needs none of them."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'featurestore.testing' has no attribute {name!r}")
+    import pytest
+
+    home = f"featurestore.testing.{_HOMES[name]}"
+    pytest.register_assert_rewrite(home)  # before it is imported
+    return getattr(importlib.import_module(home), name)

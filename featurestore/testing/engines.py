@@ -2,68 +2,14 @@
 
 from __future__ import annotations
 
-import errno
-import os
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
 
 import pytest
 
-from featurestore.engines import Engine, Task, dispatch_tasks
+from featurestore.engines import Engine, dispatch_tasks
 from featurestore.errors import EngineLost, LossyDescriptors
 from featurestore.rows import Row
-
-
-@dataclass(frozen=True)
-class Squares:
-    """Rows whose message is the square of the image's number; a number below 0 raises."""
-
-    numbers: tuple[int, ...]
-    chunk_id: int = 0
-
-    def run(self) -> list[Row]:
-        """Return a row for each number, whose file name is the process."""
-        if min(self.numbers) < 0:
-            raise LossyDescriptors(f"{min(self.numbers)} has no square here; use another number")
-        return [Row(number, str(os.getpid()), "ok", str(number**2)) for number in self.numbers]
-
-    def split(self) -> list[Task[Row]]:
-        """Return a task for each number."""
-        return [replace(self, numbers=(number,)) for number in self.numbers]
-
-    def crashed(self, reason: str) -> list[Row]:
-        """Return rows that say why."""
-        return [Row(number, "", "crashed", reason) for number in self.numbers]
-
-
-class Poor(Squares):
-    """A machine on which something does not suffice for two images at once, nor ever for one whose number is 7."""
-
-    def run(self) -> list[Row]:
-        """Return the rows, if there is enough."""
-        if len(self.numbers) > 1 or 7 in self.numbers:
-            raise self.lack()
-        return super().run()
-
-    def lack(self) -> Exception:
-        """Return what is raised: a lack of memory."""
-        return MemoryError()
-
-
-class PoorInFiles(Poor):
-    """A machine that lacks open files."""
-
-    def lack(self) -> Exception:
-        """Return what the system says."""
-        return OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-
-
-class PoorInThreads(Poor):
-    """A machine that lacks threads."""
-
-    def lack(self) -> Exception:
-        """Return what Python says."""
-        return RuntimeError("can't start new thread")
+from featurestore.testing.tasks import Poor, PoorInFiles, PoorInThreads, Squares
 
 
 def results(rows: list[Row]) -> list[tuple[int, str | None]]:
@@ -114,10 +60,25 @@ class EngineContract:
         assert failed == [(7, "crashed", "Cannot allocate memory")]
         assert sorted(row.image_id for row in rows) == [1, 2, 6, 7, 8]
 
-    @pytest.mark.parametrize("kind", [PoorInFiles, PoorInThreads])
-    def test_what_no_image_takes_away_ends_the_run(self, engine: Engine, kind: type[Poor]) -> None:
-        with pytest.raises(EngineLost, match=r"although no other task was running, so no image is to blame"):
-            list(dispatch_tasks(engine, [kind((1, 2)), kind((6, 7, 8))]))
+    @pytest.mark.parametrize(
+        ("kind", "message"),
+        [
+            (
+                PoorInFiles,
+                "Too many open files, although no other task was running, so no image is to blame. Finished work is "
+                "kept: raise the limit of open files (ulimit -n), then run the same command again",
+            ),
+            (
+                PoorInThreads,
+                "can't start new thread, although no other task was running, so no image is to blame. Finished work "
+                "is kept: raise the limit of processes (ulimit -u), then run the same command again",
+            ),
+        ],
+    )
+    def test_what_no_image_takes_away_ends_the_run(self, engine: Engine, kind: type[Poor], message: str) -> None:
+        with pytest.raises(EngineLost) as caught:
+            list(dispatch_tasks(engine, [kind((1, 2)), kind((7, 8))]))
+        assert str(caught.value) == message
 
     def test_it_can_be_restarted_and_closed_at_any_time(self, engine: Engine) -> None:
         engine.restart()

@@ -11,12 +11,14 @@ from featurestore.engines import Engine, dispatch_tasks, open_engine
 from featurestore.engines.inline import InlineEngine
 from featurestore.engines.local import LocalEngine
 from featurestore.engines.registry import ENGINES
-from featurestore.errors import ConfigError, EngineLost
+from featurestore.errors import ConfigError
 from featurestore.testing import EngineContract
-from featurestore.testing.engines import Poor, PoorInFiles, PoorInThreads, Squares
+from featurestore.testing.tasks import Squares
+from tests.conftest import LONG
 
 
-@pytest.fixture(params=[("inline", 0), ("local", 1), ("local", 2)], ids=str)
+# One engine for all of its tests: each begins with what the last one left, workers that run or a closed engine.
+@pytest.fixture(scope="module", params=[("inline", 0), ("local", 2), *([("local", 1)] if LONG else [])], ids=str)
 def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     name, workers = request.param
     engine = open_engine(workers, name)
@@ -28,27 +30,6 @@ class TestEngine(EngineContract):
     @pytest.fixture
     def engine(self, engine: Engine) -> Engine:
         return engine
-
-
-@pytest.mark.parametrize(
-    ("kind", "message"),
-    [
-        (
-            PoorInFiles,
-            "Too many open files, although no other task was running, so no image is to blame. Finished work is "
-            "kept: raise the limit of open files (ulimit -n), then run the same command again",
-        ),
-        (
-            PoorInThreads,
-            "can't start new thread, although no other task was running, so no image is to blame. Finished work "
-            "is kept: raise the limit of processes (ulimit -u), then run the same command again",
-        ),
-    ],
-)
-def test_what_no_image_takes_away_ends_the_run(engine: Engine, kind: type[Poor], message: str) -> None:
-    with pytest.raises(EngineLost) as caught:
-        list(dispatch_tasks(engine, [kind((1, 2)), kind((6, 7, 8))]))
-    assert str(caught.value) == message
 
 
 def test_work_is_done_where_the_engine_says(engine: Engine) -> None:

@@ -62,9 +62,9 @@ class TestFitMean(FitStageContract):
 
 
 class TestPool(EngineContract):
-    @pytest.fixture
+    @pytest.fixture(scope="class")
     def engine(self):
-        engine = Pool(2)
+        engine = Pool(1)
         yield engine
         engine.close()
 
