@@ -35,6 +35,7 @@ def option(
     *,
     policy: bool = False,
     late: bool = False,
+    initially: Any = None,
     low: float | None = None,
     high: float | None = None,
 ) -> Any:
@@ -46,10 +47,11 @@ def option(
         policy: it decides which images are accepted, and is not part of the identity.
         late: it was added after stores were made without it, and its default is their behaviour. At its default it is
             not part of the identity, so that those stores keep their variants.
+        initially: its value in the recipe of a new store, where that is not the default; see `initial`.
         low: the least allowed value.
         high: the greatest allowed value.
     """
-    metadata = {"doc": doc, "policy": policy, "late": late, "low": low, "high": high}
+    metadata = {"doc": doc, "policy": policy, "late": late, "initially": initially, "low": low, "high": high}
     if isinstance(default, type):
         return dataclasses.field(default_factory=default, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -80,6 +82,12 @@ class StoreSettings:
     split: str = option("subset", "SQL over the dataset's columns that gives 'train' or 'test'")
     chunk_size: int = option(1000, "images in a new chunk", low=1, high=1_000_000)
     types: dict[str, ColumnType] = option(dict, 'types of columns, whatever the cells, like { year = "BIGINT" }')
+
+
+def initial(cls: type[T]) -> T:
+    """Return the dataclass ``cls`` with the values that the recipe of a new store has, see `option`."""
+    chosen = {f.name: f.metadata["initially"] for f in dataclasses.fields(cls) if "initially" in f.metadata}  # type: ignore[arg-type]
+    return cls(**{name: value for name, value in chosen.items() if value is not None})
 
 
 def read_tables(path: Path) -> dict[str, dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +16,7 @@ from featurestore.config import (
     check_format,
     check_names,
     identity,
+    initial,
     option,
     read_tables,
     render,
@@ -152,6 +154,15 @@ def test_a_whole_recipe_is_read_back(tmp_path: Path) -> None:
     stages = flow_from({"extract": {"sift": {"nfeatures": 5}}, "project": {"top": 9}, "fit_scale": {"over": "train"}})
     path.write_text(render([(stage.name, stage) for stage in stages]), encoding="utf-8")
     assert flow_from(read_tables(path)) == stages != flow_from({})
+
+
+def test_a_new_store_may_begin_with_another_value_than_a_recipe_without_the_key_means() -> None:
+    text = render([(stage.name, initial(stage)) for stage in FLOW])
+    assert flow_from(tomllib.loads(text)) == tuple(initial(stage) for stage in FLOW)
+    found = {stage.name: {f.name: getattr(initial(stage), f.name) for f in fields(stage)} for stage in FLOW}
+    means = {stage.name: {f.name: getattr(stage(), f.name) for f in fields(stage)} for stage in FLOW}
+    assert found == {**means, "fit_pca": {**means["fit_pca"], "solver": "gram"}}
+    assert means["fit_pca"]["solver"] == "incremental", "a store without the key was made by it"
 
 
 def test_policies_are_no_part_of_the_identity() -> None:

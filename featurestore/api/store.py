@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from featurestore.api.maintain import Upkeep
 from featurestore.api.read import Reading
 from featurestore.catalog import Context, chunk_ids
-from featurestore.config import StoreSettings, check_given, render
+from featurestore.config import StoreSettings, check_given, initial, render
 from featurestore.errors import ConfigError, DatasetError, FeatureStoreError, StoreExists
 from featurestore.progress import Silent, StageSummary, reporter
 from featurestore.stages import FLOW, ChunkStage
@@ -323,7 +323,7 @@ def _lay_out(folder: Path, settings: StoreSettings) -> None:
     folder.mkdir()
     for name in FOLDERS:
         (folder / name).mkdir()
-    stages = [(stage.name, stage()) for stage in FLOW]
+    stages = [(stage.name, initial(stage)) for stage in FLOW]
     (folder / CONFIG).write_text(render([("store", settings), *stages]), encoding="utf-8")
 
 

@@ -75,8 +75,7 @@ def _stage_notes(stage: StageStatus) -> list[str]:
 def _learnt(model: ModelRow) -> str:
     ratio = model.summary.get("explained_variance_ratio")
     solver = model.summary.get("solver", "incremental")
-    by = f" by {solver}" if solver != "incremental" else ""
-    explained = f"{by} explains {ratio:.1%} of the variance" if ratio is not None else ""
+    explained = f" by {solver} explains {ratio:.1%} of the variance" if ratio is not None else ""
     generation = f", generation {model.generation}" if model.generation else ""
     partial = ", fitted before all chunks were finished" if model.partial else ""
     return f"{explained}{generation}{partial}"

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from featurestore.errors import NothingUsable
 from featurestore.rows import Row
+from featurestore.stages.axes import principal_axes
 from featurestore.stages.base import Arrays
 from featurestore.stages.sampler import Sampler
 from featurestore.system import blas_controller, one_blas_thread
@@ -71,20 +72,12 @@ class CovarianceLearner:
         mean = self._sum / self._n
         centred = self._scatter - np.outer(self._sum, mean)
         with one_blas_thread(self._blas):
-            values, vectors = np.linalg.eigh(centred)
-        largest = slice(None, -self._sampler.n_components - 1, -1)  # eigh has them ascending
+            components, singular_values = principal_axes(centred, self._sampler.n_components)
         return {
             **self.state(),
-            "components_": _with_signs(vectors.T[largest]),
-            # of the centred descriptors; rounding can make a zero slightly negative
-            "singular_values_": np.sqrt(np.maximum(values[largest], 0)),
+            "components_": components,
+            "singular_values_": singular_values,
             "mean_": mean,
             "var_": np.diag(centred) / self._n,
             "n_components_": np.array(self._sampler.n_components),
         }
-
-
-def _with_signs(components: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Flip signs so that the largest value of each component is positive, like scikit-learn's ``svd_flip``."""
-    largest = np.take_along_axis(components, np.abs(components).argmax(axis=1)[:, None], axis=1)
-    return np.ascontiguousarray(components * np.sign(largest))

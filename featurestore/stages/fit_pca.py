@@ -26,10 +26,11 @@ class FitPca(FitStage):
     batch_size: int = option(2000, "rows in a batch, at least", low=1)
     seed: int = option(0, "of the drawing, which is seeded by (seed, image_id)", low=0)
 
-    solver: Literal["incremental", "covariance"] = option(
+    solver: Literal["incremental", "gram", "covariance"] = option(
         "incremental",
-        "incremental, as in the notebook, or covariance: exact, faster, the same in every order; batch_size unused",
+        "gram or incremental (scikit-learn's own, slower), as in the notebook, or covariance: exact; batch_size unused",
         late=True,
+        initially="gram",
     )
 
     def dim(self, reads: Layout) -> int:
@@ -48,7 +49,7 @@ class FitPca(FitStage):
         """Return a new learner, or one that resumes from a state or continues from a parent's model."""
         if self.solver == "covariance":
             return CovarianceLearner(self.sampler, arrays)
-        return PcaLearner(self.sampler, arrays, batch_size=self.batch_size)
+        return PcaLearner(self.sampler, arrays, batch_size=self.batch_size, solver=self.solver)
 
     @property
     def sampler(self) -> Sampler:

@@ -24,6 +24,10 @@ def projected(i: int) -> Row:
 
 CASES: dict[str, tuple[FitStage, list[Row]]] = {
     "incremental": (FitPca(n_components=5, samples_per_image=40, batch_size=90), [extracted(i) for i in range(7)]),
+    "gram": (
+        FitPca(n_components=5, samples_per_image=40, batch_size=90, solver="gram"),
+        [extracted(i) for i in range(7)],
+    ),
     "covariance": (
         FitPca(n_components=5, samples_per_image=40, solver="covariance"),
         [extracted(i) for i in range(7)],
@@ -52,4 +56,7 @@ def test_every_fit_stage_is_tested_here() -> None:
 
 
 def test_sums_can_be_joined_and_increments_can_not() -> None:
-    assert [CASES[name][0].joins() for name in ("covariance", "fit_scale", "incremental")] == [True, True, False]
+    assert [CASES[name][0].joins() for name in ("covariance", "fit_scale", "incremental", "gram")] == [
+        *(True, True),
+        *(False, False),
+    ]

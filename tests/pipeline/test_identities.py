@@ -26,6 +26,7 @@ RECIPES: list[tuple[dict[str, Any], dict[str, str]]] = [
         {"extract": {"extractor": "rootsift", "sift": {"sigma": 1.2}, "max_pixels": 100, "truncated": "keep"}},
         {**DEFAULT, "extract": "5ffaa51377a4bd91"},
     ),
+    ({"fit_pca": {"solver": "incremental"}}, DEFAULT),
     ({"fit_pca": {"solver": "covariance"}}, {**DEFAULT, "fit_pca": "b5d976015a45a60d"}),
 ]
 

@@ -118,7 +118,7 @@ def test_a_store_tells_the_solver_and_why_it_changed(tmp_path: Path) -> None:
     store.run(workers=0)
     assert current_model(store, "fit_pca").summary["solver"] == "covariance"
     assert " by covariance explains " in status_text(store.status())
-    configure(store, "fit_pca", solver="incremental")
+    configure(store, "fit_pca", solver="gram")
     assert store.plan() == []  # what the other solver made is still there
     other = small_store(tmp_path / "other", images, chunk_size=3, recipe=SMALL)
     configure(other, "fit_pca", solver="covariance")
