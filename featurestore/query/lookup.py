@@ -9,7 +9,7 @@ import threading
 import unicodedata
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import duckdb
@@ -29,6 +29,7 @@ from featurestore.system import command_line
 
 UNSEEN = ("Cc", "Cf")  # Unicode categories of control and format characters
 OPEN_FILES = 64  # the most partitions to keep open
+SMALL = ("image_id", "filename", "status", "error", "n_descriptors")  # columns of every partition
 TOO_MANY = tuple(map(os.strerror, (errno.EMFILE, errno.ENFILE)))
 
 Signature = tuple[tuple[int, int, int] | None, ...]
@@ -68,6 +69,13 @@ class _Open:
 
     file: PartitionFile
     borders: NDArray[np.int64]
+    small: dict[int, pa.Table] = field(default_factory=dict)  # the columns `SMALL` of the row groups that were read
+
+    def small_columns(self, row_group: int) -> pa.Table:
+        """Return the columns `SMALL` of a row group."""
+        if row_group not in self.small:
+            self.small[row_group] = self.file.table(row_group, SMALL)
+        return self.small[row_group]
 
 
 @dataclass
@@ -141,13 +149,27 @@ class Lookup:
             if "x" in columns and not opened.file.layout.keypoints:
                 raise NotReady(f"variant {found.name} of {stage} keeps no keypoints; ask for those of another stage")
             group = int(np.searchsorted(opened.borders, image_id - first, side="right")) - 1
-            table = opened.file.table(group, ["image_id", "filename", "status", "error", *columns])
-        row = next(opened.file.rows_of(table.slice(image_id - first - int(opened.borders[group]), 1)))
+            position = image_id - first - int(opened.borders[group])
+            row = self._read(opened, group, position, columns)
         if row.image_id != image_id:
             raise CorruptFile(f"{path.name} does not hold the images that the catalog says; put back a copy of it")
         if row.status not in ("ok", "empty"):
             raise NothingUsable(f"{filename!r} has no descriptors: {row.error or 'nothing is known'} ({row.status})")
         return row, opened.file.layout
+
+    def _read(self, opened: _Open, group: int, position: int, columns: Sequence[str]) -> Row:
+        others = [name for name in columns if name != "descriptors"]
+        table = opened.file.table(group, [*SMALL, *others]) if others else opened.small_columns(group)
+        row = next(opened.file.rows_of(table.slice(position, 1)))
+        if "descriptors" not in columns:
+            return row
+        row = replace(row, descriptors=opened.file.descriptors(group, position))
+        if row.n_descriptors != table["n_descriptors"][position].as_py():
+            name = opened.file.path.name
+            raise CorruptFile(
+                f"{name} has images with another number of descriptors than it says; put back a copy of it"
+            )
+        return row
 
     @property
     def encoder(self) -> Encoder:

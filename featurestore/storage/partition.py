@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from featurestore.errors import CorruptFile, FormatError
 from featurestore.rows import KEYPOINT, KEYPOINT_COLUMNS, Layout, Row
 from featurestore.storage import manifest as manifests
+from featurestore.storage.blob_pages import Page, find_pages, read_blob
 from featurestore.system import readable
 from featurestore.wording import first_line
 
@@ -79,7 +80,8 @@ class PartitionFile:
         self.path = path
         try:
             with readable(path):
-                self._file = parquet.ParquetFile(path)
+                self._source = pa.OSFile(str(path))
+                self._file = parquet.ParquetFile(self._source)
             metadata = {b"dim": b"", b"dtype": b"", MANIFEST_KEY.encode(): b"", **(self._file.metadata.metadata or {})}
             self.manifest: dict[str, Any] = manifests.parse_manifest(metadata[MANIFEST_KEY.encode()])
             dim, dtype = int(metadata[b"dim"]), metadata[b"dtype"].decode()
@@ -97,6 +99,7 @@ class PartitionFile:
         extra = tuple((f.name, f.type) for f in self._file.schema_arrow if f.name not in known)
         self.layout = Layout(dim=dim, dtype=dtype, keypoints="x" in names, extra=extra)
         self._refuse_other_columns()
+        self._pages: dict[int, tuple[Page, ...]] = {}  # by row group
 
     def _refuse_other_columns(self) -> None:
         blobs = {"descriptors"} if self.manifest.get("pruned") is True else set()
@@ -114,6 +117,7 @@ class PartitionFile:
     def __exit__(self, *_: object) -> None:
         """Close the file."""
         self._file.close()
+        self._source.close()
 
     @property
     def n_row_groups(self) -> int:
@@ -147,6 +151,31 @@ class PartitionFile:
                 return self._file.read_row_group(row_group, columns=list(columns))
         except (OSError, pa.ArrowException) as error:
             raise CorruptFile(f"{self.path.name} is damaged ({first_line(error)})") from error
+
+    def descriptors(self, row_group: int, row: int) -> NDArray[Any] | None:
+        """Return the descriptors of one row of a row group, ``(n, dim)``; None unless its status is ``ok``.
+
+        Little more than their own bytes is read, except in files of early versions, which have a page a row group.
+
+        Raises:
+            CorruptFile: they can't be decoded.
+            UnreadableFile: they can't be read.
+        """
+        try:
+            with readable(self.path):
+                page = next((p for p in self._pages_of(row_group) if p.first <= row < p.first + p.n_rows), None)
+                blob = read_blob(self._source, page, row) if page is not None else None
+        except (*DAMAGE, IndexError) as error:
+            raise CorruptFile(f"{self.path.name} is damaged ({first_line(error)})") from error
+        if page is None:
+            return self._blob(self.table(row_group, ["descriptors"])["descriptors"].combine_chunks(), row)
+        return None if blob is None else self.layout.matrix(blob)
+
+    def _pages_of(self, row_group: int) -> tuple[Page, ...]:
+        if row_group not in self._pages:
+            column = self._file.schema_arrow.get_field_index("descriptors")
+            self._pages[row_group] = find_pages(self._source, self._file.metadata.row_group(row_group).column(column))
+        return self._pages[row_group]
 
     def columns(self, names: Sequence[str]) -> pa.Table:
         """Return some columns of the whole file.

@@ -23,6 +23,8 @@ from featurestore.system import ready_thread
 # Small enough to read one image in milliseconds and to keep little in memory; large enough to scan fast.
 ROW_GROUP_BYTES = 4 << 20
 ROW_GROUP_ROWS = 1024
+# A page ends with the value that fills it: a BLOB has its own page, and the other columns one for many rows.
+PAGE_BYTES = 32 << 10
 
 
 class PartitionWriter:
@@ -164,5 +166,6 @@ def _parquet_options(layout: Layout) -> dict[str, Any]:
         "use_dictionary": ["status", "error"],
         "write_statistics": ["image_id", "n_descriptors"],
         "column_encoding": dict.fromkeys(leaves, "BYTE_STREAM_SPLIT"),
-        "data_page_size": ROW_GROUP_BYTES,
+        "data_page_size": PAGE_BYTES,
+        "write_batch_size": 1,
     }

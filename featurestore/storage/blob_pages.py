@@ -1,0 +1,142 @@
+"""Single BLOBs of a partition, each read with no more of the file than its data page.
+
+Arrow reads whole row groups: 4 MB for the 115 kB of one image. The pages of a row group are found by their headers,
+structs of Thrift's compact protocol; see https://parquet.apache.org/docs/file-format/data-pages/ and
+https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md. This module knows only the pages that
+`partition_writer` writes. `find_pages` returns no pages for any other file, and its caller reads the row group.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+HEADER_BYTES = 64  # of a page without statistics at most; it has some 20
+DATA_PAGE, PLAIN, RLE = 0, 0, 3  # of the enumerations PageType and Encoding
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A data page: rows ``first`` to ``first + n_rows`` of its row group."""
+
+    first: int
+    n_rows: int
+    offset: int  # of its data in the file
+    n_bytes: int
+    n_plain: int  # bytes after decompression
+    codec: str | None
+
+
+def find_pages(file: pa.NativeFile, column: Any) -> tuple[Page, ...]:
+    """Return the pages of a flat, nullable column of BLOBs in one row group; none if reading them singly gains nothing.
+
+    Args:
+        file: the Parquet file.
+        column: a ``pyarrow.parquet.ColumnChunkMetaData``.
+    """
+    if column.has_dictionary_page or column.compression not in ("ZSTD", "UNCOMPRESSED"):
+        return ()
+    codec = None if column.compression == "UNCOMPRESSED" else column.compression.lower()
+    pages, first, offset = list[Page](), 0, column.data_page_offset
+    end = offset + column.total_compressed_size
+    while first < column.num_values:
+        found = _read_header(file.read_at(min(HEADER_BYTES, max(0, end - offset)), offset))
+        if found is None or found[1] > column.total_uncompressed_size:
+            return ()
+        n_rows, n_plain, n_bytes, n_header = found
+        offset += n_header
+        pages.append(Page(first, n_rows, offset, n_bytes, n_plain, codec))
+        first, offset = first + n_rows, offset + n_bytes
+    return tuple(pages) if len(pages) > 1 and (first, offset) == (column.num_values, end) else ()
+
+
+def read_blob(file: pa.NativeFile, page: Page, row: int) -> pa.Buffer | None:
+    """Return the BLOB in one row of a row group; None if it is NULL.
+
+    Raises:
+        pyarrow.ArrowException, OSError: the page can't be decompressed, or can't be read.
+        ValueError, IndexError: the page is damaged.
+    """
+    data = pa.py_buffer(file.read_at(page.n_bytes, page.offset))
+    if page.codec is not None:
+        data = pa.Codec(page.codec).decompress(data, page.n_plain)
+    if data.size != page.n_plain:
+        raise ValueError(f"a page of {page.n_plain} bytes has {data.size}")
+    n_levels = int.from_bytes(data[:4], "little")
+    valid = _levels(bytes(data[4 : 4 + n_levels]), page.n_rows)
+    at = 4 + n_levels
+    for is_valid in valid[: row - page.first]:
+        at += 4 + int.from_bytes(data[at : at + 4], "little") if is_valid else 0
+    if not valid[row - page.first]:
+        return None
+    size = int.from_bytes(data[at : at + 4], "little")
+    if at + 4 + size > data.size:
+        raise ValueError(f"a BLOB of {size} bytes in a page of {data.size}")
+    return data.slice(at + 4, size)
+
+
+def _read_header(data: bytes) -> tuple[int, int, int, int] | None:
+    """Return the rows of a page, its bytes plain and compressed, and the bytes of its header; None for another kind."""
+    try:
+        header, n_header = _struct(data, 0)
+        page = header[5]
+        if header[1] != DATA_PAGE or page[2] != PLAIN or page[3] != RLE or min(page[1], header[2], header[3]) <= 0:
+            return None
+    except (IndexError, KeyError, TypeError, ValueError):
+        return None
+    return page[1], header[2], header[3], n_header
+
+
+def _struct(data: bytes, at: int) -> tuple[dict[int, Any], int]:
+    """Return the integers and structs of a Thrift struct by their numbers, and where it ends.
+
+    Raises:
+        IndexError: it goes on after the data.
+        ValueError: it has a field of another type.
+    """
+    fields, number = dict[int, Any](), 0
+    while (head := data[at]) != 0:
+        at += 1
+        if head >> 4:
+            number += head >> 4
+        else:
+            number, at = _integer(data, at)
+        match head & 15:
+            case 4 | 5 | 6:  # 16, 32 and 64 bits
+                fields[number], at = _integer(data, at)
+            case 12:
+                fields[number], at = _struct(data, at)
+            case kind:
+                raise ValueError(f"a field of type {kind}")
+    return fields, at + 1
+
+
+def _integer(data: bytes, at: int) -> tuple[int, int]:
+    value, at = _varint(data, at)
+    return (value >> 1) ^ -(value & 1), at
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        value |= (data[at] & 0x7F) << shift
+        if data[at] < 0x80:
+            return value, at + 1
+        at, shift = at + 1, shift + 7
+
+
+def _levels(data: bytes, n: int) -> list[bool]:
+    """Return which of ``n`` values are not NULL, from runs of equal bits and of packed ones (Parquet's RLE)."""
+    valid, at = list[bool](), 0
+    while len(valid) < n:
+        head, at = _varint(data, at)
+        if head & 1:
+            packed = data[at : at + (head >> 1)]
+            valid += [bool(byte >> bit & 1) for byte in packed for bit in range(8)]
+            at += head >> 1
+        else:
+            valid += [bool(data[at])] * min(head >> 1, n - len(valid))
+            at += 1
+    return valid

@@ -1,0 +1,117 @@
+"""One image is read without its neighbours, and damaged pages give one clear error."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from featurestore.errors import CorruptFile
+from featurestore.rows import Layout, Row
+from featurestore.storage import FORMAT, PartitionFile, PartitionWriter, partition_writer
+from featurestore.storage.blob_pages import Page, find_pages, read_blob
+
+CODES = Layout(dim=64, dtype="uint8", keypoints=False)
+MANIFEST = {"format": FORMAT, "stage": "quantize", "input_payload": "0" * 16}
+
+
+def write(path: Path, sizes: Sequence[int | None]) -> list[Row]:
+    """Write a partition of images with so many descriptors; None is a failed image."""
+    rng = np.random.default_rng(3)
+    rows = []
+    for i, n in enumerate(sizes):
+        codes = None if n is None else rng.integers(0, 256, (n, CODES.dim)).astype(np.uint8)
+        rows.append(Row(i, f"{i}.jpg", "missing" if n is None else "ok", None, codes))
+    writer = PartitionWriter(path, layout=CODES, manifest=MANIFEST)
+    for row in rows:
+        writer.write(row)
+    writer.close()
+    return rows
+
+
+def one_by_one(file: PartitionFile) -> list[np.ndarray | None]:
+    return [file.descriptors(group, i) for group, n in enumerate(file.row_group_sizes()) for i in range(n)]
+
+
+def same(found: Sequence[np.ndarray | None], rows: Sequence[Row]) -> bool:
+    pairs = zip(found, (row.descriptors for row in rows), strict=True)
+    return all(a is b is None or (a is not None and b is not None and np.array_equal(a, b)) for a, b in pairs)
+
+
+def test_each_image_is_read_as_it_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(partition_writer, "ROW_GROUP_BYTES", 1 << 20)
+    sizes = [1800, None, 0, 3, 1, None, 1800, 700, None, None, *([1800] * 20), 2, None]
+    rows = write(tmp_path / "p", sizes)
+    with PartitionFile(tmp_path / "p") as file:
+        assert file.n_row_groups > 1
+        assert same(one_by_one(file), rows)
+
+
+def test_no_more_than_an_image_is_read(tmp_path: Path) -> None:
+    write(tmp_path / "p", [1800] * 30)
+    with pq.ParquetFile(tmp_path / "p") as file:
+        column = file.metadata.row_group(0).column(5)
+        pages = find_pages(pa.OSFile(str(tmp_path / "p")), column)
+    assert column.path_in_schema == "descriptors"
+    assert [page.n_rows for page in pages] == [1] * 30
+    assert max(page.n_bytes for page in pages) < 1.05 * 1800 * 64
+
+
+def test_files_with_a_page_a_row_group_are_read_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Early versions wrote such files."""
+    options = partition_writer._parquet_options
+    old = {"data_page_size": 4 << 20, "write_batch_size": 1024}
+    monkeypatch.setattr(partition_writer, "_parquet_options", lambda layout: {**options(layout), **old})
+    rows = write(tmp_path / "p", [1800, None, 3, 1800])
+    with pq.ParquetFile(tmp_path / "p") as file:
+        assert find_pages(pa.OSFile(str(tmp_path / "p")), file.metadata.row_group(0).column(5)) == ()
+    with PartitionFile(tmp_path / "p") as file:
+        assert same(one_by_one(file), rows)
+
+
+@given(
+    values=st.lists(st.none() | st.binary(max_size=40), min_size=1, max_size=300),
+    batch=st.sampled_from([1, 3, 8, 64]),
+    compression=st.sampled_from(["zstd", "none"]),
+)
+def test_pages_of_many_values_are_read_as_arrow_reads_them(
+    values: list[bytes | None], batch: int, compression: str
+) -> None:
+    data = io.BytesIO()
+    options = {"use_dictionary": False, "write_statistics": False, "data_page_size": 100, "write_batch_size": batch}
+    pq.write_table(pa.table({"a": pa.array(values, pa.binary())}), data, compression=compression, **options)
+    file = pa.BufferReader(data.getvalue())
+    pages = find_pages(file, pq.ParquetFile(data).metadata.row_group(0).column(0))
+
+    def value(page: Page, row: int) -> bytes | None:
+        blob = read_blob(file, page, row)
+        return None if blob is None else blob.to_pybytes()
+
+    if pages:
+        assert [value(page, page.first + i) for page in pages for i in range(page.n_rows)] == values
+    else:
+        assert len(values) <= batch or sum(map(len, filter(None, values))) < 200
+
+
+def test_damage_is_one_clear_error(tmp_path: Path) -> None:
+    """Every byte of two pages and their headers, one after the other."""
+    rows = write(tmp_path / "p", [600, 600, 600])
+    data = (tmp_path / "p").read_bytes()
+    with pq.ParquetFile(tmp_path / "p") as file:
+        start = file.metadata.row_group(0).column(5).data_page_offset
+    outcomes = set()
+    for at in (*range(start, start + 64), *range(start + 64, start + 40_000, 997)):
+        (tmp_path / "q").write_bytes(data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :])
+        with PartitionFile(tmp_path / "q") as damaged:
+            try:
+                outcomes.add("same" if same([damaged.descriptors(0, 0)], rows[:1]) else "other")
+            except CorruptFile:
+                outcomes.add("refused")
+    assert "refused" in outcomes
