@@ -128,7 +128,8 @@ def store(finished: FeatureStore, tmp_path: Path) -> FeatureStore:
 @pytest.fixture(scope="session")
 def begun(samples: Samples, tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
     """A store of the samples in chunks of 8 in which nothing was run yet. Not to be changed: see `fresh`."""
-    return make_store(tmp_path_factory.mktemp("begun") / "store", samples)
+    made = once(tmp_path_factory, "begun", lambda folder: make_store(folder / "store", samples))
+    return copy(FeatureStore(made / "store"), tmp_path_factory.mktemp("begun") / "store")
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import pytest
 from featurestore import FeatureStore
 from tests.conftest import Samples
 from tests.crash.harness import photograph
+from tests.once import once
 
 CHUNK_SIZE = 9  # three chunks, the last of them not full
 
@@ -34,12 +35,14 @@ class Ground:
 @pytest.fixture(scope="session")
 def ground(samples: Samples, tmp_path_factory: pytest.TempPathFactory) -> Ground:
     """The small images and their stores. Not to be changed."""
-    folder = tmp_path_factory.mktemp("crash")
-    begun = folder / "begun"
-    FeatureStore.create(begun, images=samples.images, dataset=samples.dataset, chunk_size=CHUNK_SIZE)
-    whole = shutil.copytree(begun, folder / "whole")
-    FeatureStore(whole).run(workers=0)
-    return Ground(samples.images, samples.dataset, begun, photograph(whole))
+
+    def make(folder: Path) -> None:
+        FeatureStore.create(folder / "begun", images=samples.images, dataset=samples.dataset, chunk_size=CHUNK_SIZE)
+        FeatureStore(shutil.copytree(folder / "begun", folder / "whole")).run(workers=0)
+
+    made = once(tmp_path_factory, "crash", make)
+    folder = shutil.copytree(made, tmp_path_factory.mktemp("crash") / "stores")  # of this process, which may lock them
+    return Ground(samples.images, samples.dataset, folder / "begun", photograph(folder / "whole"))
 
 
 @pytest.fixture(scope="session")

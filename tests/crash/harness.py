@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import subprocess
-import sys
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ from featurestore.catalog import Catalog
 from featurestore.catalog.catalog import query_arrow
 from featurestore.storage import Root
 from featurestore.system import file_digest
+from tests.warm import WarmProcess
 
 ROOT = Path(__file__).parent.parent.parent
 SIGKILLED = -9
@@ -40,27 +39,15 @@ class Ended:
         return self.code == SIGKILLED
 
 
-def start(*arguments: str | Path, module: str = "featurestore", mark: str = "", **environment: str) -> Any:
+def start(*arguments: str | Path, module: str = "featurestore", mark: str = "", **environment: str) -> WarmProcess:
     """Start the command line in a process of its own, at the head of a process group of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", module, *map(str, arguments)],
-        cwd=ROOT,
-        env={**os.environ, MARK: mark, **environment},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    environment = {**os.environ, MARK: mark, **environment}
+    return WarmProcess(module, [str(argument) for argument in arguments], cwd=ROOT, environment=environment)
 
 
-def finish(process: Any, *, points: Sequence[str] = (), patience: float = PATIENCE) -> Ended:
-    """Wait for a process to end by itself.
-
-    Whoever still holds its pipes is not waited for: a worker lives a little longer than a coordinator that was killed.
-    """
-    out, err = process.communicate(timeout=patience)
-    return Ended(process.returncode, out, err, tuple(points))
+def finish(process: WarmProcess, *, points: Sequence[str] = (), patience: float = PATIENCE) -> Ended:
+    """Wait for a process to end by itself, and for what still holds its pipes, as the tracker of workers does."""
+    return Ended(*process.finish(patience), tuple(points))
 
 
 def run(*arguments: str | Path, mark: str = "", **environment: str) -> Ended:
@@ -113,7 +100,7 @@ def kill_now_and_then(rng: random.Random, times: int, *arguments: str | Path, ma
         process = start(*arguments, mark=mark)
         try:
             ended = finish(process, patience=rng.uniform(0.1, longest))
-        except subprocess.TimeoutExpired:
+        except TimeoutError:
             process.kill()
             ended = finish(process)
         if not ended.killed:

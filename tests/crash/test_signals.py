@@ -54,10 +54,12 @@ def test_however_a_run_ends_its_finished_blocks_stay(
     store = FeatureStore.create(tmp_path / "store", images=ground.images, dataset=ground.dataset, chunk_size=26)
     expected = shutil.copytree(store.path, tmp_path / "expected")
     FeatureStore(expected).run("extract", workers=0)
-    verb, before = ("run", store.path, "--workers", "2"), set[int]()
+    verb, before, mark = ("run", store.path, "--workers", "2"), set[int](), uuid.uuid4().hex
     for name, code in {**CODES, "SIGKILL": -9}.items():
         signal_name = None if name == "SIGKILL" else name
-        assert sabotage(tmp_path / "log", ["published blocks/extract"], *verb, signal=signal_name).code == code
+        ended = sabotage(tmp_path / "log", ["published blocks/extract"], *verb, mark=mark, signal=signal_name)
+        assert ended.code == code
+        assert left_alive(mark) == []
         found = set(in_blocks(store))
         assert found > before, name
         before = found

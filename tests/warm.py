@@ -1,0 +1,84 @@
+"""Processes that start in milliseconds: forked from one in which everything is imported, and nothing has run.
+
+Starting Python and importing the package takes half a second of CPU time and more, and crash tests do it many times.
+Such a process has its own session, environment and output, and can be killed as any other. Its workers start as usual.
+What is about the start itself needs `subprocess`.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import runpy
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.reduction import DupFd
+from pathlib import Path
+from typing import Any
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(
+    [
+        "featurestore.api.store",
+        "featurestore.cli.program",
+        "cv2",
+        "duckdb",
+        "joblib.externals.loky",
+        "pandas",  # pyarrow imports it
+        "pytest",  # since it is the main program that starts these processes
+        "sklearn.decomposition",
+    ]
+)
+
+
+class WarmProcess:
+    """``python -m MODULE ARGUMENTS``."""
+
+    def __init__(self, module: str, arguments: Sequence[str], *, cwd: Path, environment: Mapping[str, str]) -> None:
+        """Start it."""
+        pipes = [os.pipe(), os.pipe()]
+        ends = [DupFd(writing) for _, writing in pipes]
+        self._process = CONTEXT.Process(target=run_module, args=(module, list(arguments), cwd, dict(environment), ends))
+        self._process.start()
+        for _, writing in pipes:
+            os.close(writing)
+        pool = ThreadPoolExecutor(len(pipes))
+        self._outputs = [pool.submit(read_all, reading) for reading, _ in pipes]
+        assert self._process.pid is not None
+        self.pid = self._process.pid
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        self._process.kill()
+
+    def finish(self, timeout: float) -> tuple[int, str, str]:
+        """Wait until it has ended, with all that still write for it, and return its exit code, output and errors.
+
+        Raises:
+            TimeoutError: it still runs.
+        """
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            raise TimeoutError(f"process {self.pid} still runs")
+        out, err = (output.result(timeout) for output in self._outputs)
+        return self._process.exitcode, out, err
+
+
+def read_all(descriptor: int) -> str:
+    with open(descriptor, encoding="utf-8") as file:
+        return file.read()
+
+
+def run_module(module: str, arguments: list[str], cwd: Path, environment: dict[str, str], outputs: list[Any]) -> None:
+    """Be the new process: take its environment and its streams, then run the module as the program."""
+    os.setsid()
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(environment)
+    for stream, output in enumerate(outputs, start=1):
+        descriptor = output.detach()
+        os.dup2(descriptor, stream)
+        os.close(descriptor)
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
