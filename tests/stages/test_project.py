@@ -64,6 +64,44 @@ def test_strongest_is_a_stable_sort(norms: list[int], top: int) -> None:
     assert strongest(np.array(norms, float).reshape(-1, 1), top).tolist() == expected
 
 
+@given(
+    n=st.integers(1, 200),
+    top=st.integers(1, 220),
+    scale=st.sampled_from([1e-300, 1e-160, 1e-140, 1, 1e6, 1e150, 1e200]),
+    apart=st.sampled_from([0, 1e-16, 1e-15, 1e-14, 1e-12, 1e-6, 1]),
+    n_equal=st.sampled_from([0, 0, 2, 50]),
+    seed=st.integers(0, 9),
+)
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_strongest_is_the_order_of_the_norms_whatever_lies_between_them(
+    n: int, top: int, scale: float, apart: float, n_equal: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    row = rng.normal(size=64)
+    turned = rng.permuted(np.tile(row, (n, 1)), axis=1)  # of equal norm, but for what adding in another order changes
+    rows = turned * scale * (1 + apart * rng.normal(size=(n, 1)))
+    rows[rng.integers(0, n, n_equal)] = rows[0]
+    expected = np.argsort(-np.linalg.norm(rows, axis=1), kind="stable")[:top]
+    assert strongest(rows, top).tolist() == expected.tolist()
+
+
+def test_norms_that_differ_by_rounding_alone_decide_themselves() -> None:
+    rng, n_rounded = np.random.default_rng(0), 0
+    for _ in range(500):
+        rows = rng.permuted(np.tile(rng.normal(size=64), (3, 1)), axis=1)
+        norms = np.linalg.norm(rows, axis=1)
+        assert strongest(rows, 3).tolist() == np.argsort(-norms, kind="stable").tolist()
+        n_rounded += len(set(norms.tolist())) > 1
+    assert n_rounded > 100, "the order of adding up matters"
+
+
+def test_norms_that_are_apart_are_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = np.random.default_rng(0).normal(size=(4000, 64)) * 40
+    expected = np.argsort(-np.linalg.norm(rows, axis=1), kind="stable")[:1800]
+    monkeypatch.delattr(np.linalg, "norm")
+    assert strongest(rows, 1800).tolist() == expected.tolist()
+
+
 def test_fewer_descriptors_than_are_kept() -> None:
     row = Project(top=1800).transform(image([[1, 0, 0], [2, 0, 0]]), IDENTITY)
     assert row.n_descriptors == 2
