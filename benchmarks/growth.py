@@ -12,14 +12,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import sqlalchemy as sa
+from duckdb import DuckDBPyConnection
 
 from benchmarks.measure import Bench, Finding, Watch, at_most, clock, peak_bytes, python
 from featurestore import FeatureStore
 from featurestore.catalog import Context, PartitionRow, WritableContext, make_plan, resolve
-from featurestore.catalog.catalog import insert_arrow
 from featurestore.catalog.records import record_partition
-from featurestore.catalog.schema import DATASET_COLUMNS
+from featurestore.catalog.statements import DATASET_COLUMNS, insert_arrow, query_value
 from featurestore.maintenance.sandbox import run_child
 from featurestore.progress import Silent
 from featurestore.storage import CATALOG, CONFIG
@@ -90,7 +89,7 @@ def _fill(context: WritableContext, n_chunks: int) -> None:
     variants = _variants(context)
     with context.catalog.transaction() as connection:
         kind = "image_id BIGINT, artist VARCHAR"
-        connection.execute(sa.text(f"CREATE TABLE IF NOT EXISTS {DATASET_COLUMNS} ({kind})"))
+        connection.execute(f"CREATE TABLE IF NOT EXISTS {DATASET_COLUMNS} ({kind})")
         for first in range(0, n_chunks, 1000):
             _write_images(connection, variants, np.arange(first, min(first + 1000, n_chunks), dtype=np.int32))
         _write_chunks(connection, variants, np.arange(n_chunks, dtype=np.int32))
@@ -115,7 +114,7 @@ def _same(value: Any, n: int, kind: pa.DataType | None = None) -> pa.Array:
     return pa.array([value] * n, kind)
 
 
-def _write_images(connection: sa.Connection, variants: dict[str, str], chunks: Any) -> None:
+def _write_images(connection: DuckDBPyConnection, variants: dict[str, str], chunks: Any) -> None:
     chunk = np.repeat(chunks, CHUNK)
     ids = np.arange(len(chunk), dtype=np.int64) + int(chunks[0]) * CHUNK
     subsets = pa.array(np.where(ids % 5 == 4, "test", "train"))
@@ -139,7 +138,7 @@ def _write_images(connection: sa.Connection, variants: dict[str, str], chunks: A
         )
 
 
-def _write_chunks(connection: sa.Connection, variants: dict[str, str], chunks: Any) -> None:
+def _write_chunks(connection: DuckDBPyConnection, variants: dict[str, str], chunks: Any) -> None:
     n = len(chunks)
     first = chunks.astype(np.int64) * CHUNK
     table = {"chunk_id": chunks, "first_image_id": first, "n_images": _same(CHUNK, n, pa.int32())}
@@ -157,7 +156,7 @@ def _write_chunks(connection: sa.Connection, variants: dict[str, str], chunks: A
         insert_arrow(connection, "partitions", pa.table(columns))
 
 
-def _write_models(connection: sa.Connection, context: Context, variants: dict[str, str], n_images: int) -> None:
+def _write_models(connection: DuckDBPyConnection, context: Context, variants: dict[str, str], n_images: int) -> None:
     for stage, model in (("fit_pca", PCA), ("fit_scale", SCALE)):
         row = {
             **{"model_id": model, "stage": stage, "variant": variants[stage], "generation": 0, "partial": False},
@@ -174,7 +173,7 @@ def measure(path: Path, repetitions: int) -> dict[str, list[float]]:
     found = {"status": [clock(store.status) for _ in range(repetitions)]}
     found["plan"] = [clock(lambda: _plan(context)) for _ in range(repetitions)]
     with context.catalog.reading() as connection:
-        last = int(connection.execute(sa.text("SELECT max(chunk_id) FROM chunks")).scalar_one())
+        last = int(query_value(connection, "SELECT max(chunk_id) FROM chunks"))
     with store._held("measure", Silent()) as held:
         found["commit"] = [clock(partial(_commit, held, chunk)) for chunk in range(last, last + repetitions)]
     found["sql"] = [clock(lambda: store.sql(BY_ARTIST)) for _ in range(repetitions)]

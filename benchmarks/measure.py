@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import resource
 import statistics
 import subprocess
 import sys
@@ -45,6 +46,14 @@ def clock(work: Callable[[], object]) -> float:
     begun = time.perf_counter()
     work()
     return time.perf_counter() - begun
+
+
+def child_seconds(work: Callable[[], object]) -> float:
+    """Return the processor time, user and system, of the processes that ``work`` starts and waits for."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    work()
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def alternate(arms: Mapping[str, Callable[[], float]], repetitions: int) -> dict[str, list[float]]:

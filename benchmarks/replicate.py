@@ -22,8 +22,8 @@ from featurestore.catalog import (
     record_model,
     resolve,
 )
-from featurestore.catalog.catalog import query_arrow
 from featurestore.catalog.records import record_partition, record_variant
+from featurestore.catalog.statements import query_arrow
 from featurestore.pipeline import ChunkWriter
 from featurestore.progress import Silent
 from featurestore.rows import Layout, Row

@@ -17,6 +17,8 @@ def program() -> NoReturn:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         # During the imports Ctrl-C simply ends the process, without a traceback. `main` installs its own handler.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # Arithmetic is done on one thread of BLAS in any case; to start the others is a tenth of the time of `status`.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     gc.set_threshold(200_000)  # imports make many objects and no garbage; collecting takes 10 % of the start (as mypy)
     from featurestore.system import prepare_streams
 

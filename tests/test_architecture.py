@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from docs.draw_rooms import PAGE, page
-from featurestore.catalog.schema import DATASET_COLUMNS, Base
+from featurestore.catalog.schema import Base
+from featurestore.catalog.statements import DATASET_COLUMNS
 
 PACKAGE = Path(__file__).parent.parent / "featurestore"
 ROOMS = sorted(path.name for path in PACKAGE.iterdir() if (path / "__init__.pyi").is_file())

@@ -13,9 +13,6 @@ from .comparison import ImageDifference as ImageDifference
 from .comparison import compare_images as compare_images
 from .comparison import list_images as list_images
 from .connection import LITTLE as LITTLE
-from .connection import Fingerprint as Fingerprint
-from .connection import fingerprint as fingerprint
-from .connection import raw_connection as raw_connection
 from .context import Context as Context
 from .context import WritableContext as WritableContext
 from .dataset_changes import find_changed as find_changed
@@ -110,6 +107,8 @@ from .snapshot import attach_copy as attach_copy
 from .snapshot import held_copy as held_copy
 from .stage_counts import StageFacts as StageFacts
 from .stage_counts import stage_facts as stage_facts
+from .statements import Fingerprint as Fingerprint
+from .statements import fingerprint as fingerprint
 from .steps import Step as Step
 from .steps import resolve as resolve
 from .steps import steps_of as steps_of

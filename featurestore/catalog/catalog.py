@@ -7,25 +7,20 @@ kept for the next transaction.
 
 from __future__ import annotations
 
-import atexit
 import logging
 import random
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import filelock
-import pyarrow as pa
-import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError
 
 from featurestore.catalog import diagnosis, revisions
-from featurestore.catalog.connection import Instance, forget_overloads, raw_connection, registered_table
+from featurestore.catalog.connection import Instance, transaction
 from featurestore.catalog.revisions import columns_of, refuse_newer, revision, upgrade
 from featurestore.errors import CorruptFile, NotWritable, StoreBusy
 from featurestore.storage import CATALOG, Root, Writer, living_holder
@@ -37,8 +32,6 @@ LOCK_SECONDS = 120.0
 SLOW_SECONDS = 1.0  # seconds of waiting or work after which a transaction is logged
 # A process that polls rarely gets the lock last: with filelock's 0.05, three readers in a loop delayed a writer by 5 s.
 POLL_SECONDS = 0.005
-
-atexit.register(forget_overloads)
 
 
 class Catalog:
@@ -53,7 +46,7 @@ class Catalog:
         self._instances: dict[bool, Instance] = {}  # for reading, and for writing
 
     @contextmanager
-    def reading(self) -> Iterator[sa.Connection]:
+    def reading(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """Open the catalog for reading, for a short while. Another thread may do the same; the thread itself may not.
 
         Raises:
@@ -81,7 +74,7 @@ class Catalog:
                 yield connection
 
     @contextmanager
-    def _connect(self, *, read_only: bool) -> Iterator[sa.Connection]:
+    def _connect(self, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
         deadline = time.monotonic() + LOCK_SECONDS
         with self._turn:
             while True:
@@ -166,16 +159,15 @@ class Catalog:
         """Turn DuckDB's errors about a damaged file, or one of another schema, into one clear error."""
         try:
             yield
-        except (duckdb.Error, DBAPIError) as error:
-            reason = error.orig if isinstance(error, DBAPIError) else error
-            if isinstance(reason, diagnosis.ANOTHER_SCHEMA):
+        except duckdb.Error as error:
+            if isinstance(error, diagnosis.ANOTHER_SCHEMA):
                 lacking = self._lacking()
                 if lacking is None:
                     raise
                 how = diagnosis.remedy(self.path)
                 raise CorruptFile(f"{self.path} is damaged: it has no {lacking}; {how}") from error
-            if diagnosis.is_about_the_file(reason, self.path):
-                raise diagnosis.unopenable(self.path, reason) from error
+            if diagnosis.is_about_the_file(error, self.path):
+                raise diagnosis.unopenable(self.path, error) from error
             raise
 
     def _lacking(self) -> str | None:
@@ -192,7 +184,7 @@ class WritableCatalog(Catalog, ABC):
     """A catalog that this process may change: of a store that it holds, or a private copy."""
 
     @contextmanager
-    def transaction(self) -> Iterator[sa.Connection]:
+    def transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """Open the catalog for writing; commit at the end, roll back on an exception.
 
         Raises:
@@ -208,7 +200,7 @@ class WritableCatalog(Catalog, ABC):
             room_on_disk(CATALOG),
             self._noticing_damage(),
             self._connect(read_only=False) as connection,
-            connection.begin(),
+            transaction(connection),
         ):
             yield connection
             self._check()
@@ -234,7 +226,7 @@ class WritableCatalog(Catalog, ABC):
             if (found := revision(connection)) == revisions.HEAD:
                 return
             refuse_newer(found)
-            upgrade(connection)
+            upgrade(connection, found)
 
     @abstractmethod
     def _check(self) -> None:
@@ -292,7 +284,7 @@ class HeldCatalog(WritableCatalog):
         self._instance.close()
 
     @contextmanager
-    def reading(self) -> Iterator[sa.Connection]:
+    def reading(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """Open a connection."""
         with self._once(), self._lock(), self._connect(read_only=False) as connection:
             yield connection
@@ -322,7 +314,7 @@ class HeldCatalog(WritableCatalog):
         return None
 
     @contextmanager
-    def _connect(self, *, read_only: bool) -> Iterator[sa.Connection]:
+    def _connect(self, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
         with self._instance.connect() as connection:
             yield connection
 
@@ -330,16 +322,3 @@ class HeldCatalog(WritableCatalog):
     def _lock(self, *, optional: bool = False) -> Iterator[None]:
         with self._turn:
             yield
-
-
-def query_arrow(connection: sa.Connection, query: str, parameters: Mapping[str, Any] | None = None) -> pa.Table:
-    """Return a query's result as an Arrow table: 300 times faster than rows through SQLAlchemy."""
-    LOG.debug("%s", query)
-    found: pa.Table = raw_connection(connection).sql(query, params=dict(parameters or {})).to_arrow_table()
-    return found
-
-
-def insert_arrow(connection: sa.Connection, table: str, rows: pa.Table) -> None:
-    """Append an Arrow table to a table of the catalog, by column name."""
-    with registered_table(connection, "arrow_rows", rows):
-        connection.execute(sa.text(f'INSERT INTO "{table}" BY NAME SELECT * FROM arrow_rows'))

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import sqlalchemy as sa
+from duckdb import DuckDBPyConnection
 
+from featurestore.catalog.statements import insert_row
 from featurestore.catalog.steps import Step
 from featurestore.catalog.table_rows import query_rows
 from featurestore.stages import ChunkStage, FitStage, upstream_of
@@ -67,21 +68,19 @@ class ChunkState(NamedTuple):
     fit_wants: bool  # a fit stage without a model reads it
 
 
-def chunk_states(connection: sa.Connection, steps: Sequence[Step]) -> list[ChunkState]:
+def chunk_states(connection: DuckDBPyConnection, steps: Sequence[Step]) -> list[ChunkState]:
     """Return every chunk at every chunk stage among ``steps``, in order of the stages."""
     _make_flow_table(connection, steps)
     return query_rows(connection, ChunkState, STATE)
 
 
-def _make_flow_table(connection: sa.Connection, steps: Sequence[Step]) -> None:
+def _make_flow_table(connection: DuckDBPyConnection, steps: Sequence[Step]) -> None:
     unfitted = {s.stage.reads for s in steps if isinstance(s.stage, FitStage) and s.current_model is None}
     chunk_steps = [step for step in steps if isinstance(step.stage, ChunkStage)]
     connection.execute(
-        sa.text(
-            "CREATE OR REPLACE TEMP TABLE flow "
-            "(pos INT, stage VARCHAR, variant VARCHAR, reads VARCHAR, reads_variant VARCHAR, fit_wants BOOLEAN, "
-            "upstream VARCHAR[], downstream STRUCT(stage VARCHAR, between VARCHAR[])[])"
-        )
+        "CREATE OR REPLACE TEMP TABLE flow "
+        "(pos INT, stage VARCHAR, variant VARCHAR, reads VARCHAR, reads_variant VARCHAR, fit_wants BOOLEAN, "
+        "upstream VARCHAR[], downstream STRUCT(stage VARCHAR, between VARCHAR[])[])"
     )
     stages = [step.stage for step in steps]
     ways = {step.stage.name: [stage.name for stage in upstream_of(stages, step.stage.name)] for step in chunk_steps}
@@ -102,10 +101,4 @@ def _make_flow_table(connection: sa.Connection, steps: Sequence[Step]) -> None:
             "upstream": ways[name][:-1],
             "downstream": downstream,
         }
-        connection.execute(
-            sa.text(
-                "INSERT INTO flow VALUES "
-                "(:pos, :stage, :variant, :reads, :reads_variant, :fit_wants, :upstream, :downstream)"
-            ),
-            row,
-        )
+        insert_row(connection, "flow", row)

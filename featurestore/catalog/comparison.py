@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import pyarrow as pa
-import sqlalchemy as sa
+from duckdb import DuckDBPyConnection
 
-from featurestore.catalog.catalog import query_arrow
-from featurestore.catalog.connection import registered_table
+from featurestore.catalog.statements import query_arrow, query_value, registered_table
 from featurestore.catalog.table_rows import query_rows
 
 # Images that differ between the stores. The subset of a removed image does not matter.
@@ -58,12 +57,12 @@ class Comparison(NamedTuple):
     removals: Removals
 
 
-def list_images(connection: sa.Connection) -> pa.Table:
+def list_images(connection: DuckDBPyConnection) -> pa.Table:
     """Return the images of a store, for `compare_images`."""
     return query_arrow(connection, "SELECT image_id, chunk_id, filename, subset, removed_by FROM images")
 
 
-def compare_images(connection: sa.Connection, theirs: pa.Table, *, most: int) -> Comparison:
+def compare_images(connection: DuckDBPyConnection, theirs: pa.Table, *, most: int) -> Comparison:
     """Compare the images of this store with those of another.
 
     Args:
@@ -72,7 +71,7 @@ def compare_images(connection: sa.Connection, theirs: pa.Table, *, most: int) ->
         most: differences to return.
     """
     with registered_table(connection, "theirs", theirs):
-        n_images = connection.execute(sa.text("SELECT count(*) FROM images")).scalar_one()
+        n_images = query_value(connection, "SELECT count(*) FROM images")
         differences = query_rows(connection, ImageDifference, f"{_DIFFERENT} LIMIT {most}")
         (removals,) = query_rows(connection, Removals, _REMOVALS)
     return Comparison(int(n_images), len(theirs), differences, removals)

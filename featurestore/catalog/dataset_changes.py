@@ -6,12 +6,10 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import pyarrow as pa
-import sqlalchemy as sa
+from duckdb import DuckDBPyConnection
 
-from featurestore.catalog.catalog import query_arrow
-from featurestore.catalog.connection import raw_connection, registered_table
 from featurestore.catalog.dataset_columns import KEYS, as_it_will_be, own_columns
-from featurestore.catalog.schema import DATASET_COLUMNS
+from featurestore.catalog.statements import DATASET_COLUMNS, query_arrow, query_value, registered_table
 from featurestore.quoting import folded, identifier
 from featurestore.system import Spill
 
@@ -41,27 +39,28 @@ class IngestCounts(NamedTuple):
     n_removed: int = 0
 
 
-def find_removed(connection: sa.Connection, dataset: pa.Table) -> Removals:
+def find_removed(connection: DuckDBPyConnection, dataset: pa.Table) -> Removals:
     """Return the images whose row has left the dataset."""
     with registered_table(connection, "incoming", dataset.select(["filename"])):
         query = f"""SELECT {", ".join(KEYS)} FROM images ANTI JOIN incoming USING (filename)
                     WHERE removed_by IS NULL ORDER BY image_id"""
         removed = query_arrow(connection, query)
         query = "SELECT count(*) FROM images SEMI JOIN incoming USING (filename) WHERE removed_by IS NOT NULL"
-        n_returned = connection.execute(sa.text(query)).scalar_one()
-    n_images = connection.execute(sa.text("SELECT count(*) FROM images WHERE removed_by IS NULL")).scalar_one()
+        n_returned = query_value(connection, query)
+    n_images = query_value(connection, "SELECT count(*) FROM images WHERE removed_by IS NULL")
     return Removals(removed, n_returned, n_images)
 
 
-def find_moved(connection: sa.Connection, dataset: pa.Table) -> Moved:
+def find_moved(connection: DuckDBPyConnection, dataset: pa.Table) -> Moved:
     """Count the known images whose subset differs in the dataset."""
     query = """SELECT count(*), min(i.filename), arg_min(i.subset, i.filename), arg_min(t.subset, t.filename)
                FROM incoming t JOIN images i ON i.filename = t.filename WHERE t.subset <> i.subset"""
     with registered_table(connection, "incoming", dataset.select(["filename", "subset"])):
-        return Moved(*connection.execute(sa.text(query)).one())
+        ((n, filename, before, after),) = connection.execute(query).fetchall()
+    return Moved(n, filename, before, after)
 
 
-def new_filenames(connection: sa.Connection, dataset: pa.Table, most: int) -> list[str]:
+def new_filenames(connection: DuckDBPyConnection, dataset: pa.Table, most: int) -> list[str]:
     """Return the first filenames of the dataset that are new to the catalog."""
     incoming = pa.table({"filename": dataset["filename"], "position": pa.arange(0, len(dataset))})
     with registered_table(connection, "incoming", incoming):
@@ -71,7 +70,7 @@ def new_filenames(connection: sa.Connection, dataset: pa.Table, most: int) -> li
 
 
 def find_changed(
-    connection: sa.Connection, dataset: pa.Table, known: Mapping[str, str], chunk_size: int, spill: Spill
+    connection: DuckDBPyConnection, dataset: pa.Table, known: Mapping[str, str], chunk_size: int, spill: Spill
 ) -> pa.Table:
     """Return the rows that are new or changed, with their ids, in ``image_id`` order."""
     own = own_columns(dataset)
@@ -100,20 +99,20 @@ def find_changed(
                         AS INTEGER) AS chunk_id
             FROM chosen
             """
-        with registered_table(connection, "numbered", spill.table(raw_connection(connection).sql(query))):
+        with registered_table(connection, "numbered", spill.table(connection.sql(query))):
             query = f"""SELECT k.image_id, k.chunk_id, t.filename, t.subset {columns}
                         FROM numbered k JOIN incoming t ON t.{position} = k.position ORDER BY 1"""
-            return spill.table(raw_connection(connection).sql(query))
+            return spill.table(connection.sql(query))
 
 
-def next_ingest(connection: sa.Connection) -> int:
+def next_ingest(connection: DuckDBPyConnection) -> int:
     """Return the number that the next ingest will have."""
-    return int(connection.execute(sa.text("SELECT coalesce(max(ingest_id), 0) + 1 FROM ingests")).scalar_one())
+    return int(query_value(connection, "SELECT coalesce(max(ingest_id), 0) + 1 FROM ingests"))
 
 
-def ingest_counts(connection: sa.Connection, ingest_id: int | None) -> IngestCounts:
+def ingest_counts(connection: DuckDBPyConnection, ingest_id: int | None) -> IngestCounts:
     """Return the counts of an ingest; zeros for None."""
     query = """SELECT n_new, n_changed, (SELECT count(*) FROM images WHERE removed_by = ingest_id)
-               FROM ingests WHERE ingest_id = :id"""
-    done = connection.execute(sa.text(query), {"id": ingest_id or -1}).all()
+               FROM ingests WHERE ingest_id = $id"""
+    done = connection.execute(query, {"id": ingest_id or -1}).fetchall()
     return IngestCounts(*done[0]) if done else IngestCounts()

@@ -10,17 +10,15 @@ from collections.abc import Mapping
 
 import duckdb
 import pyarrow as pa
-import sqlalchemy as sa
 
-from featurestore.catalog.connection import registered_table
-from featurestore.catalog.schema import DATASET_COLUMNS
+from featurestore.catalog.statements import DATASET_COLUMNS, query_value, registered_table
 from featurestore.dataset import TEXT, misfits
 from featurestore.quoting import folded, identifier
 
 KEYS = ("image_id", "chunk_id", "filename", "subset")
 
 
-def retyped_columns(connection: sa.Connection, dataset: pa.Table) -> list[str]:
+def retyped_columns(connection: duckdb.DuckDBPyConnection, dataset: pa.Table) -> list[str]:
     """Return a line for each of the store's columns that has another type in the dataset."""
     incoming, spelt = own_columns(dataset), {folded(name): name for name in dataset.column_names}
     retyped = {n: kind for n, kind in _columns(connection) if incoming.get(folded(n), kind) != kind}
@@ -34,7 +32,7 @@ def retyped_columns(connection: sa.Connection, dataset: pa.Table) -> list[str]:
     return lines
 
 
-def departed_columns(connection: sa.Connection, dataset: pa.Table) -> list[str]:
+def departed_columns(connection: duckdb.DuckDBPyConnection, dataset: pa.Table) -> list[str]:
     """Return a line that lists the store's columns that left the dataset; no line if none did."""
     incoming = own_columns(dataset)
     names = [name for name, _ in _columns(connection) if folded(name) not in incoming]
@@ -49,20 +47,15 @@ def as_it_will_be(name: str, kind: str, is_known: bool) -> str:
     return f"CAST(TRY_CAST(d.{identifier(name)} AS {kind}) AS VARCHAR)" if is_known else "NULL"
 
 
-def column_types(connection: sa.Connection) -> dict[str, str]:
+def column_types(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
     """Return DuckDB's types of the dataset's own columns, by their folded names, as the store has them."""
     return {folded(name): kind for name, kind in _columns(connection)}
 
 
-def _columns(connection: sa.Connection) -> list[tuple[str, str]]:
-    found = connection.execute(
-        sa.text(
-            "SELECT column_name, data_type FROM duckdb_columns() "
-            "WHERE table_name = :table AND column_name <> 'image_id' ORDER BY column_index"
-        ),
-        {"table": DATASET_COLUMNS},
-    ).all()
-    return [(name, kind) for name, kind in found]
+def _columns(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, str]]:
+    query = """SELECT column_name, data_type FROM duckdb_columns()
+               WHERE table_name = $table AND column_name <> 'image_id' ORDER BY column_index"""
+    return connection.execute(query, {"table": DATASET_COLUMNS}).fetchall()
 
 
 def own_columns(rows: pa.Table) -> dict[str, str]:
@@ -73,9 +66,11 @@ def own_columns(rows: pa.Table) -> dict[str, str]:
     return {folded(name): kind for name, kind, *_ in found if name not in KEYS}
 
 
-def store_columns(connection: sa.Connection, added: pa.Table, changed: pa.Table, *, file_format: int) -> None:
+def store_columns(
+    connection: duckdb.DuckDBPyConnection, added: pa.Table, changed: pa.Table, *, file_format: int
+) -> None:
     """Update the table to the columns and rows of a dataset file."""
-    run = connection.exec_driver_sql  # names of CSV columns may hold colons, which text() would take for parameters
+    run = connection.execute
     before = dict(_columns(connection))
     incoming = own_columns(added)
     if file_format == 1:
@@ -109,13 +104,11 @@ def _widened(before: Mapping[str, str], incoming: Mapping[str, str], rows: pa.Ta
     }
 
 
-def _reshape(connection: sa.Connection, before: Mapping[str, str], after: Mapping[str, str]) -> None:
+def _reshape(connection: duckdb.DuckDBPyConnection, before: Mapping[str, str], after: Mapping[str, str]) -> None:
     """Change columns and types in one statement: an ALTER for each of 1,500 columns would take minutes."""
-    run = connection.exec_driver_sql
-    exists = connection.execute(
-        sa.text("SELECT count(*) FROM duckdb_tables() WHERE table_name = :table"), {"table": DATASET_COLUMNS}
-    ).scalar_one()
-    if not exists:
+    run = connection.execute
+    query = "SELECT count(*) FROM duckdb_tables() WHERE table_name = $table"
+    if not query_value(connection, query, {"table": DATASET_COLUMNS}):
         columns = ", ".join(["image_id BIGINT", *(f"{identifier(name)} {kind}" for name, kind in after.items())])
         run(f"CREATE TABLE {DATASET_COLUMNS} ({columns})")
     elif after != before:

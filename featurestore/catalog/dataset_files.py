@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import sqlalchemy as sa
+from duckdb import DuckDBPyConnection
 
 from featurestore.catalog.context import Context
-from featurestore.catalog.schema import DatasetFile
-from featurestore.catalog.table_rows import query_rows, upsert
+from featurestore.catalog.statements import upsert
+from featurestore.catalog.table_rows import query_rows
 from featurestore.errors import UnreadableFile
 from featurestore.system import command_line, file_digest
 
@@ -26,14 +26,14 @@ class Observed:
     digest: str
 
 
-def observed_before(connection: sa.Connection) -> list[Observed]:
+def observed_before(connection: DuckDBPyConnection) -> list[Observed]:
     """Return the recorded dataset files; none in a store older than this record."""
     return query_rows(connection, Observed, "SELECT * FROM dataset_files")
 
 
-def record_observed(connection: sa.Connection, observed: Observed) -> None:
+def record_observed(connection: DuckDBPyConnection, observed: Observed) -> None:
     """Record a dataset file that was read."""
-    upsert(connection, DatasetFile, vars(observed))
+    upsert(connection, "dataset_files", vars(observed))
 
 
 def change_note(context: Context, before: Sequence[Observed]) -> str | None:

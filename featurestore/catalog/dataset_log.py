@@ -12,16 +12,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import sqlalchemy as sa
+from duckdb import DuckDBPyConnection
 
-from featurestore.catalog.catalog import WritableCatalog, insert_arrow
-from featurestore.catalog.connection import raw_connection, registered_table
+from featurestore.catalog.catalog import WritableCatalog
 from featurestore.catalog.dataset_columns import (
     KEYS,
     store_columns,
 )
-from featurestore.catalog.schema import Ingest
-from featurestore.catalog.table_rows import upsert
+from featurestore.catalog.statements import insert_arrow, query_value, registered_table, upsert
 from featurestore.errors import CorruptFile, FormatError
 from featurestore.storage import Root, parse_manifest
 from featurestore.system import IN_MEMORY, ROWS_TOGETHER, Spill, file_digest, readable
@@ -55,7 +53,7 @@ def replay(root: Root, catalog: WritableCatalog, name: str, spill: Spill = IN_ME
     with (
         catalog.transaction() as connection,
         spill.bounding(
-            raw_connection(connection),
+            connection,
             columns=delta.num_columns,
             indexed=(first_new := _next_image(connection)) + len(delta),
         ),
@@ -63,7 +61,7 @@ def replay(root: Root, catalog: WritableCatalog, name: str, spill: Spill = IN_ME
         n_known = int(np.count_nonzero(delta["image_id"].to_numpy() < first_new))
         known, added = delta.slice(0, n_known), delta.slice(n_known)
         changed, removed = _split(known, name, spill)
-        next_chunk = connection.execute(sa.text("SELECT coalesce(max(chunk_id) + 1, 0) FROM chunks")).scalar_one()
+        next_chunk = query_value(connection, "SELECT coalesce(max(chunk_id) + 1, 0) FROM chunks")
         _check_new(added, name, first_new=first_new, next_chunk=next_chunk)
         added = added.select(changed.column_names)
         insert_arrow(connection, "images", added.select(KEYS))
@@ -71,11 +69,11 @@ def replay(root: Root, catalog: WritableCatalog, name: str, spill: Spill = IN_ME
         _update_images(connection, changed, removed, number)
         store_columns(connection, added, changed, file_format=file_format)
         values = {"path": name, "checksum": file_digest(path), "n_new": len(added), "n_changed": len(changed)}
-        upsert(connection, Ingest, {"ingest_id": number, **values})
+        upsert(connection, "ingests", {"ingest_id": number, **values})
 
 
-def _next_image(connection: sa.Connection) -> int:
-    return int(connection.execute(sa.text("SELECT coalesce(max(image_id) + 1, 0) FROM images")).scalar_one())
+def _next_image(connection: DuckDBPyConnection) -> int:
+    return int(query_value(connection, "SELECT coalesce(max(image_id) + 1, 0) FROM images"))
 
 
 def _read(path: Path, name: str, spill: Spill) -> tuple[pa.Table, int]:
@@ -135,11 +133,9 @@ def _chunks_of(added: pa.Table) -> pa.Table:
     )
 
 
-def _update_images(connection: sa.Connection, changed: pa.Table, removed: pa.Table, number: int) -> None:
+def _update_images(connection: DuckDBPyConnection, changed: pa.Table, removed: pa.Table, number: int) -> None:
     known = {"changed_rows": "subset = r.subset, removed_by = NULL", "removed_rows": f"removed_by = {number}"}
     for (name, values), rows in zip(known.items(), (changed, removed), strict=True):
         if len(rows):
             with registered_table(connection, name, rows.select(["image_id", "subset"])):
-                connection.execute(
-                    sa.text(f"UPDATE images SET {values} FROM {name} r WHERE images.image_id = r.image_id")
-                )
+                connection.execute(f"UPDATE images SET {values} FROM {name} r WHERE images.image_id = r.image_id")

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-import sqlalchemy as sa
+from duckdb import DuckDBPyConnection
 
-from featurestore.catalog.catalog import query_arrow
-from featurestore.catalog.schema import Model, Partition, Result, TrainingImage, Variant
+from featurestore.catalog.statements import delete_rows, query_arrow
 from featurestore.catalog.table_rows import ModelRow, PartitionRow, query_rows
 
 
@@ -32,46 +31,46 @@ class DatasetLogFile(NamedTuple):
     checksum: str  # SHA-256
 
 
-def recorded_files(connection: sa.Connection) -> RecordedFiles:
+def recorded_files(connection: DuckDBPyConnection) -> RecordedFiles:
     """Return the names of all recorded files."""
     tables = ("ingests", "partitions", "models")
     found = (query_arrow(connection, f"SELECT path FROM {table}")["path"].to_pylist() for table in tables)
     return RecordedFiles(*map(frozenset, found))
 
 
-def dataset_log_files(connection: sa.Connection) -> list[DatasetLogFile]:
+def dataset_log_files(connection: DuckDBPyConnection) -> list[DatasetLogFile]:
     """Return the files of the dataset log, in the order of the ingests."""
     return query_rows(connection, DatasetLogFile, "SELECT path, checksum FROM ingests ORDER BY ingest_id")
 
 
-def forget_partitions(connection: sa.Connection, partitions: Iterable[PartitionRow]) -> None:
+def forget_partitions(connection: DuckDBPyConnection, partitions: Iterable[PartitionRow]) -> None:
     """Delete the records of partitions, with their results of each image."""
     for row in partitions:
         key = {"stage": row.stage, "variant": row.variant, "chunk_id": row.chunk_id}
-        connection.execute(sa.delete(Partition).filter_by(**key))
-        connection.execute(sa.delete(Result).filter_by(**key))
+        delete_rows(connection, "partitions", key)
+        delete_rows(connection, "results", key)
 
 
-def forget_models(connection: sa.Connection, models: Iterable[ModelRow]) -> None:
+def forget_models(connection: DuckDBPyConnection, models: Iterable[ModelRow]) -> None:
     """Delete the records of models, with the images that they learnt from."""
     for row in models:
-        connection.execute(sa.delete(Model).filter_by(model_id=row.model_id))
-        connection.execute(sa.delete(TrainingImage).filter_by(model_id=row.model_id))
+        delete_rows(connection, "models", {"model_id": row.model_id})
+        delete_rows(connection, "training_images", {"model_id": row.model_id})
 
 
-def forget_unused_variants(connection: sa.Connection) -> None:
+def forget_unused_variants(connection: DuckDBPyConnection) -> None:
     """Delete the records of variants without a partition or a model."""
-    left = sa.union(sa.select(Partition.variant), sa.select(Model.variant))
-    connection.execute(sa.delete(Variant).where(Variant.variant.not_in(left)))
+    left = "SELECT variant FROM partitions UNION SELECT variant FROM models"
+    connection.execute(f"DELETE FROM variants WHERE variant NOT IN ({left})")
 
 
-def forget_partition_file(connection: sa.Connection, name: str) -> None:
+def forget_partition_file(connection: DuckDBPyConnection, name: str) -> None:
     """Delete the record of the partition ``name``, if there is one."""
     query = "SELECT * FROM partitions WHERE path = $name"
     forget_partitions(connection, query_rows(connection, PartitionRow, query, {"name": name}))
 
 
-def forget_model_file(connection: sa.Connection, name: str) -> None:
+def forget_model_file(connection: DuckDBPyConnection, name: str) -> None:
     """Delete the record of the model ``name``, if there is one."""
     query = "SELECT * FROM models WHERE path = $name"
     forget_models(connection, query_rows(connection, ModelRow, query, {"name": name}))
@@ -86,7 +85,7 @@ class CatalogCounts(NamedTuple):
     n_runs: int
 
 
-def catalog_counts(connection: sa.Connection) -> CatalogCounts:
+def catalog_counts(connection: DuckDBPyConnection) -> CatalogCounts:
     """Count the recorded images, partitions, models and runs."""
     (found,) = query_rows(
         connection,

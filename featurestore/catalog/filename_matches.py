@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pyarrow as pa
-import sqlalchemy as sa
+from duckdb import DuckDBPyConnection
 
-from featurestore.catalog.catalog import query_arrow
-from featurestore.catalog.connection import registered_table
+from featurestore.catalog.statements import query_arrow, registered_table
 from featurestore.catalog.table_rows import query_rows
 
 # If several files have a name, the first one counts.
@@ -36,7 +35,7 @@ class FoundMembers:
 
 
 def match_filenames(
-    connection: sa.Connection, names: pa.Table, *, examples: int
+    connection: DuckDBPyConnection, names: pa.Table, *, examples: int
 ) -> tuple[pa.Table, list[FoundMembers]]:
     """Match names with images, and return the chunks of these images too.
 

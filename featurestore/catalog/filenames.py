@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pyarrow as pa
-import sqlalchemy as sa
+from duckdb import DuckDBPyConnection
 
-from featurestore.catalog.catalog import query_arrow
+from featurestore.catalog.statements import query_arrow
 from featurestore.stages import Extract
 
 # Imported descriptors do not prove that an image was in the folder.
@@ -20,20 +20,20 @@ SELECT image_id FROM (
 """
 
 
-def files_read_before(connection: sa.Connection) -> dict[int, str]:
+def files_read_before(connection: DuckDBPyConnection) -> dict[int, str]:
     """Return a sample of filenames that earlier runs have read."""
     return filenames_of(
         connection, query_arrow(connection, _SOME_READ, {"stage": Extract.name})["image_id"].to_pylist()
     )
 
 
-def filenames_of(connection: sa.Connection, images: Sequence[int]) -> dict[int, str]:
+def filenames_of(connection: DuckDBPyConnection, images: Sequence[int]) -> dict[int, str]:
     """Return filenames by ``image_id``; unknown ids are left out."""
     query = "SELECT image_id, filename FROM images WHERE list_contains($images, image_id)"
     return _by_number(query_arrow(connection, query, {"images": images}))
 
 
-def filenames_of_chunks(connection: sa.Connection, chunks: Sequence[int]) -> dict[int, str]:
+def filenames_of_chunks(connection: DuckDBPyConnection, chunks: Sequence[int]) -> dict[int, str]:
     """Return the filenames of the chunks' images, by ``image_id``."""
     query = "SELECT image_id, filename FROM images WHERE list_contains($chunks, chunk_id)"
     return _by_number(query_arrow(connection, query, {"chunks": chunks}))
@@ -43,7 +43,7 @@ def _by_number(found: pa.Table) -> dict[int, str]:
     return dict(zip(found["image_id"].to_pylist(), found["filename"].to_pylist(), strict=True))
 
 
-def filenames_of_chunk(connection: sa.Connection, chunk_id: int) -> list[str]:
+def filenames_of_chunk(connection: DuckDBPyConnection, chunk_id: int) -> list[str]:
     """Return the filenames of a chunk, in the order of the images."""
     query = "SELECT filename FROM images WHERE chunk_id = $chunk ORDER BY image_id"
     names: list[str] = query_arrow(connection, query, {"chunk": chunk_id})["filename"].to_pylist()

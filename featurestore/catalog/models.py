@@ -3,49 +3,49 @@
 from __future__ import annotations
 
 import numpy as np
-import sqlalchemy as sa
+from duckdb import DuckDBPyConnection
 from numpy.typing import NDArray
 
-from featurestore.catalog.catalog import query_arrow
+from featurestore.catalog.statements import query_arrow
 from featurestore.catalog.table_rows import ModelRow, query_row, query_rows
 
 
-def find_model(connection: sa.Connection, model_id: str | None) -> ModelRow | None:
+def find_model(connection: DuckDBPyConnection, model_id: str | None) -> ModelRow | None:
     """Return a model, or None."""
     return query_row(connection, ModelRow, "SELECT * FROM models WHERE model_id = $id", {"id": model_id})
 
 
-def newest_model(connection: sa.Connection, variant: str | None) -> ModelRow | None:
+def newest_model(connection: DuckDBPyConnection, variant: str | None) -> ModelRow | None:
     """Return the newest model of a fit variant, or None."""
     query = "SELECT * FROM models WHERE variant = $variant ORDER BY generation DESC, model_id LIMIT 1"
     return query_row(connection, ModelRow, query, {"variant": variant})
 
 
-def models_that_learnt(connection: sa.Connection, image_id: int) -> list[ModelRow]:
+def models_that_learnt(connection: DuckDBPyConnection, image_id: int) -> list[ModelRow]:
     """Return the models that have learnt from an image, by stage, older ones first."""
     query = """SELECT m.* FROM training_images t JOIN models m ON m.model_id = t.model_id
                WHERE t.image_id = $id ORDER BY m.stage, m.generation, m.model_id"""
     return query_rows(connection, ModelRow, query, {"id": image_id})
 
 
-def models_of(connection: sa.Connection, variant: str | None) -> list[ModelRow]:
+def models_of(connection: DuckDBPyConnection, variant: str | None) -> list[ModelRow]:
     """Return the models of a fit variant, older ones first."""
     query = "SELECT * FROM models WHERE variant = $variant ORDER BY generation"
     return query_rows(connection, ModelRow, query, {"variant": variant})
 
 
-def all_models(connection: sa.Connection) -> list[ModelRow]:
+def all_models(connection: DuckDBPyConnection) -> list[ModelRow]:
     """Return all models, in the order of their files."""
     return query_rows(connection, ModelRow, "SELECT * FROM models ORDER BY path")
 
 
-def is_fitted(connection: sa.Connection, *, variant: str, parent_id: str | None) -> bool:
+def is_fitted(connection: DuckDBPyConnection, *, variant: str, parent_id: str | None) -> bool:
     """Return whether a fit variant has a model whose parent is ``parent_id`` (None: without a parent)."""
     query = "SELECT 1 FROM models WHERE variant = $variant AND parent_id IS NOT DISTINCT FROM $parent"
     return len(query_arrow(connection, query, {"variant": variant, "parent": parent_id})) > 0
 
 
-def learnt_images(connection: sa.Connection, model_id: str) -> NDArray[np.int64]:
+def learnt_images(connection: DuckDBPyConnection, model_id: str) -> NDArray[np.int64]:
     """Return the ids of the images that a model learnt from, int64, ascending."""
     query = "SELECT image_id FROM training_images WHERE model_id = $id ORDER BY image_id"
     learnt: NDArray[np.int64] = query_arrow(connection, query, {"id": model_id})["image_id"].to_numpy()

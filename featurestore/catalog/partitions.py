@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import sqlalchemy as sa
+from duckdb import DuckDBPyConnection
 
-from featurestore.catalog.catalog import query_arrow
+from featurestore.catalog.statements import query_arrow
 from featurestore.catalog.steps import Step
 from featurestore.catalog.table_rows import PartitionRow, query_rows
 
 
-def partition_names(connection: sa.Connection, step: Step) -> list[str]:
+def partition_names(connection: DuckDBPyConnection, step: Step) -> list[str]:
     """Return the names of a variant's partition files in chunk order, without pruned ones."""
     query = "SELECT path FROM partitions WHERE stage = $stage AND variant = $variant AND NOT pruned ORDER BY chunk_id"
     key = {"stage": step.stage.name, "variant": step.variant}
@@ -19,14 +19,14 @@ def partition_names(connection: sa.Connection, step: Step) -> list[str]:
     return names
 
 
-def count_by_variant(connection: sa.Connection, stage: str) -> dict[str, int]:
+def count_by_variant(connection: DuckDBPyConnection, stage: str) -> dict[str, int]:
     """Return the number of partitions of each variant of a stage, the most frequent first."""
     query = "SELECT variant, count(*) AS n FROM partitions WHERE stage = $stage GROUP BY 1 ORDER BY n DESC, variant"
     found = query_arrow(connection, query, {"stage": stage})
     return dict(zip(found["variant"].to_pylist(), found["n"].to_pylist(), strict=True))
 
 
-def bytes_per_image(connection: sa.Connection) -> dict[str, float]:
+def bytes_per_image(connection: DuckDBPyConnection) -> dict[str, float]:
     """Return the mean bytes of an image, by stage."""
     query = "SELECT stage, sum(n_bytes) / sum(n_images) AS size FROM partitions WHERE NOT pruned GROUP BY stage"
     found = query_arrow(connection, query)
@@ -37,29 +37,29 @@ class _Versions(NamedTuple):
     versions: dict[str, str]
 
 
-def imported_versions(connection: sa.Connection, variant: str | None) -> list[dict[str, Any]]:
+def imported_versions(connection: DuckDBPyConnection, variant: str | None) -> list[dict[str, Any]]:
     """Return the distinct library versions in the manifests of a variant's imported partitions."""
     query = "SELECT DISTINCT versions FROM partitions WHERE variant = $variant AND origin = 'npz'"
     return [row.versions for row in query_rows(connection, _Versions, query, {"variant": variant})]
 
 
-def partitions_of(connection: sa.Connection, step: Step) -> list[PartitionRow]:
+def partitions_of(connection: DuckDBPyConnection, step: Step) -> list[PartitionRow]:
     """Return the partitions of a variant of a stage, pruned ones too, in the order of the chunks."""
     query = "SELECT * FROM partitions WHERE stage = $stage AND variant = $variant ORDER BY chunk_id"
     return query_rows(connection, PartitionRow, query, {"stage": step.stage.name, "variant": step.variant})
 
 
-def all_partitions(connection: sa.Connection) -> list[PartitionRow]:
+def all_partitions(connection: DuckDBPyConnection) -> list[PartitionRow]:
     """Return all partitions, by stage, variant and chunk."""
     return query_rows(connection, PartitionRow, "SELECT * FROM partitions ORDER BY stage, variant, chunk_id")
 
 
-def has_partition(connection: sa.Connection, *, stage: str, variant: str, chunk_id: int) -> bool:
+def has_partition(connection: DuckDBPyConnection, *, stage: str, variant: str, chunk_id: int) -> bool:
     """Return whether a chunk has a recorded partition."""
     query = "SELECT 1 FROM partitions WHERE stage = $stage AND variant = $variant AND chunk_id = $chunk_id"
     return len(query_arrow(connection, query, {"stage": stage, "variant": variant, "chunk_id": chunk_id})) > 0
 
 
-def has_partitions(connection: sa.Connection, variant: str) -> bool:
+def has_partitions(connection: DuckDBPyConnection, variant: str) -> bool:
     """Return whether a variant has a partition."""
     return len(query_arrow(connection, "SELECT 1 FROM partitions WHERE variant = $v LIMIT 1", {"v": variant})) > 0

@@ -6,12 +6,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import sqlalchemy as sa
+from duckdb import DuckDBPyConnection
 
-from featurestore.catalog.catalog import query_arrow
 from featurestore.catalog.chunk_state import ChunkState, chunk_states
+from featurestore.catalog.partitions import has_partitions
+from featurestore.catalog.statements import query_arrow, query_value
 from featurestore.catalog.steps import Step
-from featurestore.catalog.table_rows import VariantRow, query_rows
+from featurestore.catalog.table_rows import VariantRow, query_row
 from featurestore.stages import ChunkStage
 from featurestore.storage import Block
 
@@ -59,7 +60,7 @@ class StagePlan:
 
 
 def make_plan(
-    connection: sa.Connection,
+    connection: DuckDBPyConnection,
     steps: Sequence[Step],
     *,
     retry: Collection[str] = (),
@@ -145,7 +146,7 @@ def _fit_plan(step: Step, inputs: list[ChunkState]) -> StagePlan:
     return StagePlan(step, len(inputs), chunks if step.current_model is None else (), chunks)
 
 
-def stale_images(connection: sa.Connection, step: Step, retry: Collection[str] = ()) -> dict[int, frozenset[int]]:
+def stale_images(connection: DuckDBPyConnection, step: Step, retry: Collection[str] = ()) -> dict[int, frozenset[int]]:
     """Return the images of each chunk whose row in a current partition must be recomputed.
 
     These are rows that the current policies decide differently, and rows of a status in ``retry``.
@@ -169,17 +170,15 @@ def stale_images(connection: sa.Connection, step: Step, retry: Collection[str] =
     return {row["chunk_id"]: frozenset(row["images"]) for row in found}
 
 
-def why_missing(connection: sa.Connection, step: Step) -> str:
+def why_missing(connection: DuckDBPyConnection, step: Step) -> str:
     """Return why a variant of a stage has no partitions."""
     if step.variant is None:
         return f"waits for {step.stage.model or step.stage.reads}"
-    failed = connection.execute(
-        sa.text("SELECT outcome, message FROM runs WHERE variant = :variant ORDER BY started DESC LIMIT 1"),
-        {"variant": step.variant},
-    ).all()
-    if failed and failed[0].outcome == "failed":
-        return f"failed: {failed[0].message}"
-    other = query_rows(
+    query = "SELECT outcome, message FROM runs WHERE variant = $variant ORDER BY started DESC LIMIT 1"
+    for outcome, message in connection.execute(query, {"variant": step.variant}).fetchall():
+        if outcome == "failed":
+            return f"failed: {message}"
+    other = query_row(
         connection,
         VariantRow,
         """SELECT v.* FROM variants v JOIN partitions p ON p.variant = v.variant
@@ -187,12 +186,9 @@ def why_missing(connection: sa.Connection, step: Step) -> str:
            GROUP BY ALL ORDER BY count(*) DESC, v.variant LIMIT 1""",
         {"stage": step.stage.name, "variant": step.variant},
     )
-    current = connection.execute(
-        sa.text("SELECT count(*) FROM partitions WHERE variant = :variant"), {"variant": step.variant}
-    ).scalar_one()
-    if not other or current:
+    if other is None or has_partitions(connection, step.variant):
         return "never run"
-    return _difference(step, other[0])
+    return _difference(step, other)
 
 
 def _difference(step: Step, other: VariantRow) -> str:
@@ -217,19 +213,13 @@ def _changes(before: dict[str, Any], today: dict[str, Any]) -> list[str]:
     return found
 
 
-def downstream_partitions(connection: sa.Connection, step: Step) -> int:
+def downstream_partitions(connection: DuckDBPyConnection, step: Step) -> int:
     """Return the number of partitions made with a model, directly or downstream."""
     assert step.current_model is not None
-    return int(
-        connection.execute(
-            sa.text(
-                """WITH RECURSIVE made AS (
-                       SELECT variant FROM variants WHERE model_id = :model
-                       UNION
-                       SELECT v.variant FROM variants v JOIN made m ON v.reads_variant = m.variant
-                   )
-                   SELECT count(*) FROM partitions SEMI JOIN made USING (variant)"""
-            ),
-            {"model": step.current_model.model_id},
-        ).scalar_one()
-    )
+    query = """WITH RECURSIVE made AS (
+                   SELECT variant FROM variants WHERE model_id = $model
+                   UNION
+                   SELECT v.variant FROM variants v JOIN made m ON v.reads_variant = m.variant
+               )
+               SELECT count(*) FROM partitions SEMI JOIN made USING (variant)"""
+    return int(query_value(connection, query, {"model": step.current_model.model_id}))

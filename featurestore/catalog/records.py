@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import sqlalchemy as sa
+from duckdb import DuckDBPyConnection
 from numpy.typing import NDArray
 
-from featurestore.catalog.catalog import WritableCatalog, insert_arrow
-from featurestore.catalog.schema import Model, Partition, Result, TrainingImage, Variant
-from featurestore.catalog.table_rows import ModelRow, PartitionRow, upsert
+from featurestore.catalog.catalog import WritableCatalog
+from featurestore.catalog.statements import delete_rows, insert_arrow, upsert
+from featurestore.catalog.table_rows import ModelRow, PartitionRow
 from featurestore.errors import CorruptFile
 from featurestore.storage import (
     IMAGES,
@@ -84,7 +84,7 @@ def record_described(catalog: WritableCatalog, described: Described) -> str | No
     return replaced
 
 
-def record_partition(connection: sa.Connection, row: PartitionRow, results: pa.Table) -> str | None:
+def record_partition(connection: DuckDBPyConnection, row: PartitionRow, results: pa.Table) -> str | None:
     """Record a committed partition and its results; return the path of the file that it replaces, if any.
 
     Args:
@@ -93,14 +93,15 @@ def record_partition(connection: sa.Connection, row: PartitionRow, results: pa.T
         results: ``chunk_id, image_id, status, error, n_descriptors, pixels`` of each image.
     """
     key = {"stage": row.stage, "variant": row.variant, "chunk_id": row.chunk_id}
-    old = connection.execute(sa.select(Partition.path).filter_by(**key)).scalars().all()
+    query = "SELECT path FROM partitions WHERE stage = $stage AND variant = $variant AND chunk_id = $chunk_id"
+    old = [path for (path,) in connection.execute(query, key).fetchall()]
     if old:
-        connection.execute(sa.delete(Result).filter_by(**key))
-    upsert(connection, Partition, vars(row))
+        delete_rows(connection, "results", key)
+    upsert(connection, "partitions", vars(row))
     constant = {name: pa.array([value] * len(results)) for name, value in key.items()}
     insert_arrow(
         connection,
-        Result.__tablename__,
+        "results",
         pa.table({**dict(zip(results.column_names, results.columns, strict=True)), **constant}),
     )
     return str(old[0]) if old and old[0] != row.path else None
@@ -167,10 +168,10 @@ def _results(facts: pa.Table) -> pa.Table:
     return facts.select(["image_id", "status", "error", "n_descriptors"]).append_column("pixels", pixels)
 
 
-def record_variant(connection: sa.Connection, manifest: Mapping[str, Any]) -> None:
+def record_variant(connection: DuckDBPyConnection, manifest: Mapping[str, Any]) -> None:
     """Record a variant with its stage, parameters and model."""
     names = ("variant", "stage", "version", "parameters", "reads_variant", "model_id")
-    upsert(connection, Variant, {name: manifest[name] for name in names})
+    upsert(connection, "variants", {name: manifest[name] for name in names})
 
 
 def check_partition(root: Root, name: str) -> Described:
@@ -216,9 +217,9 @@ def record_model(root: Root, catalog: WritableCatalog, name: str) -> ModelRow:
     learnt = pa.table({"model_id": pa.array([model.model_id] * len(images), pa.string()), "image_id": pa.array(images)})
     with catalog.transaction() as connection:
         record_variant(connection, {**described.manifest, "model_id": None})
-        upsert(connection, Model, vars(model))
-        connection.execute(sa.delete(TrainingImage).filter_by(model_id=model.model_id))
-        insert_arrow(connection, TrainingImage.__tablename__, learnt)
+        upsert(connection, "models", vars(model))
+        delete_rows(connection, "training_images", {"model_id": model.model_id})
+        insert_arrow(connection, "training_images", learnt)
     LOG.info("recorded %(path)s: a model of %(n_images)d images", vars(model))
     return model
 

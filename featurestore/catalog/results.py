@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import pyarrow as pa
-import sqlalchemy as sa
+from duckdb import DuckDBPyConnection
 
-from featurestore.catalog.catalog import query_arrow
+from featurestore.catalog.statements import query_arrow, query_value
 from featurestore.catalog.table_rows import PartitionRow, query_rows
 
 
@@ -32,24 +32,24 @@ WHERE r.image_id = $id ORDER BY r.stage, r.variant
 """
 
 
-def results_of_image(connection: sa.Connection, image_id: int) -> list[ImageResult]:
+def results_of_image(connection: DuckDBPyConnection, image_id: int) -> list[ImageResult]:
     """Return the results of an image at every variant of every stage."""
     return query_rows(connection, ImageResult, _OF_IMAGE, {"id": image_id})
 
 
-def descriptor_numbers(connection: sa.Connection, stage: str, variant: str) -> pa.Table:
+def descriptor_numbers(connection: DuckDBPyConnection, stage: str, variant: str) -> pa.Table:
     """Return ``image_id, n_descriptors`` of every image that a variant of a stage has, in the order of ``image_id``."""
     query = "SELECT image_id, n_descriptors FROM results WHERE stage = $stage AND variant = $variant ORDER BY image_id"
     return query_arrow(connection, query, {"stage": stage, "variant": variant})
 
 
-def count_usable(connection: sa.Connection, variant: str | None) -> int:
+def count_usable(connection: DuckDBPyConnection, variant: str | None) -> int:
     """Return the number of images that a variant of extract could use."""
-    query = "SELECT count(*) FROM results WHERE variant = :variant AND status IN ('ok', 'empty')"
-    return int(connection.execute(sa.text(query), {"variant": variant}).scalar_one())
+    query = "SELECT count(*) FROM results WHERE variant = $variant AND status IN ('ok', 'empty')"
+    return int(query_value(connection, query, {"variant": variant}))
 
 
-def results_of_partition(connection: sa.Connection, row: PartitionRow) -> pa.Table:
+def results_of_partition(connection: DuckDBPyConnection, row: PartitionRow) -> pa.Table:
     """Return ``image_id, status, error, n_descriptors, pixels`` of the images of a partition, by ``image_id``."""
     query = """SELECT image_id, status, error, n_descriptors, pixels FROM results
                WHERE stage = $stage AND variant = $variant AND chunk_id = $chunk_id ORDER BY image_id"""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
+import typing
+from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 
-import sqlalchemy as sa
+from duckdb import DuckDBPyConnection
 
 from featurestore.errors import FormatError
 
@@ -25,31 +29,44 @@ def refuse_newer(found: str | None) -> None:
         )
 
 
-def columns_of(connection: sa.Connection) -> set[str]:
+def columns_of(connection: DuckDBPyConnection) -> set[str]:
     """Return the catalog's columns with their tables and types."""
     query = "SELECT table_name || '.' || column_name || ' of ' || data_type FROM duckdb_columns() WHERE NOT internal"
-    return set(connection.execute(sa.text(query)).scalars().all())
+    return {text for (text,) in connection.execute(query).fetchall()}
 
 
-def revision(connection: sa.Connection) -> str | None:
+def revision(connection: DuckDBPyConnection) -> str | None:
     """Return the schema's revision, None for an empty catalog."""
-    tables = connection.execute(sa.text("SELECT table_name FROM duckdb_tables()")).scalars().all()
-    if "alembic_version" not in tables:
+    tables = connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()
+    if ("alembic_version",) not in tables:
         return None
-    found = connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalars().one_or_none()
-    return None if found is None else str(found)
+    found = connection.execute("SELECT version_num FROM alembic_version").fetchall()
+    return str(found[0][0]) if found else None
 
 
-def upgrade(connection: sa.Connection, to: str = "head") -> None:
-    """Run the migrations on an open connection."""
+def upgrade(connection: DuckDBPyConnection, found: str | None, to: str = "head") -> None:
+    """Migrate a catalog of revision ``found``, in the transaction of the connection."""
     from alembic import command
+
+    LOG.info("migrating the catalog to revision %s", HEAD if to == "head" else to)
+    connection.execute(migration_sql(command.upgrade, f"{found or 'base'}:{to}"))
+
+
+def migration_sql(direction: Callable[..., None], span: str) -> str:
+    """Return the SQL of migrations, written by Alembic from the operations in ``migrations/versions``.
+
+    Args:
+        direction: Alembic's command ``upgrade`` or ``downgrade``.
+        span: the revisions, like ``"0001:head"``.
+    """
     from alembic.config import Config
 
-    config = Config()
+    atexit.register(forget_overloads)
+    script = StringIO()
+    config = Config(output_buffer=script)
     config.set_main_option("script_location", str(migrations_folder()))
-    config.attributes["connection"] = connection
-    LOG.info("migrating the catalog to revision %s", HEAD if to == "head" else to)
-    command.upgrade(config, to)
+    direction(config, span, sql=True)
+    return script.getvalue()
 
 
 def migrations_folder() -> Path:
@@ -57,3 +74,16 @@ def migrations_folder() -> Path:
     package = Path(__file__).parent.parent
     inside = package / "migrations"
     return inside if inside.is_dir() else package.parent / "migrations"
+
+
+def forget_overloads() -> None:
+    """Keep DuckDB quiet at exit, where it would print "nanobind: leaked 27 instances!" and a page more (duckdb 2.0.0).
+
+    DuckDB keeps a reference to the function with which it reads Arrow. This keeps the module typing alive, which keeps
+    SQLAlchemy's overloads: in its registry, and where ``dataclass_transform`` marks the function that replaces every
+    overload. From there references lead to duckdb-engine, and to DuckDB's own types, which then outlive the
+    interpreter. No code needs overloads at exit.
+    """
+    stands_for_all = typing.overload(forget_overloads)
+    typing.clear_overloads()
+    vars(stands_for_all).clear()

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import sqlalchemy as sa
+from duckdb import DuckDBPyConnection
 
-from featurestore.catalog.catalog import insert_arrow, query_arrow
-from featurestore.catalog.schema import Run, utc_now
+from featurestore.catalog.runs import utc_now
+from featurestore.catalog.statements import insert_arrow, insert_row, query_arrow, query_value, update_rows
 from featurestore.catalog.table_rows import query_rows
 
 _TOLD = """
@@ -37,44 +37,44 @@ class ManifestRun(NamedTuple):
     paths: list[str]  # of the partitions
 
 
-def runs_of_manifests(connection: sa.Connection) -> list[ManifestRun]:
+def runs_of_manifests(connection: DuckDBPyConnection) -> list[ManifestRun]:
     """Return the runs that follow from the manifests of the recorded partitions."""
     return query_rows(connection, ManifestRun, _TOLD)
 
 
 def record_rebuilt_run(
-    connection: sa.Connection, number: int, told: ManifestRun, *, begun: datetime, ended: datetime
+    connection: DuckDBPyConnection, number: int, told: ManifestRun, *, begun: datetime, ended: datetime
 ) -> None:
     """Record a run that is known only from manifests; ``begun`` and ``ended`` are UTC, naive."""
     facts = {name: value for name, value in told._asdict().items() if name != "paths"}
     unknown = {"run_id": f"rebuilt-{number:04d}", "host": "unknown", "pid": 0, "workers": 0, "seconds": 0.0}
     end = {"outcome": "rebuilt", "message": "told by the manifests of its partitions"}
-    connection.execute(sa.insert(Run).values(**facts, **unknown, **end, started=begun, ended=ended))
+    insert_row(connection, "runs", {**facts, **unknown, **end, "started": begun, "ended": ended})
 
 
-def count_unfinished_runs(connection: sa.Connection) -> int:
+def count_unfinished_runs(connection: DuckDBPyConnection) -> int:
     """Return the number of runs recorded as running."""
-    return int(connection.execute(sa.text("SELECT count(*) FROM runs WHERE outcome = 'running'")).scalar_one())
+    return int(query_value(connection, "SELECT count(*) FROM runs WHERE outcome = 'running'"))
 
 
-def end_dead_runs(connection: sa.Connection) -> None:
+def end_dead_runs(connection: DuckDBPyConnection) -> None:
     """Record the runs that are recorded as running as killed."""
-    connection.execute(sa.update(Run).where(Run.outcome == "running").values(outcome="killed", ended=utc_now()))
+    update_rows(connection, "runs", {"outcome": "killed", "ended": utc_now()}, where={"outcome": "running"})
 
 
-def finished_runs(connection: sa.Connection, variants: Collection[str]) -> pa.Table:
+def finished_runs(connection: DuckDBPyConnection, variants: Collection[str]) -> pa.Table:
     """Return the records of ended runs of some variants."""
     query = "SELECT * FROM runs WHERE list_contains($variants, variant) AND outcome <> 'running'"
     return query_arrow(connection, query, {"variants": sorted(variants)})
 
 
-def restore_runs(connection: sa.Connection, runs: pa.Table) -> None:
+def restore_runs(connection: DuckDBPyConnection, runs: pa.Table) -> None:
     """Record the runs of an old catalog in an empty one."""
-    insert_arrow(connection, Run.__tablename__, runs)
+    insert_arrow(connection, "runs", runs)
 
 
-def add_runs(connection: sa.Connection, runs: pa.Table) -> None:
+def add_runs(connection: DuckDBPyConnection, runs: pa.Table) -> None:
     """Record runs of another catalog, from `finished_runs`; known ones are skipped."""
-    known = connection.execute(sa.select(Run.run_id)).scalars().all()
-    new = pc.invert(pc.is_in(runs["run_id"], pa.array(known, pa.string())))
-    insert_arrow(connection, Run.__tablename__, runs.filter(new))
+    known = query_arrow(connection, "SELECT run_id FROM runs")["run_id"]
+    new = pc.invert(pc.is_in(runs["run_id"], known))
+    insert_arrow(connection, "runs", runs.filter(new))

@@ -9,17 +9,17 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
 from typing import Any
 
-import sqlalchemy as sa
+from duckdb import DuckDBPyConnection
 
 from featurestore._version import __version__
-from featurestore.catalog.catalog import query_arrow
 from featurestore.catalog.context import WritableContext
 from featurestore.catalog.plan import Work
-from featurestore.catalog.schema import Run, utc_now
+from featurestore.catalog.statements import insert_row, query_arrow, update_rows
 from featurestore.catalog.steps import Step
 from featurestore.storage import FORMAT
 
@@ -33,6 +33,11 @@ LIBRARIES = (
 
 
 UNKNOWN = "unknown"  # the OpenCV version of imported descriptors
+
+
+def utc_now() -> datetime:
+    """Return the current time as the catalog stores it: UTC, naive."""
+    return datetime.now(UTC).replace(tzinfo=None)
 
 
 @cache  # reading the metadata of packages takes milliseconds each time
@@ -115,7 +120,7 @@ def recorded_run(
         "seconds": 0.0,
     }
     with context.catalog.transaction() as connection:
-        connection.execute(sa.insert(Run).values(**begun, **counts))
+        insert_row(connection, "runs", {**begun, **counts})
     LOG.info("run %s of %s begins: variant %s, %d workers", run_id, begun["stage"], step.variant, workers)
     outcome, message = "failed", None
     failure: type[BaseException] | None = None
@@ -145,12 +150,12 @@ def recorded_run(
                 context.reporter.say(f"how this run ended could not be recorded: {' '.join(str(error).split())}")
 
 
-def update_run(connection: sa.Connection, run_id: str, **values: Any) -> None:
+def update_run(connection: DuckDBPyConnection, run_id: str, **values: Any) -> None:
     """Change the record of a run."""
-    connection.execute(sa.update(Run).where(Run.run_id == run_id).values(**values))
+    update_rows(connection, "runs", values, where={"run_id": run_id})
 
 
-def paces(connection: sa.Connection) -> dict[str, float]:
+def paces(connection: DuckDBPyConnection) -> dict[str, float]:
     """Return the mean seconds an image of earlier runs, by stage."""
     return {row["stage"]: row["pace"] for row in query_arrow(connection, _PAST).to_pylist()}
 

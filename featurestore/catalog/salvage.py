@@ -7,7 +7,8 @@ from pathlib import Path
 import duckdb
 import pyarrow.parquet as pq
 
-from featurestore.catalog.connection import LITTLE, fingerprint_query
+from featurestore.catalog.connection import LITTLE
+from featurestore.catalog.statements import fingerprint_query
 from featurestore.errors import CorruptFile
 from featurestore.quoting import identifier
 from featurestore.system import readable

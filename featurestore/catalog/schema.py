@@ -3,23 +3,16 @@
 The catalog is an index: all of it but ``runs`` and ``dataset_files`` can be rebuilt from the store's folders. DuckDB
 checks no foreign keys here and has no secondary indexes (both break updates and most ALTERs); keys are made by the
 client. The dataset CSV's own columns live in a table outside of these models, `DATASET_COLUMNS`, because every dataset
-has its own.
+has its own. Migrations make the tables, and a test compares them with these models; no statement needs them.
 """
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import JSON, BigInteger, Boolean, DateTime, Float, Integer, String
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-
-DATASET_COLUMNS = "dataset_columns"
-
-
-def utc_now() -> datetime:
-    """Return the current time as the catalog stores it: UTC, naive."""
-    return datetime.now(UTC).replace(tzinfo=None)
 
 
 class Base(DeclarativeBase):

@@ -11,18 +11,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
-import sqlalchemy as sa
 
 from featurestore.catalog.catalog import HeldCatalog
-from featurestore.catalog.connection import LITTLE, attach, raw_connection
+from featurestore.catalog.connection import LITTLE, attach
 from featurestore.catalog.diagnosis import unopenable
+from featurestore.catalog.statements import query_value
 from featurestore.storage import Root
 from featurestore.system import copy_database, no_scratch_folder, room_on_disk
 
 SNAPSHOT = "snapshot"  # the copy's name in the connection that has it attached
 
 
-def attach_copy(connection: duckdb.DuckDBPyConnection, catalog: sa.Connection, path: Path | None) -> None:
+def attach_copy(connection: duckdb.DuckDBPyConnection, catalog: duckdb.DuckDBPyConnection, path: Path | None) -> None:
     """Copy the catalog that ``catalog`` reads, and attach the copy, to be read only, as `SNAPSHOT`.
 
     Args:
@@ -35,7 +35,7 @@ def attach_copy(connection: duckdb.DuckDBPyConnection, catalog: sa.Connection, p
         OutputError: a catalog of an older format needs a file.
     """
     found = "SELECT path FROM duckdb_databases() WHERE database_name = current_database()"
-    source = catalog.execute(sa.text(found)).scalar_one()
+    source = query_value(catalog, found)
     if path is None:
         _copy_to_memory(connection, source)
         return
@@ -53,13 +53,11 @@ def _copy_to_memory(connection: duckdb.DuckDBPyConnection, source: str | None) -
     connection.execute("DETACH source")
 
 
-def _copy_to_file(catalog: sa.Connection, source: str | None, path: Path) -> None:
+def _copy_to_file(catalog: duckdb.DuckDBPyConnection, source: str | None, path: Path) -> None:
     if source is None:  # of an older format, brought up to date in memory
-        catalog.commit()  # a database can't be detached in the transaction that wrote it
-        duck = raw_connection(catalog)
-        attach(duck, path, SNAPSHOT, read_only=False)
-        duck.execute(f"COPY FROM DATABASE memory TO {SNAPSHOT}")
-        duck.execute(f"DETACH {SNAPSHOT}")
+        attach(catalog, path, SNAPSHOT, read_only=False)
+        catalog.execute(f"COPY FROM DATABASE memory TO {SNAPSHOT}")
+        catalog.execute(f"DETACH {SNAPSHOT}")
         return
     copy_database(Path(source), path)
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import sqlalchemy as sa
+from duckdb import DuckDBPyConnection
 
 from featurestore.catalog.steps import Step
 from featurestore.catalog.table_rows import query_rows
@@ -66,7 +66,7 @@ FROM partitions GROUP BY ALL
 """
 
 
-def stage_facts(connection: sa.Connection, steps: Sequence[Step]) -> dict[str, StageFacts]:
+def stage_facts(connection: DuckDBPyConnection, steps: Sequence[Step]) -> dict[str, StageFacts]:
     """Return the counts of each step, by the stage's name."""
     results = query_rows(connection, _Results, _RESULTS)
     removed = {(row.stage, row.variant, row.status): row for row in query_rows(connection, _Removed, _REMOVED)}

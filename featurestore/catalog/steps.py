@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import sqlalchemy as sa
+from duckdb import DuckDBPyConnection
 
 from featurestore.catalog.models import newest_model
 from featurestore.catalog.table_rows import ModelRow, VariantRow, query_rows
@@ -27,7 +27,7 @@ class Step:
     current_model: ModelRow | None = None
 
 
-def resolve(connection: sa.Connection, flow: Sequence[Stage]) -> tuple[Step, ...]:
+def resolve(connection: DuckDBPyConnection, flow: Sequence[Stage]) -> tuple[Step, ...]:
     """Return the flow with its current variants and models."""
     steps: dict[str, Step] = {}
     for stage in flow:
@@ -41,7 +41,7 @@ def resolve(connection: sa.Connection, flow: Sequence[Stage]) -> tuple[Step, ...
     return tuple(steps.values())
 
 
-def steps_of(connection: sa.Connection, flow: Sequence[Stage], variant: str) -> tuple[Step, ...]:
+def steps_of(connection: DuckDBPyConnection, flow: Sequence[Stage], variant: str) -> tuple[Step, ...]:
     """Return the flow up to a recorded variant, as it was when that variant was made."""
     known = {row.variant: row for row in query_rows(connection, VariantRow, "SELECT * FROM variants")}
     stages = {stage.name: stage for stage in flow}

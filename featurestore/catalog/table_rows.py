@@ -11,20 +11,13 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import pyarrow as pa
-import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert
+from duckdb import DuckDBPyConnection
 
-from featurestore.catalog.catalog import query_arrow
-from featurestore.catalog.schema import Base
+from featurestore.catalog.statements import query_arrow
 
 T = TypeVar("T")
 
-_JSON = {
-    column.name
-    for table in Base.metadata.tables.values()
-    for column in table.columns
-    if isinstance(column.type, sa.JSON)
-}
+JSON = frozenset({"parameters", "summary", "versions"})  # the columns of this type, in whatever table
 
 
 @dataclass(frozen=True)
@@ -78,14 +71,14 @@ class VariantRow:
 
 
 def query_rows(
-    connection: sa.Connection, kind: type[T], query: str, parameters: Mapping[str, Any] | None = None
+    connection: DuckDBPyConnection, kind: type[T], query: str, parameters: Mapping[str, Any] | None = None
 ) -> list[T]:
     """Return a query's result as rows of a dataclass or named tuple, whose fields have the names of columns."""
     return rows_of(query_arrow(connection, query, parameters), kind)
 
 
 def query_row(
-    connection: sa.Connection, kind: type[T], query: str, parameters: Mapping[str, Any] | None = None
+    connection: DuckDBPyConnection, kind: type[T], query: str, parameters: Mapping[str, Any] | None = None
 ) -> T | None:
     """Return the first row of a query's result, None if it has none; see `query_rows`."""
     return next(iter(query_rows(connection, kind, query, parameters)), None)
@@ -100,15 +93,4 @@ def rows_of(table: pa.Table, kind: type[T]) -> list[T]:
 
 def _values(name: str, column: pa.ChunkedArray) -> list[Any]:
     values: list[Any] = column.to_pylist()
-    return [json.loads(text) for text in values] if name in _JSON else values
-
-
-def upsert(connection: sa.Connection, model: type[Base], values: Mapping[str, Any]) -> None:
-    """Insert a row, or update the one of the same key.
-
-    A transaction may have been committed although its process was killed before it was told.
-    """
-    statement = insert(model).values(**values)
-    keys = [column.name for column in sa.inspect(model).primary_key]
-    rest = {name: value for name, value in values.items() if name not in keys}
-    connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=rest))
+    return [json.loads(text) for text in values] if name in JSON else values

@@ -11,10 +11,10 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import sqlalchemy as sa
+from duckdb import DuckDBPyConnection
 from numpy.typing import NDArray
 
-from featurestore.catalog.catalog import query_arrow
+from featurestore.catalog.statements import query_arrow
 from featurestore.catalog.steps import Step
 from featurestore.formatting import counted
 from featurestore.stages import FitStage
@@ -26,7 +26,7 @@ REFIT = "another seed in [fit_pca] of featurestore.toml, and a run, make models 
 class TrainingSet:
     """The training images of a fit stage's current model; none without a model."""
 
-    def __init__(self, connection: sa.Connection, step: Step) -> None:
+    def __init__(self, connection: DuckDBPyConnection, step: Step) -> None:
         """Take an open connection; each mask is read on first use."""
         assert isinstance(step.stage, FitStage)
         self._connection, self._step, self._stage = connection, step, step.stage
@@ -44,9 +44,9 @@ class TrainingSet:
     @cached_property
     def selected(self) -> Mask:
         """The images that the stage would learn from, usable or not: those of its subset in the dataset."""
-        subsets = self._connection.execute(sa.text("SELECT DISTINCT subset FROM images")).scalars().all()
+        subsets = self._connection.execute("SELECT DISTINCT subset FROM images").fetchall()
         query = "SELECT image_id FROM images WHERE list_contains($subsets, subset) AND removed_by IS NULL"
-        return self._mask(query, {"subsets": [subset for subset in subsets if self._stage.selects(subset)]})
+        return self._mask(query, {"subsets": [subset for (subset,) in subsets if self._stage.selects(subset)]})
 
     @cached_property
     def removed(self) -> Mask:
@@ -101,7 +101,7 @@ class TrainingSet:
         return mask
 
 
-def first_leakage(connection: sa.Connection, steps: Iterable[Step]) -> str | None:
+def first_leakage(connection: DuckDBPyConnection, steps: Iterable[Step]) -> str | None:
     """Return the warning about the first fit stage whose model has learnt held-out images, or None.
 
     A refit of that stage recomputes all later stages. ``steps`` are from `steps.resolve`, or some of them.

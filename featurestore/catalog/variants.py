@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import sqlalchemy as sa
+from duckdb import DuckDBPyConnection
 
-from featurestore.catalog.catalog import query_arrow
+from featurestore.catalog.statements import query_arrow
 from featurestore.catalog.table_rows import VariantRow, query_row
 
 
-def find_variant(connection: sa.Connection, variant: str) -> VariantRow | None:
+def find_variant(connection: DuckDBPyConnection, variant: str) -> VariantRow | None:
     """Return a recorded variant, or None."""
     return query_row(connection, VariantRow, "SELECT * FROM variants WHERE variant = $variant", {"variant": variant})
 
 
-def models_by_variant(connection: sa.Connection) -> dict[str, str]:
+def models_by_variant(connection: DuckDBPyConnection) -> dict[str, str]:
     """Return the model of each variant that uses one, by variant."""
     found = query_arrow(connection, "SELECT variant, model_id FROM variants WHERE model_id IS NOT NULL")
     return dict(zip(found["variant"].to_pylist(), found["model_id"].to_pylist(), strict=True))

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import sqlalchemy as sa
+from duckdb import DuckDBPyConnection
 
 from featurestore.catalog import (
     Context,
@@ -208,7 +208,7 @@ def _same_model(ours: Step, theirs: Step) -> bool:
     return mine is not None and yours is not None and mine.model_id == yours.model_id
 
 
-def _models(mine: sa.Connection, yours: sa.Connection, step: Step, other: Context) -> list[ModelRow]:
+def _models(mine: DuckDBPyConnection, yours: DuckDBPyConnection, step: Step, other: Context) -> list[ModelRow]:
     """Return the other store's models of a fit stage that follow the newest one here, oldest first."""
     ours = {row.model_id: row for row in models_of(mine, step.variant)}
     theirs = {row.model_id: row for row in models_of(yours, step.variant)}
@@ -250,7 +250,7 @@ def _find_partitions(
             found.notes.append(f"left there: {row.path}, which was made from other rows than those here")
 
 
-def _add_notes(yours: sa.Connection, found: _Takeover) -> None:
+def _add_notes(yours: DuckDBPyConnection, found: _Takeover) -> None:
     rest = catalog_counts(yours).n_partitions - found.n_here - len(found.partitions) - len(found.notes)
     if rest:
         found.notes.append(f"left there: {counted(rest, 'partition')} of other variants")

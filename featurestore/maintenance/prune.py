@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import sqlalchemy as sa
+from duckdb import DuckDBPyConnection
 
 from featurestore.catalog import (
     ChunkState,
@@ -147,7 +147,7 @@ def _unrecorded(context: Context) -> dict[str, int]:
     return {name: context.root.local(name).stat().st_size for name in names}
 
 
-def _plan(context: Context, connection: sa.Connection, keep: Collection[str], *, dry_run: bool) -> _Plan:
+def _plan(context: Context, connection: DuckDBPyConnection, keep: Collection[str], *, dry_run: bool) -> _Plan:
     steps = resolve(connection, context.flow)
     states = {(state.stage, state.chunk_id): state for state in chunk_states(connection, steps)}
     plan = _Plan(dry_run)
@@ -206,7 +206,7 @@ def _is_whole(root: Root, row: PartitionRow, *, by_size: bool) -> bool:
 
 
 def _plan_models(
-    root: Root, connection: sa.Connection, steps: Sequence[Step], rows: Sequence[PartitionRow], plan: _Plan
+    root: Root, connection: DuckDBPyConnection, steps: Sequence[Step], rows: Sequence[PartitionRow], plan: _Plan
 ) -> None:
     """Find the models that have a replacement, and that neither the recipe nor a remaining partition needs."""
     models = {row.model_id: row for row in all_models(connection)}

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
-import sqlalchemy as sa
+from duckdb import DuckDBPyConnection
 
 from featurestore.catalog import (
     LITTLE,
@@ -149,7 +149,7 @@ class _Checks:
         if images:
             self._report.problems.extend(self.images())
 
-    def _asked(self, question: Callable[[sa.Connection], T]) -> T:
+    def _asked(self, question: Callable[[DuckDBPyConnection], T]) -> T:
         """Return the result of one query to the catalog, opened for that query only."""
         with self._context.catalog.reading() as connection:
             return question(connection)

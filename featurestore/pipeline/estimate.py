@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import sqlalchemy as sa
+from duckdb import DuckDBPyConnection
 
 from featurestore.catalog import Context, StagePlan, bytes_per_image, paces
 from featurestore.errors import NotEnoughSpace
@@ -28,7 +28,7 @@ class Estimate:
     why: tuple[tuple[str, str], ...]  # the reasons, and the chunks of each
 
 
-def estimate_costs(connection: sa.Connection, plans: Mapping[str, StagePlan]) -> list[Estimate]:
+def estimate_costs(connection: DuckDBPyConnection, plans: Mapping[str, StagePlan]) -> list[Estimate]:
     """Return the cost of every stage that has work."""
     past = paces(connection)
     sizes = bytes_per_image(connection)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import sqlalchemy as sa
+from duckdb import DuckDBPyConnection
 
 from featurestore.catalog import (
     METADATA,
@@ -29,7 +29,6 @@ from featurestore.catalog import (
     ingest_counts,
     next_ingest,
     own_columns,
-    raw_connection,
     replay,
     retyped_columns,
 )
@@ -84,7 +83,7 @@ def ingest_rows(
     Raises:
         ConfirmationNeeded: it did not agree. Nothing was written.
     """
-    with catalog.reading() as connection, spill.bounding(raw_connection(connection), columns=dataset.num_columns):
+    with catalog.reading() as connection, spill.bounding(connection, columns=dataset.num_columns):
         known = column_types(connection)
         retyped = retyped_columns(connection, dataset)
         if retyped and computed:
@@ -112,7 +111,7 @@ def ingest_rows(
     return _report(catalog, number if is_changed else None, n_returned, lines)
 
 
-def _removed(connection: sa.Connection, dataset: pa.Table, confirm: Callable[[str], bool]) -> tuple[pa.Table, int]:
+def _removed(connection: DuckDBPyConnection, dataset: pa.Table, confirm: Callable[[str], bool]) -> tuple[pa.Table, int]:
     """Return the images that have left the dataset, and how many have come back to it."""
     removed, n_returned, n_images = find_removed(connection, dataset)
     if len(removed) > MOST_REMOVED * n_images:
@@ -134,7 +133,7 @@ def _with_removed(delta: pa.Table, removed: pa.Table) -> pa.Table:
 
 
 def _ask_to_move(
-    connection: sa.Connection, dataset: pa.Table, retyped: Sequence[str], confirm: Callable[[str], bool]
+    connection: DuckDBPyConnection, dataset: pa.Table, retyped: Sequence[str], confirm: Callable[[str], bool]
 ) -> None:
     """Ask before a changed column type, rather than the dataset's author, moves images between train and test."""
     n, filename, before, after = find_moved(connection, dataset)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import sqlalchemy as sa
+from duckdb import DuckDBPyConnection
 
 from featurestore.catalog import (
     ChunkState,
@@ -88,7 +88,7 @@ def _made(row: ImageResult, *, current: bool) -> ImageStage:
 
 
 def _current(
-    context: Context, connection: sa.Connection, step: Step, state: ChunkState, made: list[ImageResult]
+    context: Context, connection: DuckDBPyConnection, step: Step, state: ChunkState, made: list[ImageResult]
 ) -> ImageStage:
     never = why_missing(connection, step) if state.payload is None else ""
     _, why = partition_of(context, state, never)

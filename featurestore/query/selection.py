@@ -17,7 +17,7 @@ from pathlib import Path
 import duckdb
 import numpy as np
 import pyarrow as pa
-import sqlalchemy as sa
+from duckdb import DuckDBPyConnection
 from numpy.typing import NDArray
 
 from featurestore.catalog import (
@@ -198,7 +198,7 @@ def _check_columns(columns: Sequence[str], selection: Selection) -> None:
             raise QueryError(f"there is no column {name!r}; {hint}")
 
 
-def older_steps(connection: sa.Connection, context: Context, stage: str, variant: str) -> tuple[Step, ...]:
+def older_steps(connection: DuckDBPyConnection, context: Context, stage: str, variant: str) -> tuple[Step, ...]:
     """Return the flow up to a variant of a stage, as it was when that variant was made.
 
     Raises:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import sqlalchemy as sa
+from duckdb import DuckDBPyConnection
 
 from featurestore.catalog import (
     Context,
@@ -95,7 +95,7 @@ def _removed_note(n: int) -> str | None:
     return left if n else None
 
 
-def _notes(connection: sa.Connection, root: Root, step: Step) -> list[str]:
+def _notes(connection: DuckDBPyConnection, root: Root, step: Step) -> list[str]:
     if not isinstance(step.stage, FitStage) or step.current_model is None:
         return []
     notes, learning = [], TrainingSet(connection, step)

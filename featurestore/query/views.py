@@ -12,7 +12,7 @@ from pathlib import Path
 
 import duckdb
 import pyarrow as pa
-import sqlalchemy as sa
+from duckdb import DuckDBPyConnection
 
 from featurestore.catalog import (
     CATALOG_VIEWS,
@@ -119,7 +119,7 @@ def make_partition_view(
         connection.register(view, layout.schema().empty_table())
 
 
-def _files(context: Context, catalog: sa.Connection, step: Step) -> list[str]:
+def _files(context: Context, catalog: DuckDBPyConnection, step: Step) -> list[str]:
     return [str(context.root.local(name)) for name in partition_names(catalog, step)]
 
 
@@ -127,7 +127,7 @@ def _step(steps: Sequence[Step], stage: str) -> Step:
     return next(step for step in steps if step.stage.name == stage)
 
 
-def _missing_table(catalog: sa.Connection, steps: Sequence[Step]) -> pa.Table:
+def _missing_table(catalog: DuckDBPyConnection, steps: Sequence[Step]) -> pa.Table:
     plans = make_plan(catalog, steps)
     rows = [
         {"stage": name, "chunk_id": work.chunk_id, "n_images": work.n_images, "why": work.why}

@@ -32,7 +32,7 @@ def drop_chunk(store: FeatureStore, chunk_id: int) -> None:
     """Have quantize not run on a chunk."""
     with context_of(store).catalog.transaction() as sql:
         for table in ("partitions", "results"):
-            sql.exec_driver_sql(f"DELETE FROM {table} WHERE stage = 'quantize' AND chunk_id = {chunk_id}")
+            sql.execute(f"DELETE FROM {table} WHERE stage = 'quantize' AND chunk_id = {chunk_id}")
 
 
 def test_a_selection_says_what_it_is(finished: FeatureStore) -> None:

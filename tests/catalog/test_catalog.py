@@ -20,19 +20,18 @@ import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 from alembic import command
-from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from featurestore import FeatureStore
-from featurestore.catalog import Catalog, PartitionRow
+from featurestore.catalog import Catalog, ModelRow, PartitionRow
 from featurestore.catalog import catalog as module
-from featurestore.catalog.catalog import StoreCatalog, insert_arrow, query_arrow
+from featurestore.catalog.catalog import StoreCatalog
 from featurestore.catalog.records import record_partition
-from featurestore.catalog.revisions import HEAD, migrations_folder, revision, upgrade
-from featurestore.catalog.schema import Base, Chunk, Model, Partition
-from featurestore.catalog.table_rows import upsert
+from featurestore.catalog.revisions import HEAD, migration_sql, migrations_folder, revision, upgrade
+from featurestore.catalog.schema import Base
+from featurestore.catalog.statements import insert_arrow, query_arrow, upsert
+from featurestore.catalog.table_rows import query_rows
 from featurestore.errors import CorruptFile, NotEnoughSpace, StoreBusy
 from featurestore.storage import CATALOG, Root
 from tests.catalogs import change
@@ -41,13 +40,12 @@ from tests.small import Unlocked
 HOLD = """
 import sys
 from pathlib import Path
-import sqlalchemy as sa
 from featurestore.catalog.catalog import StoreCatalog
 from tests.small import Unlocked
 with StoreCatalog(Unlocked(Path(sys.argv[1]))).transaction() as connection:
     print("held", flush=True)
     sys.stdin.read()
-    connection.execute(sa.text("INSERT INTO chunks VALUES (7, 0, 1, 'late')"))
+    connection.execute("INSERT INTO chunks VALUES (7, 0, 1, 'late')")
 """
 RUN = """
 import sys
@@ -102,7 +100,8 @@ def chunk(chunk_id: int, **values: Any) -> dict[str, Any]:
 
 def chunks(catalog: StoreCatalog) -> list[int]:
     with catalog.reading() as connection:
-        return [int(n) for n in connection.execute(sa.select(Chunk.chunk_id).order_by(Chunk.chunk_id)).scalars().all()]
+        numbers = query_arrow(connection, "SELECT chunk_id FROM chunks ORDER BY chunk_id")["chunk_id"]
+    return [int(n) for n in numbers.to_pylist()]
 
 
 def schema(path: Path) -> dict[str, list[tuple[Any, ...]]]:
@@ -118,13 +117,6 @@ def declared(path: Path) -> dict[str, list[tuple[Any, ...]]]:
     return schema(path)
 
 
-def alembic(connection: sa.Connection) -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(migrations_folder()))
-    config.attributes["connection"] = connection
-    return config
-
-
 def test_the_migrations_make_what_the_models_declare(catalog: StoreCatalog, tmp_path: Path) -> None:
     made, wanted = schema(catalog.path), declared(tmp_path / "declared.duckdb")
     assert len(wanted["columns"]) > 60
@@ -138,11 +130,12 @@ def test_the_migrations_make_what_the_models_declare(catalog: StoreCatalog, tmp_
 def test_down_and_up_again(catalog: StoreCatalog) -> None:
     before = schema(catalog.path)
     with catalog.transaction() as connection:
-        command.downgrade(alembic(connection), "base")
+        connection.execute(migration_sql(command.downgrade, f"{HEAD}:base"))
     assert schema(catalog.path) == {"columns": [], "constraints": [], "indexes": []}
     with catalog.transaction() as connection:
         assert query_arrow(connection, "SELECT * FROM alembic_version").num_rows == 0
-        upgrade(connection)
+        connection.execute("DROP TABLE alembic_version")
+        upgrade(connection, None)
     assert schema(catalog.path) == before
 
 
@@ -151,11 +144,15 @@ def test_every_migration_alone_goes_down_and_up(catalog: StoreCatalog) -> None:
     for step in script.walk_revisions():
         after = schema(catalog.path)
         with catalog.transaction() as connection:
-            command.downgrade(alembic(connection), "-1")
-            upgrade(connection, step.revision)
+            before = str(step.down_revision) if step.down_revision else None
+            down = migration_sql(command.downgrade, f"{step.revision}:{before or 'base'}")
+            connection.execute(down)
+            if before is None:
+                connection.execute("DROP TABLE alembic_version")
+            upgrade(connection, before, step.revision)
         assert schema(catalog.path) == after
         with catalog.transaction() as connection:
-            command.downgrade(alembic(connection), "-1")
+            connection.execute(down)
 
 
 def test_the_newest_migration_is_the_one_we_know(catalog: StoreCatalog) -> None:
@@ -184,13 +181,13 @@ def test_a_transaction_is_all_or_nothing(catalog: StoreCatalog) -> None:
         _fail_after(catalog)
     assert chunks(catalog) == []
     with catalog.transaction() as connection:
-        upsert(connection, Chunk, chunk(3))
+        upsert(connection, "chunks", chunk(3))
     assert chunks(catalog) == [3]
 
 
 def _fail_after(catalog: StoreCatalog) -> None:
     with catalog.transaction() as connection:
-        upsert(connection, Chunk, chunk(1))
+        upsert(connection, "chunks", chunk(1))
         insert_arrow(connection, "chunks", pa.Table.from_pylist([chunk(2)]))
         assert len(query_arrow(connection, "SELECT * FROM chunks")) == 2
         raise KeyError
@@ -208,9 +205,9 @@ def test_an_upsert_said_twice_is_said_once(catalog: StoreCatalog) -> None:
     }
     for changed in ({}, {}, {"n_images": 5, "summary": {}}):
         with catalog.transaction() as connection:
-            upsert(connection, Model, {**values, **changed})
-            found = connection.execute(sa.select(Model.__table__)).mappings().all()
-        assert [dict(row) for row in found] == [{**values, **changed}]
+            upsert(connection, "models", {**values, **changed})
+            found = query_rows(connection, ModelRow, "SELECT * FROM models")
+        assert [vars(row) for row in found] == [{**values, **changed}]
 
 
 PARTITION = PartitionRow(
@@ -247,10 +244,8 @@ def test_recording_a_partition_replaces_the_one_before(catalog: StoreCatalog) ->
             assert record_partition(connection, replace(PARTITION, path=path), results(*statuses)) == replaced
             record_partition(connection, replace(PARTITION, chunk_id=1, path="other"), results("empty"))
         with catalog.reading() as connection:
-            assert connection.execute(sa.select(Partition.path).order_by(Partition.chunk_id)).scalars().all() == [
-                path,
-                "other",
-            ]
+            paths = query_arrow(connection, "SELECT path FROM partitions ORDER BY chunk_id")["path"]
+            assert paths.to_pylist() == [path, "other"]
             found = query_arrow(connection, "SELECT chunk_id, image_id, status FROM results ORDER BY ALL").to_pylist()
         assert [tuple(row.values()) for row in found] == [
             *((0, i, status) for i, status in enumerate(statuses)),
@@ -312,7 +307,7 @@ def test_a_store_that_cannot_be_written_is_read_without_a_lock(
     catalog: StoreCatalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with catalog.transaction() as connection:
-        upsert(connection, Chunk, chunk(1))
+        upsert(connection, "chunks", chunk(1))
     catalog.path.with_name("catalog.lock").unlink()
     before = sorted(path.name for path in catalog.path.parent.iterdir())
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
@@ -338,7 +333,7 @@ def test_another_thread_waits_its_turn(catalog: StoreCatalog) -> None:
     with catalog.transaction() as connection:
         reader = threading.Thread(target=lambda: found.extend(chunks(catalog)))
         reader.start()
-        upsert(connection, Chunk, chunk(3))
+        upsert(connection, "chunks", chunk(3))
     reader.join()
     assert found == [3]
 
@@ -384,7 +379,7 @@ def test_a_writer_waits_for_a_reader_that_may_not_lock(catalog: StoreCatalog, me
 
 def _write(catalog: StoreCatalog, number: int) -> None:
     with catalog.transaction() as connection:
-        upsert(connection, Chunk, chunk(number))
+        upsert(connection, "chunks", chunk(number))
 
 
 def test_who_is_at_work_is_named_where_the_catalog_stays_locked(
@@ -429,8 +424,8 @@ def test_a_mistake_in_our_own_sql_is_no_damage(finished: FeatureStore) -> None:
     for query in ("SELECT * FROM imagse", "SELECT filenaem FROM images", "SELECT no_such_function(1)"):
         with pytest.raises((duckdb.CatalogException, duckdb.BinderException)), catalog.reading() as connection:
             query_arrow(connection, query)
-        with pytest.raises(DBAPIError), catalog.transaction() as connection:
-            connection.execute(sa.text(query))
+        with pytest.raises(duckdb.Error), catalog.transaction() as connection:
+            connection.execute(query)
 
 
 @pytest.mark.parametrize(

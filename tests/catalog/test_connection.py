@@ -8,20 +8,18 @@ from pathlib import Path
 
 import duckdb
 import pytest
-import sqlalchemy as sa
 
 from featurestore.catalog.catalog import StoreCatalog
 from featurestore.catalog.connection import Instance
+from featurestore.catalog.statements import query_value
 from tests.small import Unlocked
 
 
 def ask(instance: Instance, path: Path, query: str, *, read_only: bool = True) -> list[int]:
     instance.attach(path, read_only=read_only)
     with instance.attached() as connection:
-        found = connection.execute(sa.text(query))
-        rows = found.scalars().all() if found.returns_rows else []
-        connection.commit()
-    return list(rows)
+        rows = connection.execute(query).fetchall()
+    return [n for (n,) in rows]
 
 
 @pytest.fixture
@@ -44,21 +42,21 @@ def test_a_file_is_open_for_a_moment_and_nobody_is_kept_out_after_it(path: Path)
 def test_nothing_is_left_of_one_opening_in_the_next(path: Path) -> None:
     instance = Instance()
     ask(instance, path, "CREATE TEMP TABLE mine AS SELECT 1 AS n")
-    with pytest.raises(sa.exc.DBAPIError, match="mine"):
+    with pytest.raises(duckdb.Error, match="mine"):
         ask(instance, path, "SELECT n FROM mine")
 
 
 def test_after_an_exception_it_is_closed_and_lets_go_of_the_file(path: Path) -> None:
     instance = Instance()
     instance.attach(path, read_only=False)
-    with pytest.raises(sa.exc.DBAPIError, match="Could not convert"), instance.attached() as connection:
-        connection.execute(sa.text("INSERT INTO numbers VALUES (2), ('x')"))
+    with pytest.raises(duckdb.Error, match="Could not convert"), instance.attached() as connection:
+        connection.execute("INSERT INTO numbers VALUES (2), ('x')")
     assert not instance.is_open
     assert ask(Instance(), path, "SELECT n FROM numbers") == [1]  # and nothing was committed
 
 
 def test_what_is_read_only_can_not_be_changed(path: Path) -> None:
-    with pytest.raises(sa.exc.DBAPIError, match="read-only"):
+    with pytest.raises(duckdb.Error, match="read-only"):
         ask(Instance(), path, "INSERT INTO numbers VALUES (2)")
 
 
@@ -72,7 +70,7 @@ def test_a_catalog_goes_on_after_a_failure(tmp_path: Path) -> None:
     catalog = StoreCatalog(Unlocked(tmp_path))
     catalog.migrate()
     for opening in (catalog.transaction, catalog.reading):
-        with pytest.raises(sa.exc.DBAPIError, match="Could not convert"), opening() as connection:
-            connection.execute(sa.text("SELECT CAST('x' AS INTEGER)"))
+        with pytest.raises(duckdb.Error, match="Could not convert"), opening() as connection:
+            connection.execute("SELECT CAST('x' AS INTEGER)")
         with opening() as connection:
-            assert connection.execute(sa.text("SELECT count(*) FROM runs")).scalar_one() == 0
+            assert query_value(connection, "SELECT count(*) FROM runs") == 0

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import pytest
-import sqlalchemy as sa
+from duckdb import DuckDBPyConnection
 
 from featurestore.catalog import (
     HeldCatalog,
@@ -20,8 +20,8 @@ from featurestore.catalog import (
     resolve,
     why_missing,
 )
-from featurestore.catalog.schema import Base, Chunk, Model, Partition, Result, Run, Variant, utc_now
-from featurestore.catalog.table_rows import upsert
+from featurestore.catalog.runs import utc_now
+from featurestore.catalog.statements import delete_rows, insert_row, query_value, update_rows, upsert
 from featurestore.formatting import chunk_list
 from featurestore.stages import FLOW, STAGES, Extract, FitStage, Stage, TransformStage, flow_from
 from featurestore.storage import Root
@@ -38,7 +38,7 @@ def short(*parts: object) -> str:
 class Hand:
     """A catalog in which partitions and models are written down without being made."""
 
-    def __init__(self, connection: sa.Connection, **recipe: dict[str, Any]) -> None:
+    def __init__(self, connection: DuckDBPyConnection, **recipe: dict[str, Any]) -> None:
         self.connection = connection
         self.flow = flow_from(recipe)
 
@@ -60,16 +60,16 @@ class Hand:
     def add_chunks(self, first: int = 0, n: int = N_CHUNKS) -> None:
         for c in range(first, first + n):
             values = {"chunk_id": c, "first_image_id": c * N_IMAGES, "n_images": N_IMAGES, "digest": short("d", c)}
-            upsert(self.connection, Chunk, values)
+            upsert(self.connection, "chunks", values)
 
     def payload(self, stage: str, chunk: int) -> str:
         """The payload that a stage reads of a chunk today."""
         step = self.steps[stage]
-        model, key = (Chunk, "digest") if step.stage.reads == "images" else (Partition, "payload")
-        where: dict[str, Any] = {"chunk_id": chunk}
-        if model is Partition:
-            where |= {"stage": step.stage.reads, "variant": step.reads_variant}
-        return str(self.connection.execute(sa.select(getattr(model, key)).filter_by(**where)).scalar_one())
+        if step.stage.reads == "images":
+            return str(query_value(self.connection, f"SELECT digest FROM chunks WHERE chunk_id = {chunk}"))
+        query = f"SELECT payload FROM partitions WHERE chunk_id = {chunk} AND stage = $stage AND variant = $variant"
+        key = {"stage": step.stage.reads, "variant": step.reads_variant}
+        return str(query_value(self.connection, query, key))
 
     def make(self, stage: str, chunks: range | list[int] = range(N_CHUNKS), content: str = "") -> None:
         """Write down that a stage was run on what is there."""
@@ -83,14 +83,14 @@ class Hand:
                 **{"payload": short(stage, read, content), "path": f"{stage}/{c}", "checksum": "", "n_bytes": 1},
                 **{"n_images": N_IMAGES, "n_descriptors": 1, "dim": 1, "n_clipped": None, "pruned": False},
             }
-            upsert(self.connection, Partition, {**values, "versions": {}})
+            upsert(self.connection, "partitions", {**values, "versions": {}})
 
     def name_variant(self, step: Step, **changed: Any) -> None:
         values = {
             **{"variant": step.variant, "stage": step.stage.name, "version": step.stage.version},
             **{"parameters": step.stage.parameters(), "reads_variant": step.reads_variant, "model_id": step.model_id},
         }
-        upsert(self.connection, Variant, {**values, **changed})
+        upsert(self.connection, "variants", {**values, **changed})
 
     def fit(self, stage: str, model_id: str, *, generation: int = 0, parent: str | None = None) -> None:
         step = self.steps[stage]
@@ -99,15 +99,15 @@ class Hand:
             **{"model_id": model_id, "stage": stage, "variant": step.variant, "parent_id": parent, "partial": False},
             **{"generation": generation, "path": "", "checksum": "", "n_bytes": 1, "n_images": 1, "summary": {}},
         }
-        upsert(self.connection, Model, values)
+        upsert(self.connection, "models", values)
 
     def change(self, stage: str, chunks: list[int], **values: Any) -> None:
-        where = (Partition.stage == stage) & Partition.chunk_id.in_(chunks)
-        self.connection.execute(sa.update(Partition).where(where).values(**values))
+        for chunk in chunks:
+            update_rows(self.connection, "partitions", values, where={"stage": stage, "chunk_id": chunk})
 
     def drop(self, stage: str, chunks: list[int]) -> None:
-        where = (Partition.stage == stage) & Partition.chunk_id.in_(chunks)
-        self.connection.execute(sa.delete(Partition).where(where))
+        for chunk in chunks:
+            delete_rows(self.connection, "partitions", {"stage": stage, "chunk_id": chunk})
 
     def finish(self) -> Hand:
         """Write down a finished store."""
@@ -127,7 +127,7 @@ class Hand:
         for status, (image, pixels) in statuses.items():
             row = {"stage": "extract", "variant": self.steps["extract"].variant, "chunk_id": image // N_IMAGES}
             row |= {"image_id": image, "error": None, "n_descriptors": 0, "status": status, "pixels": pixels}
-            self.connection.execute(sa.insert(Result).values(row))
+            insert_row(self.connection, "results", row)
 
     def run(self, stage: str, outcome: str, message: str | None, seconds: int = 0) -> None:
         values = {
@@ -136,29 +136,30 @@ class Hand:
             **{"started": utc_now().replace(year=2000, microsecond=0, second=seconds), "outcome": outcome},
             **{"message": message, "n_chunks": 0, "n_images": 0, "n_descriptors": 0, "n_bytes": 0, "seconds": 0.0},
         }
-        self.connection.execute(sa.insert(Run).values(values))
+        insert_row(self.connection, "runs", values)
 
 
 @contextmanager
 def written(catalog: HeldCatalog) -> Iterator[Hand]:
     """What a test writes is rolled back."""
     with catalog.reading() as connection:
+        connection.begin()
         yield Hand(connection)
+        connection.rollback()
 
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HeldCatalog]:
     with HeldCatalog(Root(tmp_path_factory.mktemp("bare"))) as catalog:
-        with catalog.transaction() as connection:
-            Base.metadata.create_all(connection)
+        catalog.migrate()
         yield catalog
 
 
 @pytest.fixture(scope="module")
 def finished_by_hand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HeldCatalog]:
     with HeldCatalog(Root(tmp_path_factory.mktemp("hand"))) as catalog:
+        catalog.migrate()
         with catalog.transaction() as connection:
-            Base.metadata.create_all(connection)
             Hand(connection).finish()
         yield catalog
 
@@ -262,7 +263,7 @@ def test_the_columns_of_the_state(hand: Hand) -> None:
 def test_a_fit_without_a_model_needs_what_it_reads(hand: Hand, model: str, pruned: list[str], missing: Missing) -> None:
     for stage in pruned:
         hand.change(stage, [0, 1, 2], pruned=True)
-    hand.connection.execute(sa.delete(Model).filter_by(stage=model))
+    delete_rows(hand.connection, "models", {"stage": model})
     waiting = {"fit_scale": ["quantize"], "fit_pca": ["project", "quantize"]}[model]
     found = hand.missing()
     assert {stage: why for stage, why in found.items() if stage not in waiting} == missing
@@ -297,7 +298,7 @@ def test_what_comes_out_the_same_leaves_what_follows_alone(hand: Hand) -> None:
 
 
 def test_a_chunk_of_other_images_is_made_anew(hand: Hand) -> None:
-    hand.connection.execute(sa.update(Chunk).filter_by(chunk_id=0).values(digest="other"))
+    update_rows(hand.connection, "chunks", {"digest": "other"}, where={"chunk_id": 0})
     assert hand.missing() == {stage: {0: C} for stage in ("extract", "project", "quantize")}
 
 
@@ -406,7 +407,7 @@ def test_policies_and_retries_make_single_images_again(
 def test_an_image_that_was_kept_truncated_is_refused_again(hand: Hand) -> None:
     keeping = hand.with_recipe(extract={"truncated": "keep"})
     hand.results(ok=(0, 10), empty=(3, 10))
-    hand.connection.execute(sa.update(Result).values(error="truncated, kept: 3 of 9 rows"))
+    hand.connection.execute("UPDATE results SET error = 'truncated, kept: 3 of 9 rows'")
     assert keeping.missing() == {}
     assert {work.chunk_id: work.redo for work in hand.plan()["extract"].todo} == {0: frozenset({0}), 1: frozenset({3})}
 
@@ -422,7 +423,7 @@ def test_beyond_extract_a_crash_makes_the_whole_chunk_again(hand: Hand) -> None:
     row = {"stage": "project", "variant": hand.steps["project"].variant, "chunk_id": 1, "image_id": 2}
     row |= {"error": None, "n_descriptors": 0, "pixels": None}
     for status in ("crashed", "missing"):  # what is missing was handed down from extract
-        hand.connection.execute(sa.insert(Result).values(**row, status=status))
+        insert_row(hand.connection, "results", {**row, "status": status})
     assert hand.missing(retry=("missing",)) == {}
     work = hand.plan(retry=("crashed",))["project"].todo[0]
     assert (work.chunk_id, work.redo) == (1, None)

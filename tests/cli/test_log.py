@@ -14,7 +14,6 @@ import pytest
 
 import featurestore
 from featurestore import FeatureStore
-from featurestore.catalog.schema import Run
 from featurestore.cli.log import log_records
 from featurestore.engines import Task, dispatch_tasks
 from featurestore.engines.inline import InlineEngine
@@ -124,9 +123,9 @@ def test_recovery_is_logged(ran: FeatureStore, caplog: pytest.LogCaptureFixture)
     context = context_of(ran)
     partition = min(context.root.files("partitions", ".parquet"))
     with context.catalog.transaction() as connection:
-        connection.exec_driver_sql("DELETE FROM results")
-        connection.exec_driver_sql("DELETE FROM partitions")
-        connection.execute(Run.__table__.update().values(outcome="running"))  # type: ignore[attr-defined]
+        connection.execute("DELETE FROM results")
+        connection.execute("DELETE FROM partitions")
+        connection.execute("UPDATE runs SET outcome = 'running'")
     caplog.set_level(logging.INFO, "featurestore")
     ran.run("extract", workers=0)
     said = caplog.text

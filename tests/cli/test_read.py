@@ -110,7 +110,7 @@ def test_info_for_people(finished: FeatureStore) -> None:
 def test_info_of_older_and_pruned(store: FeatureStore) -> None:
 
     with context_of(store).catalog.transaction() as connection:
-        connection.exec_driver_sql("UPDATE partitions SET pruned = true WHERE stage = 'extract'")
+        connection.execute("UPDATE partitions SET pruned = true WHERE stage = 'extract'")
     path = store.path / "featurestore.toml"
     text = path.read_text(encoding="utf-8")
     path.write_text(text.replace("keypoints = true", "keypoints = false"), encoding="utf-8")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from featurestore.catalog import Catalog
-from featurestore.catalog.catalog import query_arrow
+from featurestore.catalog.statements import query_arrow
 from featurestore.storage import Root
 from featurestore.system import file_digest
 from tests.warm import WarmProcess

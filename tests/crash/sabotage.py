@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import sqlalchemy as sa
+from duckdb import DuckDBPyConnection
 
 import featurestore
 from featurestore.catalog import WritableCatalog, recorded_run
@@ -112,7 +112,7 @@ class Saboteur:
         original = WritableCatalog.transaction
 
         @contextmanager
-        def transaction(catalog: WritableCatalog) -> Iterator[sa.Connection]:
+        def transaction(catalog: WritableCatalog) -> Iterator[DuckDBPyConnection]:
             caller = self._caller()
             with original(catalog) as connection:
                 self.passes("begun", caller)

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 
 from featurestore import FeatureStore
 from featurestore.catalog import Catalog
-from featurestore.catalog.catalog import StoreCatalog, query_arrow
+from featurestore.catalog.catalog import StoreCatalog
+from featurestore.catalog.statements import query_arrow
 from featurestore.storage import Root
 from featurestore.system import SIGNALS, Interrupt, held_back, interruptible
 from featurestore.system.signals import ECHO
@@ -138,7 +138,7 @@ def test_ignored_signals_stay_ignored() -> None:
 def test_ctrl_c_in_the_middle_of_a_query(ground: Ground, tmp_path: Path) -> None:
     catalog = StoreCatalog(Unlocked(ground.store(tmp_path / "store")))
     # DuckDB looks for signals when a query ends, and raises a RuntimeError.
-    query = sa.text("SELECT count(*) FROM range(100000) a, range(1000) b WHERE a.range + b.range = -1")
+    query = "SELECT count(*) FROM range(100000) a, range(1000) b WHERE a.range + b.range = -1"
     timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
     with pytest.raises(KeyboardInterrupt):
@@ -148,6 +148,6 @@ def test_ctrl_c_in_the_middle_of_a_query(ground: Ground, tmp_path: Path) -> None
         assert query_arrow(connection, "SELECT count(*) AS n FROM chunks")["n"].to_pylist() == [3]
 
 
-def in_transaction(catalog: StoreCatalog, statement: sa.TextClause) -> None:
+def in_transaction(catalog: StoreCatalog, statement: str) -> None:
     with catalog.transaction() as connection:
         connection.execute(statement)

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from featurestore import FeatureStore
+from featurestore.catalog.statements import query_value
 from featurestore.cli.text import table_text
 from featurestore.errors import QueryError
 from featurestore.query import QueryResult
@@ -255,9 +256,9 @@ def test_columns_of_the_dataset_from_an_earlier_store(store: FeatureStore, tmp_p
     odd = {"day": "'infinity'::DATE", "n": "340282366920938463463374607431768211455::UHUGEINT", "t": "TIME '24:00'"}
     with context_of(store).catalog.transaction() as connection:
         for name, value in odd.items():
-            kind = connection.exec_driver_sql(f"SELECT typeof({value})").scalar_one()
-            connection.exec_driver_sql(f'ALTER TABLE dataset_columns ADD COLUMN "{name}" {kind}')
-            connection.exec_driver_sql(f'UPDATE dataset_columns SET "{name}" = {value}')
+            kind = query_value(connection, f"SELECT typeof({value})")
+            connection.execute(f'ALTER TABLE dataset_columns ADD COLUMN "{name}" {kind}')
+            connection.execute(f'UPDATE dataset_columns SET "{name}" = {value}')
     wanted = {"day": "infinity", "n": "340282366920938463463374607431768211455", "t": "24:00:00"}
     assert store.load(columns=list(odd)).to_pylist()[0] == wanted
     assert next(store.iter_batches(2, columns=list(odd))).to_pylist()[1] == wanted

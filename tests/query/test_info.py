@@ -68,7 +68,7 @@ def test_variants_of_older_recipes_come_last(store: FeatureStore) -> None:
 
 def test_a_pruned_partition(store: FeatureStore) -> None:
     with context_of(store).catalog.transaction() as connection:
-        connection.exec_driver_sql("UPDATE partitions SET pruned = true WHERE stage = 'extract'")
+        connection.execute("UPDATE partitions SET pruned = true WHERE stage = 'extract'")
     extract = store.info(NAME).stages[0]
     assert (extract.status, extract.partition) == ("ok", None)
     assert extract.n_descriptors > 0

@@ -41,7 +41,7 @@ def edit_recipe(store: FeatureStore, old: str, new: str) -> None:
 def execute(store: FeatureStore, statement: str) -> None:
 
     with context_of(store).catalog.transaction() as connection:
-        connection.exec_driver_sql(statement)
+        connection.execute(statement)
 
 
 def test_a_table_has_one_row_per_image(finished: FeatureStore) -> None:

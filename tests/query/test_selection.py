@@ -31,7 +31,7 @@ def change_recipe(store: FeatureStore, old: str, new: str) -> None:
 def drop_partition(store: FeatureStore, stage: str, chunk_id: int) -> None:
     with context_of(store).catalog.transaction() as connection:
         for table in ("partitions", "results"):
-            connection.exec_driver_sql(f"DELETE FROM {table} WHERE stage = '{stage}' AND chunk_id = {chunk_id}")
+            connection.execute(f"DELETE FROM {table} WHERE stage = '{stage}' AND chunk_id = {chunk_id}")
 
 
 def test_every_image_comes_in_order(finished: FeatureStore) -> None:
@@ -162,7 +162,7 @@ def test_missing_chunks_are_named_with_the_reason(store: FeatureStore) -> None:
 
 def test_what_was_made_from_other_input_is_missing(store: FeatureStore) -> None:
     with context_of(store).catalog.transaction() as connection:
-        connection.exec_driver_sql("UPDATE partitions SET payload = 'new' WHERE stage = 'extract' AND chunk_id = 3")
+        connection.execute("UPDATE partitions SET payload = 'new' WHERE stage = 'extract' AND chunk_id = 3")
     with pytest.raises(NotReady, match=r"2 of the chosen images lack quantize: input changed \(chunk 3\)"):
         select_images(context_of(store))
     variant = select_images(context_of(store), allow_missing=True).variant
@@ -172,7 +172,7 @@ def test_what_was_made_from_other_input_is_missing(store: FeatureStore) -> None:
 
 def test_a_pruned_stage_is_asked_for_by_name(store: FeatureStore) -> None:
     with context_of(store).catalog.transaction() as connection:
-        connection.exec_driver_sql("UPDATE partitions SET pruned = true WHERE stage = 'extract'")
+        connection.execute("UPDATE partitions SET pruned = true WHERE stage = 'extract'")
     with pytest.raises(
         NotReady, match=rf"lack extract: pruned \(chunks 0-3\).* featurestore run {store.path} extract,"
     ):

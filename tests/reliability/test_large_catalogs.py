@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from featurestore import FeatureStore
-from featurestore.catalog import Fingerprint, HeldCatalog, fingerprint, raw_connection
+from featurestore.catalog import Fingerprint, HeldCatalog, fingerprint
 from featurestore.errors import UnreadableFile
 from featurestore.maintenance.sandbox import run_child
 from featurestore.storage import CATALOG, Root
@@ -41,7 +41,7 @@ def test_no_memory_at_all_is_no_damage(finished: FeatureStore, tmp_path: Path) -
 
 def fingerprint_of(root: Root, values: str, columns: str = "*COLUMNS(*)") -> Fingerprint:
     with HeldCatalog(root) as catalog, catalog.reading() as connection:
-        raw_connection(connection).execute(f"CREATE TABLE t AS FROM (VALUES {values}) v(t, u)")
+        connection.execute(f"CREATE TABLE t AS FROM (VALUES {values}) v(t, u)")
         return fingerprint(connection, "t", columns)
 
 

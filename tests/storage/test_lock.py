@@ -16,9 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
 
-from featurestore.catalog.catalog import StoreCatalog, query_arrow
+from featurestore.catalog.catalog import StoreCatalog
+from featurestore.catalog.statements import query_arrow
 from featurestore.errors import NotWritable, StoreBusy
 from featurestore.storage import Root, Writer, exclusive, lease, living_holder
 from featurestore.storage.lease import HOLDER, read_signature
@@ -242,7 +242,7 @@ def publish(writer: Writer, catalog: StoreCatalog) -> None:
 
 def record(writer: Writer, catalog: StoreCatalog) -> None:
     with catalog.transaction() as connection:
-        connection.execute(sa.text("INSERT INTO chunks VALUES (7, 0, 1, 'late')"))
+        connection.execute("INSERT INTO chunks VALUES (7, 0, 1, 'late')")
 
 
 def replace(writer: Writer, catalog: StoreCatalog) -> None:
