@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,32 +14,10 @@ import pytest
 from featurestore import FeatureStore
 from featurestore.storage import CATALOG
 from tests.crash.conftest import Ground, ground
-from tests.crash.harness import ROOT, Ended, photograph, run
+from tests.crash.harness import ROOT, Ended, finish, photograph, run, start
 from tests.crash.test_workers import SITE
 
 __all__ = ["ground"]
-# The command line, in which no file may grow beyond so many bytes: of all, or from the first file of a kind on.
-LIMITED = """
-import json, resource, sys
-from pathlib import Path
-from featurestore.cli import main
-from featurestore.storage import Root
-
-limit, kind = json.loads(sys.argv[1])
-set_limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-original = Root.draft
-
-def draft(root, name):
-    if kind in name:
-        set_limit()
-    return original(root, name)
-
-Root.draft = draft
-if not kind:
-    set_limit()
-sys.argv = ["featurestore", *sys.argv[2:]]
-main()
-"""
 MESSAGE = re.compile(
     r"error: (File too large|No space left on device): .+ could not be written; nothing half-written is recorded\. "
     r"Make room on the disk and run the same command again: what is done stays done\n"
@@ -50,10 +26,8 @@ MESSAGE = re.compile(
 
 def run_limited(limit: int, kind: str, *arguments: str | Path) -> Ended:
     room = json.dumps([limit, kind])
-    command = [sys.executable, "-c", LIMITED, room, *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": f"{SITE}:{ROOT}", **({"FEATURESTORE_TEST_ROOM": room} if kind else {})}
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
-    return Ended(ended.returncode, ended.stdout, ended.stderr)
+    environment = {"PYTHONPATH": f"{SITE}:{ROOT}", **({"FEATURESTORE_TEST_ROOM": room} if kind else {})}
+    return finish(start(room, *arguments, module="tests.crash.limited", **environment))
 
 
 def assert_told_and_clean(ended: Ended, store: Path) -> None:

@@ -20,7 +20,7 @@ from featurestore.system import located, scratch_folder, temporary_name
 from tests.small import Unlocked, copy, tiny_store
 
 NOT_UTF8 = os.fsdecode(b"caf\xe9")
-TAKEN = ["#%20;'\"\n*a[0]{a,b}$HOME:~", "status=ok", " -x "]
+TAKEN = ["#%20;'\"\n*a[0]{a,b}$HOME:~", "status=ok/ -x "]
 REFUSED = {"what?": "a question mark", "back\\slash": "a backslash", NOT_UTF8: "not UTF-8"}
 
 
@@ -52,7 +52,8 @@ def test_a_store_in_a_folder_of_any_name(tiny: FeatureStore, tmp_path: Path, nam
     store.export(there / "b.parquet", "parquet")
     assert len(pq.read_table(there / "b.parquet", partitioning=None)) == 3
     store.export(there / "c", "npy")
-    assert sorted(path.name for path in tmp_path.iterdir()) == [name]
+    assert list(tmp_path.iterdir()) == [tmp_path / Path(name).parts[0]]
+    assert sorted(path.name for path in there.parent.iterdir()) == [there.name]
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -15,7 +15,7 @@ from tests.crash.conftest import Ground, ground
 from tests.crash.harness import ROOT, finish, photograph, run, sabotage, start
 
 __all__ = ["ground"]
-N_READERS = 3
+N_READERS = 2
 # A process that asks, loads and counts until it is told to stop, and says what it has seen.
 READER = """
 import sys
