@@ -168,7 +168,7 @@ class PartitionFile:
         except (*DAMAGE, IndexError) as error:
             raise CorruptFile(f"{self.path.name} is damaged ({first_line(error)})") from error
         if page is None:
-            return self._blob(self.table(row_group, ["descriptors"])["descriptors"].combine_chunks(), row)
+            blob = _blobs(_array(self.table(row_group, ["descriptors"])["descriptors"]))[row]
         return None if blob is None else self.layout.matrix(blob)
 
     def _pages_of(self, row_group: int) -> tuple[Page, ...]:
@@ -201,36 +201,55 @@ class PartitionFile:
             raise CorruptFile(f"{self.path.name} is damaged ({first_line(error)})") from error
 
     def _rows_of(self, table: pa.Table) -> Iterator[Row]:
-        column = {name: table[name].combine_chunks() for name in table.column_names}
+        column = {name: _array(table[name]) for name in table.column_names}
         plain = {
             name: column[name].to_pylist()
             for name in ("image_id", "filename", "status", "error", *(n for n, _ in self.layout.extra))
             if name in column
         }
+        blobs = _blobs(column["descriptors"]) if "descriptors" in column else [None] * table.num_rows
+        keypoints = _keypoints(column) if "x" in column else [None] * table.num_rows
         for i in range(table.num_rows):
             yield Row(
                 image_id=plain["image_id"][i],
                 filename=plain["filename"][i],
                 status=plain["status"][i],
                 error=plain["error"][i],
-                descriptors=self._blob(column.get("descriptors"), i),
-                keypoints=_keypoints(column, i),
+                descriptors=None if (blob := blobs[i]) is None else self.layout.matrix(blob),
+                keypoints=keypoints[i],
                 extra={name: plain[name][i] for name, _ in self.layout.extra if name in plain},
             )
 
-    def _blob(self, column: pa.Array | None, i: int) -> NDArray[Any] | None:
-        if column is None or not column[i].is_valid:
-            return None
-        return self.layout.matrix(column[i].as_buffer())
+
+def _array(column: pa.ChunkedArray) -> pa.Array:
+    """Return a column as one array, without a copy if it is one."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
-def _keypoints(column: Mapping[str, pa.Array], i: int) -> NDArray[Any] | None:
-    if "x" not in column or not column["x"][i].is_valid:
-        return None
-    keypoints = np.empty(len(column["x"][i]), dtype=KEYPOINT)
+def _blobs(column: pa.Array) -> list[pa.Buffer | None]:
+    """Return the BLOB of every row, a part of the column's memory. Arrow's scalars would each be a copy."""
+    _, offsets, data = column.buffers()
+    ends = np.frombuffer(offsets, np.int32)[column.offset : column.offset + len(column) + 1].tolist()
+    valid = column.is_valid().to_pylist()
+    return [data.slice(ends[i], ends[i + 1] - ends[i]) if is_blob else None for i, is_blob in enumerate(valid)]
+
+
+def _keypoints(columns: Mapping[str, pa.Array]) -> list[NDArray[Any] | None]:
+    """Return the keypoints of every row, parts of one array.
+
+    Raises:
+        ValueError: the six columns have lists of different lengths.
+    """
+    offsets = columns["x"].offsets
+    ends, valid = offsets.to_pylist(), columns["x"].is_valid().to_pylist()
+    first, last = ends[0], ends[-1]  # of the values, of which a slice of a table has all
+    keypoints = np.empty(last - first, dtype=KEYPOINT)
     for name in KEYPOINT_COLUMNS:
-        keypoints[name] = np.from_dlpack(column[name][i].values)  # Arrow's to_numpy imports pandas: 0.3 s a worker
-    return keypoints
+        if not columns[name].offsets.equals(offsets):
+            raise ValueError(f"{name} has another number of keypoints than x")
+        values = columns[name].values.slice(first, last - first)
+        keypoints[name] = np.from_dlpack(values)  # Arrow's to_numpy imports pandas: 0.3 s a worker
+    return [keypoints[ends[i] - first : ends[i + 1] - first] if has else None for i, has in enumerate(valid)]
 
 
 def _short(text: str) -> str:

@@ -118,10 +118,10 @@ def to_table(rows: Sequence[Row], layout: Layout) -> pa.Table:
     matrices = [None if r.descriptors is None else np.asarray(r.descriptors, dtype).reshape(-1) for r in rows]
     arrays["descriptors"] = _blobs(matrices)
     if layout.keypoints:
-        keypoints = _joined([row.keypoints for row in rows], KEYPOINT)
         lengths = [None if row.keypoints is None else len(row.keypoints) for row in rows]
         for name in KEYPOINT_COLUMNS:
-            arrays[name] = _lists(np.ascontiguousarray(keypoints[name]), lengths)
+            values = [None if row.keypoints is None else row.keypoints[name] for row in rows]
+            arrays[name] = _lists(_joined(values, KEYPOINT[name]), lengths)
     return pa.table([arrays[name] for name in schema.names], schema=schema)
 
 

@@ -114,6 +114,34 @@ def test_matrices_are_not_copied(tmp_path: Path) -> None:
     assert [int(matrix[0, 0]) for matrix in matrices] == [0, 1, 2, 3]
     assert held < 100_000  # bytes; NumPy's copies would be traced, Arrow's buffer is not
     assert not any(matrix.flags.owndata for matrix in matrices)
+    starts = [matrix.ctypes.data for matrix in matrices]
+    assert starts == [starts[0] + i * 400_000 for i in range(4)], "parts of the column's one buffer"
+
+
+@pytest.mark.parametrize("layout", [PLAIN, RICH], ids=["plain", "rich"])
+def test_rows_of_a_slice_are_those_of_the_whole(tmp_path: Path, layout: Layout) -> None:
+    rows = rows_of(layout)
+    write(tmp_path / "p", rows, layout)
+    with PartitionFile(tmp_path / "p") as file:
+        table = file.table(0, layout.schema().names)
+        for start in range(len(rows)):
+            for one, other in zip(rows[start : start + 3], file.rows_of(table.slice(start, 3)), strict=True):
+                assert_same(one, other, layout)
+        twice = pa.concat_tables([table.slice(2), table.slice(0, 4)])
+        for one, other in zip(rows[2:] + rows[:4], file.rows_of(twice), strict=True):
+            assert_same(one, other, layout)
+
+
+@pytest.mark.parametrize("name", KEYPOINT_COLUMNS)
+def test_keypoint_columns_that_do_not_fit_together_are_damage(tmp_path: Path, name: str) -> None:
+    write(tmp_path / "p", rows_of(PLAIN), PLAIN)
+    with PartitionFile(tmp_path / "p") as file:
+        table = file.table(0, PLAIN.schema().names)
+        at, lists = table.column_names.index(name), table[name].to_pylist()
+        lists[1], lists[2] = lists[2], lists[1]
+        other = table.set_column(at, table.schema.field(name), pa.array(lists, table.schema.field(name).type))
+        with pytest.raises(CorruptFile, match=r"^p is damaged \(.* has another number of keypoints than x\)$"):
+            list(file.rows_of(other))
 
 
 def test_the_same_rows_are_the_same_bytes(tmp_path: Path) -> None:
