@@ -54,14 +54,19 @@ def make_descriptor_view(connection: duckdb.DuckDBPyConnection, view: str, layou
     """Create the view ``<view>_descriptors``: one row per descriptor, with its keypoint.
 
     ``descriptor`` is ``FLOAT[dim]`` whatever is stored, since ``array_distance`` and similar functions require it.
+
+    Only ``range(n_descriptors)`` is unnested, and values are taken from lists by position, so that DuckDB reads only
+    the columns that a query uses; it reads every list that is unnested. The innermost query makes a list of each
+    BLOB, once, before its rows are multiplied.
     """
-    names = [(name, SQL_TYPES[KEYPOINT[name].name]) for name in KEYPOINT_COLUMNS]
-    keypoints = [f"unnest({name}) AS {name}" if layout.keypoints else f"NULL::{kind} AS {name}" for name, kind in names]
+    kinds = {name: SQL_TYPES[KEYPOINT[name].name] for name in KEYPOINT_COLUMNS}
+    stored = {name: name if layout.keypoints else f"NULL::{kind}[]" for name, kind in kinds.items()}
     connection.execute(
         f"""CREATE TEMP VIEW {view}_descriptors AS
             SELECT image_id, filename, CAST(position AS INTEGER) AS position,
-                   CAST(descriptor AS FLOAT[{layout.dim}]) AS descriptor, {", ".join(KEYPOINT_COLUMNS)}
-            FROM (SELECT image_id, filename, unnest(range(n_descriptors)) AS position,
-                         unnest({view}_vectors(descriptors)) AS descriptor, {", ".join(keypoints)}
-                  FROM {view})"""
+                   CAST(descriptor_list[position + 1] AS FLOAT[{layout.dim}]) AS descriptor,
+                   {", ".join(f"{name}_list[position + 1] AS {name}" for name in KEYPOINT_COLUMNS)}
+            FROM (SELECT * EXCLUDE (n_descriptors), unnest(range(n_descriptors)) AS position
+                  FROM (SELECT image_id, filename, n_descriptors, {view}_vectors(descriptors) AS descriptor_list,
+                               {", ".join(f"{value} AS {name}_list" for name, value in stored.items())} FROM {view}))"""
     )
