@@ -28,7 +28,7 @@ from sklearn.decomposition import IncrementalPCA
 from featurestore import FeatureStore
 from featurestore.rows import Row
 from featurestore.storage import read_arrays
-from tests.conftest import Samples
+from tests.conftest import LONG, Samples
 from tests.small import current_model, rows_of, write_dataset
 
 COMPONENTS = 64
@@ -153,18 +153,18 @@ def tied(matrix: Matrix) -> NDArray[np.bool_]:
 
 @pytest.fixture(scope="module")
 def paintings(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[FeatureStore, Path, Path]:
-    """The 40 smallest of the paintings, in chunks of 16."""
+    """The 20 smallest of the paintings, or 40 in the long form, in chunks of 8."""
     source = image_folder / "paintings"
     with (source / "dataset.csv").open(encoding="utf-8", newline="") as file:
         subsets = {row["filename"]: row["subset"] for row in csv.DictReader(file)}
-    chosen = sorted(subsets, key=lambda name: ((source / name).stat().st_size, name))[:40]
+    chosen = sorted(subsets, key=lambda name: ((source / name).stat().st_size, name))[: 40 if LONG else 20]
     folder = tmp_path_factory.mktemp("paintings")
     images = folder / "images"
     images.mkdir()
     for name in chosen:
         shutil.copy(source / name, images)
     dataset = write_dataset(folder, ["filename,subset", *(f'"{name}",{subsets[name]}' for name in chosen)])
-    store = FeatureStore.create(folder / "store", images=images, dataset=dataset, chunk_size=16)
+    store = FeatureStore.create(folder / "store", images=images, dataset=dataset, chunk_size=8)
     store.run(workers=0)
     return store, images, dataset
 

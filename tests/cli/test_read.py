@@ -16,6 +16,7 @@ import pytest
 from featurestore import FeatureStore
 from featurestore.cli import read as cli_ask
 from featurestore.cli.text import table_text
+from tests.crash.harness import run
 from tests.small import context_of, invoke
 
 COUNT = "SELECT subset, count(*) AS n FROM images GROUP BY 1 ORDER BY 1"
@@ -83,11 +84,9 @@ def test_usage_errors(finished: FeatureStore, arguments: list[str], says: str) -
 
 
 def test_an_error_is_one_line_and_a_code(finished: FeatureStore) -> None:
-    command = [sys.executable, "-m", "featurestore", "sql", str(finished.path), "SELECT * FROM image, quantized"]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert ended.returncode == 1
-    assert ended.stdout == ""
-    assert re.fullmatch(r"error: there is no view image; did you mean images\? the views are [\w, ]+\n", ended.stderr)
+    ended = run("sql", finished.path, "SELECT * FROM image, quantized")
+    assert (ended.code, ended.out) == (1, "")
+    assert re.fullmatch(r"error: there is no view image; did you mean images\? the views are [\w, ]+\n", ended.err)
 
 
 def test_functions_leave_no_traces_on_stderr(finished: FeatureStore) -> None:
@@ -127,9 +126,8 @@ def test_info_as_json(finished: FeatureStore) -> None:
 
 
 def test_info_of_an_image_that_is_not_there(finished: FeatureStore) -> None:
-    command = [sys.executable, "-m", "featurestore", "info", str(finished.path), "whole-000.jpg"]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert ended.returncode == 1
-    assert ended.stderr == (
+    ended = run("info", finished.path, "whole-000.jpg")
+    assert ended.code == 1
+    assert ended.err == (
         f"error: there is no image 'whole-000.jpg' in {finished.path}; did you mean 'china/whole-000.jpg'?\n"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -91,11 +93,20 @@ def store(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def ask(site: Path, store: Path, question: str) -> list[str]:
-    code = "import sys, featurestore as f; print(*f.FeatureStore(sys.argv[1]).sql(sys.argv[2]).fetchall(), sep='\\n')"
-    done = run_in(site, "-c", code, store, question)
+ASK = """
+import json, sys
+from featurestore import FeatureStore
+
+store = FeatureStore(sys.argv[1])
+print(json.dumps([store.sql(question).fetchall() for question in sys.argv[2:]]))
+"""
+
+
+def ask(site: Path, store: Path, *questions: str) -> list[list[list[Any]]]:
+    done = run_in(site, "-c", ASK, store, *questions)
     assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
+    answers: list[list[list[Any]]] = json.loads(done.stdout)
+    return answers
 
 
 def test_every_stage_is_done_and_seen(site: Path, store: Path) -> None:
@@ -104,19 +115,22 @@ def test_every_stage_is_done_and_seen(site: Path, store: Path) -> None:
     rows = [line.split()[:2] for line in shown.stdout.splitlines()]
     done = ["extract", "project", "quantize", "unit", "signs"]
     assert [row for row in rows if row and row[0] in done] == [[name, "3/3"] for name in done]
-    question = "SELECT stage, status, count(*) FROM descriptor_counts WHERE stage IN ('unit', 'signs') GROUP BY ALL"
-    found = ask(site, store, f"{question} ORDER BY ALL")
-    assert found == [
-        "('signs', 'ok', 9)",
-        "('signs', 'unreadable', 1)",
-        "('unit', 'ok', 9)",
-        "('unit', 'unreadable', 1)",
+    statuses, bounds, absent, signed = ask(
+        site,
+        store,
+        "SELECT stage, status, count(*) FROM descriptor_counts "
+        "WHERE stage IN ('unit', 'signs') GROUP BY ALL ORDER BY ALL",
+        "SELECT min(n), max(n) FROM "
+        "(SELECT array_inner_product(descriptor, descriptor) AS n FROM normalized_descriptors)",
+        "SELECT DISTINCT angle, response, octave FROM extracted_descriptors",
+        "SELECT count(*) > 0 FROM signed WHERE n_above > 0",
+    )
+    assert statuses == [
+        [stage, status, n] for stage in ("signs", "unit") for status, n in (("ok", 9), ("unreadable", 1))
     ]
-    norms = "SELECT min(n), max(n) FROM (SELECT array_inner_product(descriptor, descriptor) AS n "
-    (bounds,) = ask(site, store, norms + "FROM normalized_descriptors)")
-    assert all(abs(float(value) - 1) < 1e-5 for value in bounds.strip("()").split(", "))
-    assert ask(site, store, "SELECT DISTINCT angle, response, octave FROM extracted_descriptors") == ["(-1.0, 0.0, 0)"]
-    assert ask(site, store, "SELECT count(*) > 0 FROM signed WHERE n_above > 0") == ["(True,)"]
+    assert bounds == [[pytest.approx(1, abs=1e-5)] * 2]
+    assert absent == [[-1.0, 0.0, 0]]
+    assert signed == [[True]]
 
 
 def test_a_second_run_has_nothing_to_do_and_every_file_is_right(site: Path, store: Path) -> None:
