@@ -26,45 +26,74 @@ settings.register_profile("long", max_examples=150, deadline=None, database=None
 settings.load_profile("long" if LONG else "short")
 
 
-# Whole runs, processes that are killed, and large inputs: `make test-quick` leaves these folders and modules out.
-SLOW = (
-    "api/test_store",
-    "catalog/test_training",
-    "catalog/test_upgrades",
-    "cli/test_exit",
-    "cli/test_maintain",
-    "contracts/test_engines",
-    "crash",
-    "engines/test_engines",
-    "engines/test_hosts",
-    "exchange/test_import_npz",
-    "images/test_decoder",
-    "images/test_image_folder",
-    "maintenance/test_merge",
-    "maintenance/test_prune",
-    "maintenance/test_rebuild",
-    "maintenance/test_recover",
-    "maintenance/test_verify",
-    "maintenance/test_vet",
-    "pipeline/test_finished_blocks",
-    "pipeline/test_fit_run",
-    "pipeline/test_fits_side_by_side",
-    "pipeline/test_forecast",
-    "pipeline/test_intake",
-    "pipeline/test_removed",
-    "pipeline/test_tasks",
-    "pipeline/test_variants",
-    "plugins",
-    "reliability",
-    "test_parity",
+# Whole runs, processes that are killed, and large inputs: `make test-quick` leaves these folders, modules and tests
+# out. It runs some tests of every room.
+SLOW = frozenset(
+    {
+        "api/test_images::test_a_selection_says_what_it_is",
+        "api/test_images::test_a_selection_stays_with_its_variant",
+        "api/test_images::test_an_image_that_has_left_the_dataset_is_still_read",
+        "api/test_images::test_an_untrusted_store_is_selected_from",
+        "api/test_images::test_the_verbs_of_the_store_are_those_of_a_selection",
+        "api/test_store",
+        "catalog/test_training",
+        "catalog/test_upgrades",
+        "cli/test_exit",
+        "cli/test_log",
+        "cli/test_maintain",
+        "cli/test_program",
+        "contracts/test_engines",
+        "contracts/test_exporters",
+        "crash",
+        "dataset/test_given_types",
+        "engines/test_engines::test_a_run_that_was_ended_in_the_middle_of_a_chunk_makes_the_same_bytes",
+        "engines/test_engines::test_the_folder_has_every_kind_of_row_in_it",
+        "engines/test_engines::test_the_place_of_the_store_and_of_the_images_makes_no_difference",
+        "engines/test_engines::test_workers_end_without_a_word_whatever_waits_for_them",
+        "engines/test_engines::test_workers_make_no_difference_to_any_byte",
+        "engines/test_hosts",
+        "exchange/test_export",
+        "exchange/test_import_npz",
+        "images/test_decoder",
+        "images/test_image_file::test_too_little_memory",
+        "images/test_image_folder",
+        "images/test_locate",
+        "maintenance/test_merge",
+        "maintenance/test_prune",
+        "maintenance/test_rebuild",
+        "maintenance/test_recover::test_a_damaged_one_is_made_anew",
+        "maintenance/test_recover::test_a_model_that_nobody_recorded_is_adopted",
+        "maintenance/test_recover::test_a_partition_that_nobody_recorded_is_adopted",
+        "maintenance/test_recover::test_one_of_a_chunk_that_nobody_knows_is_let_alone",
+        "maintenance/test_verify",
+        "maintenance/test_vet",
+        "pipeline/test_finished_blocks",
+        "pipeline/test_fit_run",
+        "pipeline/test_fits_side_by_side",
+        "pipeline/test_forecast",
+        "pipeline/test_ingest",
+        "pipeline/test_intake",
+        "pipeline/test_removed",
+        "pipeline/test_tasks",
+        "pipeline/test_variants",
+        "plugins",
+        "query/test_load",
+        "query/test_sql::test_before_anything_was_run",
+        "query/test_sql::test_without_keypoints",
+        "reliability",
+        "stages/test_covariance::test_a_store_tells_the_solver_and_why_it_changed",
+        "test_parity",
+        "test_start",
+    }
 )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of slow folders and modules."""
-    slow = [Path(__file__).parent / name for name in SLOW]
+    """Mark what is slow."""
     for item in items:
-        if any(item.path.with_suffix("").is_relative_to(path) for path in slow):
+        module = item.path.relative_to(Path(__file__).parent).with_suffix("")
+        test = f"{module.as_posix()}::{item.name.partition('[')[0]}"
+        if not SLOW.isdisjoint({test, *(place.as_posix() for place in (module, *module.parents))}):
             item.add_marker(pytest.mark.slow)
 
 
