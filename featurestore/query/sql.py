@@ -20,7 +20,6 @@ from featurestore.formatting import human_bytes
 from featurestore.query.exact import NUMBERS, WIDE, exact_columns, texts
 from featurestore.query.views import every_view, make_views
 from featurestore.stages import Stage
-from featurestore.storage import CATALOG
 from featurestore.system import command_line, free_memory, optional_scratch_folder, ready_thread
 from featurestore.wording import first_line
 
@@ -149,7 +148,7 @@ def open_query(context: Context, text: str) -> Iterator[duckdb.DuckDBPyConnectio
         connection.execute("SET temp_directory = $folder", {"folder": "" if folder is None else str(folder)})
         connection.execute("SET arrow_large_buffer_size = true")  # a batch of BLOBs may be over 2 GiB
         try:
-            make_views(context, connection, text, None if folder is None else folder / CATALOG)
+            make_views(context, connection, text, folder)
         except duckdb.Error as error:
             raise QueryError(explain(error, context.flow)) from error
         yield connection

@@ -48,11 +48,10 @@ def every_view(flow: Sequence[Stage]) -> tuple[str, ...]:
     return (*CATALOG_VIEWS, MISSING, *views, *(f"{view}_descriptors" for view in views))
 
 
-def make_views(context: Context, connection: duckdb.DuckDBPyConnection, text: str, copy: Path | None) -> None:
+def make_views(context: Context, connection: duckdb.DuckDBPyConnection, text: str, folder: Path | None) -> None:
     """Create the views and functions that ``text`` names, and restrict the connection to their files.
 
-    They read the catalog from ``copy``, a new file for a copy of the catalog, which is made if it is needed; None makes
-    the copy in memory.
+    They read a copy of the catalog, which is made if it is needed, in ``folder`` if it is too large for memory.
     """
     names = set(re.findall(r"\w+", text.lower()))
     if names & _LISTINGS or names == {"describe"}:
@@ -69,7 +68,7 @@ def make_views(context: Context, connection: duckdb.DuckDBPyConnection, text: st
             removed = removed_ids(catalog)
             made |= {REMOVED: removed} if len(removed) else {}
         if views:
-            attach_copy(connection, catalog, copy)
+            attach_copy(connection, catalog, folder)
     if views:
         make_catalog_views(connection, views, steps)
     for name, table in made.items():

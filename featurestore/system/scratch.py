@@ -9,9 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from featurestore.errors import OutputError
+from featurestore.system.memory import free_memory
 from featurestore.system.paths import duckdb_objection
 
-MEMORY = Path("/dev/shm")  # writable in a container even if its root is read-only
+MEMORY = Path("/dev/shm")  # files in memory (Linux); writable in a container even if its root is read-only
+MOST_IN_MEMORY = 1 << 30  # bytes of one file there
 
 
 @contextmanager
@@ -35,6 +37,27 @@ def optional_scratch_folder() -> Iterator[Path | None]:
         yield None
         return
     with found as name:
+        yield Path(name)
+
+
+@contextmanager
+def folder_in_memory(n_bytes: int) -> Iterator[Path | None]:
+    """Yield an empty folder in memory, and remove it at the end.
+
+    None if the system has no such place, or if a file of ``n_bytes`` would take more than half of its room, a quarter
+    of the free memory, or `MOST_IN_MEMORY`.
+    """
+    folder = None
+    try:
+        room = min(MOST_IN_MEMORY, shutil.disk_usage(MEMORY).free // 2, (free_memory() or MOST_IN_MEMORY) // 4)
+        if n_bytes <= room:
+            folder = tempfile.TemporaryDirectory(prefix="featurestore-", dir=MEMORY)
+    except OSError:
+        pass  # the system has none, or this user may not write to it
+    if folder is None:
+        yield None
+        return
+    with folder as name:
         yield Path(name)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -12,6 +13,8 @@ import pytest
 from featurestore import FeatureStore
 from featurestore.catalog.runs import update_run
 from featurestore.query.sql import open_query
+from featurestore.storage import CATALOG
+from featurestore.system import scratch
 from tests.small import context_of
 
 DIE_AFTER_COMMIT = """
@@ -39,9 +42,35 @@ def test_a_question_holds_up_no_writer_and_sees_nothing_of_it(store: FeatureStor
     assert store.sql("SELECT count(*) FROM runs WHERE host = 'elsewhere'").fetchall() == [(1,)]
 
 
-def test_the_copy_is_removed(store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-    (tmp_path / "temporary").mkdir()
-    with open_query(context_of(store), "images"):
-        assert [path.name for path in (tmp_path / "temporary").glob("*/*")] == ["catalog.duckdb"]
-    assert list((tmp_path / "temporary").iterdir()) == []
+def open_copies() -> list[Path]:
+    """The copies of catalogs that this process has open, where the system tells."""
+    links = [link.readlink() for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+    return [path for path in links if "featurestore-" in str(path) and CATALOG in path.name]
+
+
+@pytest.mark.skipif(not scratch.MEMORY.is_dir(), reason="the system has no files in memory")
+@pytest.mark.parametrize("most", [scratch.MOST_IN_MEMORY, 1], ids=["in memory", "too large for memory"])
+def test_the_copy_is_in_memory_if_it_is_not_too_large(
+    finished: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(scratch, "MOST_IN_MEMORY", most)
+    assert open_copies() == []
+    with open_query(context_of(finished), "images") as connection:
+        (copy,) = open_copies()
+        assert copy.is_relative_to(scratch.MEMORY if most > 1 else tmp_path)
+        # A killed process leaves no copy: it has no name any more, and can still be read.
+        assert [path for path in scratch.MEMORY.glob("featurestore-*") if path == copy.parent] == []
+        assert list(tmp_path.glob("*/*")) == []
+        assert connection.sql("SELECT count(*) FROM images").fetchall() == [(len(finished.load()),)]
+    assert open_copies() == []
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("room", "free"), [(1, 2**40), (2**40, 1)])
+def test_a_file_in_memory_needs_room_there_and_memory(monkeypatch: pytest.MonkeyPatch, room: int, free: int) -> None:
+    usage = shutil.disk_usage(tempfile.gettempdir())._replace(free=room)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(scratch, "free_memory", lambda: free)
+    with scratch.folder_in_memory(1) as folder:
+        assert folder is None
