@@ -30,12 +30,14 @@ settings.load_profile("long" if LONG else "short")
 # out. It runs some tests of every room.
 SLOW = frozenset(
     {
+        "api/test_images::test_a_selection_can_be_read_again_and_again",
         "api/test_images::test_a_selection_says_what_it_is",
         "api/test_images::test_a_selection_stays_with_its_variant",
         "api/test_images::test_an_image_that_has_left_the_dataset_is_still_read",
         "api/test_images::test_an_untrusted_store_is_selected_from",
         "api/test_images::test_the_verbs_of_the_store_are_those_of_a_selection",
         "api/test_store",
+        "catalog/test_runs::test_the_error_of_a_run_is_not_hidden_by_that_of_its_record",
         "catalog/test_training",
         "catalog/test_upgrades",
         "cli/test_exit",
@@ -54,6 +56,7 @@ SLOW = frozenset(
         "engines/test_hosts",
         "exchange/test_export",
         "exchange/test_import_npz",
+        "images/test_damage::test_damaged_pictures_are_refused_or_kept_and_counted",
         "images/test_decoder",
         "images/test_image_file::test_too_little_memory",
         "images/test_image_folder",
@@ -77,11 +80,15 @@ SLOW = frozenset(
         "pipeline/test_tasks",
         "pipeline/test_variants",
         "plugins",
+        "query/test_exact::test_columns_of_the_dataset_from_an_earlier_store",
         "query/test_load",
+        "query/test_lookup::test_partitions_make_room_for_each_other_where_few_files_may_be_open",
         "query/test_sql::test_before_anything_was_run",
         "query/test_sql::test_without_keypoints",
         "reliability",
         "stages/test_covariance::test_a_store_tells_the_solver_and_why_it_changed",
+        "stages/test_project::test_it_is_what_scikit_learn_makes_of_them",
+        "storage/test_lock::test_those_who_ask_do_not_keep_a_writer_out",
         "test_parity",
         "test_start",
     }

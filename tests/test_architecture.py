@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,12 @@ def test_a_way_past_the_door_is_found(source: str) -> None:
     assert list(past_the_door(source, "storage")) == []
 
 
+@cache
+def imports(path: Path) -> list[ast.ImportFrom]:
+    """Return what a module imports by name, wherever in it."""
+    return [node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.ImportFrom)]
+
+
 @pytest.mark.parametrize("room", ROOMS)
 def test_what_a_room_offers_is_used_by_others(room: str) -> None:
     offered = {
@@ -76,8 +83,8 @@ def test_what_a_room_offers_is_used_by_others(room: str) -> None:
         alias.name
         for path in PACKAGE.rglob("*.py")
         if not path.is_relative_to(PACKAGE / room)
-        for node in ast.walk(ast.parse(path.read_text("utf-8")))
-        if isinstance(node, ast.ImportFrom) and node.module == f"featurestore.{room}"
+        for node in imports(path)
+        if node.module == f"featurestore.{room}"
         for alias in node.names
     }
     assert offered - used <= {"FeatureStore"}  # the root finds it by its name
