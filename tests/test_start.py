@@ -43,6 +43,22 @@ def test_status_needs_neither_images_nor_learning(finished: FeatureStore) -> Non
 
 
 @pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT stage, outcome FROM runs",
+        "SELECT * FROM images",
+        "SELECT * FROM missing",
+        "SHOW TABLES",
+        "SELECT count(*), sum(descriptor[1]) FROM quantized_descriptors",
+    ],
+)
+def test_sql_needs_pandas_for_no_question(finished: FeatureStore, query: str) -> None:
+    modules = loaded_by("sql", str(finished.path), query)
+    assert "duckdb" in modules
+    assert modules & {*LEARNING, *SCHEMA, "pandas", "tqdm"} == set()
+
+
+@pytest.mark.parametrize(
     "verb",
     [
         ["run", "--dry-run"],

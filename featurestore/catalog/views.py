@@ -5,13 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
 
 import duckdb
-import pyarrow as pa
 
 from featurestore.catalog.snapshot import SNAPSHOT
+from featurestore.catalog.statements import insert_row
 from featurestore.catalog.steps import Step
 from featurestore.quoting import literal
 
@@ -67,7 +66,7 @@ def make_catalog_views(connection: duckdb.DuckDBPyConnection, views: Collection[
         views: names.
         steps: of the recipe.
     """
-    connection.register("_flow", _flow_table(steps))
+    _make_flow(connection, steps)
     _make_tables(connection, steps, {table for view in views for table in CATALOG_VIEWS[view][0]})
     for view in views:
         connection.execute(f"CREATE TEMP VIEW {view} AS {CATALOG_VIEWS[view][1]}")
@@ -81,11 +80,10 @@ def _make_tables(connection: duckdb.DuckDBPyConnection, steps: Sequence[Step], t
         connection.execute(f"CREATE TEMP VIEW _{table} AS SELECT * FROM {SNAPSHOT}.{table}{where}")
 
 
-def _flow_table(steps: Sequence[Step]) -> pa.Table:
-    columns: dict[str, tuple[pa.DataType, Callable[[Step], Any]]] = {
-        "stage": (pa.string(), lambda step: step.stage.name),
-        "variant": (pa.string(), lambda step: step.variant),
-        "model_id": (pa.string(), lambda step: step.current_model.model_id if step.current_model else None),
-    }
-    table = {name: pa.array([get(step) for step in steps], kind) for name, (kind, get) in columns.items()}
-    return pa.table({"position": pa.array(range(len(steps)), pa.int32()), **table})
+def _make_flow(connection: duckdb.DuckDBPyConnection, steps: Sequence[Step]) -> None:
+    """Create the table of the stages, without Arrow: to convert Python values, it would import pandas."""
+    connection.execute("CREATE TEMP TABLE _flow (position INTEGER, stage VARCHAR, variant VARCHAR, model_id VARCHAR)")
+    for position, step in enumerate(steps):
+        model_id = step.current_model.model_id if step.current_model else None
+        row = {"position": position, "stage": step.stage.name, "variant": step.variant, "model_id": model_id}
+        insert_row(connection, "_flow", row)

@@ -6,10 +6,11 @@ possible for floats; a function over Arrow passes the bytes on without a copy.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from featurestore.rows import KEYPOINT, KEYPOINT_COLUMNS, Layout
 
@@ -35,8 +36,13 @@ def vectors(blobs: pa.Array | pa.ChunkedArray, layout: Layout) -> pa.Array:
     if (places % width).any():
         raise ValueError(f"a BLOB that is not a whole number of {layout.dim} {layout.dtype} values each")
     data = np.frombuffer(values or b"", np.uint8)[ends[0] : ends[-1]].view(dtype)
-    arrays = pa.FixedSizeListArray.from_arrays(pa.array(data), layout.dim)
-    return pa.ListArray.from_arrays(pa.array((places // width).astype(np.int32)), arrays)
+    arrays = pa.FixedSizeListArray.from_arrays(_arrow(data), layout.dim)
+    return pa.ListArray.from_arrays(_arrow((places // width).astype(np.int32)), arrays)
+
+
+def _arrow(values: NDArray[Any]) -> pa.Array:
+    """Return an array as Arrow, without a copy; ``pa.array`` would import pandas."""
+    return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [None, pa.py_buffer(values)])
 
 
 def make_function(connection: duckdb.DuckDBPyConnection, view: str, layout: Layout) -> None:

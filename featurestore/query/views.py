@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import duckdb
@@ -17,6 +17,7 @@ from duckdb import DuckDBPyConnection
 from featurestore.catalog import (
     CATALOG_VIEWS,
     Context,
+    StagePlan,
     Step,
     attach_copy,
     make_catalog_views,
@@ -60,22 +61,20 @@ def make_views(context: Context, connection: duckdb.DuckDBPyConnection, text: st
     stages = {view: stage for view, stage in partition_views(context.flow).items() if _wanted(view, names)}
     with context.catalog.reading() as catalog:
         steps = resolve(catalog, context.flow)
-        made = {}
         if MISSING in names:
-            made[MISSING] = _missing_table(catalog, steps)
+            _make_missing(connection, make_plan(catalog, steps))
         files = {view: _files(context, catalog, _step(steps, stage)) for view, stage in stages.items()}
-        if stages:  # partitions keep the rows of images that have left the dataset
-            removed = removed_ids(catalog)
-            made |= {REMOVED: removed} if len(removed) else {}
+        without = None
+        if stages and len(removed := removed_ids(catalog)):  # their rows stay in the partitions
+            connection.register(REMOVED, removed)
+            without = REMOVED
         if views:
             attach_copy(connection, catalog, folder)
     if views:
         make_catalog_views(connection, views, steps)
-    for name, table in made.items():
-        connection.register(name, table)
     layouts = layouts_of(context.flow)
     for view, stage in stages.items():
-        make_partition_view(connection, view, files[view], layouts[stage], without=REMOVED if REMOVED in made else None)
+        make_partition_view(connection, view, files[view], layouts[stage], without=without)
         make_function(connection, view, layouts[stage])
         if f"{view}_descriptors" in names:
             make_descriptor_view(connection, view, layouts[stage])
@@ -115,7 +114,8 @@ def make_partition_view(
             f"CREATE TEMP VIEW {view} AS SELECT * FROM read_parquet([{listed}], hive_partitioning = false){passing}"
         )
     else:
-        connection.register(view, layout.schema().empty_table())
+        # empty_table would import pandas
+        connection.register(view, pa.Table.from_batches([], layout.schema()))
 
 
 def _files(context: Context, catalog: DuckDBPyConnection, step: Step) -> list[str]:
@@ -126,15 +126,16 @@ def _step(steps: Sequence[Step], stage: str) -> Step:
     return next(step for step in steps if step.stage.name == stage)
 
 
-def _missing_table(catalog: DuckDBPyConnection, steps: Sequence[Step]) -> pa.Table:
-    plans = make_plan(catalog, steps)
-    rows = [
-        {"stage": name, "chunk_id": work.chunk_id, "n_images": work.n_images, "why": work.why}
-        for name, plan in plans.items()
-        for work in plan.todo
-        if not isinstance(plan.step.stage, FitStage)
-    ]
-    schema = pa.schema(
-        [("stage", pa.string()), ("chunk_id", pa.int32()), ("n_images", pa.int32()), ("why", pa.string())]
-    )
-    return pa.Table.from_pylist(rows, schema=schema)
+def _make_missing(connection: duckdb.DuckDBPyConnection, plans: Mapping[str, StagePlan]) -> None:
+    """Create the table of what is missing, without Arrow: to convert Python values, it would import pandas."""
+    chunk_plans = [plan for plan in plans.values() if not isinstance(plan.step.stage, FitStage)]
+    todo = [(plan.step.stage.name, work) for plan in chunk_plans for work in plan.todo]
+    columns = {
+        "stage": [stage for stage, _ in todo],
+        "chunk_id": [work.chunk_id for _, work in todo],
+        "n_images": [work.n_images for _, work in todo],
+        "why": [work.why for _, work in todo],
+    }
+    kinds = {"stage": "VARCHAR", "chunk_id": "INTEGER", "n_images": "INTEGER", "why": "VARCHAR"}
+    values = ", ".join(f"unnest(CAST(${name} AS {kind}[])) AS {name}" for name, kind in kinds.items())
+    connection.execute(f"CREATE TEMP TABLE {MISSING} AS SELECT {values}", columns)
