@@ -35,6 +35,7 @@ def option(
     *,
     policy: bool = False,
     late: bool = False,
+    stored: bool = False,
     initially: Any = None,
     low: float | None = None,
     high: float | None = None,
@@ -47,11 +48,13 @@ def option(
         policy: it decides which images are accepted, and is not part of the identity.
         late: it was added after stores were made without it, and its default is their behaviour. At its default it is
             not part of the identity, so that those stores keep their variants.
+        stored: it says how results are stored, and not what they are. It is not part of the identity.
         initially: its value in the recipe of a new store, where that is not the default; see `initial`.
         low: the least allowed value.
         high: the greatest allowed value.
     """
-    metadata = {"doc": doc, "policy": policy, "late": late, "initially": initially, "low": low, "high": high}
+    metadata = {"doc": doc, "policy": policy, "late": late, "stored": stored, "initially": initially}
+    metadata |= {"low": low, "high": high}
     if isinstance(default, type):
         return dataclasses.field(default_factory=default, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -308,7 +311,7 @@ def with_types(text: str, types: Mapping[str, str]) -> str:
 
 
 def identity(values: Any) -> dict[str, Any]:
-    """Return a dataclass's identity: its parameters without policies, and without late ones at their defaults."""
+    """Return a dataclass's identity: all parameters but policies, how results are stored, and late ones at defaults."""
     found: dict[str, Any] = {}
     for field in dataclasses.fields(values):
         value = getattr(values, field.name)
@@ -318,7 +321,7 @@ def identity(values: Any) -> dict[str, Any]:
         if "among" in field.metadata:
             found |= {field.name: value.name, _own_table(value): identity(value)}
             found |= {f"{field.name}_version": value.version} if value.version != 1 else {}
-        elif not field.metadata.get("policy") and not silent:
+        elif not field.metadata.get("policy") and not field.metadata.get("stored") and not silent:
             found[field.name] = identity(value) if dataclasses.is_dataclass(value) else value
     return found
 

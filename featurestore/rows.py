@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from featurestore.errors import CorruptFile
 
+Compression = Literal["zstd", "none"]
 KEYPOINT = np.dtype(
     [("x", "<f4"), ("y", "<f4"), ("size", "<f4"), ("angle", "<f4"), ("response", "<f4"), ("octave", "<i4")]
 )
@@ -44,12 +45,17 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The columns of a partition: ``dim`` values of ``dtype`` a descriptor, and the stage's own columns."""
+    """The columns of a partition: ``dim`` values of ``dtype`` a descriptor, and the stage's own columns.
+
+    ``compression`` is that of the descriptors in files to be written. Readers find it in the file, so that it makes no
+    layout another.
+    """
 
     dim: int
     dtype: str
     keypoints: bool = True
     extra: tuple[tuple[str, pa.DataType], ...] = ()
+    compression: Compression = field(default="zstd", compare=False)
 
     def schema(self) -> pa.Schema:
         """Return the Arrow schema, in the order of the columns in the file."""

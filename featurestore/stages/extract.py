@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from featurestore.config import chosen, option
 from featurestore.errors import FeatureStoreError, MissingDependency
 from featurestore.images import PATTERN, ImageFile, read_image
-from featurestore.rows import Layout, Row
+from featurestore.rows import Compression, Layout, Row
 from featurestore.stages.base import ChunkStage, FitStage
 from featurestore.stages.extractors import EXTRACTORS, Extractor, Sift
 from featurestore.system import BY_THE_CLOCK, CLOCK_OVER, CPU_OVER, lacking, line_of
@@ -46,6 +46,10 @@ class Extract(ChunkStage):
         600, "policy: CPU seconds that an image may take in a worker; 0: no limit", policy=True, low=0, high=10_000_000
     )
 
+    compression: Compression = option(
+        "zstd", "of descriptors on disk, in partitions made from then on: zstd or none", stored=True
+    )
+
     def layout(self, reads: Layout | None = None, fit: FitStage | None = None) -> Layout:
         """Return the columns: descriptors, keypoints, and the source's size in pixels, bytes and hash."""
         extra = (
@@ -54,7 +58,7 @@ class Extract(ChunkStage):
             ("source_bytes", pa.int64()),
             ("source_hash", pa.string()),
         )
-        return Layout(dim=self.extractor.dim, dtype=self.extractor.dtype, extra=extra)
+        return Layout(dim=self.extractor.dim, dtype=self.extractor.dtype, extra=extra, compression=self.compression)
 
     def stale_rows(self) -> str:
         """Return SQL that is true for rows that the current policies would change.

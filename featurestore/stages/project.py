@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from featurestore.config import option
-from featurestore.rows import Layout, Row
+from featurestore.rows import Compression, Layout, Row
 from featurestore.stages.base import Arrays, FitStage, TransformStage
 from featurestore.stages.percentiles import percentile
 
@@ -31,6 +31,10 @@ class Project(TransformStage):
     )
     high_percentile: float = option(99.9, "and as high", low=0, high=100)
 
+    compression: Compression = option(
+        "none", "of descriptors on disk, in partitions made from then on: zstd or none", stored=True
+    )
+
     def __post_init__(self) -> None:
         """Check the order of the two percentiles."""
         if not self.low_percentile < self.high_percentile:
@@ -42,7 +46,8 @@ class Project(TransformStage):
         """Return the columns: float32 descriptors, their keypoints, and ``low`` and ``high`` of every dimension."""
         assert reads is not None and fit is not None
         extra = (("low", pa.list_(pa.float32())), ("high", pa.list_(pa.float32())))
-        return Layout(dim=fit.dim(reads), dtype="float32", keypoints=reads.keypoints, extra=extra)
+        dim, keypoints = fit.dim(reads), reads.keypoints
+        return Layout(dim=dim, dtype="float32", keypoints=keypoints, extra=extra, compression=self.compression)
 
     def apply(self, row: Row, model: Arrays) -> Row:
         """Return the projected descriptors ``(min(n, top), n_components)`` float32 and their percentiles."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from featurestore.config import option
 from featurestore.errors import QueryError
-from featurestore.rows import Layout, Row
+from featurestore.rows import Compression, Layout, Row
 from featurestore.stages.base import Arrays, FitStage, TransformStage
 
 
@@ -28,11 +28,15 @@ class Quantize(TransformStage):
 
     keypoints: bool = option(True, "store the keypoints beside the codes")
 
+    compression: Compression = option(
+        "zstd", "of descriptors on disk, in partitions made from then on: zstd or none", stored=True
+    )
+
     def layout(self, reads: Layout | None, fit: FitStage | None) -> Layout:
         """Return the columns: uint8 codes, optional keypoints, and the number of clipped values."""
         assert reads is not None
-        keypoints = self.keypoints and reads.keypoints
-        return Layout(dim=reads.dim, dtype="uint8", keypoints=keypoints, extra=(("n_clipped", pa.int32()),))
+        keypoints, extra = self.keypoints and reads.keypoints, (("n_clipped", pa.int32()),)
+        return Layout(dim=reads.dim, dtype="uint8", keypoints=keypoints, extra=extra, compression=self.compression)
 
     def with_keypoints(self) -> Quantize:
         """Return the stage with keypoints, whatever the recipe says of the stored ones."""

@@ -23,6 +23,7 @@ from featurestore.system import ready_thread
 # Small enough to read one image in milliseconds and to keep little in memory; large enough to scan fast.
 ROW_GROUP_BYTES = 4 << 20
 ROW_GROUP_ROWS = 1024
+ZSTD_LEVEL = 1  # of a higher one descriptors, which are close to noise, gain next to nothing
 # A page ends with the value that fills it: a BLOB has its own page, and the other columns one for many rows.
 PAGE_BYTES = 32 << 10
 
@@ -161,11 +162,29 @@ def _parquet_options(layout: Layout) -> dict[str, Any]:
     # Descriptors do not repeat: dictionaries and min/max statistics of them would only cost time and footer space.
     leaves = [f"{name}.list.element" for name in KEYPOINT_COLUMNS] if layout.keypoints else []
     return {
-        "compression": "zstd",
-        "compression_level": 1,
+        **_compression(layout),
         "use_dictionary": ["status", "error"],
         "write_statistics": ["image_id", "n_descriptors"],
         "column_encoding": dict.fromkeys(leaves, "BYTE_STREAM_SPLIT"),
         "data_page_size": PAGE_BYTES,
         "write_batch_size": 1,
     }
+
+
+def _compression(layout: Layout) -> dict[str, Any]:
+    """Return Parquet's options for the codec of every column."""
+    if layout.compression == "zstd":
+        return {"compression": "zstd", "compression_level": ZSTD_LEVEL}
+    others = [path for path in _paths(layout.schema()) if path != "descriptors"]
+    codecs = dict.fromkeys(others, "zstd") | {"descriptors": "none"}
+    return {"compression": codecs, "compression_level": dict.fromkeys(others, ZSTD_LEVEL)}
+
+
+def _paths(schema: pa.Schema) -> list[str]:
+    """Return the names that Parquet gives its columns, such as ``x.list.element``."""
+    from pyarrow import parquet
+
+    sink = pa.BufferOutputStream()
+    parquet.write_table(schema.empty_table(), sink)
+    columns = parquet.ParquetFile(pa.BufferReader(sink.getvalue())).schema
+    return [columns.column(i).path for i in range(len(columns))]

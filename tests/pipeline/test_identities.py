@@ -27,6 +27,10 @@ RECIPES: list[tuple[dict[str, Any], dict[str, str]]] = [
         {**DEFAULT, "extract": "5ffaa51377a4bd91"},
     ),
     ({"fit_pca": {"solver": "incremental"}}, DEFAULT),
+    *(
+        ({stage: {"compression": kind} for stage in ("extract", "project", "quantize")}, DEFAULT)
+        for kind in ("none", "zstd")
+    ),
     ({"fit_pca": {"solver": "covariance"}}, {**DEFAULT, "fit_pca": "b5d976015a45a60d"}),
 ]
 

@@ -7,6 +7,7 @@ import json
 import tracemalloc
 import weakref
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,25 @@ def test_matrices_are_not_copied(tmp_path: Path) -> None:
     assert not any(matrix.flags.owndata for matrix in matrices)
     starts = [matrix.ctypes.data for matrix in matrices]
     assert starts == [starts[0] + i * 400_000 for i in range(4)], "parts of the column's one buffer"
+
+
+@pytest.mark.parametrize("layout", [PLAIN, RICH], ids=["plain", "rich"])
+def test_descriptors_alone_are_not_compressed_and_the_payload_does_not_tell(tmp_path: Path, layout: Layout) -> None:
+    rows, plain = rows_of(layout), replace(layout, compression="none")
+    payloads = {write(tmp_path / kind.compression, rows, kind).payload for kind in (layout, plain)}
+    assert len(payloads) == 1
+    assert plain == layout
+    for kind, expected in (("zstd", "ZSTD"), ("none", "UNCOMPRESSED")):
+        group = pq.read_metadata(tmp_path / kind).row_group(0)
+        found = {column["path_in_schema"]: column["compression"] for column in group.to_dict()["columns"]}
+        assert found.pop("descriptors") == expected
+        assert set(found.values()) == {"ZSTD"}
+        with PartitionFile(tmp_path / kind) as file:
+            for i, (one, other) in enumerate(zip(rows, file.rows(), strict=True)):
+                assert_same(one, other, layout)
+                single = file.descriptors(0, i)
+                assert (single is None) == (one.descriptors is None)
+                assert single is None or np.array_equal(single, one.descriptors)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("layout", [PLAIN, RICH], ids=["plain", "rich"])
