@@ -54,7 +54,7 @@ def test_killed_at_random_moments(ground: Ground, tmp_path: Path, kills: int, wo
     while killed < kills / 6:
         store = ground.store(tmp_path / f"store-{next(rounds)}")
         verb = ("run", store, "--workers", str(workers), "--quiet")
-        killed += kill_now_and_then(rng, max(2, kills // 20), *verb, mark=mark, longest=4)
+        killed += kill_now_and_then(rng, max(2, kills // 20), *verb, mark=mark, longest=2)
         assert left_alive(mark) == []
         assert_nothing_is_lost(store, ground)
     print(f"killed {killed} times at random moments, {workers} workers")
