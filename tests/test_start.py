@@ -58,6 +58,12 @@ def test_sql_needs_pandas_for_no_question(finished: FeatureStore, query: str) ->
     assert modules & {*LEARNING, *SCHEMA, "pandas", "tqdm"} == set()
 
 
+def test_info_needs_neither_pandas_nor_the_names_of_all_images(finished: FeatureStore) -> None:
+    first = finished.load(columns=["filename"])["filename"][0].as_py()
+    modules = loaded_by("info", str(finished.path), first)
+    assert modules & {*LEARNING, *SCHEMA, "pandas", "featurestore.query.lookup"} == set()
+
+
 @pytest.mark.parametrize(
     "verb",
     [

@@ -159,8 +159,7 @@ class Reading(OpenStore):
         """
         from featurestore.query import image_info
 
-        lookup = self._current_lookup()
-        return image_info(lookup.context, lookup.find(filename, removed=True)[0])
+        return image_info(self._context(Silent()), filename)
 
     def encode(
         self, image: StrPath | NDArray[Any], *, keypoints: bool = False

@@ -9,7 +9,7 @@ import pyarrow as pa
 from duckdb import DuckDBPyConnection
 
 from featurestore.catalog.statements import DATASET_COLUMNS, query_arrow, query_value
-from featurestore.catalog.table_rows import query_rows
+from featurestore.catalog.table_rows import query_row
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,9 @@ def chunk_ids(connection: DuckDBPyConnection) -> set[int]:
     return set(query_arrow(connection, "SELECT chunk_id FROM chunks")["chunk_id"].to_pylist())
 
 
-def find_image(connection: DuckDBPyConnection, image_id: int) -> ImageRow:
-    """Return an existing image."""
-    (found,) = query_rows(connection, ImageRow, "SELECT * FROM images WHERE image_id = $id", {"id": image_id})
-    return found
+def find_image(connection: DuckDBPyConnection, filename: str) -> ImageRow | None:
+    """Return the image of this name, which may have left the dataset, or None."""
+    return query_row(connection, ImageRow, "SELECT * FROM images WHERE filename = $filename", {"filename": filename})
 
 
 def dataset_values(connection: DuckDBPyConnection, image_id: int) -> Any:

@@ -17,12 +17,14 @@ from featurestore.catalog import (
     chunk_states,
     dataset_values,
     find_image,
+    image_table,
     models_that_learnt,
     resolve,
     results_of_image,
     why_missing,
 )
 from featurestore.query.exact import exact_columns
+from featurestore.query.names import no_such_image
 from featurestore.query.result_files import as_json_value
 from featurestore.query.selection import PENDING, partition_of
 from featurestore.stages import ChunkStage
@@ -66,10 +68,17 @@ class ImageInfo:
         return {**dataclasses.asdict(self), "dataset": dataset}
 
 
-def image_info(context: Context, image_id: int) -> ImageInfo:
-    """Return everything about the image with this id."""
+def image_info(context: Context, filename: str) -> ImageInfo:
+    """Return everything about an image.
+
+    Raises:
+        QueryError: there is no such image; the message has the most similar name.
+    """
     with context.catalog.reading() as connection:
-        image = find_image(connection, image_id)
+        image = find_image(connection, filename)
+        if image is None:
+            raise no_such_image(context, image_table(connection), filename)
+        image_id = image.image_id
         columns = exact_columns(dataset_values(connection, image_id)).to_arrow_table().to_pylist()
         steps = [step for step in resolve(connection, context.flow) if isinstance(step.stage, ChunkStage)]
         made = results_of_image(connection, image_id)

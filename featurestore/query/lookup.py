@@ -6,13 +6,11 @@ import errno
 import os
 import resource
 import threading
-import unicodedata
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,13 +19,13 @@ from numpy.typing import NDArray
 from featurestore.catalog import Context, chunk_states, image_table, resolve, why_missing
 from featurestore.errors import CorruptFile, NothingUsable, NotReady, QueryError, UnreadableFile
 from featurestore.query.encode import Decoder, Encoder, decoder_of, make_encoder
+from featurestore.query.names import no_such_image
 from featurestore.query.selection import check_stage, older_steps, open_partition, partition_of
 from featurestore.rows import Layout, Row
 from featurestore.stages import codes_of
 from featurestore.storage import CATALOG, CONFIG, PartitionFile
 from featurestore.system import command_line
 
-UNSEEN = ("Cc", "Cf")  # Unicode categories of control and format characters
 OPEN_FILES = 64  # the most partitions to keep open
 SMALL = ("image_id", "filename", "status", "error", "n_descriptors")  # columns of every partition
 TOO_MANY = tuple(map(os.strerror, (errno.EMFILE, errno.ENFILE)))
@@ -101,22 +99,17 @@ class Lookup:
                     self._images = image_table(connection)
             return self._images
 
-    def find(self, filename: str, *, removed: bool = False) -> tuple[int, int]:
-        """Return the ``image_id`` and ``chunk_id`` of an image.
-
-        Args:
-            filename: of the image.
-            removed: accept one that has left the dataset.
+    def find(self, filename: str) -> tuple[int, int]:
+        """Return the ``image_id`` and ``chunk_id`` of an image in the dataset.
 
         Raises:
             QueryError: there is no such image, and the message has the most similar name; or it has left the dataset.
         """
         position = pc.index(self.images["filename"], filename).as_py()
         if position < 0:
-            near = nearest(self.images.filter(pc.field("removed_by").is_null())["filename"], filename)
-            raise QueryError(f"there is no image {filename!r} in {self.context.root.path}; {_hint(filename, near)}")
+            raise no_such_image(self.context, self.images, filename)
         image = {name: self.images[name][position].as_py() for name in ("image_id", "chunk_id", "removed_by")}
-        if image["removed_by"] is not None and not removed:
+        if image["removed_by"] is not None:
             raise QueryError(
                 f"{filename!r} was removed from the dataset by ingest {image['removed_by']}; its results are "
                 "kept, and it comes back with its row"
@@ -222,37 +215,3 @@ class Lookup:
                     raise
                 self._most = max(1, len(self._open) - 1)
                 self._open.popitem(last=False)
-
-
-def _hint(filename: str, near: str | None) -> str:
-    if near is None:
-        return "names are those of the dataset CSV, below the image folder"
-    if looks_like(filename, near):
-        return f"there is one that looks the same and is written otherwise: {near!a}, and not {filename!a}"
-    return f"did you mean {near!r}?"
-
-
-def looks_like(one: str, other: str) -> bool:
-    """Return whether two names look the same on a screen, as far as Unicode tells."""
-    return _seen(one) == _seen(other)
-
-
-def _seen(name: str) -> str:
-    shown = (letter for letter in unicodedata.normalize("NFKC", name) if unicodedata.category(letter) not in UNSEEN)
-    return " ".join("".join(shown).split())
-
-
-def nearest(filenames: pa.ChunkedArray, filename: str) -> str | None:
-    """Return the name most similar to ``filename``: in another Unicode form, in a folder, or similarly spelt."""
-    with duckdb.connect() as connection:
-        connection.register("names", pa.table({"filename": filenames}))
-        found = connection.sql(
-            """SELECT filename FROM names
-               WHERE ends_with(filename, '/' || $name) OR jaro_winkler_similarity(filename, $name) > 0.85
-                  OR nfc_normalize(filename) = nfc_normalize($name)
-               ORDER BY nfc_normalize(filename) = nfc_normalize($name) DESC, ends_with(filename, '/' || $name) DESC,
-                        jaro_winkler_similarity(filename, $name) DESC, filename
-               LIMIT 1""",
-            params={"name": filename},
-        ).fetchall()
-    return str(found[0][0]) if found else None
