@@ -20,6 +20,7 @@ SECTIONS = {
     "pca": "The two solvers of fit_pca",
     "load": "Loading",
     "memory": "Peak memory",
+    "dispatch": "Workers in use",
     "growth": "Growth of the catalog",
     "ingest": "Reading the dataset",
     "start": "Starting",
