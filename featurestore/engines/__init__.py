@@ -1,7 +1,7 @@
 """engines: where tasks run: in this process, or in worker processes of this machine.
 
-An engine is one file with a class like `Engine`. `dispatch` has the code that all engines share: a bounded window of
-tasks, and finding the task that kills its worker.
+An engine is one file with a class like `Engine`. `dispatch` has the code that all engines share: two tasks in flight
+for each worker, and finding the task that kills its worker.
 """
 
 import lazy_loader

@@ -1,6 +1,5 @@
 from .base import Engine as Engine
 from .base import Task as Task
-from .dispatch import LOOKAHEAD as LOOKAHEAD
 from .dispatch import WINDOW as WINDOW
 from .dispatch import dispatch_tasks as dispatch_tasks
 from .local import all_cores as all_cores

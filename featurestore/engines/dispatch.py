@@ -1,4 +1,4 @@
-"""Dispatching tasks to an engine: a bounded window of tasks, and crashes as results.
+"""Dispatching tasks to an engine: two in flight for each worker, and crashes as results.
 
 When a worker dies, or runs out of memory, open files or threads, every task in flight is a suspect. Suspects run again
 one at a time, then image by image, so that only the image that crashes its worker is blamed.
@@ -10,8 +10,8 @@ import logging
 import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
-from dataclasses import dataclass, field
-from typing import Any, Generic
+from dataclasses import dataclass
+from typing import Any
 
 from featurestore.engines.absent import refuse_absent_module
 from featurestore.engines.base import Engine, T, Task
@@ -20,70 +20,57 @@ from featurestore.system import CLOCK, CPU, MEMORY, advice_for, lacking
 
 LOG = logging.getLogger("featurestore.engines")
 WINDOW = 2  # tasks in flight for each worker: one running, one queued
-LOOKAHEAD = 64  # tasks that may finish ahead of an earlier, slow one
 
 
-@dataclass
-class _Flight(Generic[T]):
-    """The tasks in flight, in the order of submission."""
-
-    futures: dict[Future[list[T]], tuple[int, Task[T]]] = field(default_factory=dict)
-
-    def oldest(self) -> int:
-        return min(number for number, _ in self.futures.values())
+_Flight = dict[Future[list[T]], Task[T]]  # the tasks in flight, in the order of submission
 
 
-def dispatch_tasks(
-    engine: Engine, tasks: Iterable[Task[T] | None], *, lookahead: float = LOOKAHEAD
-) -> Iterator[tuple[Task[T], list[T]]]:
+def dispatch_tasks(engine: Engine, tasks: Iterable[Task[T] | None]) -> Iterator[tuple[Task[T], list[T]]]:
     """Yield every task with its results, in the order they finish; of one that kills its worker, the parts instead.
+
+    A slow task holds no other task up. Callers that keep results until an earlier task is done bound what they keep.
 
     Args:
         engine: that runs them.
-        tasks: that are drawn when there is room for them; None where the next one depends on tasks in
-            flight.
-        lookahead: tasks that may be finished before a slow one that came earlier.
+        tasks: that are drawn when there is room for them; None where the next one has to wait for tasks in flight.
 
     Raises:
         EngineLost: workers die without any work, or can't be started.
         PluginError: workers lack what a task is made of.
         FeatureStoreError: a task raised one; tasks in flight are left to `Engine.close`.
     """
-    waiting, number = iter(tasks), 0
-    flight = _Flight[T]()
+    waiting = iter(tasks)
+    flight: _Flight[T] = {}
     following = next(waiting, None)
-    while following is not None or flight.futures:
-        while following is not None and _has_room(engine, flight, number, lookahead):
+    while following is not None or flight:
+        while following is not None and _has_room(engine, flight):
             try:
-                flight.futures[engine.submit(following)] = number, following
+                flight[engine.submit(following)] = following
             except BrokenExecutor:  # a worker died while idle, or on a task whose future will report it
-                idle = not flight.futures
+                idle = not flight
                 yield from _run_suspects(engine, flight)
                 if idle:
                     _refuse_dead_engine(engine)
                 continue
-            following, number = next(waiting, None), number + 1
-        if flight.futures:
+            following = next(waiting, None)
+        if flight:
             yield from _collect(engine, flight)
         if following is None:
             following = next(waiting, None)
 
 
-def _has_room(engine: Engine, flight: _Flight[Any], number: int, lookahead: float) -> bool:
-    if not flight.futures:
-        return True
-    in_turn = number - flight.oldest() < lookahead + engine.workers
-    return in_turn and len(flight.futures) < WINDOW * engine.workers
+def _has_room(engine: Engine, flight: _Flight[Any]) -> bool:
+    return len(flight) < max(WINDOW * engine.workers, 1)
 
 
 def _collect(engine: Engine, flight: _Flight[T]) -> Iterator[tuple[Task[T], list[T]]]:
-    done, _ = wait(flight.futures, return_when=FIRST_COMPLETED)
+    done, _ = wait(flight, return_when=FIRST_COMPLETED)
     for future in done:
         refuse_absent_module(future.exception())
         if _must_be_tried_alone(future.exception()):
             yield from _run_suspects(engine, flight)
             return
-        _, task = flight.futures.pop(future)
+        task = flight.pop(future)
         yield task, future.result()
 
 
@@ -93,14 +80,14 @@ def _must_be_tried_alone(error: BaseException | None) -> bool:
 
 
 def _run_suspects(engine: Engine, flight: _Flight[T]) -> Iterator[tuple[Task[T], list[T]]]:
-    suspects = sorted(flight.futures.items(), key=lambda item: item[1][0])
-    flight.futures.clear()
+    suspects = list(flight.items())
+    flight.clear()
     for future, _ in suspects:
         refuse_absent_module(future.exception() if future.done() and not future.cancelled() else None)
     out_of_time = any(_is_out_of_time(future.exception()) for future, _ in suspects if future.done())
     LOG.warning("a worker died, or the machine lacked something: trying %d tasks again, one at a time", len(suspects))
     engine.restart()
-    for future, (_, task) in suspects:
+    for future, task in suspects:
         if future.done() and not future.cancelled() and future.exception() is None:
             yield task, future.result()
         elif out_of_time:  # the whole task would take as long again

@@ -1,7 +1,7 @@
 """Engines by name, chosen here and nowhere else.
 
 An engine is one file with a class like `Engine`, called with the number of workers. `dispatch_tasks` does the rest for
-all of them: a bounded window of tasks, and the search for the task that kills its worker.
+all of them: a few tasks for each worker, and the search for the task that kills its worker.
 """
 
 from __future__ import annotations

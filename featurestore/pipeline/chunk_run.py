@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any
 
 from featurestore.catalog import (
     StagePlan,
@@ -16,18 +16,18 @@ from featurestore.catalog import (
     record_file,
     recorded_run,
 )
-from featurestore.engines import LOOKAHEAD, Engine, Task, dispatch_tasks
+from featurestore.engines import Engine, Task, dispatch_tasks
 from featurestore.pipeline.chunk_writer import ChunkWriter
 from featurestore.pipeline.tasks import WholeChunk, Written, row_blocks
 from featurestore.progress import StageSummary
 from featurestore.stages import Arrays, ChunkStage, TransformStage, fit_of
 from featurestore.storage import IMAGES, PartitionFile, read_arrays
 
+HELD_BYTES = 256 << 20  # of descriptors that wait for those of an earlier image
+
 
 class ChunkRun:
     """A run of one chunk stage. Subclasses define its tasks, and take their results."""
-
-    lookahead: ClassVar[float] = LOOKAHEAD
 
     def __init__(self, context: WritableContext, engine: Engine, plan: StagePlan, *, workers: int) -> None:
         """Take the plan; nothing is begun yet."""
@@ -51,7 +51,7 @@ class ChunkRun:
         try:
             with recorded_run(self._context, self._plan.step, workers=self._workers) as record:
                 try:
-                    for task, results in dispatch_tasks(self._engine, self._tasks(), lookahead=self.lookahead):
+                    for task, results in dispatch_tasks(self._engine, self._tasks()):
                         self._take(task, results)
                 finally:
                     record.update(self._counts)
@@ -111,7 +111,7 @@ class TransformRun(ChunkRun):
         # The model is sent to the workers with every task; they do not need the list of its training images.
         return {name: array for name, array in arrays.items() if name != IMAGES}
 
-    def _tasks(self) -> Iterator[Task[Any]]:
+    def _tasks(self) -> Iterator[Task[Any] | None]:
         # Workers that write whole partitions avoid sending rows back, but this needs several chunks per worker.
         whole = 0 < 2 * self._engine.workers <= len(self._plan.todo)
         for work in self._plan.todo:
@@ -121,7 +121,10 @@ class TransformRun(ChunkRun):
                 target = self._assembly(work).target
                 yield WholeChunk(self._stage, work.chunk_id, self._model, path, target)
             else:
-                yield from row_blocks(self._stage, work.chunk_id, self._model, path)
+                for task in row_blocks(self._stage, work.chunk_id, self._model, path):
+                    while sum(assembly.held_bytes for assembly in self._open.values()) > HELD_BYTES:
+                        yield None
+                    yield task
 
     def _take(self, task: Task[Any], results: list[Any]) -> None:
         assembly = self._assembly(self._work[task.chunk_id])

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from featurestore.catalog import (
     UNKNOWN,
@@ -66,8 +66,6 @@ class _Chunk:
 
 class ExtractRun(ChunkRun):
     """A run of extract."""
-
-    lookahead: ClassVar[float] = math.inf  # what waits for a slow image waits in files
 
     def __init__(self, context: WritableContext, engine: Engine, plan: StagePlan, *, workers: int) -> None:
         """Take the plan; no work starts yet."""

@@ -10,7 +10,7 @@ import hashlib
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
@@ -52,6 +52,7 @@ from featurestore.storage import (
 from featurestore.system import is_file, ready_thread
 
 LOG = logging.getLogger("featurestore.pipeline")
+HELD_BYTES = 256 << 20  # of what was learnt of chunks that wait for an earlier one
 Confirm = Callable[[str], bool]
 T = TypeVar("T")
 
@@ -234,7 +235,7 @@ class FitRun:
         """
         waiting = deque(todo)
         parts: dict[int, Learnt] = {}
-        for task, found in dispatch_tasks(self._engine, (self._task(work) for work in todo)):
+        for task, found in dispatch_tasks(self._engine, while_little_is_held(map(self._task, todo), parts)):
             parts[task.chunk_id] = found[0]
             while waiting and waiting[0].chunk_id in parts:
                 part = parts.pop(waiting[0].chunk_id)
@@ -282,6 +283,14 @@ class FitRun:
             "partial": self._partial,
             "versions": versions(),
         }
+
+
+def while_little_is_held(tasks: Iterable[FitChunk], held: Mapping[int, Learnt]) -> Iterator[FitChunk | None]:
+    """Yield the tasks; None while results that wait for an earlier, slow chunk take up too much memory."""
+    for task in tasks:
+        while sum(learnt.n_bytes for learnt in held.values()) > HELD_BYTES:
+            yield None
+        yield task
 
 
 def read_ahead(items: Iterator[T]) -> Generator[T, None, None]:

@@ -259,6 +259,11 @@ class Learnt:
     state: Arrays
     image_ids: list[int]
 
+    @property
+    def n_bytes(self) -> int:
+        """The bytes that it takes in memory."""
+        return sum(array.nbytes for array in self.state.values()) + 40 * len(self.image_ids)
+
 
 @dataclass(frozen=True)
 class FitChunk:
