@@ -24,5 +24,5 @@ def run(bench: Bench) -> list[Finding]:
         at_most("featurestore --help, processor time", found["help"], 0.3, " s"),
         Finding(f'python -c "{LIBRARIES}", processor time', spread(found["libraries"], " s")),
         at_most("featurestore status, times that", ratios(found["status"], found["libraries"]), 2),
-        at_most(f'featurestore sql "{COUNT}", times that', ratios(found["sql"], found["libraries"]), 2.5),
+        at_most(f'featurestore sql "{COUNT}", times that', ratios(found["sql"], found["libraries"]), 2),
     ]
