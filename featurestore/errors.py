@@ -92,15 +92,21 @@ class NotEnoughSpace(FeatureStoreError):
 
 
 class CorruptFile(FeatureStoreError):
-    """A file of the store is damaged or does not match its manifest."""
+    """A file of the store is damaged or does not match its manifest.
+
+    ``fault`` is the message without the advice, where the two are known apart.
+    """
+
+    fault = ""
 
 
 class UnreadableFile(FeatureStoreError):
     """A file or folder can't be read: a permission, a failing disk, a limit. Its content may be fine.
 
-    ``reason`` is the operating system's message. See `featurestore.system.access`.
+    ``path`` is that of the file, and ``reason`` the operating system's message. See `featurestore.system.access`.
     """
 
+    path = ""
     reason = ""
 
 

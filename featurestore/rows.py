@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, Literal
 
 import numpy as np
@@ -19,6 +20,25 @@ KEYPOINT = np.dtype(
 
 
 KEYPOINT_COLUMNS = KEYPOINT.names or ()
+
+
+class Status(StrEnum):
+    """The status of a row. A stage of a plug-in may give others, which count as failed."""
+
+    OK = "ok"
+    EMPTY = "empty"  # no keypoints
+    MISSING = "missing"  # no file
+    UNREADABLE = "unreadable"  # no picture, or no access to the file
+    TRUNCATED = "truncated"  # the file ends early
+    DAMAGED = "damaged"  # part of the picture is lost
+    TOO_LARGE = "too_large"  # over the limit on pixels
+    CRASHED = "crashed"  # it ended its worker, or the extractor raised
+    UNKNOWN = "unknown"  # imported without descriptors and without a reason
+
+
+USABLE = (Status.OK, Status.EMPTY)
+USABLE_SQL = "(" + ", ".join(f"'{status}'" for status in USABLE) + ")"  # after IN
+FAILED = tuple(status for status in Status if status not in USABLE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from featurestore.catalog.table_rows import Outcome
+from featurestore.rows import Status
+
 ROOT = Path(__file__).parent.parent
 MODULES = sorted((ROOT / "featurestore").rglob("*.py"))
 PAGES = sorted([*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md")])
@@ -25,6 +28,7 @@ ODD_WORDS = re.compile(
     re.IGNORECASE,
 )
 ODD_BEGINNINGS = re.compile(r"(what|who|how|say|make sure)\b", re.IGNORECASE)  # of a docstring: name the thing
+VALUES = {str(value) for kind in (Status, Outcome) for value in kind}
 IN_CODE = re.compile(r"`[^`\n]*`")  # names of tests, for example
 OF_ONE_MACHINE = re.compile(r"(?<![\w.])/(?:work|root|Users)/|helper[ ]session|shared[/]design", re.IGNORECASE)
 
@@ -83,6 +87,22 @@ def test_text_is_for_everybody() -> None:
 def test_it_is_plain_english(path: Path) -> None:
     text = IN_CODE.sub("", path.read_text(encoding="utf-8"))
     assert [" ".join(text[: found.start()].split()[-4:]) + " " + found[0] for found in ODD_WORDS.finditer(text)] == []
+
+
+def bare_statuses(tree: ast.Module) -> Iterator[str]:
+    """Comparisons with the text of a status: the enum's members have names."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Compare):
+            sides = [node.left, *node.comparators]
+            texts = [one for side in sides for one in getattr(side, "elts", [side])]
+            found = [one.value for one in texts if isinstance(one, ast.Constant) and one.value in VALUES]
+            yield from (f"line {node.lineno}: {text!r}" for text in found)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_statuses_and_outcomes_have_names(path: Path) -> None:
+    if "testing" not in path.parts:  # what plug-ins return is compared with what is recorded
+        assert list(bare_statuses(ast.parse(path.read_text(encoding="utf-8")))) == []
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))

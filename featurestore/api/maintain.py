@@ -31,7 +31,7 @@ class Upkeep(OpenStore):
         Raises:
             StoreBusy: another process is changing the store.
         """
-        from featurestore.maintenance import Problem, repair_store, verify_store
+        from featurestore.maintenance import Kind, Problem, repair_store, verify_store
 
         if repair:
             self._refuse_untrusted("verify --repair")
@@ -45,7 +45,7 @@ class Upkeep(OpenStore):
             still = unchanged(context.root, "verify", say=context.reporter.say)
             with nullcontext() if self._vetted is not None else still:
                 report = verify_store(context, deep=deep)
-        told = [Problem("untrusted", self.path.name, line, "ask for the store without it") for line in self.left_out]
+        told = [Problem(Kind.UNTRUSTED, self.path.name, line, "ask for the store without it") for line in self.left_out]
         return replace(report, problems=[*told, *report.problems])
 
     def rebuild(self, *, quiet: bool = True) -> RebuildReport:

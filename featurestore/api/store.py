@@ -14,6 +14,7 @@ from featurestore.catalog import Context, chunk_ids
 from featurestore.config import StoreSettings, check_given, initial, render
 from featurestore.errors import ConfigError, DatasetError, FeatureStoreError, StoreExists
 from featurestore.progress import Silent, StageSummary, reporter
+from featurestore.rows import FAILED
 from featurestore.stages import FLOW, ChunkStage
 from featurestore.storage import CONFIG, FOLDERS, remove_dead_drafts
 from featurestore.system import StrPath, command_line, is_text, located, replacing, shown, store_folder
@@ -21,8 +22,6 @@ from featurestore.system import StrPath, command_line, is_text, located, replaci
 if TYPE_CHECKING:
     from featurestore.exchange import ImportReport
     from featurestore.pipeline import Estimate, IngestReport, Options
-
-FAILED = ("missing", "unreadable", "truncated", "damaged", "too_large", "crashed", "unknown")
 
 
 class FeatureStore(Reading, Upkeep):

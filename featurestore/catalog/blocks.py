@@ -19,7 +19,7 @@ from featurestore.catalog.steps import Step, resolve
 from featurestore.config import policies
 from featurestore.errors import CorruptFile, FormatError, UnreadableFile
 from featurestore.stages import Extract
-from featurestore.storage import Attempt, Block, Named, Root, Writer, block_names, file_state, read_block
+from featurestore.storage import Attempt, Block, Named, Origin, Root, Writer, block_names, file_state, read_block
 
 
 def attempt_of(step: Step, work: Work) -> Attempt:
@@ -28,7 +28,7 @@ def attempt_of(step: Step, work: Work) -> Attempt:
     if work.redo is not None:
         redo = hashlib.sha256(json.dumps(sorted(work.redo)).encode()).hexdigest()[:16]
         replaces = work.old_payload
-    manifest = partition_manifest(step, work, origin="run")
+    manifest = partition_manifest(step, work, origin=Origin.RUN)
     del manifest["origin"]
     return Attempt(
         {

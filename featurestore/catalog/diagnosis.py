@@ -37,7 +37,10 @@ def unopenable(path: Path, error: BaseException | None) -> Exception:
             return not_enough_space(path.name, text)
     if error is not None and (words := reason_unreadable(error)) is not None:
         return unreadable(path, words)
-    return CorruptFile(f"{path} can't be read: {first_line(error)}; {remedy(path)}")
+    fault = f"{path} can't be read: {first_line(error)}"
+    damaged = CorruptFile(f"{fault}; {remedy(path)}")
+    damaged.fault = fault
+    return damaged
 
 
 def is_locked(error: BaseException) -> bool:

@@ -8,14 +8,16 @@ import pyarrow as pa
 from duckdb import DuckDBPyConnection
 
 from featurestore.catalog.statements import query_arrow
+from featurestore.rows import USABLE_SQL
 from featurestore.stages import Extract
+from featurestore.storage import Origin
 
 # Imported descriptors do not prove that an image was in the folder.
-_SOME_READ = """
+_SOME_READ = f"""
 SELECT image_id FROM (
     SELECT r.image_id FROM results r SEMI JOIN partitions p
-    ON p.stage = r.stage AND p.variant = r.variant AND p.chunk_id = r.chunk_id AND p.origin = 'run'
-    WHERE r.stage = $stage AND r.status IN ('ok', 'empty')
+    ON p.stage = r.stage AND p.variant = r.variant AND p.chunk_id = r.chunk_id AND p.origin = '{Origin.RUN}'
+    WHERE r.stage = $stage AND r.status IN {USABLE_SQL}
 ) USING SAMPLE reservoir(8 ROWS) REPEATABLE (1)
 """
 

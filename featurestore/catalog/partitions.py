@@ -9,6 +9,7 @@ from duckdb import DuckDBPyConnection
 from featurestore.catalog.statements import query_arrow
 from featurestore.catalog.steps import Step
 from featurestore.catalog.table_rows import PartitionRow, query_rows
+from featurestore.storage import Origin
 
 
 def partition_names(connection: DuckDBPyConnection, step: Step) -> list[str]:
@@ -39,7 +40,7 @@ class _Versions(NamedTuple):
 
 def imported_versions(connection: DuckDBPyConnection, variant: str | None) -> list[dict[str, Any]]:
     """Return the distinct library versions in the manifests of a variant's imported partitions."""
-    query = "SELECT DISTINCT versions FROM partitions WHERE variant = $variant AND origin = 'npz'"
+    query = f"SELECT DISTINCT versions FROM partitions WHERE variant = $variant AND origin = '{Origin.NPZ}'"
     return [row.versions for row in query_rows(connection, _Versions, query, {"variant": variant})]
 
 

@@ -12,7 +12,8 @@ from featurestore.catalog.chunk_state import ChunkState, chunk_states
 from featurestore.catalog.partitions import has_partitions
 from featurestore.catalog.statements import query_arrow, query_value
 from featurestore.catalog.steps import Step
-from featurestore.catalog.table_rows import VariantRow, query_row
+from featurestore.catalog.table_rows import Outcome, VariantRow, query_row
+from featurestore.rows import Status
 from featurestore.stages import ChunkStage
 from featurestore.storage import Block
 
@@ -32,6 +33,7 @@ class Work:
     old_payload: str | None = None
     redo: frozenset[int] | None = None  # only these images; None: all
     again: bool = False  # it was pruned, and recomputing gives the same rows
+    pruned: bool = False  # of what a fit learns from: only its index is left
     whole_for: int = 0  # images to recompute; the others only because they were pruned
     finished: tuple[Block, ...] = ()  # of extract: blocks that an earlier run finished
 
@@ -136,6 +138,7 @@ def _fit_plan(step: Step, inputs: list[ChunkState]) -> StagePlan:
             first_image_id=row.first_image_id,
             n_images=row.n_images,
             why="pruned" if row.pruned else "never run",
+            pruned=row.pruned,
             input_payload=row.payload,
             input_path=row.path,
             input_ready=row.current and row.upstream_current and not row.pruned,
@@ -154,7 +157,7 @@ def stale_images(connection: DuckDBPyConnection, step: Step, retry: Collection[s
     assert isinstance(step.stage, ChunkStage)
     stale = step.stage.stale_rows()
     if step.stage.reads != "images":  # other failures come from extract, and change with it
-        retry = [status for status in retry if status == "crashed"]
+        retry = [status for status in retry if status == Status.CRASHED]
     if stale is None and not retry:
         return {}
     policies = stale or "false"
@@ -176,7 +179,7 @@ def why_missing(connection: DuckDBPyConnection, step: Step) -> str:
         return f"waits for {step.stage.model or step.stage.reads}"
     query = "SELECT outcome, message FROM runs WHERE variant = $variant ORDER BY started DESC LIMIT 1"
     for outcome, message in connection.execute(query, {"variant": step.variant}).fetchall():
-        if outcome == "failed":
+        if outcome == Outcome.FAILED:
             return f"failed: {message}"
     other = query_row(
         connection,

@@ -18,6 +18,7 @@ from featurestore.catalog.catalog import WritableCatalog
 from featurestore.catalog.statements import delete_rows, insert_arrow, upsert
 from featurestore.catalog.table_rows import ModelRow, PartitionRow
 from featurestore.errors import CorruptFile
+from featurestore.formatting import counted
 from featurestore.storage import (
     IMAGES,
     MODEL,
@@ -78,9 +79,9 @@ def record_described(catalog: WritableCatalog, described: Described) -> str | No
     with catalog.transaction() as connection:
         record_variant(connection, described.manifest)
         replaced = record_partition(connection, described.row, described.results)
-    LOG.info(
-        "recorded %(path)s: %(n_images)d images, %(n_descriptors)d descriptors, %(n_bytes)d bytes", vars(described.row)
-    )
+    row = described.row
+    found = counted(row.n_images, "image"), counted(row.n_descriptors, "descriptor"), row.n_bytes
+    LOG.info("recorded %s: %s, %s, %d bytes", row.path, *found)
     return replaced
 
 
@@ -220,7 +221,7 @@ def record_model(root: Root, catalog: WritableCatalog, name: str) -> ModelRow:
         upsert(connection, "models", vars(model))
         delete_rows(connection, "training_images", {"model_id": model.model_id})
         insert_arrow(connection, "training_images", learnt)
-    LOG.info("recorded %(path)s: a model of %(n_images)d images", vars(model))
+    LOG.info("recorded %s: a model of %s", model.path, counted(model.n_images, "image"))
     return model
 
 

@@ -9,6 +9,7 @@ from duckdb import DuckDBPyConnection
 
 from featurestore.catalog.statements import query_arrow, query_value
 from featurestore.catalog.table_rows import PartitionRow, query_rows
+from featurestore.rows import USABLE_SQL
 
 
 class ImageResult(NamedTuple):
@@ -45,7 +46,7 @@ def descriptor_numbers(connection: DuckDBPyConnection, stage: str, variant: str)
 
 def count_usable(connection: DuckDBPyConnection, variant: str | None) -> int:
     """Return the number of images that a variant of extract could use."""
-    query = "SELECT count(*) FROM results WHERE variant = $variant AND status IN ('ok', 'empty')"
+    query = f"SELECT count(*) FROM results WHERE variant = $variant AND status IN {USABLE_SQL}"
     return int(query_value(connection, query, {"variant": variant}))
 
 

@@ -12,7 +12,7 @@ from duckdb import DuckDBPyConnection
 
 from featurestore.catalog.runs import utc_now
 from featurestore.catalog.statements import insert_arrow, insert_row, query_arrow, query_value, update_rows
-from featurestore.catalog.table_rows import query_rows
+from featurestore.catalog.table_rows import Outcome, query_rows
 
 _TOLD = """
 SELECT p.stage, p.variant, CAST(p.versions AS VARCHAR) AS versions, CAST(any_value(v.parameters) AS VARCHAR)
@@ -48,23 +48,24 @@ def record_rebuilt_run(
     """Record a run that is known only from manifests; ``begun`` and ``ended`` are UTC, naive."""
     facts = {name: value for name, value in told._asdict().items() if name != "paths"}
     unknown = {"run_id": f"rebuilt-{number:04d}", "host": "unknown", "pid": 0, "workers": 0, "seconds": 0.0}
-    end = {"outcome": "rebuilt", "message": "told by the manifests of its partitions"}
+    end = {"outcome": Outcome.REBUILT, "message": "told by the manifests of its partitions"}
     insert_row(connection, "runs", {**facts, **unknown, **end, "started": begun, "ended": ended})
 
 
 def count_unfinished_runs(connection: DuckDBPyConnection) -> int:
     """Return the number of runs recorded as running."""
-    return int(query_value(connection, "SELECT count(*) FROM runs WHERE outcome = 'running'"))
+    return int(query_value(connection, f"SELECT count(*) FROM runs WHERE outcome = '{Outcome.RUNNING}'"))
 
 
 def end_dead_runs(connection: DuckDBPyConnection) -> None:
     """Record the runs that are recorded as running as killed."""
-    update_rows(connection, "runs", {"outcome": "killed", "ended": utc_now()}, where={"outcome": "running"})
+    killed = {"outcome": Outcome.KILLED, "ended": utc_now()}
+    update_rows(connection, "runs", killed, where={"outcome": Outcome.RUNNING})
 
 
 def finished_runs(connection: DuckDBPyConnection, variants: Collection[str]) -> pa.Table:
     """Return the records of ended runs of some variants."""
-    query = "SELECT * FROM runs WHERE list_contains($variants, variant) AND outcome <> 'running'"
+    query = f"SELECT * FROM runs WHERE list_contains($variants, variant) AND outcome <> '{Outcome.RUNNING}'"
     return query_arrow(connection, query, {"variants": sorted(variants)})
 
 

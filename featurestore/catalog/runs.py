@@ -21,7 +21,8 @@ from featurestore.catalog.context import WritableContext
 from featurestore.catalog.plan import Work
 from featurestore.catalog.statements import insert_row, query_arrow, update_rows
 from featurestore.catalog.steps import Step
-from featurestore.storage import FORMAT
+from featurestore.catalog.table_rows import Outcome
+from featurestore.storage import FORMAT, Origin
 
 LOG = logging.getLogger("featurestore.catalog")
 
@@ -71,7 +72,7 @@ def partition_manifest(step: Step, work: Work, *, origin: str, opencv: str = UNK
         opencv: the version that computed imported descriptors.
     """
     known = versions()
-    if origin != "run":  # the installed libraries did not compute these descriptors
+    if origin != Origin.RUN:  # the installed libraries did not compute these descriptors
         known = {name: known[name] for name in ("featurestore", "numpy", "pyarrow")} | {"opencv": opencv}
     return {
         "format": FORMAT,
@@ -115,20 +116,20 @@ def recorded_run(
         "workers": workers,
         "started": utc_now(),
         "ended": None,
-        "outcome": "running",
+        "outcome": Outcome.RUNNING,
         "message": None,
         "seconds": 0.0,
     }
     with context.catalog.transaction() as connection:
         insert_row(connection, "runs", {**begun, **counts})
     LOG.info("run %s of %s begins: variant %s, %d workers", run_id, begun["stage"], step.variant, workers)
-    outcome, message = "failed", None
+    outcome, message = Outcome.FAILED, None
     failure: type[BaseException] | None = None
     try:
         yield counts
-        outcome = "done"
+        outcome = Outcome.DONE
     except (KeyboardInterrupt, GeneratorExit):
-        outcome = "interrupted"
+        outcome = Outcome.INTERRUPTED
         raise
     except BaseException as error:
         message, failure = str(error) or type(error).__name__, type(error)
@@ -136,7 +137,7 @@ def recorded_run(
     finally:
         seconds = time.perf_counter() - started
         how = f"{outcome}: {message}" if message else outcome
-        level = logging.INFO if outcome == "done" else logging.WARNING
+        level = logging.INFO if outcome is Outcome.DONE else logging.WARNING
         LOG.log(level, "run %s of %s ends after %.1f s, %s, %s", run_id, begun["stage"], seconds, how, counts)
         end = {"ended": utc_now(), "outcome": outcome, "message": message, "seconds": seconds}
         try:
@@ -144,7 +145,7 @@ def recorded_run(
                 update_run(connection, run_id, **counts, **end)
         except Exception as error:
             # The stage's own error matters more. The next run ends the record.
-            if outcome == "done":
+            if outcome is Outcome.DONE:
                 raise
             if type(error) is not failure:  # a full disk need not be reported twice
                 context.reporter.say(f"how this run ended could not be recorded: {' '.join(str(error).split())}")
@@ -160,5 +161,5 @@ def paces(connection: DuckDBPyConnection) -> dict[str, float]:
     return {row["stage"]: row["pace"] for row in query_arrow(connection, _PAST).to_pylist()}
 
 
-_PAST = """SELECT stage, sum(seconds) / sum(n_images) AS pace FROM runs
-           WHERE n_images > 0 AND seconds > 0 AND outcome <> 'running' GROUP BY stage"""
+_PAST = f"""SELECT stage, sum(seconds) / sum(n_images) AS pace FROM runs
+           WHERE n_images > 0 AND seconds > 0 AND outcome <> '{Outcome.RUNNING}' GROUP BY stage"""

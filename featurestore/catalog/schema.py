@@ -96,7 +96,7 @@ class Run(Base):
     workers: Mapped[int]
     started: Mapped[datetime]
     ended: Mapped[datetime | None]
-    outcome: Mapped[str]  # running, done, failed, interrupted, killed
+    outcome: Mapped[str]  # see `table_rows.Outcome`
     message: Mapped[str | None]
     n_chunks: Mapped[int]
     n_images: Mapped[int]
@@ -122,7 +122,7 @@ class Partition(Base):
     dim: Mapped[int]  # values in a descriptor
     n_clipped: Mapped[int | None] = mapped_column(BigInteger)
     pruned: Mapped[bool]
-    origin: Mapped[str]  # run, or npz if imported
+    origin: Mapped[str]  # see `storage.Origin`
     versions: Mapped[dict[str, Any]]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -18,6 +19,17 @@ from featurestore.catalog.statements import query_arrow
 T = TypeVar("T")
 
 JSON = frozenset({"parameters", "summary", "versions"})  # the columns of this type, in whatever table
+
+
+class Outcome(StrEnum):
+    """The outcome of a run."""
+
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+    KILLED = "killed"  # its process ended without recording an outcome
+    REBUILT = "rebuilt"  # known only from manifests
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from featurestore.catalog.statements import query_arrow
 from featurestore.catalog.steps import Step
 from featurestore.formatting import counted
+from featurestore.rows import USABLE_SQL
 from featurestore.stages import FitStage
 
 Mask = NDArray[np.bool_]  # over all images, indexed by ``image_id``
@@ -86,7 +87,7 @@ class TrainingSet:
         """
         parameters = {"stage": self._stage.reads, "variant": self._step.reads_variant}
         where = "WHERE stage = $stage AND variant = $variant AND status"
-        query = f"SELECT DISTINCT status FROM results {where} NOT IN ('ok', 'empty') ORDER BY 1"
+        query = f"SELECT DISTINCT status FROM results {where} NOT IN {USABLE_SQL} ORDER BY 1"
         statuses = query_arrow(self._connection, query, parameters)["status"].to_pylist()
         wanted = self.selected & ~self.learnt
         query = f"SELECT image_id FROM results {where} = $status"

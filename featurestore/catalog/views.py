@@ -13,6 +13,7 @@ from featurestore.catalog.snapshot import SNAPSHOT
 from featurestore.catalog.statements import insert_row
 from featurestore.catalog.steps import Step
 from featurestore.quoting import literal
+from featurestore.rows import USABLE_SQL
 
 # Views by name: the catalog's tables that each one reads, and its SQL. `_flow` is the current recipe.
 CATALOG_VIEWS: dict[str, tuple[tuple[str, ...], str]] = {
@@ -30,7 +31,7 @@ CATALOG_VIEWS: dict[str, tuple[tuple[str, ...], str]] = {
         ("images", "results"),
         "SELECT i.image_id, i.filename, i.subset, r.stage, r.status, r.error "
         "FROM _results r JOIN _flow f ON f.stage = r.stage "
-        "JOIN _images i ON i.image_id = r.image_id WHERE r.status NOT IN ('ok', 'empty') AND i.removed_by IS NULL "
+        f"JOIN _images i ON i.image_id = r.image_id WHERE r.status NOT IN {USABLE_SQL} AND i.removed_by IS NULL "
         "QUALIFY row_number() OVER (PARTITION BY r.image_id ORDER BY f.position) = 1",
     ),
     "runs": (("runs",), "SELECT * FROM _runs"),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tabulate import tabulate
 
 from featurestore.formatting import chunk_list, counted, human_bytes, human_seconds
+from featurestore.rows import USABLE
 from featurestore.system import command_line
 
 if TYPE_CHECKING:
@@ -41,9 +42,9 @@ def status_text(status: Status) -> str:
 
 
 def _status_row(stage: StageStatus) -> list[str]:
-    ok, empty = stage.images.get("ok", 0), stage.images.get("empty", 0)
+    ok, empty = (stage.images.get(status, 0) for status in USABLE)
     failed = sum(stage.images.values()) - ok - empty
-    if stage.stage.startswith("fit_"):
+    if stage.is_fit:
         counts = [f"{stage.model.n_images:,}" if stage.model else "", "", ""]
         descriptors = stage.model.summary.get("n_descriptors", 0) if stage.model else 0
     else:
@@ -60,7 +61,7 @@ def _status_row(stage: StageStatus) -> list[str]:
 
 def _stage_notes(stage: StageStatus) -> list[str]:
     lines = [f"{stage.stage}: {why}" + (f" ({chunks})" if chunks else "") for why, chunks in stage.missing]
-    failed = {status: n for status, n in stage.images.items() if status not in ("ok", "empty")}
+    failed = {status: n for status, n in stage.images.items() if status not in USABLE}
     if failed and stage.stage == "extract":
         lines.append(
             "extract: " + ", ".join(f"{n:,} {status}" for status, n in failed.items()) + "; see the view failures"

@@ -16,7 +16,7 @@ from typing import Any
 from featurestore.engines.absent import refuse_absent_module
 from featurestore.engines.base import Engine, T, Task
 from featurestore.errors import EngineLost
-from featurestore.system import CLOCK, CPU, MEMORY, advice_for, lacking
+from featurestore.system import MEMORY, advice_for, lacking, limit_met
 
 LOG = logging.getLogger("featurestore.engines")
 WINDOW = 2  # tasks in flight for each worker: one running, one queued
@@ -171,4 +171,4 @@ def _cause(error: Exception) -> str:
 
 
 def _is_out_of_time(error: BaseException | None) -> bool:
-    return isinstance(error, BrokenExecutor) and any(number.name in str(error) for number in (CPU, CLOCK))
+    return isinstance(error, BrokenExecutor) and limit_met(str(error)) is not None

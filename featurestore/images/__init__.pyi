@@ -1,4 +1,4 @@
-from .damage import PATTERN as PATTERN
+from .damage import LOSSY_SQL as LOSSY_SQL
 from .decoder import decode_here as decode_here
 from .decoding import ImageFile as ImageFile
 from .failure_streak import DIED as DIED

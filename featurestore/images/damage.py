@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 
+from featurestore.rows import Status
+
 LOST = (
     # libjpeg's warnings (jerror.h); inside of TIFF they begin with "JPEGLib: "
     (r"premature end of data segment", "a marker stands in the middle of the picture; the rest of it is grey"),
@@ -34,8 +36,22 @@ LOST = (
     (r"segment too long|PTERM check failure|Bad segmentation symbol", "a code block is wrong"),
     (r"Failed to decode component|Stream does not end with EOC", "the code stream ends early"),
 )
-PATTERN = "|".join(f"({pattern})" for pattern, _ in LOST)
-_LOST = re.compile(PATTERN)
+_PATTERN = "|".join(f"({pattern})" for pattern, _ in LOST)
+_LOST = re.compile(_PATTERN)
+KEPT = "{}, kept: "  # the beginning of the message of a lossy picture that was used, after the status that refuses it
+
+# SQL that is true for rows of usable images of which part of the picture is lost, as far as their messages tell.
+LOSSY_SQL = " OR ".join(
+    [
+        *(f"error LIKE '{KEPT.format(status)[:-1]}%'" for status in (Status.TRUNCATED, Status.DAMAGED)),
+        f"regexp_matches(error, '{_PATTERN}')",
+    ]
+)
+
+
+def keeping(status: Status, reason: str) -> str:
+    """Return the message of a lossy picture that is used, and would have ``status`` if it were refused."""
+    return KEPT.format(status) + reason
 
 
 def picture_is_lost(words: str) -> bool:

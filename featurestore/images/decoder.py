@@ -27,6 +27,7 @@ from typing import Any
 
 from featurestore.images import decoding
 from featurestore.images.decoding import ImageFile, Size
+from featurestore.rows import Status
 from featurestore.system import end_with, ending, environment, python_command
 
 LENGTHS = struct.Struct("<IQ")
@@ -58,8 +59,8 @@ def judge(read: ImageFile, data: bytes, max_pixels: int, *, keep: bool) -> Image
     try:
         header, pixels = _ask(request, data)
     except _Died as death:
-        return replace(read, status="crashed", message=f"the decoder died on this image ({death})")
-    found = ImageFile(**header["image"])
+        return replace(read, status=Status.CRASHED, message=f"the decoder died on this image ({death})")
+    found = ImageFile(**{**header["image"], "status": Status(header["image"]["status"])})
     if header["shape"] is None:
         return found
     import numpy as np

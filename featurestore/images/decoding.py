@@ -22,16 +22,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Literal
+from typing import IO, TYPE_CHECKING
 
-from featurestore.images.damage import picture_is_lost
+from featurestore.images.damage import keeping, picture_is_lost
+from featurestore.rows import Status
 from featurestore.system import scratch_folder
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-Status = Literal["ok", "missing", "unreadable", "truncated", "damaged", "too_large", "crashed"]
 Size = tuple[int, int]  # width, height
 
 JPEG, PNG, RIFF = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF"
@@ -88,12 +88,14 @@ class ImageFile:
 def judge(read: ImageFile, data: bytes, max_pixels: int, *, keep: bool) -> ImageFile:
     """Complete ``read``, which has the file's size and hash, with the result of decoding its bytes."""
     if not data:
-        return replace(read, status="unreadable", message="the file is empty (0 bytes)")
+        return replace(read, status=Status.UNREADABLE, message="the file is empty (0 bytes)")
     size, cut = _measure(data)
     width, height = size or (None, None)
     read = replace(read, width=width, height=height)
     if (too_large := _over(size, max_pixels)) or (cut and not keep):
-        return replace(read, status="too_large" if too_large else "truncated", message=too_large or ENDS_EARLY)
+        return replace(
+            read, status=Status.TOO_LARGE if too_large else Status.TRUNCATED, message=too_large or ENDS_EARLY
+        )
     is_jpeg = data.startswith(JPEG)
     pixels, words = _decode(data, JPEG_ENDS if cut and is_jpeg else b"")
     if pixels is None and is_jpeg and not cut:
@@ -105,15 +107,15 @@ def judge(read: ImageFile, data: bytes, max_pixels: int, *, keep: bool) -> Image
         return _failed(read, data, words, cut=cut, keep=keep)
     height, width = pixels.shape[:2]
     if too_large := _over((width, height), max_pixels):  # the header lied, or could not be measured
-        return replace(read, status="too_large", message=too_large, width=width, height=height)
+        return replace(read, status=Status.TOO_LARGE, message=too_large, width=width, height=height)
     if words and is_jpeg and not picture_is_lost(words):
         words = _with_what_it_hid(words, data)
     lost = picture_is_lost(words)
     if (cut or lost) and not keep:
         if cut:
-            return replace(read, status="truncated", message=ENDS_EARLY)
-        return replace(read, status="damaged", message=f"{PARTLY_LOST} ({_shortened(words)})")
-    kept = f"truncated, kept: {ENDS_EARLY}" if cut else f"damaged, kept: {PARTLY_LOST}" if lost else ""
+            return replace(read, status=Status.TRUNCATED, message=ENDS_EARLY)
+        return replace(read, status=Status.DAMAGED, message=f"{PARTLY_LOST} ({_shortened(words)})")
+    kept = keeping(Status.TRUNCATED, ENDS_EARLY) if cut else keeping(Status.DAMAGED, PARTLY_LOST) if lost else ""
     message = "; ".join(filter(None, [kept, _shortened(words)]))
     return replace(read, message=message or None, pixels=pixels, width=width, height=height)
 
@@ -136,7 +138,7 @@ def _failed(read: ImageFile, data: bytes, words: str, *, cut: bool, keep: bool) 
     short_riff = data.startswith(RIFF) and int.from_bytes(data[4:8], "little") + 8 > len(data)  # WebP
     if cut or short_riff or (RAN_OUT.search(words) and not data.startswith(PNG)):
         words = _shortened(words) or ("OpenCV makes no picture of it" if keep else "")
-        return replace(read, status="truncated", message=ENDS_EARLY + (f" ({words})" if words else ""))
+        return replace(read, status=Status.TRUNCATED, message=ENDS_EARLY + (f" ({words})" if words else ""))
     start = data[:512].lstrip().lower()
     if start.startswith(b"version https://git-lfs"):
         words = "the file is a Git LFS pointer"
@@ -145,7 +147,7 @@ def _failed(read: ImageFile, data: bytes, words: str, *, cut: bool, keep: bool) 
     elif all(byte in b"\t\n\r" or 0x20 <= byte < 0x7F for byte in start):
         words = "the file is text"
     message = "not an image that OpenCV can read" + (f" ({_shortened(words)})" if words else "")
-    return replace(read, status="unreadable", message=message)
+    return replace(read, status=Status.UNREADABLE, message=message)
 
 
 def _over(size: Size | None, max_pixels: int) -> str | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from featurestore.errors import ImagesGone, NothingUsable
-from featurestore.rows import Row
+from featurestore.rows import Row, Status
 from featurestore.system import CPU_OVER
 
 DIED = "the worker process died on this image"
@@ -39,8 +39,8 @@ class Trouble:
 def trouble_of(row: Row) -> Trouble | None:
     """Return the trouble of a row of extract, None if its failure is certainly the image's own."""
     error = row.error or ""
-    raised = row.status == "crashed" and not error.startswith(_OF_ONE_IMAGE)
-    unread = row.status == "unreadable" and error.startswith(TWICE)
+    raised = row.status == Status.CRASHED and not error.startswith(_OF_ONE_IMAGE)
+    unread = row.status == Status.UNREADABLE and error.startswith(TWICE)
     return Trouble(row.filename, error) if raised or unread else None
 
 

@@ -14,6 +14,7 @@ from typing import Literal
 from featurestore.images import decoder
 from featurestore.images.decoding import ImageFile
 from featurestore.images.locate import why_missing
+from featurestore.rows import Status
 from featurestore.system import lacking
 
 # A file may have 8 bytes for each allowed pixel (16-bit RGBA), and this much for metadata, previews and more pages.
@@ -53,26 +54,26 @@ def read_image(path: str, *, max_pixels: int, truncated: Literal["refuse", "keep
         found = Path(path).stat()
         if not stat.S_ISREG(found.st_mode):  # opening a FIFO would wait for its writer
             kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe, a socket or a device"
-            return ImageFile("unreadable", f"{kind}, not a file")
+            return ImageFile(Status.UNREADABLE, f"{kind}, not a file")
         with Path(path).open("rb") as stream:
             if found.st_size > limit:
                 return _too_many_bytes(path, found.st_size, limit)
             data = stream.read(found.st_size + 1)  # one byte more, for special files whose size is 0
     except (FileNotFoundError, NotADirectoryError):
-        return ImageFile("missing", why_missing(Path(path)))
+        return ImageFile(Status.MISSING, why_missing(Path(path)))
     except OSError as error:
         if error.errno in OWN:
-            return ImageFile("unreadable", f"the file can't be read ({error.strerror})")
+            return ImageFile(Status.UNREADABLE, f"the file can't be read ({error.strerror})")
         if lacking(error):
             raise
         raise ReadFailed(error.strerror) from error
     except ValueError:  # NUL, or a character that the file system can't spell
-        return ImageFile("missing", "the file name holds a character that no file name can hold")
-    read = ImageFile("ok", source_bytes=len(data), source_hash=hashlib.sha256(data).hexdigest())
+        return ImageFile(Status.MISSING, "the file name holds a character that no file name can hold")
+    read = ImageFile(Status.OK, source_bytes=len(data), source_hash=hashlib.sha256(data).hexdigest())
     return decoder.judge(read, data, max_pixels, keep=truncated == "keep")
 
 
 def _too_many_bytes(path: str, size: int, limit: int) -> ImageFile:
     width, height = decoder.size_of(path) or (None, None)
     message = f"{size / 1e6:.0f} MB, over the {limit / 1e6:.0f} MB that a file may have under the limit on pixels"
-    return ImageFile("too_large", message, width=width, height=height, source_bytes=size)
+    return ImageFile(Status.TOO_LARGE, message, width=width, height=height, source_bytes=size)

@@ -1,6 +1,9 @@
 from .image_changes import replaced_images as replaced_images
 from .merge import MergeReport as MergeReport
 from .merge import merge_stores as merge_stores
+from .problems import Kind as Kind
+from .problems import Problem as Problem
+from .problems import VerifyReport as VerifyReport
 from .prune import PruneReport as PruneReport
 from .prune import plan_prune as plan_prune
 from .prune import prune_store as prune_store
@@ -8,8 +11,6 @@ from .rebuild import RebuildReport as RebuildReport
 from .rebuild import rebuild_catalog as rebuild_catalog
 from .recover import recover_store as recover_store
 from .repair import repair_store as repair_store
-from .verify import Problem as Problem
-from .verify import VerifyReport as VerifyReport
 from .verify import verify_store as verify_store
 from .vet import refuse_links as refuse_links
 from .vet import vetted_catalog as vetted_catalog

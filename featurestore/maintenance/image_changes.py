@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from featurestore.catalog import Context, files_read_before, partitions_of, removed_ids, resolve
 from featurestore.errors import UnreadableFile
+from featurestore.rows import Status
 from featurestore.stages import Extract
 from featurestore.storage import PartitionFile
 from featurestore.system import file_digest, is_folder, status_of
@@ -78,7 +79,7 @@ def change_of(context: Context, source: Source, *, deep: bool) -> Change | None:
     if not stat.S_ISREG(found.st_mode):
         return None
     if source.n_bytes is None:
-        there = source.status == "missing"
+        there = source.status == Status.MISSING
         return Change(source, "appeared", "the image file was missing, and is there now") if there else None
     if found.st_size != source.n_bytes:
         return Change(source, "replaced", f"the image file has {found.st_size} bytes, and had {source.n_bytes}")

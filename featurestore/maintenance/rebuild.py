@@ -28,6 +28,7 @@ from featurestore.catalog import (
 )
 from featurestore.errors import CorruptFile, FormatError, UnreadableFile
 from featurestore.maintenance.sandbox import run_child
+from featurestore.rows import USABLE
 from featurestore.stages import FLOW
 from featurestore.storage import CATALOG, Root, is_index
 from featurestore.system import is_file
@@ -54,7 +55,7 @@ class Findings:
     """Notes on the files of a store, for the report."""
 
     notes: list[str] = field(default_factory=list)  # files left out, and choices made
-    unreadable: list[str] = field(default_factory=list)  # unreadable files and folders, with reasons
+    unreadable: list[UnreadableFile] = field(default_factory=list)  # of files and folders
 
 
 def rebuild_catalog(context: WritableContext) -> RebuildReport:
@@ -72,7 +73,7 @@ def rebuild_catalog(context: WritableContext) -> RebuildReport:
             try:
                 found.notes += _restore_runs(root, catalog, salvaged)
             except UnreadableFile as error:
-                found.unreadable.append(str(error))
+                found.unreadable.append(error)
             _refuse_unreadable(root, found.unreadable)
             with catalog.reading() as connection:
                 counts = catalog_counts(connection)
@@ -80,9 +81,9 @@ def rebuild_catalog(context: WritableContext) -> RebuildReport:
     return RebuildReport(**counts._asdict(), notes=tuple(found.notes))
 
 
-def _refuse_unreadable(root: Root, found: list[str]) -> None:
+def _refuse_unreadable(root: Root, found: list[UnreadableFile]) -> None:
     if found:
-        listed = "; ".join(line.partition(";")[0].removeprefix(f"{root.path}/") for line in found)
+        listed = "; ".join(f"{root.name_of(error.path)} can't be read: {error.reason}" for error in found)
         raise UnreadableFile(
             f"the catalog is left as it was, since a new one would lack what can't be read of {root.path}: {listed}. "
             "Make it readable, or move what you do not need out of the store, then rebuild again"
@@ -127,7 +128,7 @@ def fill(root: Root, catalog: HeldCatalog, *, watch: Watch) -> Findings:
 
 def _listed(root: Root, folder: str, suffix: str, found: Findings) -> list[str]:
     names, failed = root.listing(folder, suffix)
-    found.unreadable += map(str, failed)
+    found.unreadable += failed
     return names
 
 
@@ -141,7 +142,7 @@ def _record_models(root: Root, catalog: HeldCatalog, watch: Watch, found: Findin
         except (CorruptFile, FormatError) as error:
             found.notes.append(f"left out: {error}")
         except UnreadableFile as error:
-            found.unreadable.append(str(error))
+            found.unreadable.append(error)
 
 
 def _in_order(names: list[str]) -> Iterator[tuple[Key, list[str]]]:
@@ -165,7 +166,7 @@ def _whole(root: Root, names: list[str], watch: Watch, found: Findings) -> list[
         except (CorruptFile, FormatError) as error:
             found.notes.append(f"left out: {error}")
         except UnreadableFile as error:
-            found.unreadable.append(str(error))
+            found.unreadable.append(error)
     return whole
 
 
@@ -189,7 +190,7 @@ def _rank(root: Root, described: Described, payloads: Mapping[tuple[str, int], s
     """
     manifest, row = described.manifest, described.row
     upstream = manifest["reads_variant"], manifest["chunk_id"]
-    usable = sum(status in ("ok", "empty") for status in described.results["status"].to_pylist())
+    usable = sum(status in USABLE for status in described.results["status"].to_pylist())
     modified = root.local(row.path).stat().st_mtime_ns
     return payloads.get(upstream) == row.input_payload, not is_index(row.path), usable, modified
 

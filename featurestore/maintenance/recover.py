@@ -21,6 +21,7 @@ from featurestore.catalog import (
     replay,
 )
 from featurestore.errors import CorruptFile, FormatError, UnreadableFile
+from featurestore.formatting import counted
 from featurestore.storage import read_arrays
 from featurestore.system import Spill
 
@@ -40,7 +41,7 @@ def recover_store(context: WritableContext) -> None:
     with context.catalog.reading() as connection:
         known, dead = recorded_files(connection), count_unfinished_runs(connection)
     if dead:
-        LOG.warning("recording %d runs as killed: their processes ended without a record of it", dead)
+        LOG.warning("recording %s as killed: the process ended without a record", counted(dead, "run"))
         with context.catalog.transaction() as connection:
             end_dead_runs(connection)
     for name in context.root.files("dataset", ".parquet"):

@@ -6,9 +6,9 @@ import logging
 from dataclasses import replace
 
 from featurestore.catalog import WritableContext, forget_model_file, forget_partition_file, recorded_files
+from featurestore.maintenance.problems import Kind, Problem, VerifyReport
 from featurestore.maintenance.recover import recover_store
 from featurestore.maintenance.stray_files import stray_files
-from featurestore.maintenance.verify import Problem, VerifyReport
 
 LOG = logging.getLogger("featurestore.maintenance")
 
@@ -30,10 +30,10 @@ def repair_store(context: WritableContext, report: VerifyReport) -> VerifyReport
     if any(problem.name == context.catalog.path.name for problem in left):
         return replace(report, problems=left, repaired=repaired)
     recover_store(context)
-    still_there = set(stray_files(context.root)[0]) & {problem.name for problem in left if problem.kind == "orphan"}
+    still_there = set(stray_files(context.root)[0]) & {problem.name for problem in left if problem.kind is Kind.ORPHAN}
     with context.catalog.reading() as connection:
         known = recorded_files(connection).every
-    for problem in [problem for problem in left if problem.kind == "orphan"]:
+    for problem in [problem for problem in left if problem.kind is Kind.ORPHAN]:
         if problem.name not in still_there or problem.name in known:
             left.remove(problem)
             repaired.append(f"{problem.name}: {'recorded' if problem.name in known else 'deleted'}")
@@ -42,15 +42,15 @@ def repair_store(context: WritableContext, report: VerifyReport) -> VerifyReport
 
 def _drop(context: WritableContext, problem: Problem) -> str | None:
     """Repair one problem, and return what was done; None if it can't be repaired."""
-    if problem.kind in ("partition", "record"):
+    if problem.kind in (Kind.PARTITION, Kind.RECORD):
         with context.catalog.transaction() as connection:
             forget_partition_file(connection, problem.name)
-    elif problem.kind in ("model", "model record"):
+    elif problem.kind in (Kind.MODEL, Kind.MODEL_RECORD):
         with context.catalog.transaction() as connection:
             forget_model_file(connection, problem.name)
-    elif problem.kind != "state":
+    elif problem.kind is not Kind.STATE:
         return None
-    if problem.kind.endswith("record"):
+    if problem.kind in (Kind.RECORD, Kind.MODEL_RECORD):
         return "recorded again from the file"
     context.root.remove(problem.name)
     return "dropped"

@@ -35,8 +35,10 @@ def run_child(job: str, *arguments: Path, memory: int = MEMORY) -> None:
         return
     lines = done.stdout.decode(errors="replace").splitlines()
     if done.returncode == REFUSED and lines:
-        name, message = json.loads(lines[-1])
-        raise getattr(errors, name)(message)
+        name, message, facts = json.loads(lines[-1])
+        error = getattr(errors, name)(message)
+        vars(error).update(facts)
+        raise error
     reason = _reason(done.returncode, done.stderr.decode(errors="replace"))
     if reason is not None:
         raise unreadable(arguments[0], reason)

@@ -29,7 +29,7 @@ def _vet(store: Path, target: Path) -> None:
     root = Root(store)
     with HeldCatalog(root, target, memory=LITTLE) as catalog:
         found = fill(root, catalog, watch=lambda name: print(name, flush=True))
-    notes = [*found.notes, *(f"left out: {line}" for line in found.unreadable)]
+    notes = [*found.notes, *(f"left out: {error}" for error in found.unreadable)]
     target.with_name("notes.json").write_text(json.dumps(notes), encoding="utf-8")
 
 
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str]) -> int:
     except (FeatureStoreError, MemoryError) as error:
         reason = f"it needs more than {int(memory) >> 30} GiB of memory"
         refused = error if isinstance(error, FeatureStoreError) else unreadable(Path(paths[0]), reason)
-        print(json.dumps([type(refused).__name__, str(refused)]))
+        print(json.dumps([type(refused).__name__, str(refused), vars(refused)]))
         return REFUSED
     return 0
 

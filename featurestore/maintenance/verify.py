@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
@@ -48,6 +47,7 @@ from featurestore.catalog import (
 from featurestore.errors import CorruptFile, FormatError, UnreadableFile
 from featurestore.formatting import counted
 from featurestore.maintenance.image_changes import Source, change_of, reason_to_pass_over, recorded_sources
+from featurestore.maintenance.problems import Kind, Problem, VerifyReport
 from featurestore.maintenance.sandbox import run_child
 from featurestore.maintenance.stray_files import stray_files
 from featurestore.stages import FitStage
@@ -57,43 +57,6 @@ from featurestore.system import command_line, file_digest, file_size, is_file, s
 T = TypeVar("T")
 COPY = "put back a copy of it"
 READ = "nothing is known to be wrong with it, and --repair leaves it alone: make it readable, and verify again"
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A fault of the store, with its remedy."""
-
-    # catalog, dataset, partition, record, model, model record, state, orphan, image, leakage, variant; unreadable: of
-    # any of these, a file or folder that could not be looked at
-    kind: str
-    name: str  # name of a file, an image or a model
-    what: str
-    remedy: str
-
-    def __str__(self) -> str:
-        """Return it in one line."""
-        return f"{self.kind}: {self.name}: {self.what}; {self.remedy}"
-
-
-@dataclass
-class VerifyReport:
-    """The report of verify: counts of checked files, and the problems."""
-
-    n_files: int = 0
-    n_bytes: int = 0
-    n_images: int = 0  # image files
-    problems: list[Problem] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    repaired: list[str] = field(default_factory=list)
-
-    @property
-    def ok(self) -> bool:
-        """Whether there are no problems, or all were repaired."""
-        return not self.problems
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain values, for JSON."""
-        return {"ok": self.ok, **dataclasses.asdict(self)}
 
 
 def verify_store(context: Context, *, deep: bool) -> VerifyReport:
@@ -113,7 +76,7 @@ def verify_store(context: Context, *, deep: bool) -> VerifyReport:
             copy = stack.enter_context(_copied(context))
         except CorruptFile as error:
             how = remedy(context.catalog.path)
-            report.problems.append(Problem("catalog", CATALOG, str(error).removesuffix(f"; {how}"), how))
+            report.problems.append(Problem(Kind.CATALOG, CATALOG, error.fault or str(error), how))
             return report
         except UnreadableFile as error:
             report.problems.append(_unreadable(CATALOG, error))
@@ -177,14 +140,14 @@ class _Checks:
                 bad = True
                 yield problem
         if not ingests:
-            yield Problem("catalog", "ingests", "it lists no dataset file", self._rebuild)
+            yield Problem(Kind.CATALOG, "ingests", "it lists no dataset file", self._rebuild)
         elif not bad:
             yield from self._replayed([row.path for row in ingests])
 
     def _dataset_file(self, row: DatasetLogFile) -> Iterator[Problem]:
         wrong = self._compare_bytes(row.path, checksum=row.checksum)
         if wrong:
-            yield Problem("dataset", row.path, wrong, COPY)
+            yield Problem(Kind.DATASET, row.path, wrong, COPY)
 
     def _replayed(self, names: list[str]) -> Iterator[Problem]:
         with scratch_folder() as folder, HeldCatalog(self._root, folder / CATALOG, memory=LITTLE) as replayed:
@@ -193,14 +156,14 @@ class _Checks:
                 try:
                     replay(self._root, replayed, name)
                 except (CorruptFile, FormatError) as error:
-                    yield Problem("dataset", name, str(error), COPY)
+                    yield Problem(Kind.DATASET, name, str(error), COPY)
                     return
                 except UnreadableFile as error:
                     yield _unreadable(name, error)
                     return
             for table in ("images", "chunks", "dataset_columns"):
                 if _fingerprint(replayed, table) != _fingerprint(self._context.catalog, table):
-                    yield Problem("catalog", table, "the table is not what the dataset files give", self._rebuild)
+                    yield Problem(Kind.CATALOG, table, "the table is not what the dataset files give", self._rebuild)
 
     def partitions(self) -> Iterator[Problem]:
         """Yield partitions that differ from their record, down to their rows."""
@@ -214,7 +177,7 @@ class _Checks:
     def _partition(self, row: PartitionRow) -> Iterator[Problem]:
         name, wrong = row.path, self._compare_bytes(row.path, checksum=row.checksum, n_bytes=row.n_bytes)
         if wrong:
-            yield Problem("partition", name, wrong, self._run)
+            yield Problem(Kind.PARTITION, name, wrong, self._run)
             return
         try:
             if self._deep:
@@ -224,17 +187,17 @@ class _Checks:
             with PartitionFile(self._root.local(name)) as file:
                 names = file.columns(["filename"])["filename"].to_pylist()
         except (CorruptFile, FormatError) as error:
-            yield Problem("partition", name, str(error), self._run)
+            yield Problem(Kind.PARTITION, name, str(error), self._run)
             return
         with self._context.catalog.reading() as connection:
             expected = filenames_of_chunk(connection, row.chunk_id)
             results, variant = results_of_partition(connection, row), find_variant(connection, row.variant)
         if names != expected:
-            yield Problem("partition", name, "its rows are not the images of the chunk", self._run)
+            yield Problem(Kind.PARTITION, name, "its rows are not the images of the chunk", self._run)
             return
         right = row == described.row and results.to_pylist() == described.results.to_pylist()
         if not right or not _is_variant(variant, described.manifest):
-            yield Problem("record", name, "the catalog says something else of it than the file", self._run)
+            yield Problem(Kind.RECORD, name, "the catalog says something else of it than the file", self._run)
 
     def models(self) -> Iterator[Problem]:
         """Yield models that do not match their record, or whose training partitions no longer exist."""
@@ -248,17 +211,17 @@ class _Checks:
         try:
             read_state(self._root.local(name))
         except (CorruptFile, FormatError) as error:
-            yield Problem("state", name, str(error), self._run)
+            yield Problem(Kind.STATE, name, str(error), self._run)
 
     def _model(self, row: ModelRow) -> Iterator[Problem]:
         wrong = self._compare_bytes(row.path, checksum=row.checksum, n_bytes=row.n_bytes)
         if wrong:
-            yield Problem("model", row.path, wrong, self._run)
+            yield Problem(Kind.MODEL, row.path, wrong, self._run)
             return
         try:
             described = describe_model(self._root, row.path)
         except (CorruptFile, FormatError) as error:
-            yield Problem("model", row.path, str(error), self._run)
+            yield Problem(Kind.MODEL, row.path, str(error), self._run)
             return
         reads = described.manifest["reads_variant"]
         with self._context.catalog.reading() as connection:
@@ -266,12 +229,12 @@ class _Checks:
             readable = has_partitions(connection, reads)
         right = row == described.row and np.array_equal(learnt, described.images)
         if not right or not _is_variant(variant, {**described.manifest, "model_id": None}):
-            yield Problem("model record", row.path, "the catalog says something else of it than the file", self._run)
+            yield Problem(Kind.MODEL_RECORD, row.path, "the catalog says something else of it than the file", self._run)
         if not readable:
             stage = next((stage.reads for stage in self._context.flow if stage.name == row.stage), "the stage")
             what = f"it was fitted on variant {reads} of {stage}, of which there is nothing any more"
             how = f"{command_line('prune', self._root.path)} removes it if nothing uses it"
-            yield Problem("variant", row.path, what, how)
+            yield Problem(Kind.VARIANT, row.path, what, how)
 
     def _leakage(self) -> Iterator[Problem]:
         with self._context.catalog.reading() as connection:
@@ -282,18 +245,18 @@ class _Checks:
                 if n := int(leaked.sum()):
                     first = int(leaked.argmax())
                     what = f"it learnt from {counted(n, 'image')} that the current split holds out, image {first} first"
-                    yield Problem("leakage", step.current_model.path, what, REFIT)
+                    yield Problem(Kind.LEAKAGE, step.current_model.path, what, REFIT)
 
     def orphans(self) -> Iterator[Problem]:
         """Yield files without a record, and unreadable folders that may hold such files."""
         known = self._asked(recorded_files).every
         names, failed = stray_files(self._root)
         for error in failed:
-            yield _unreadable(str(error).partition(" can't be read")[0].removeprefix(f"{self._root.path}/"), error)
+            yield _unreadable(self._root.name_of(error.path), error)
         for name in names:
             if name not in known:
                 yield Problem(
-                    "orphan",
+                    Kind.ORPHAN,
                     name,
                     "the catalog knows nothing of this file",
                     "--repair or the next run records it if it is whole, and deletes it if not",
@@ -319,7 +282,9 @@ class _Checks:
     def _image(self, source: Source) -> Iterator[Problem]:
         change = change_of(self._context, source, deep=self._deep)
         if change is not None:
-            yield Problem("image", source.filename, change.what, command_line("run", self._root.path, "--check-images"))
+            yield Problem(
+                Kind.IMAGE, source.filename, change.what, command_line("run", self._root.path, "--check-images")
+            )
 
 
 def _unless_unreadable(name: str, problems: Iterator[Problem]) -> Iterator[Problem]:
@@ -331,7 +296,7 @@ def _unless_unreadable(name: str, problems: Iterator[Problem]) -> Iterator[Probl
 
 
 def _unreadable(name: str, error: UnreadableFile) -> Problem:
-    return Problem("unreadable", name, f"it can't be read: {error.reason}" if error.reason else str(error), READ)
+    return Problem(Kind.UNREADABLE, name, f"it can't be read: {error.reason}" if error.reason else str(error), READ)
 
 
 def _is_variant(row: VariantRow | None, manifest: dict[str, Any]) -> bool:

@@ -21,7 +21,7 @@ from featurestore.pipeline.chunk_writer import ChunkWriter
 from featurestore.pipeline.tasks import WholeChunk, Written, row_blocks
 from featurestore.progress import StageSummary
 from featurestore.stages import Arrays, ChunkStage, TransformStage, fit_of
-from featurestore.storage import IMAGES, PartitionFile, read_arrays
+from featurestore.storage import IMAGES, Origin, PartitionFile, read_arrays
 
 HELD_BYTES = 256 << 20  # of descriptors that wait for those of an earlier image
 
@@ -145,6 +145,6 @@ class TransformRun(ChunkRun):
             assert work.input_path is not None
             with PartitionFile(self._context.root.local(work.input_path)) as file:
                 layout = self._stage.layout(file.layout, fit_of(self._context.flow, self._stage))
-            manifest = partition_manifest(self._plan.step, work, origin="run")
+            manifest = partition_manifest(self._plan.step, work, origin=Origin.RUN)
             self._open[work.chunk_id] = ChunkWriter(self._context.root, work, layout=layout, manifest=manifest)
         return self._open[work.chunk_id]

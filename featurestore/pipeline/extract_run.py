@@ -38,8 +38,9 @@ from featurestore.pipeline.chunk_run import ChunkRun
 from featurestore.pipeline.chunk_writer import ChunkWriter
 from featurestore.pipeline.tasks import ImageBlock, JoinBlocks, Written
 from featurestore.progress import StageSummary
+from featurestore.rows import USABLE
 from featurestore.stages import Extract
-from featurestore.storage import Attempt, Block, Draft, PartitionFile
+from featurestore.storage import Attempt, Block, Draft, Origin, PartitionFile
 
 LOG = logging.getLogger("featurestore.pipeline")
 
@@ -145,7 +146,7 @@ class ExtractRun(ChunkRun):
         return max(1, min(MAX_BLOCK, share, int(seconds * done / self._spent))) if done else 1
 
     def _join(self, chunk: _Chunk) -> JoinBlocks:
-        work, origin, old, opencv = chunk.work, "run", None, UNKNOWN
+        work, origin, old, opencv = chunk.work, str(Origin.RUN), None, UNKNOWN
         if work.redo is not None and work.old_path is not None:  # the other rows are copied from the old partition
             old = self._context.root.local(work.old_path)
             with PartitionFile(old) as file:
@@ -192,7 +193,7 @@ class ExtractRun(ChunkRun):
 
     def _again(self, chunk: _Chunk, damaged: Block) -> None:
         """Queue the images of a damaged block to be extracted again."""
-        LOG.warning("%s is damaged: extracting its %d images again", damaged.name, len(damaged.image_ids))
+        LOG.warning("%s is damaged: extracting %s again", damaged.name, counted(len(damaged.image_ids), "image"))
         self._context.root.remove(damaged.name)
         chunk.blocks.remove(damaged)
         chunk.n_left += len(damaged.image_ids)
@@ -209,7 +210,7 @@ class ExtractRun(ChunkRun):
         Raises:
             NothingUsable: not one could.
         """
-        if self._statuses["ok"] or self._statuses["empty"] or not self._statuses:
+        if any(self._statuses[status] for status in USABLE) or not self._statuses:
             return
         with self._context.catalog.reading() as connection:
             usable = count_usable(connection, self._plan.step.variant)

@@ -21,7 +21,7 @@ def wanted_chunks(context: Context, plan: StagePlan) -> list[Work]:
     if plan.step.current_model is None:
         return list(plan.todo)
     unseen = unseen_images(context, plan.step)
-    return [w for w in plan.inputs if w.chunk_id in unseen or not (w.input_ready or w.why == "pruned")]
+    return [w for w in plan.inputs if w.chunk_id in unseen or not (w.input_ready or w.pruned)]
 
 
 def ready_chunks(context: Context, step: Step, wanted: Sequence[Work], *, partial: bool) -> list[Work]:

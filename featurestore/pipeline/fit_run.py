@@ -160,7 +160,9 @@ class FitRun:
             except (CorruptFile, LookupError, TypeError, ValueError, AttributeError) as error:
                 fold, why = None, f"{self._state} is damaged ({' '.join(str(error).split()) or type(error).__name__})"
             if fold is not None:
-                LOG.info("%s continues after %d chunks, from its checkpoint", self._stage.name, len(fold.chunks))
+                LOG.info(
+                    "%s continues after %s, from its checkpoint", self._stage.name, counted(len(fold.chunks), "chunk")
+                )
                 return fold
             if why is not None:
                 self._context.reporter.say(f"{self._stage.name} begins again: {why}")
@@ -252,7 +254,7 @@ class FitRun:
         manifest = {**self._manifest(), "chunks": fold.chunks, "arrays": model_id(self._variant, arrays)}
         with self._context.root.publishing(self._state) as temporary:
             write_arrays(temporary, arrays, manifest)
-        LOG.debug("%s: checkpoint after %d chunks", self._stage.name, len(fold.chunks))
+        LOG.debug("%s: checkpoint after %s", self._stage.name, counted(len(fold.chunks), "chunk"))
 
     def _publish(self, fold: _Fold) -> ModelRow:
         try:

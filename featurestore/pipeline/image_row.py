@@ -10,9 +10,20 @@ from collections.abc import Sequence
 
 from featurestore.errors import FeatureStoreError
 from featurestore.images import DIED, TWICE, ImageFolder, ReadFailed
-from featurestore.rows import Row
+from featurestore.rows import Row, Status
 from featurestore.stages import Extract
-from featurestore.system import BY_THE_CLOCK, CLOCK, CLOCK_OVER, CPU, CPU_OVER, MEMORY, lacking, limited, line_of
+from featurestore.system import (
+    BY_THE_CLOCK,
+    CLOCK,
+    CLOCK_OVER,
+    CPU,
+    CPU_OVER,
+    MEMORY,
+    lacking,
+    limit_met,
+    limited,
+    line_of,
+)
 
 
 def make_row(stage: Extract, image_id: int, filename: str, folder: ImageFolder) -> Row:
@@ -53,14 +64,14 @@ def _tried(stage: Extract, image_id: int, filename: str, path: str) -> tuple[Row
     try:
         row = stage.extract(image_id, filename, path)
     except ReadFailed as error:
-        return Row(image_id, filename, "unreadable", f"{TWICE} ({error})"), str(error)
+        return Row(image_id, filename, Status.UNREADABLE, f"{TWICE} ({error})"), str(error)
     except FeatureStoreError:
         raise
     except Exception as error:
         if lacking(error):
             raise
-        return Row(image_id, filename, "crashed", line_of(error)), ""
-    unread = row.status in ("missing", "unreadable") and row.extra.get("source_bytes") is None
+        return Row(image_id, filename, Status.CRASHED, line_of(error)), ""
+    unread = row.status in (Status.MISSING, Status.UNREADABLE) and row.extra.get("source_bytes") is None
     return row, (row.error or row.status) if unread else ""
 
 
@@ -73,15 +84,15 @@ def blamed(stage: Extract, image_id: int, filename: str, reason: str) -> Row:
         filename: of the image.
         reason: what the engine knows.
     """
-    if reason.startswith(CPU.name):
-        return Row(image_id, filename, "crashed", CPU_OVER.format(stage.max_seconds))
-    if reason.startswith(CLOCK.name):
+    if limit_met(reason) is CPU:
+        return Row(image_id, filename, Status.CRASHED, CPU_OVER.format(stage.max_seconds))
+    if limit_met(reason) is CLOCK:
         waited = CLOCK_OVER.format(BY_THE_CLOCK * stage.max_seconds)
-        return Row(image_id, filename, "unreadable", f"{TWICE} ({waited})")
+        return Row(image_id, filename, Status.UNREADABLE, f"{TWICE} ({waited})")
     return crashed(image_id, filename, reason)
 
 
 def crashed(image_id: int, filename: str, reason: str) -> Row:
     """Return a row of status ``crashed``."""
     error = "out of memory, with no other image at work" if reason == MEMORY else f"{DIED} ({reason})"
-    return Row(image_id, filename, "crashed", error)
+    return Row(image_id, filename, Status.CRASHED, error)

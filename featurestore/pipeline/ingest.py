@@ -150,14 +150,8 @@ def _ask_to_move(
 def _report(catalog: Catalog, ingest_id: int | None, n_returned: int, columns: tuple[str, ...]) -> IngestReport:
     with catalog.reading() as connection:
         dataset, done = dataset_counts(connection), ingest_counts(connection, ingest_id)
-    LOG.info(
-        "ingest: %d new, %d changed, %d removed; %d images in %d chunks",
-        done.n_new,
-        done.n_changed,
-        done.n_removed,
-        dataset.n_images,
-        dataset.n_chunks,
-    )
+    size = f"{counted(dataset.n_images, 'image')} in {counted(dataset.n_chunks, 'chunk')}"
+    LOG.info("ingest: %d new, %d changed, %d removed; %s", done.n_new, done.n_changed, done.n_removed, size)
     return IngestReport(
         ingest_id,
         n_new=done.n_new,

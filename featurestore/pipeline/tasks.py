@@ -20,7 +20,7 @@ from featurestore.engines import Task
 from featurestore.errors import CorruptFile, EngineLost
 from featurestore.images import ImageFolder
 from featurestore.pipeline.image_row import blamed, crashed, make_rows
-from featurestore.rows import Layout, Row
+from featurestore.rows import Layout, Row, Status
 from featurestore.stages import Arrays, Extract, FitStage, TransformStage
 from featurestore.storage import (
     Attempt,
@@ -279,7 +279,7 @@ class FitChunk:
         with PartitionFile(self.path) as file:
             for group in range(file.n_row_groups):
                 rows = file.rows([group], without=self.stage.without)
-                wanted = (row for row in rows if row.status == "ok" and row.image_id in self.image_ids)
+                wanted = (row for row in rows if row.status == Status.OK and row.image_id in self.image_ids)
                 yield [self.stage.sample(row) for row in wanted]
 
     def run(self) -> list[Learnt]:

@@ -14,7 +14,7 @@ from featurestore.catalog import Context, ModelRow, find_model, resolve
 from featurestore.errors import NothingUsable, NotReady, QueryError
 from featurestore.images import ReadFailed
 from featurestore.query.selection import older_steps
-from featurestore.rows import KEYPOINT, Layout, Row
+from featurestore.rows import KEYPOINT, USABLE, Layout, Row, Status
 from featurestore.stages import Extract, FitStage, TransformStage, codes_of, layouts_of, upstream_of
 from featurestore.storage import Arrays, read_arrays
 from featurestore.system import command_line, one_blas_thread
@@ -63,7 +63,7 @@ class Encoder:
             row = self.extract.extract(IMAGE, Path(image).name, os.fspath(image))
         except ReadFailed as error:
             raise NothingUsable(f"{os.fspath(image)} can't be encoded: it can't be read ({error})") from error
-        if row.status not in ("ok", "empty"):
+        if row.status not in USABLE:
             raise NothingUsable(f"{os.fspath(image)} can't be encoded: {row.error} ({row.status})")
         return row
 
@@ -80,8 +80,8 @@ class Encoder:
             )
         ((keypoints, descriptors),) = self.extract.describe([np.ascontiguousarray(pixels)])
         if not len(descriptors):
-            return Row(IMAGE, "", "empty", "no keypoints found")
-        return Row(IMAGE, "", "ok", None, descriptors, keypoints)
+            return Row(IMAGE, "", Status.EMPTY, "no keypoints found")
+        return Row(IMAGE, "", Status.OK, None, descriptors, keypoints)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from featurestore.errors import CorruptFile, NothingUsable, NotReady, QueryError
 from featurestore.query.encode import Decoder, Encoder, decoder_of, make_encoder
 from featurestore.query.names import no_such_image
 from featurestore.query.selection import check_stage, older_steps, open_partition, partition_of
-from featurestore.rows import Layout, Row
+from featurestore.rows import USABLE, Layout, Row
 from featurestore.stages import codes_of
 from featurestore.storage import CATALOG, CONFIG, PartitionFile
 from featurestore.system import command_line
@@ -146,7 +146,7 @@ class Lookup:
             row = self._read(opened, group, position, columns)
         if row.image_id != image_id:
             raise CorruptFile(f"{path.name} does not hold the images that the catalog says; put back a copy of it")
-        if row.status not in ("ok", "empty"):
+        if row.status not in USABLE:
             raise NothingUsable(f"{filename!r} has no descriptors: {row.error or 'nothing is known'} ({row.status})")
         return row, opened.file.layout
 

@@ -37,6 +37,7 @@ class StageStatus:
     """One stage."""
 
     stage: str
+    is_fit: bool  # its output is a model
     variant: str | None
     n_chunks: int
     n_done: int
@@ -123,6 +124,7 @@ def _stage_status(root: Root, plan: StagePlan, facts: StageFacts, notes: Sequenc
         lines.append(f"pruned: {counted(facts.n_pruned, 'partition')}")
     return StageStatus(
         stage=step.stage.name,
+        is_fit=isinstance(step.stage, FitStage),
         variant=step.variant,
         n_chunks=plan.n_chunks,
         n_done=plan.n_chunks - len(plan.todo),

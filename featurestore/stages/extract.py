@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from featurestore.config import chosen, option
 from featurestore.errors import FeatureStoreError, MissingDependency
-from featurestore.images import PATTERN, ImageFile, read_image
-from featurestore.rows import Compression, Layout, Row
+from featurestore.images import LOSSY_SQL, ImageFile, read_image
+from featurestore.rows import USABLE, USABLE_SQL, Compression, Layout, Row, Status
 from featurestore.stages.base import ChunkStage, FitStage
 from featurestore.stages.extractors import EXTRACTORS, Extractor, Sift
 from featurestore.system import BY_THE_CLOCK, CLOCK_OVER, CPU_OVER, lacking, line_of
@@ -66,20 +66,18 @@ class Extract(ChunkStage):
         A lower ``max_seconds`` changes no rows: the time of an image is not recorded.
         """
         if self.truncated == "keep":  # a message in brackets: the decoder gave no picture to keep
-            other = "status = 'damaged' OR (status = 'truncated' AND coalesce(error, '') NOT LIKE '%)')"
+            cut = f"status = '{Status.TRUNCATED}' AND coalesce(error, '') NOT LIKE '%)'"
+            other = f"status = '{Status.DAMAGED}' OR ({cut})"
         else:
-            kept = (
-                f"error LIKE 'truncated, kept:%' OR error LIKE 'damaged, kept:%' OR regexp_matches(error, '{PATTERN}')"
-            )
-            other = f"status IN ('ok', 'empty') AND ({kept})"
+            other = f"status IN {USABLE_SQL} AND ({LOSSY_SQL})"
         return (
-            f"(status = 'too_large' AND pixels <= {self.max_pixels}) "
-            f"OR (status IN ('ok', 'empty') AND pixels > {self.max_pixels}) OR ({other}) OR {self._over_time()}"
+            f"(status = '{Status.TOO_LARGE}' AND pixels <= {self.max_pixels}) "
+            f"OR (status IN {USABLE_SQL} AND pixels > {self.max_pixels}) OR ({other}) OR {self._over_time()}"
         )
 
     def warned(self, row: Row) -> bool:
         """Return whether a picture was used although the decoder warned."""
-        return row.status in ("ok", "empty") and row.error not in (None, NO_KEYPOINTS)
+        return row.status in USABLE and row.error not in (None, NO_KEYPOINTS)
 
     def _over_time(self) -> str:
         """SQL that is true for rows of images whose time limit is higher now."""
@@ -110,7 +108,7 @@ class Extract(ChunkStage):
         except Exception as error:
             if lacking(error):
                 raise
-            return Row(image_id, filename, "crashed", line_of(error), extra=_source(image))
+            return Row(image_id, filename, Status.CRASHED, line_of(error), extra=_source(image))
         return _row(image_id, filename, image, keypoints, descriptors)
 
     def extract_batch(self, images: Sequence[tuple[int, str, str]]) -> list[Row]:
@@ -155,8 +153,8 @@ class Extract(ChunkStage):
 
 def _row(image_id: int, filename: str, image: ImageFile, keypoints: NDArray[Any], descriptors: NDArray[Any]) -> Row:
     if not len(descriptors):
-        return Row(image_id, filename, "empty", image.message or NO_KEYPOINTS, extra=_source(image))
-    return Row(image_id, filename, "ok", image.message, descriptors, keypoints, _source(image))
+        return Row(image_id, filename, Status.EMPTY, image.message or NO_KEYPOINTS, extra=_source(image))
+    return Row(image_id, filename, Status.OK, image.message, descriptors, keypoints, _source(image))
 
 
 def _source(image: ImageFile) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from featurestore.config import option
-from featurestore.rows import Compression, Layout, Row
+from featurestore.rows import Compression, Layout, Row, Status
 from featurestore.stages.base import Arrays, FitStage, TransformStage
 from featurestore.stages.percentiles import percentile
 
@@ -60,7 +60,7 @@ class Project(TransformStage):
             "low": percentile(descriptors, self.low_percentile),
             "high": percentile(descriptors, self.high_percentile),
         }
-        return Row(row.image_id, row.filename, "ok", row.error, descriptors, keypoints, bounds)
+        return Row(row.image_id, row.filename, Status.OK, row.error, descriptors, keypoints, bounds)
 
 
 def project(descriptors: NDArray[Any], model: Arrays) -> NDArray[np.float64]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from featurestore.config import option
 from featurestore.errors import QueryError
-from featurestore.rows import Compression, Layout, Row
+from featurestore.rows import Compression, Layout, Row, Status
 from featurestore.stages.base import Arrays, FitStage, TransformStage
 
 
@@ -62,7 +62,7 @@ class Quantize(TransformStage):
         assert row.descriptors is not None
         codes, n_clipped = quantize(row.descriptors, low=model["low"], high=model["high"])
         keypoints = row.keypoints if self.keypoints else None
-        return Row(row.image_id, row.filename, "ok", row.error, codes, keypoints, {"n_clipped": n_clipped})
+        return Row(row.image_id, row.filename, Status.OK, row.error, codes, keypoints, {"n_clipped": n_clipped})
 
 
 def quantize(

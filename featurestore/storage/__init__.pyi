@@ -16,6 +16,7 @@ from .lock import remove_dead_drafts as remove_dead_drafts
 from .lock import unchanged as unchanged
 from .manifest import MODEL as MODEL
 from .manifest import PARTITION as PARTITION
+from .manifest import Origin as Origin
 from .manifest import check_manifest as check_manifest
 from .manifest import parse_manifest as parse_manifest
 from .model_file import IMAGES as IMAGES

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
+from enum import StrEnum
 from typing import Any
 
 from featurestore.config import variant_of
@@ -47,6 +48,13 @@ def _stage(value: Any) -> bool:
 
 def _list(value: Any, is_right: Callable[[Any], bool]) -> bool:
     return isinstance(value, list) and all(map(is_right, value))
+
+
+class Origin(StrEnum):
+    """The origin of a partition."""
+
+    RUN = "run"
+    NPZ = "npz"  # imported from the notebook's files
 
 
 Check = Callable[[Any], bool]

@@ -11,7 +11,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from featurestore.errors import UnreadableFile
 from featurestore.system import draft, files_below, may_write, not_writable
@@ -35,6 +35,10 @@ class Root:
     def local(self, name: str) -> Path:
         """Return the path of the file called ``name``."""
         return self.path / name
+
+    def name_of(self, path: str) -> str:
+        """Return the name of a file of the store; the path itself if it is not in the store's folder."""
+        return PurePath(path).relative_to(self.path).as_posix() if PurePath(path).is_relative_to(self.path) else path
 
     @property
     def writable(self) -> bool:

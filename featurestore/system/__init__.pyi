@@ -62,4 +62,5 @@ from .time_limit import CLOCK_OVER as CLOCK_OVER
 from .time_limit import CPU as CPU
 from .time_limit import CPU_OVER as CPU_OVER
 from .time_limit import allow_limits as allow_limits
+from .time_limit import limit_met as limit_met
 from .time_limit import limited as limited

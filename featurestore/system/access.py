@@ -85,7 +85,7 @@ def unreadable(path: Path, reason: str) -> UnreadableFile:
         f"{path} can't be read: {reason}; nothing is known to be wrong with it. Do not delete it: {advice_for(reason)}"
         ", then run the same command again"
     )
-    error.reason = reason
+    error.path, error.reason = str(path), reason
     return error
 
 

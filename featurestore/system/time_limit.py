@@ -15,6 +15,11 @@ BY_THE_CLOCK = 10  # limit by the clock, as a multiple of the CPU limit: a slowe
 CPU_OVER, CLOCK_OVER = "took more than {} CPU seconds", "no answer within {} seconds"  # recorded in rows
 
 
+def limit_met(death: str) -> signal.Signals | None:
+    """Return the limit, `CPU` or `CLOCK`, whose signal a report of a process's death names; None for another death."""
+    return next((limit for limit in (CPU, CLOCK) if limit.name in death), None)
+
+
 class _Process:
     """Whether an image over its time limit may end this process."""
 

@@ -23,6 +23,7 @@ from PIL import Image
 
 from featurestore import FeatureStore
 from featurestore.images import ImageFile, decoder, decoding, read_image
+from featurestore.rows import Status
 from tests.broken_images import NOT_IMAGES, bombs, cuttable, encoded, hollow, picture, unusual
 
 ROOT = Path(__file__).parent.parent.parent
@@ -60,7 +61,7 @@ def as_values(found: ImageFile) -> tuple[Any, ...]:
 def test_it_gives_what_a_worker_makes_of_the_same_bytes(files: list[Path]) -> None:
     for path in files:
         data, found = path.read_bytes(), read(path)
-        known = ImageFile("ok", source_bytes=found.source_bytes, source_hash=found.source_hash)
+        known = ImageFile(Status.OK, source_bytes=found.source_bytes, source_hash=found.source_hash)
         assert as_values(found) == as_values(decoding.judge(known, data, 10**8, keep=True)), path.name
 
 
@@ -195,6 +196,7 @@ def test_the_decoder_ends_with_the_process_that_started_it(healthy: Path, ends: 
 import os
 from featurestore.images import decoder
 from featurestore.images.image_file import read_image
+from featurestore.rows import Status
 read_image({str(healthy)!r}, max_pixels=10**6, truncated="keep")
 print(decoder._Here.decoder._process.pid, flush=True)
 {ends}
@@ -213,5 +215,6 @@ def test_no_temporary_file_is_left_where_there_is_no_memory_for_files(
     monkeypatch.delattr(os, "memfd_create", raising=False)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     expected = [read(path).message for path in files]
-    assert [decoding.judge(ImageFile("ok"), path.read_bytes(), 10**8, keep=True).message for path in files] == expected
+    read_so_far = ImageFile(Status.OK)
+    assert [decoding.judge(read_so_far, path.read_bytes(), 10**8, keep=True).message for path in files] == expected
     assert list(tmp_path.iterdir()) == []

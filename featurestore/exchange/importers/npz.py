@@ -38,8 +38,9 @@ from featurestore.errors import ConfigError, DatasetError, LossyDescriptors
 from featurestore.exchange.importers.notebook_file import NotebookFile
 from featurestore.pipeline import ChunkWriter
 from featurestore.progress import StageSummary
-from featurestore.rows import Row
+from featurestore.rows import Row, Status
 from featurestore.stages import Extract, Sift
+from featurestore.storage import Origin
 from featurestore.system import command_line, is_folder, readable
 
 VERB = "import-npz"
@@ -249,7 +250,7 @@ class Import:
     def _take(self, chunk_id: int, row: Row, active: set[int]) -> None:
         if chunk_id not in self._open:
             work = self._work[chunk_id]
-            manifest = partition_manifest(self._step, work, origin="npz", opencv=self._opencv)
+            manifest = partition_manifest(self._step, work, origin=Origin.NPZ, opencv=self._opencv)
             self._open[chunk_id] = ChunkWriter(self._context.root, work, layout=self._layout, manifest=manifest)
             self._found[chunk_id] = Counter()
         assembly = self._open[chunk_id]
@@ -288,9 +289,9 @@ class Import:
 def _row(image_id: int, name: str, descriptors: NDArray[Any] | None, file: NotebookFile) -> Row:
     filename = posixpath.normpath(name)
     if descriptors is None:
-        return Row(image_id, filename, "unknown", UNKNOWN)
+        return Row(image_id, filename, Status.UNKNOWN, UNKNOWN)
     if not len(descriptors):
-        return Row(image_id, filename, "empty", "no keypoints found")
+        return Row(image_id, filename, Status.EMPTY, "no keypoints found")
     with np.errstate(invalid="ignore"):
         whole = descriptors.astype(np.uint8)
     if not np.array_equal(whole, descriptors):
@@ -300,4 +301,4 @@ def _row(image_id: int, name: str, descriptors: NDArray[Any] | None, file: Noteb
             "loss, so they are not SIFT as OpenCV computes it; move the file to another folder, and let run extract "
             "its images"
         )
-    return Row(image_id, filename, "ok", None, whole)
+    return Row(image_id, filename, Status.OK, None, whole)
