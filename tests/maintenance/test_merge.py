@@ -223,7 +223,7 @@ def test_a_store_at_work_is_not_merged(part: Part) -> None:
 
 
 def test_a_store_is_not_merged_into_itself(store: FeatureStore) -> None:
-    with pytest.raises(Incompatible, match="is the very store to merge into; name another one"):
+    with pytest.raises(Incompatible, match="is the store to merge into; name another one"):
         store.merge(store.path)
 
 
