@@ -75,9 +75,7 @@ def test_the_constructor_names_what_opens_it(tmp_path: Path) -> None:
 def test_it_can_not_be_changed(store: FeatureStore, verb: str) -> None:
     before = sorted(os.walk(store.path))
     opened = FeatureStore.open_untrusted(store.path)
-    text = (
-        f"was opened as untrusted, so {verb} can't change it; if you have come to trust it, open it without --untrusted"
-    )
+    text = f"was opened as untrusted, so {verb} can't change it; if you trust it, open it without --untrusted"
     with pytest.raises(UntrustedStore, match=text):
         getattr(opened, verb)()
     with pytest.raises(UntrustedStore, match="was opened as untrusted, so verify --repair can't change it"):
