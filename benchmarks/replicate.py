@@ -18,7 +18,6 @@ from featurestore.catalog import (
     Work,
     WritableContext,
     partition_manifest,
-    record_file,
     record_model,
     resolve,
 )
@@ -110,7 +109,7 @@ def _written(
     work = _work(chunk, input_payload)
     assembly = ChunkWriter(context.root, work, layout=layout, manifest=partition_manifest(step, work, origin="run"))
     assembly.add(members)
-    record_file(context.root, context.catalog, assembly.publish())
+    assembly.publish(context.catalog)
 
 
 def _work(chunk: dict[str, Any], input_payload: str) -> Work:

@@ -61,13 +61,15 @@ class DescribedModel:
     images: NDArray[np.int64]  # ids of its training images, ascending
 
 
-def record_file(root: Writer, catalog: WritableCatalog, name: str) -> PartitionRow:
+def record_file(root: Writer, catalog: WritableCatalog, name: str, *, checksum: str | None = None) -> PartitionRow:
     """Record the committed partition ``name``, and delete the one that it replaces; return its row.
+
+    Without its ``checksum``, the SHA-256 that was taken while it was written, the file is read for it.
 
     Raises:
         CorruptFile: the file is not a partition.
     """
-    described = describe_partition(root, name)
+    described = describe_partition(root, name, checksum=checksum)
     replaced = record_described(catalog, described)
     if replaced:
         root.remove(replaced)

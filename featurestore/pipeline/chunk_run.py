@@ -13,7 +13,6 @@ from featurestore.catalog import (
     WritableContext,
     find_model,
     partition_manifest,
-    record_file,
     recorded_run,
 )
 from featurestore.engines import Engine, Task, dispatch_tasks
@@ -86,7 +85,7 @@ class ChunkRun:
 
     def _publish(self, chunk_id: int) -> None:
         """Publish and record the partition of a chunk."""
-        row = record_file(self._context.root, self._context.catalog, self._open.pop(chunk_id).publish())
+        row = self._open.pop(chunk_id).publish(self._context.catalog)
         self._counts["n_chunks"] += 1
         self._counts["n_bytes"] += row.n_bytes
 
@@ -130,7 +129,7 @@ class TransformRun(ChunkRun):
         assembly = self._assembly(self._work[task.chunk_id])
         match results:
             case [Written() as written]:
-                assembly.take_over(written.payload)
+                assembly.take_over(written)
                 statuses, n_descriptors = written.statuses, written.n_descriptors
             case rows:
                 assembly.add(rows)

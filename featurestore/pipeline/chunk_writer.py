@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
-from featurestore.catalog import Work, check_partition
+from featurestore.catalog import PartitionRow, Work, WritableCatalog, check_partition, record_file
 from featurestore.errors import CorruptFile
-from featurestore.pipeline.tasks import Target
+from featurestore.pipeline.tasks import Target, Written
 from featurestore.rows import Layout, Row
 from featurestore.storage import PartitionWriter, Writer, partition_name
 from featurestore.system import is_file, room_on_disk
@@ -30,6 +30,7 @@ class ChunkWriter:
         self._path = self._stack.enter_context(root.temporary(self._name("new")))
         self._writer: PartitionWriter | None = None
         self._payload = ""
+        self._checksum: str | None = None
 
     def _name(self, payload: str) -> str:
         return partition_name(self._manifest["stage"], self._manifest["variant"], self._work.chunk_id, payload)
@@ -60,9 +61,9 @@ class ChunkWriter:
                 self._position += 1
         self.held_bytes = sum(_n_bytes(row) for row in self._ready.values())
 
-    def take_over(self, payload: str) -> None:
-        """Take what a worker has written to its `target`; ``payload`` names its rows."""
-        self._position, self._payload = self._work.n_images, payload
+    def take_over(self, written: Written) -> None:
+        """Take what a worker has written to its `target`."""
+        self._position, self._payload, self._checksum = self._work.n_images, written.payload, written.checksum
 
     def finish(self) -> None:
         """Write the end of the file, once it is `complete`. What is left to do is to `publish` it.
@@ -73,16 +74,18 @@ class ChunkWriter:
         with room_on_disk(self._name("*")):
             if self._writer is not None and not self._payload:
                 self._writer.close()
-                self._payload = self._writer.payload
+                self._payload, self._checksum = self._writer.payload, self._writer.checksum
 
-    def publish(self) -> str:
-        """Give the file its final name, and return it. A file of that name with the same rows is left as it is."""
+    def publish(self, catalog: WritableCatalog) -> PartitionRow:
+        """Give the file its final name, and record it. A file of that name with the same rows is left as it is."""
         with self._stack, room_on_disk(self._name("*")):
             self.finish()
-            name = self._name(self._payload)
-            if not self._is_there(name):
+            name, checksum = self._name(self._payload), self._checksum
+            if self._is_there(name):
+                checksum = None  # it may be written in another way
+            else:
                 self._root.publish(self._path, name)
-        return name
+        return record_file(self._root, catalog, name, checksum=checksum)
 
     def _is_there(self, name: str) -> bool:
         if not is_file(self._root.local(name)):

@@ -167,7 +167,7 @@ class ExtractRun(ChunkRun):
             case [Block() as damaged]:
                 self._again(chunk, damaged)
             case [Written() as written]:
-                self._open[task.chunk_id].take_over(written.payload)
+                self._open[task.chunk_id].take_over(written)
                 self._publish(task.chunk_id)
                 discard_blocks(self._context.root, chunk.attempt)
                 del self._chunks[task.chunk_id]

@@ -121,6 +121,7 @@ class Written:
     """A worker's report of a partition that it has written."""
 
     payload: str
+    checksum: str  # SHA-256 of the file
     statuses: Counter[str]  # of its rows
     n_descriptors: int
 
@@ -152,7 +153,7 @@ class Target:
             except BaseException:
                 writer.abandon()
                 raise
-        return Written(writer.payload, statuses, n_descriptors)
+        return Written(writer.payload, writer.checksum, statuses, n_descriptors)
 
 
 @dataclass(frozen=True)

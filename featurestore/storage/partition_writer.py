@@ -5,6 +5,8 @@ Hashing, compressing and writing release the GIL, so the next rows are computed 
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
@@ -39,10 +41,11 @@ class PartitionWriter:
         self._pending = 0
         from pyarrow import parquet  # late: half as long to import as all of pyarrow, and `status` does without
 
-        self._writer = parquet.ParquetWriter(path, layout.schema(), **_parquet_options(layout))
+        self._file = _DigestedFile(path)
+        self._writer = parquet.ParquetWriter(self._file, layout.schema(), **_parquet_options(layout))
         self._thread = ready_thread()
         self._writing: Future[None] | None = None
-        self.payload = ""
+        self.payload = self.checksum = ""  # of the rows, and of the file: known at the end
 
     def write(self, row: Row) -> None:
         """Add the row of the next image. A write error may be raised by a later call.
@@ -78,12 +81,15 @@ class PartitionWriter:
             }
         )
         self._writer.close()
+        self._file.close()
+        self.checksum = self._file.digest.hexdigest()
 
     def abandon(self) -> None:
         """Close the file without finishing it; the caller removes it."""
         self._thread.shutdown()
         try:
             self._writer.close()
+            self._file.close()
         except OSError:  # the disk is still full, and the file will be deleted anyway
             pass
 
@@ -101,6 +107,18 @@ class PartitionWriter:
         for row in rows:
             self._digest.update(row)
         self._writer.write_table(to_table(rows, self._layout))
+
+
+class _DigestedFile(io.BufferedWriter):
+    """A new file whose SHA-256 is known once it is written: it need not be read again."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path, "w"), buffer_size=1 << 20)
+        self.digest = hashlib.sha256()
+
+    def write(self, data: Any) -> int:
+        self.digest.update(data)
+        return super().write(data)
 
 
 def to_table(rows: Sequence[Row], layout: Layout) -> pa.Table:

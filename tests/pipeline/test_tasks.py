@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from featurestore.catalog import Work
+from featurestore.catalog import Work, records
 from featurestore.engines import Task
 from featurestore.engines.base import T
 from featurestore.engines.inline import InlineEngine
@@ -16,6 +16,7 @@ from featurestore.errors import CorruptFile
 from featurestore.pipeline import Options, runner
 from featurestore.pipeline import extract_run as extraction
 from featurestore.pipeline.runner import run_stage
+from featurestore.system import file_digest
 from tests.small import context_of, digests, make_small, small_store
 from tests.tampering import our_metadata
 
@@ -101,6 +102,23 @@ def test_workers_write_whole_partitions_where_there_are_enough_for_all(tmp_path:
     counted = expected.sql("SELECT sum(n_descriptors) FROM projected").fetchall()
     assert [(summary.n_descriptors,)] == counted
     assert digests(store, "partitions/project/**/*") == digests(expected, "partitions/project/**/*")
+
+
+def test_no_partition_is_read_back_for_its_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+
+    def noted(path: Path) -> str:
+        read.append(path.suffix)
+        return file_digest(path)
+
+    monkeypatch.setattr(records, "file_digest", noted)
+    make_small(tmp_path / "images", n=9)
+    store = small_store(tmp_path / "store", tmp_path / "images", chunk_size=4)
+    store.run(workers=0)
+    assert set(read) == {".npz"}, "models, which are small"
+    found = store.sql("SELECT path, checksum FROM partitions").fetchall()
+    assert len(found) == 9
+    assert all(file_digest(store.path / path) == checksum for path, checksum in found)
 
 
 class Hasty(InlineEngine):

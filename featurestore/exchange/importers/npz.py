@@ -30,7 +30,6 @@ from featurestore.catalog import (
     make_plan,
     match_filenames,
     partition_manifest,
-    record_file,
     recorded_run,
     resolve,
 )
@@ -276,7 +275,7 @@ class Import:
         """Publish complete chunks. Call it after a file was read to its end, and so is known to be undamaged."""
         done = set(self._complete)
         for chunk_id in sorted(done):
-            row = record_file(self._context.root, self._context.catalog, self._complete[chunk_id].publish())
+            row = self._complete[chunk_id].publish(self._context.catalog)
             del self._complete[chunk_id]
             self._statuses += self._found[chunk_id]
             self._counts["n_chunks"] += 1
