@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from duckdb import DuckDBPyConnection
 
 from benchmarks import data
 from featurestore import FeatureStore
@@ -53,13 +54,19 @@ def _fill(context: WritableContext, source: FeatureStore, rows: list[Row], names
         record_model(context.root, context.catalog, name)
     with context.catalog.reading() as connection:
         extract, _, project, _, quantize = resolve(connection, context.flow)
-        chunks = query_arrow(connection, "SELECT * FROM chunks ORDER BY chunk_id").to_pylist()
+        chunks = chunks_of(connection)
     made = _images(rows, names)
     for chunk in chunks:
         members = list(islice(made, chunk["n_images"]))
         payload = _pruned(context, extract, chunk, chunk["digest"], members)
         payload = _pruned(context, project, chunk, payload, members)
-        _written(context, quantize, chunk, payload, members, layout)
+        written(context, quantize, chunk, payload, members, layout)
+
+
+def chunks_of(connection: DuckDBPyConnection) -> list[dict[str, Any]]:
+    """Return the catalog's chunks, in order."""
+    chunks: list[dict[str, Any]] = query_arrow(connection, "SELECT * FROM chunks ORDER BY chunk_id").to_pylist()
+    return chunks
 
 
 def _images(rows: list[Row], names: list[str]) -> Iterator[Row]:
@@ -103,9 +110,10 @@ def _pruned(context: WritableContext, step: Step, chunk: dict[str, Any], input_p
     return payload
 
 
-def _written(
+def written(
     context: WritableContext, step: Step, chunk: dict[str, Any], input_payload: str, members: list[Row], layout: Layout
 ) -> None:
+    """Write and record a partition of these rows."""
     work = _work(chunk, input_payload)
     assembly = ChunkWriter(context.root, work, layout=layout, manifest=partition_manifest(step, work, origin="run"))
     assembly.add(members)
