@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
@@ -101,3 +101,20 @@ class Layout:
         if len(values) % self.dim:
             raise CorruptFile(f"a BLOB of {len(values)} values is not a whole number of {self.dim}-value descriptors")
         return values.reshape(-1, self.dim)
+
+    def matrices(self, blobs: pa.ChunkedArray) -> list[NDArray[Any] | None]:
+        """Return every BLOB of a column as an ``(n, dim)`` matrix, without a copy; None for NULL.
+
+        Arrow's scalars would each be a copy.
+
+        Raises:
+            CorruptFile: a BLOB is not a whole number of descriptors.
+        """
+        return [matrix for array in blobs.chunks for matrix in self._matrices(array)]
+
+    def _matrices(self, blobs: pa.Array) -> Iterator[NDArray[Any] | None]:
+        kind = np.int64 if pa.types.is_large_binary(blobs.type) else np.int32
+        _, offsets, data = blobs.buffers()
+        ends = np.frombuffer(offsets, kind)[blobs.offset : blobs.offset + len(blobs) + 1].tolist() if len(blobs) else []
+        for i, valid in enumerate(blobs.is_valid().to_pylist()):
+            yield self.matrix(data.slice(ends[i], ends[i + 1] - ends[i])) if valid else None

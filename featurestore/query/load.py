@@ -172,4 +172,4 @@ def arrays(table: pa.Table) -> list[NDArray[Any] | None]:
     if "descriptors" not in table.column_names or b"dim" not in metadata:
         raise QueryError("arrays takes a table from load or iter_batches that has the column descriptors")
     layout = Layout(dim=int(metadata[b"dim"]), dtype=metadata[b"dtype"].decode())
-    return [layout.matrix(blob.as_buffer()) if blob.is_valid else None for blob in table["descriptors"]]
+    return layout.matrices(table["descriptors"])

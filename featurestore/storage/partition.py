@@ -168,7 +168,7 @@ class PartitionFile:
         except (*DAMAGE, IndexError) as error:
             raise CorruptFile(f"{self.path.name} is damaged ({first_line(error)})") from error
         if page is None:
-            blob = _blobs(_array(self.table(row_group, ["descriptors"])["descriptors"]))[row]
+            return self.layout.matrices(self.table(row_group, ["descriptors"])["descriptors"])[row]
         return None if blob is None else self.layout.matrix(blob)
 
     def _pages_of(self, row_group: int) -> tuple[Page, ...]:
@@ -201,21 +201,22 @@ class PartitionFile:
             raise CorruptFile(f"{self.path.name} is damaged ({first_line(error)})") from error
 
     def _rows_of(self, table: pa.Table) -> Iterator[Row]:
-        column = {name: _array(table[name]) for name in table.column_names}
+        column = {name: _array(table[name]) for name in table.column_names if name != "descriptors"}
         plain = {
             name: column[name].to_pylist()
             for name in ("image_id", "filename", "status", "error", *(n for n, _ in self.layout.extra))
             if name in column
         }
-        blobs = _blobs(column["descriptors"]) if "descriptors" in column else [None] * table.num_rows
-        keypoints = _keypoints(column) if "x" in column else [None] * table.num_rows
+        none: list[NDArray[Any] | None] = [None] * table.num_rows
+        descriptors = self.layout.matrices(table["descriptors"]) if "descriptors" in table.column_names else none
+        keypoints = _keypoints(column) if "x" in column else none
         for i in range(table.num_rows):
             yield Row(
                 image_id=plain["image_id"][i],
                 filename=plain["filename"][i],
                 status=plain["status"][i],
                 error=plain["error"][i],
-                descriptors=None if (blob := blobs[i]) is None else self.layout.matrix(blob),
+                descriptors=descriptors[i],
                 keypoints=keypoints[i],
                 extra={name: plain[name][i] for name, _ in self.layout.extra if name in plain},
             )
@@ -224,14 +225,6 @@ class PartitionFile:
 def _array(column: pa.ChunkedArray) -> pa.Array:
     """Return a column as one array, without a copy if it is one."""
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
-
-
-def _blobs(column: pa.Array) -> list[pa.Buffer | None]:
-    """Return the BLOB of every row, a part of the column's memory. Arrow's scalars would each be a copy."""
-    _, offsets, data = column.buffers()
-    ends = np.frombuffer(offsets, np.int32)[column.offset : column.offset + len(column) + 1].tolist()
-    valid = column.is_valid().to_pylist()
-    return [data.slice(ends[i], ends[i + 1] - ends[i]) if is_blob else None for i, is_blob in enumerate(valid)]
 
 
 def _keypoints(columns: Mapping[str, pa.Array]) -> list[NDArray[Any] | None]:

@@ -209,6 +209,7 @@ def test_arrays_are_views(finished: FeatureStore) -> None:
     assert first is not None
     assert first.dtype == np.float32
     assert not first.flags.owndata
+    assert first.ctypes.data == table["descriptors"].chunk(0).buffers()[2].address, "no copy by Arrow either"
     with pytest.raises(QueryError, match="arrays takes a table from load or iter_batches that has the column"):
         finished.arrays(table.drop_columns("descriptors"))
 

@@ -42,9 +42,9 @@ class Npz(ImageExporter):
             with archive.open("descriptors_list.npy", "w", force_zip64=True) as member:
                 descriptors = ObjectArray(member, n)
                 for table in job.tables(["descriptors"]):
-                    for blob in table["descriptors"]:
-                        if blob.is_valid:
-                            descriptors.array(job.selection.layout.matrix(blob.as_buffer()))
+                    for matrix in job.selection.layout.matrices(table["descriptors"]):
+                        if matrix is not None:
+                            descriptors.array(matrix)
                         else:
                             descriptors.none()
                 descriptors.close()
