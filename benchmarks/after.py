@@ -30,7 +30,7 @@ def run(bench: Bench) -> list[Finding]:
     rows = data.rows(source, "extract")
     arms = {
         "notebook": lambda: by_notebook(bench.scratch, chunks, held_out),
-        "bare": lambda: clock(lambda: arithmetic(rows, held_out, "incremental")),
+        "bare": lambda: clock(lambda: arithmetic(rows, held_out, "gram")),
         "bare, covariance": lambda: clock(lambda: arithmetic(rows, held_out, "covariance")),
         "one": lambda: by_store(bench.scratch, source, workers=0),
         "all": lambda: by_store(bench.scratch, source, workers=CORES),
@@ -50,7 +50,7 @@ def run(bench: Bench) -> list[Finding]:
         ),
     ]
     for name, text in (("one", "one process"), ("all", f"{CORES} workers")):
-        for solver, suffix in (("incremental", ""), ("covariance", ", covariance")):
+        for solver, suffix in (("gram", ""), ("covariance", ", covariance")):
             ratio = ratios(found["notebook"], found[name + suffix])
             findings.append(at_least(f"times as fast, {text}, {solver} solver", ratio, AIM))
     return findings
@@ -71,7 +71,7 @@ def npz_chunks(scratch: Path, store: FeatureStore) -> tuple[list[Path], set[str]
     return sorted(folder.glob("*.npz")), {name for (name,) in names}
 
 
-def arithmetic(rows: list[Row], held_out: set[str], solver: Literal["incremental", "covariance"]) -> NDArray[np.uint8]:
+def arithmetic(rows: list[Row], held_out: set[str], solver: Literal["gram", "covariance"]) -> NDArray[np.uint8]:
     """Go from descriptors in memory to one matrix of codes, and store nothing: what no store can be faster than."""
     stage, usable = FitPca(solver=solver), [row for row in rows if row.descriptors is not None]
     with threadpoolctl.threadpool_limits(1):
@@ -95,7 +95,7 @@ def by_notebook(scratch: Path, chunks: list[Path], held_out: set[str]) -> float:
     return clock(lambda: notebook.everything_after_extract(chunks, held_out, folder))
 
 
-def by_store(scratch: Path, source: FeatureStore, *, workers: int, solver: str = "incremental") -> float:
+def by_store(scratch: Path, source: FeatureStore, *, workers: int, solver: str = "gram") -> float:
     """Return the seconds of the store."""
     path = scratch / "after-store"
     shutil.rmtree(path, ignore_errors=True)
