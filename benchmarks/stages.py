@@ -30,7 +30,7 @@ from featurestore.rows import Row
 from featurestore.storage import PartitionFile
 
 FEWEST, MOST = 3000, 5000  # descriptors of an image, where its picture has so many
-CHUNK = 100
+CHUNK = 250
 AIMS = {"fit_pca": 4.0, "project": 4.5, "quantize": 1.1}
 STAGES = ("fit_pca", "project", "fit_scale", "quantize")
 SOLVERS = ("incremental", "covariance", "gram")
