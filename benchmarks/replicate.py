@@ -115,9 +115,9 @@ def written(
 ) -> None:
     """Write and record a partition of these rows."""
     work = _work(chunk, input_payload)
-    assembly = ChunkWriter(context.root, work, layout=layout, manifest=partition_manifest(step, work, origin="run"))
-    assembly.add(members)
-    assembly.publish(context.catalog)
+    writer = ChunkWriter(context.root, layout=layout, manifest=partition_manifest(step, work, origin="run"))
+    written = writer.target.write(members)
+    writer.publish(context.catalog, written.payload, written.checksum)
 
 
 def _work(chunk: dict[str, Any], input_payload: str) -> Work:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from featurestore.catalog import (
@@ -15,14 +17,12 @@ from featurestore.catalog import (
     partition_manifest,
     recorded_run,
 )
-from featurestore.engines import Engine, Task, dispatch_tasks
+from featurestore.engines import WINDOW, Engine, Task, dispatch_tasks
 from featurestore.pipeline.chunk_writer import ChunkWriter
-from featurestore.pipeline.tasks import WholeChunk, Written, row_blocks
+from featurestore.pipeline.tasks import JoinPieces, TransformRows, Written, row_groups
 from featurestore.progress import StageSummary
 from featurestore.stages import Arrays, ChunkStage, TransformStage, fit_of
-from featurestore.storage import IMAGES, Origin, PartitionFile, read_arrays
-
-HELD_BYTES = 256 << 20  # of descriptors that wait for those of an earlier image
+from featurestore.storage import IMAGES, PartitionFile, read_arrays
 
 
 class ChunkRun:
@@ -83,9 +83,9 @@ class ChunkRun:
         self._counts["n_descriptors"] += n_descriptors
         self._context.reporter.advance(statuses.total())
 
-    def _publish(self, chunk_id: int) -> None:
+    def _publish(self, chunk_id: int, written: Written) -> None:
         """Publish and record the partition of a chunk."""
-        row = self._open.pop(chunk_id).publish(self._context.catalog)
+        row = self._open.pop(chunk_id).publish(self._context.catalog, written.payload, written.checksum)
         self._counts["n_chunks"] += 1
         self._counts["n_bytes"] += row.n_bytes
 
@@ -99,6 +99,10 @@ class TransformRun(ChunkRun):
         assert isinstance(plan.step.stage, TransformStage)
         self._stage = plan.step.stage
         self._model = self._load_model()
+        # The last chunks, too few to give every worker one, are shared by all workers.
+        self._n_shared = len(plan.todo) % workers if workers > 1 else 0
+        self._pieces: dict[int, dict[range, Path]] = {}  # chunk -> positions of rows -> file
+        self._complete: deque[int] = deque()  # chunks of which all rows are in pieces
 
     def _load_model(self) -> Arrays:
         if self._stage.model is None:
@@ -111,39 +115,45 @@ class TransformRun(ChunkRun):
         return {name: array for name, array in arrays.items() if name != IMAGES}
 
     def _tasks(self) -> Iterator[Task[Any] | None]:
-        # Workers that write whole partitions avoid sending rows back, but this needs several chunks per worker.
-        whole = 0 < 2 * self._engine.workers <= len(self._plan.todo)
-        for work in self._plan.todo:
-            assert work.input_path is not None
-            path = self._context.root.local(work.input_path)
-            if whole:
-                target = self._assembly(work).target
-                yield WholeChunk(self._stage, work.chunk_id, self._model, path, target)
+        todo = deque(self._plan.todo)
+        while todo or self._open:
+            if self._complete:
+                yield self._join(self._complete.popleft())
+            elif todo:
+                yield from self._begin(todo.popleft(), shared=len(todo) < self._n_shared)
             else:
-                for task in row_blocks(self._stage, work.chunk_id, self._model, path):
-                    while sum(assembly.held_bytes for assembly in self._open.values()) > HELD_BYTES:
-                        yield None
-                    yield task
+                yield None
 
-    def _take(self, task: Task[Any], results: list[Any]) -> None:
-        assembly = self._assembly(self._work[task.chunk_id])
-        match results:
-            case [Written() as written]:
-                assembly.take_over(written)
-                statuses, n_descriptors = written.statuses, written.n_descriptors
-            case rows:
-                assembly.add(rows)
-                statuses = Counter(row.status for row in rows)
-                n_descriptors = sum(row.n_descriptors for row in rows)
-        if assembly.complete:
-            self._publish(task.chunk_id)
-        self._count(statuses, n_descriptors)
+    def _begin(self, work: Work, *, shared: bool) -> Iterator[TransformRows]:
+        """Open a chunk, and yield its tasks: one that writes the partition, or several that write pieces of it."""
+        assert work.input_path is not None
+        path = self._context.root.local(work.input_path)
+        with PartitionFile(path) as file:
+            layout = self._stage.layout(file.layout, fit_of(self._context.flow, self._stage))
+            groups = row_groups(file)
+        manifest = partition_manifest(self._plan.step, work, origin="run")
+        chunk = self._open[work.chunk_id] = ChunkWriter(self._context.root, layout=layout, manifest=manifest)
+        n_pieces = min(WINDOW * self._workers, len(groups)) if shared else 1
+        starts = [groups[len(groups) * i // n_pieces].start for i in range(n_pieces)]
+        for start, stop in pairwise([*starts, work.n_images]):
+            yield TransformRows(self._stage, work.chunk_id, self._model, path, range(start, stop), chunk.target)
 
-    def _assembly(self, work: Work) -> ChunkWriter:
-        if work.chunk_id not in self._open:
-            assert work.input_path is not None
-            with PartitionFile(self._context.root.local(work.input_path)) as file:
-                layout = self._stage.layout(file.layout, fit_of(self._context.flow, self._stage))
-            manifest = partition_manifest(self._plan.step, work, origin=Origin.RUN)
-            self._open[work.chunk_id] = ChunkWriter(self._context.root, work, layout=layout, manifest=manifest)
-        return self._open[work.chunk_id]
+    def _join(self, chunk_id: int) -> JoinPieces:
+        pieces = self._pieces[chunk_id]
+        in_order = sorted(pieces, key=lambda positions: positions.start)
+        return JoinPieces(chunk_id, tuple(pieces[positions] for positions in in_order), self._open[chunk_id].target)
+
+    def _take(self, task: Task[Any], results: list[Written]) -> None:
+        (written,) = results
+        if isinstance(task, TransformRows):
+            self._count(written.statuses, written.n_descriptors)
+        if written.path == self._open[task.chunk_id].target.path:
+            self._publish(task.chunk_id, written)
+            for piece in self._pieces.pop(task.chunk_id, {}).values():
+                self._context.root.remove(piece.relative_to(self._context.root.path).as_posix())
+        else:
+            assert isinstance(task, TransformRows)
+            pieces = self._pieces.setdefault(task.chunk_id, {})
+            pieces[task.positions] = written.path
+            if sum(map(len, pieces)) == self._work[task.chunk_id].n_images:
+                self._complete.append(task.chunk_id)

@@ -10,7 +10,7 @@ from duckdb import DuckDBPyConnection
 from featurestore.catalog import Context, StagePlan, bytes_per_image, paces
 from featurestore.errors import NotEnoughSpace
 from featurestore.formatting import chunk_list, human_bytes
-from featurestore.stages import ChunkStage, Extract
+from featurestore.stages import ChunkStage
 
 SPARE = 1.1  # reserve beyond the estimate: a new file is written before the old one is deleted
 
@@ -23,7 +23,7 @@ class Estimate:
     chunks: tuple[int, ...]
     n_images: int
     n_bytes: int
-    block_bytes: int  # of temporary blocks of extract, deleted when their chunk is published
+    block_bytes: int  # of blocks and other pieces of partitions, deleted when their chunk is published
     seconds: float | None  # None: no earlier run tells
     why: tuple[tuple[str, str], ...]  # the reasons, and the chunks of each
 
@@ -56,7 +56,7 @@ def _of(name: str, plan: StagePlan, pace: float | None, sizes: Mapping[str, floa
 
 def _in_blocks(plan: StagePlan) -> int:
     """Return how many images are in blocks at one time: those of the chunk that is being joined, and of the next."""
-    left = [work.n_left for work in plan.todo] if isinstance(plan.step.stage, Extract) else []
+    left = [work.n_left for work in plan.todo] if isinstance(plan.step.stage, ChunkStage) else []
     return sum(sorted(left)[-2:])
 
 

@@ -154,7 +154,7 @@ class ExtractRun(ChunkRun):
         if work.chunk_id not in self._open:
             manifest = partition_manifest(self._plan.step, work, origin=origin, opencv=opencv)
             layout = self._stage.layout()
-            self._open[work.chunk_id] = ChunkWriter(self._context.root, work, layout=layout, manifest=manifest)
+            self._open[work.chunk_id] = ChunkWriter(self._context.root, layout=layout, manifest=manifest)
         target = self._open[work.chunk_id].target
         return JoinBlocks(work.chunk_id, self._context.root, tuple(chunk.blocks), target, old)
 
@@ -167,8 +167,7 @@ class ExtractRun(ChunkRun):
             case [Block() as damaged]:
                 self._again(chunk, damaged)
             case [Written() as written]:
-                self._open[task.chunk_id].take_over(written)
-                self._publish(task.chunk_id)
+                self._publish(task.chunk_id, written)
                 discard_blocks(self._context.root, chunk.attempt)
                 del self._chunks[task.chunk_id]
 

@@ -1,4 +1,4 @@
-"""Tasks: extract a block of images, join blocks to a partition, transform a chunk, learn a chunk.
+"""Tasks: extract a block of images, transform rows, join what was written of a partition, learn a chunk.
 
 Tasks are frozen and picklable, and self-contained: workers open neither the catalog nor the recipe.
 """
@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from heapq import merge
-from itertools import chain, islice
+from itertools import accumulate, chain, islice, pairwise
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ from featurestore.storage import (
     rows_of,
     write_block,
 )
-from featurestore.system import room_on_disk
+from featurestore.system import flush, room_on_disk
 
 
 @dataclass(frozen=True)
@@ -88,38 +88,10 @@ class ImageBlock:
 
 
 @dataclass(frozen=True)
-class RowBlock:
-    """Rows of a partition, ``start`` to ``stop`` of one row group, to be transformed."""
-
-    stage: TransformStage
-    chunk_id: int
-    model: Arrays
-    path: Path
-    row_group: int
-    start: int
-    stop: int
-
-    def run(self) -> list[Row]:
-        """Return the transformed rows, in order."""
-        with PartitionFile(self.path) as file:
-            rows = islice(file.rows([self.row_group]), self.start, self.stop)
-            return [self.stage.transform(row, self.model) for row in rows]
-
-    def split(self) -> list[Task[Row]]:
-        """Return one task a row."""
-        return [replace(self, start=i, stop=i + 1) for i in range(self.start, self.stop)]
-
-    def crashed(self, reason: str) -> list[Row]:
-        """Return a row of status ``crashed``."""
-        with PartitionFile(self.path) as file:
-            rows = islice(file.rows([self.row_group], without=["descriptors"]), self.start, self.stop)
-            return [crashed(row.image_id, row.filename, reason) for row in rows]
-
-
-@dataclass(frozen=True)
 class Written:
-    """A worker's report of a partition that it has written."""
+    """A worker's report of the file that it has written: a partition, or a piece of one."""
 
+    path: Path
     payload: str
     checksum: str  # SHA-256 of the file
     statuses: Counter[str]  # of its rows
@@ -128,36 +100,74 @@ class Written:
 
 @dataclass(frozen=True)
 class Target:
-    """A partition to be written by a worker: into a temporary file that another process publishes or removes."""
+    """A temporary file to be written by a worker. Another process publishes it as a partition, or removes it."""
 
     path: Path
     layout: Layout
-    manifest: Mapping[str, Any]
+    manifest: Mapping[str, Any]  # of the partition
+
+    @property
+    def what(self) -> str:
+        """The name of the partition in an error: its payload is not known yet."""
+        return partition_name(self.manifest["stage"], self.manifest["variant"], self.manifest["chunk_id"], "*")
 
     def write(self, rows: Iterable[Row]) -> Written:
-        """Write the partition.
+        """Write all rows of the partition, and flush them to disk.
 
         Raises:
             NotEnoughSpace: the disk is full.
         """
-        statuses, n_descriptors = Counter[str](), 0
-        name = partition_name(self.manifest["stage"], self.manifest["variant"], self.manifest["chunk_id"], "*")
-        with room_on_disk(name):
-            writer = PartitionWriter(self.path, layout=self.layout, manifest=self.manifest)
+        written = self._write(self.path, rows, self.layout)
+        flush(self.path)  # in the worker: the coordinator need not wait
+        return written
+
+    def write_piece(self, rows: Iterable[Row], positions: range) -> Written:
+        """Write the rows at some positions of the partition: to a file of their own, unless these are all.
+
+        Raises:
+            NotEnoughSpace: the disk is full.
+        """
+        if len(positions) == self.manifest["n_images"]:
+            return self.write(rows)
+        path = self.path.with_name(f"{self.path.name}.{positions.start}-{positions.stop}")
+        return self._write(path, rows, replace(self.layout, compression="none"))  # it is read once, and soon
+
+    def _write(self, path: Path, rows: Iterable[Row], layout: Layout) -> Written:
+        with room_on_disk(self.what):
+            writer = PartitionWriter(path, layout=layout, manifest=self.manifest)
             try:
                 for row in rows:
                     writer.write(row)
-                    statuses[row.status] += 1
-                    n_descriptors += row.n_descriptors
                 writer.close()
             except BaseException:
                 writer.abandon()
                 raise
-        return Written(writer.payload, writer.checksum, statuses, n_descriptors)
+        return Written(path, writer.payload, writer.checksum, writer.statuses, writer.n_descriptors)
+
+
+class _Join:
+    """A partition to be joined from what workers have written of it."""
+
+    chunk_id: int
+
+    def split(self) -> list[Task[Any]]:
+        """Return the task itself: the work on the images is done."""
+        return [self]  # type: ignore[list-item]
+
+    def crashed(self, reason: str) -> list[Any]:
+        """Refuse to blame an image.
+
+        Raises:
+            EngineLost: always.
+        """
+        raise EngineLost(
+            f"the worker process died while it wrote the partition of chunk {self.chunk_id} ({reason}). Finished work "
+            "is kept; run the same command again with fewer --workers, or with --workers 0"
+        )
 
 
 @dataclass(frozen=True)
-class JoinBlocks:
+class JoinBlocks(_Join):
     """A partition of extract to be written from blocks, in the order of the images.
 
     Where only some images were made again, the rows of the others come from the partition at ``old``.
@@ -198,30 +208,64 @@ class JoinBlocks:
             if next(expected, None) is not None:
                 raise CorruptFile(f"{self.old} does not have a row for every image of its chunk")
 
-    def split(self) -> list[Task[Any]]:
-        """Return the task itself: the images have been extracted."""
-        return [self]
-
-    def crashed(self, reason: str) -> list[Any]:
-        """Refuse to blame an image.
-
-        Raises:
-            EngineLost: always.
-        """
-        raise EngineLost(
-            f"the worker process died while it wrote the partition of chunk {self.chunk_id} ({reason}). Its images are "
-            "kept; run the same command again with fewer --workers, or with --workers 0"
-        )
-
 
 @dataclass(frozen=True)
-class WholeChunk:
-    """A partition to be transformed by the worker that writes the result: no rows go from process to process."""
+class TransformRows:
+    """Consecutive rows of a partition, to be transformed by the worker that writes the result."""
 
     stage: TransformStage
     chunk_id: int
     model: Arrays
     path: Path
+    positions: range  # of the rows in the partition
+    target: Target
+
+    def run(self) -> list[Written]:
+        """Write the rows: a whole partition, or a piece.
+
+        Raises:
+            NotEnoughSpace: the disk is full.
+        """
+        with PartitionFile(self.path) as file:
+            rows = (self.stage.transform(row, self.model) for row in _rows_at(file, self.positions))
+            return [self.target.write_piece(rows, self.positions)]
+
+    def split(self) -> list[Task[Written]]:
+        """Return one task a row group; of a single row group, one a row."""
+        with PartitionFile(self.path) as file:
+            groups = row_groups(file)
+        within = [group for group in groups if self.positions.start <= group.start < self.positions.stop]
+        if len(within) <= 1:
+            within = [range(i, i + 1) for i in self.positions]
+        return [replace(self, positions=positions) for positions in within]
+
+    def crashed(self, reason: str) -> list[Written]:
+        """Write rows of status ``crashed``."""
+        with PartitionFile(self.path) as file:
+            rows = _rows_at(file, self.positions, without=["descriptors"])
+            blamed_rows = (crashed(row.image_id, row.filename, reason) for row in rows)
+            return [self.target.write_piece(blamed_rows, self.positions)]
+
+
+def row_groups(file: PartitionFile) -> list[range]:
+    """Return the positions of the rows of each row group."""
+    stops = list(accumulate(file.row_group_sizes()))
+    return [range(start, stop) for start, stop in pairwise([0, *stops])]
+
+
+def _rows_at(file: PartitionFile, positions: range, *, without: Sequence[str] = ()) -> Iterator[Row]:
+    for number, group in enumerate(row_groups(file)):
+        if group.start < positions.stop and positions.start < group.stop:
+            rows = file.rows([number], without=without)
+            yield from islice(rows, max(positions.start - group.start, 0), positions.stop - group.start)
+
+
+@dataclass(frozen=True)
+class JoinPieces(_Join):
+    """A partition to be written from pieces that hold all of its rows, in order."""
+
+    chunk_id: int
+    pieces: tuple[Path, ...]
     target: Target
 
     def run(self) -> list[Written]:
@@ -230,27 +274,12 @@ class WholeChunk:
         Raises:
             NotEnoughSpace: the disk is full.
         """
-        with PartitionFile(self.path) as file:
-            return [self.target.write(self.stage.transform(row, self.model) for row in file.rows())]
-
-    def split(self) -> list[Task[Any]]:
-        """Return one task a row group, whose rows come back; of a single row group, one a row."""
-        blocks = self._blocks()
-        return list(blocks) if len(blocks) > 1 else blocks[0].split()
-
-    def crashed(self, reason: str) -> list[Any]:
-        """Return a row of status ``crashed``."""
-        return [row for block in self._blocks() for row in block.crashed(reason)]
-
-    def _blocks(self) -> list[RowBlock]:
-        return row_blocks(self.stage, self.chunk_id, self.model, self.path)
+        return [self.target.write(chain.from_iterable(map(_rows_in, self.pieces)))]
 
 
-def row_blocks(stage: TransformStage, chunk_id: int, model: Arrays, path: Path) -> list[RowBlock]:
-    """Return the rows of a partition as one task a row group."""
+def _rows_in(path: Path) -> Iterator[Row]:
     with PartitionFile(path) as file:
-        sizes = file.row_group_sizes()
-    return [RowBlock(stage, chunk_id, model, path, group, 0, size) for group, size in enumerate(sizes)]
+        yield from file.rows()
 
 
 @dataclass(frozen=True)

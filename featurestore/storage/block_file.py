@@ -125,8 +125,7 @@ def write_block(
     """
     started = time.perf_counter()
     image_ids, files, troubles = list[int](), list[FileState](), list[Trouble | None]()
-    statuses = Counter[str]()
-    n_descriptors = n_warned = 0
+    n_warned = 0
     with root.draft(f"{attempt.folder}/block.parquet") as temporary:
         writer = PartitionWriter(temporary, layout=layout, manifest=attempt.manifest)
         try:
@@ -135,16 +134,15 @@ def write_block(
                 image_ids.append(row.image_id)
                 files.append(state)
                 troubles.append(trouble_of(row))
-                statuses[row.status] += 1
-                n_descriptors += row.n_descriptors
                 n_warned += warned(row)
-            writer.close(image_ids=image_ids, files=files, statuses=statuses)
+            writer.close(image_ids=image_ids, files=files, statuses=writer.statuses)
         except BaseException:
             writer.abandon()
             raise
         flush(temporary)  # in the worker: the coordinator need not wait
     block = Block(f"{attempt.folder}/block-{image_ids[0]}-{len(image_ids)}-{writer.payload}.parquet", tuple(image_ids))
-    return Draft(temporary, block, statuses, n_descriptors, tuple(troubles), n_warned, time.perf_counter() - started)
+    counts, seconds = (writer.statuses, writer.n_descriptors), time.perf_counter() - started
+    return Draft(temporary, block, *counts, tuple(troubles), n_warned, seconds)
 
 
 @dataclass(frozen=True)

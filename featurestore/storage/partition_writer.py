@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
@@ -46,6 +47,8 @@ class PartitionWriter:
         self._thread = ready_thread()
         self._writing: Future[None] | None = None
         self.payload = self.checksum = ""  # of the rows, and of the file: known at the end
+        self.statuses: Counter[str] = Counter()  # of the rows so far
+        self.n_descriptors = 0
 
     def write(self, row: Row) -> None:
         """Add the row of the next image. A write error may be raised by a later call.
@@ -56,6 +59,8 @@ class PartitionWriter:
         # As the file will have it: a failed image lacks values for the stage's columns, but the file has these columns.
         extra = {name: row.extra.get(name) for name, _ in self._layout.extra}
         self._rows.append(replace(row, extra=extra, keypoints=row.keypoints if self._layout.keypoints else None))
+        self.statuses[row.status] += 1
+        self.n_descriptors += row.n_descriptors
         self._pending += 0 if row.descriptors is None else row.descriptors.nbytes
         if self._pending >= ROW_GROUP_BYTES or len(self._rows) >= ROW_GROUP_ROWS:
             self._flush()

@@ -14,7 +14,8 @@ from featurestore.catalog import FoundMembers
 from featurestore.cli.program import cli
 from featurestore.errors import ConfigError, CorruptFile, DatasetError, LossyDescriptors, StoreBusy
 from featurestore.exchange.importers import npz as import_npz
-from featurestore.pipeline import ChunkWriter, Options, run_stages
+from featurestore.exchange.importers.rows_in_order import RowsInOrder
+from featurestore.pipeline import Options, run_stages
 from featurestore.progress import Silent
 from featurestore.rows import Row
 from featurestore.storage import PartitionFile, Root, exclusive
@@ -237,14 +238,14 @@ def test_a_shuffled_import_needs_no_more_memory_than_it_may(
     theirs: FeatureStore, images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(import_npz, "HELD_BYTES", 200_000)
-    held: dict[ChunkWriter, int] = {}
-    added = ChunkWriter.add
+    held: dict[RowsInOrder, int] = {}
+    added = RowsInOrder.add
 
-    def add(self: ChunkWriter, found: list[Row]) -> None:
-        added(self, found)
+    def add(self: RowsInOrder, row: Row) -> None:
+        added(self, row)
         held[self] = self.held_bytes
 
-    monkeypatch.setattr(ChunkWriter, "add", add)
+    monkeypatch.setattr(RowsInOrder, "add", add)
     write_chunks(tmp_path / "npz", [images[i] for i in (9, 12, 4, 8, 11, 3, 7, 2, 6, 10, 1, 5, 0)], size=4)
     report = theirs.import_npz(tmp_path / "npz")
     assert report.published == (0, 1, 2)
@@ -342,15 +343,15 @@ def test_an_interrupted_import_goes_on(
     theirs: FeatureStore, images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_chunks(tmp_path / "npz", images, size=5)
-    added = ChunkWriter.add
+    added = RowsInOrder.add
 
-    def interrupt(self: ChunkWriter, found: list[Row]) -> None:
-        if found[0].image_id == 6:
+    def interrupt(self: RowsInOrder, row: Row) -> None:
+        if row.image_id == 6:
             raise KeyboardInterrupt
-        added(self, found)
+        added(self, row)
 
     with monkeypatch.context() as patch:
-        patch.setattr(ChunkWriter, "add", interrupt)
+        patch.setattr(RowsInOrder, "add", interrupt)
         with pytest.raises(KeyboardInterrupt):
             theirs.import_npz(tmp_path / "npz")
     assert chunks_with_descriptors(theirs) == [0]

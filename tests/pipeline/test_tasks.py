@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future
+from concurrent.futures import BrokenExecutor, Future
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
+from featurestore import FeatureStore
 from featurestore.catalog import Work, records
 from featurestore.engines import Task
 from featurestore.engines.base import T
 from featurestore.engines.inline import InlineEngine
 from featurestore.errors import CorruptFile
-from featurestore.pipeline import Options, runner
+from featurestore.pipeline import ChunkWriter, Options, runner
 from featurestore.pipeline import extract_run as extraction
 from featurestore.pipeline.runner import run_stage
+from featurestore.pipeline.tasks import JoinPieces, TransformRows
+from featurestore.storage import Writer, partition_writer
 from featurestore.system import file_digest
-from tests.small import context_of, digests, make_small, small_store
+from tests.small import context_of, copy, digests, make_small, small_store
 from tests.tampering import our_metadata
 
 
@@ -83,25 +86,117 @@ class Watched(InlineEngine):
         return super().submit(task)
 
 
+def fitted_store(folder: Path, chunk_size: int) -> FeatureStore:
+    """Make a store of thirteen images, one of them missing, that is ready for project, with two rows a row group."""
+    make_small(folder / "images", n=13)
+    (folder / "images" / "002.png").unlink()
+    store = small_store(folder / "store", folder / "images", chunk_size=chunk_size)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(partition_writer, "ROW_GROUP_ROWS", 2)
+        store.run("extract", "fit_pca", workers=0)
+    return store
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    """Such a store of three chunks. Not to be changed."""
+    return fitted_store(tmp_path_factory.mktemp("fitted"), 5)
+
+
+@pytest.fixture(scope="module")
+def projected(fitted: FeatureStore, tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    """The same store, with project by this process alone."""
+    store = copy(fitted, tmp_path_factory.mktemp("projected") / "store")
+    store.run("project", workers=0)
+    return store
+
+
+WHOLE, PIECE, JOIN = "TransformRows", "TransformRows", "JoinPieces"
+
+
 @pytest.mark.parametrize(
-    ("workers", "kind"), [(0, "RowBlock"), (1, "WholeChunk"), (2, "RowBlock")], ids=["inline", "few", "many"]
+    ("workers", "handed"),
+    [
+        (0, [WHOLE] * 3),
+        (1, [WHOLE] * 3),
+        (2, [WHOLE] * 2 + [PIECE] * 2 + [JOIN]),  # the last chunk has two row groups
+        (3, [WHOLE] * 3),
+        (4, [PIECE] * (3 + 3 + 2) + [JOIN] * 3),
+        (64, [PIECE] * (3 + 3 + 2) + [JOIN] * 3),
+    ],
 )
-def test_workers_write_whole_partitions_where_there_are_enough_for_all(tmp_path: Path, workers: int, kind: str) -> None:
-    images = tmp_path / "images"
-    make_small(images, n=9)
-    (images / "002.png").unlink()
-    expected = small_store(tmp_path / "expected", images, chunk_size=4)
-    expected.run(workers=0)
-    store = small_store(tmp_path / "store", images, chunk_size=4)
-    store.run("extract", "fit_pca", workers=0)
-    engine, context = Watched(workers), context_of(store)
-    summary = run_stage(context, engine, Options(("project",), workers=workers), "project")
-    assert engine.handed == [kind] * 3
+def test_chunks_that_do_not_suffice_for_all_workers_are_shared(
+    fitted: FeatureStore, projected: FeatureStore, tmp_path: Path, workers: int, handed: list[str]
+) -> None:
+    store = copy(fitted, tmp_path / "store")
+    engine = Watched(workers)
+    summary = run_stage(context_of(store), engine, Options(("project",), workers=workers), "project")
+    assert sorted(engine.handed) == sorted(handed)
     assert summary is not None
-    assert (summary.n_images, summary.n_chunks, dict(summary.statuses)) == (9, 3, {"ok": 8, "missing": 1})
-    counted = expected.sql("SELECT sum(n_descriptors) FROM projected").fetchall()
+    assert (summary.n_images, summary.n_chunks, dict(summary.statuses)) == (13, 3, {"ok": 12, "missing": 1})
+    counted = projected.sql("SELECT sum(n_descriptors) FROM projected").fetchall()
     assert [(summary.n_descriptors,)] == counted
-    assert digests(store, "partitions/project/**/*") == digests(expected, "partitions/project/**/*")
+    assert digests(store) == digests(projected)
+    assert not list(store.path.rglob(".tmp-*"))
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_one_chunk_has_the_same_bytes_with_any_number_of_workers(tmp_path: Path, workers: int) -> None:
+    store = fitted_store(tmp_path, 13)
+    alone = copy(store, tmp_path / "alone")
+    store.run(workers=workers)
+    alone.run(workers=0)
+    assert digests(store) == digests(alone)
+
+
+class DyingOf(Watched):
+    """An engine whose workers die of the images at some positions of a partition."""
+
+    def __init__(self, workers: int, *positions: int) -> None:
+        super().__init__(workers)
+        self._positions = positions
+
+    def submit(self, task: Task[T]) -> Future[list[T]]:
+        if isinstance(task, TransformRows) and any(position in task.positions for position in self._positions):
+            future: Future[list[T]] = Future()
+            future.set_exception(BrokenExecutor("terminated abruptly {SIGSEGV(-11)}"))
+            return future
+        return super().submit(task)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 8])
+def test_only_the_image_that_kills_a_worker_is_blamed(fitted: FeatureStore, tmp_path: Path, workers: int) -> None:
+    store = copy(fitted, tmp_path / "store")
+    run_stage(context_of(store), DyingOf(workers, 1), Options(("project",), workers=workers), "project")
+    found = store.sql("SELECT image_id, error FROM failures WHERE stage = 'project' AND status = 'crashed'").fetchall()
+    died = "the worker process died on this image (SIGSEGV: segmentation fault)"
+    assert sorted(found) == [(1, died), (6, died), (11, died)]
+    assert not list(store.path.rglob(".tmp-*"))
+
+
+@pytest.mark.parametrize("moment", ["before they are joined", "after the partition is recorded"])
+def test_pieces_of_a_run_that_was_killed_are_removed_by_the_next(
+    fitted: FeatureStore, projected: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    class Killed(Watched):
+        def submit(self, task: Task[T]) -> Future[list[T]]:
+            if isinstance(task, JoinPieces) and moment == "before they are joined":
+                die()
+            return super().submit(task)
+
+    store = copy(fitted, tmp_path / "store")
+    with monkeypatch.context() as patch:
+        patch.setattr(ChunkWriter, "abandon", lambda chunk: None)
+        patch.setattr(Writer, "remove", die)
+        with pytest.raises(KeyboardInterrupt):
+            run_stage(context_of(store), Killed(8), Options(("project",), workers=8), "project")
+    assert len(list(store.path.rglob(".tmp-*.parquet.0-2"))) > 0
+    store.run("project", workers=0)
+    assert not list(store.path.rglob(".tmp-*"))
+    assert digests(store) == digests(projected)
 
 
 def test_no_partition_is_read_back_for_its_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

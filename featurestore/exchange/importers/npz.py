@@ -35,7 +35,7 @@ from featurestore.catalog import (
 )
 from featurestore.errors import ConfigError, DatasetError, LossyDescriptors
 from featurestore.exchange.importers.notebook_file import NotebookFile
-from featurestore.pipeline import ChunkWriter
+from featurestore.exchange.importers.rows_in_order import RowsInOrder
 from featurestore.progress import StageSummary
 from featurestore.rows import Row, Status
 from featurestore.stages import Extract, Sift
@@ -198,8 +198,8 @@ class Import:
         self._context, self._step, self._work, self._members = context, step, work, members
         self._opencv = opencv
         self._layout = step.stage.layout()
-        self._open: dict[int, ChunkWriter] = {}
-        self._complete: dict[int, ChunkWriter] = {}
+        self._open: dict[int, RowsInOrder] = {}
+        self._complete: dict[int, RowsInOrder] = {}
         self._found: dict[int, Counter[str]] = {}  # chunk -> images by status
         self._statuses: Counter[str] = Counter()
         self._counts: dict[str, Any] = {"n_chunks": 0, "n_images": 0, "n_descriptors": 0, "n_bytes": 0}
@@ -250,10 +250,10 @@ class Import:
         if chunk_id not in self._open:
             work = self._work[chunk_id]
             manifest = partition_manifest(self._step, work, origin=Origin.NPZ, opencv=self._opencv)
-            self._open[chunk_id] = ChunkWriter(self._context.root, work, layout=self._layout, manifest=manifest)
+            self._open[chunk_id] = RowsInOrder(self._context.root, work, layout=self._layout, manifest=manifest)
             self._found[chunk_id] = Counter()
         assembly = self._open[chunk_id]
-        assembly.add([row])
+        assembly.add(row)
         self._found[chunk_id][row.status] += 1
         if assembly.complete:
             assembly.finish()
