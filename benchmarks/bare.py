@@ -8,7 +8,7 @@ import cv2
 
 
 def floor(files: list[str], workers: int) -> int:
-    """Decode and detectAndCompute every file; the processes are started anew, as those of the store are."""
+    """Decode and detectAndCompute every file; it starts new processes, as a run of the store does."""
     with multiprocessing.get_context("spawn").Pool(workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
         return sum(pool.imap_unordered(descriptors_of, files, chunksize=1))
 

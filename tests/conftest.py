@@ -64,10 +64,10 @@ SLOW = frozenset(
         "maintenance/test_merge",
         "maintenance/test_prune",
         "maintenance/test_rebuild",
-        "maintenance/test_recover::test_a_damaged_one_is_made_anew",
-        "maintenance/test_recover::test_a_model_that_nobody_recorded_is_adopted",
-        "maintenance/test_recover::test_a_partition_that_nobody_recorded_is_adopted",
-        "maintenance/test_recover::test_one_of_a_chunk_that_nobody_knows_is_let_alone",
+        "maintenance/test_recover::test_a_damaged_one_is_recomputed",
+        "maintenance/test_recover::test_a_model_without_a_record_is_adopted",
+        "maintenance/test_recover::test_a_partition_without_a_record_is_adopted",
+        "maintenance/test_recover::test_one_of_an_unknown_chunk_is_left_alone",
         "maintenance/test_verify",
         "maintenance/test_vet",
         "pipeline/test_finished_blocks",
@@ -157,7 +157,7 @@ def finished(samples: Samples, tmp_path_factory: pytest.TempPathFactory) -> Feat
 
 @pytest.fixture
 def store(finished: FeatureStore, tmp_path: Path) -> FeatureStore:
-    """A finished store of one's own, to be changed at will."""
+    """A finished store that the test may change."""
     return copy(finished, tmp_path / "store")
 
 
@@ -170,7 +170,7 @@ def begun(samples: Samples, tmp_path_factory: pytest.TempPathFactory) -> Feature
 
 @pytest.fixture
 def fresh(begun: FeatureStore, tmp_path: Path) -> FeatureStore:
-    """A store of one's own in which nothing was run yet."""
+    """A store without any run, which the test may change."""
     return copy(begun, tmp_path / "fresh")
 
 

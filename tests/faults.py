@@ -57,7 +57,7 @@ def no_open_files() -> Iterator[None]:
 
 @contextmanager
 def forbidden(*paths: Path) -> Iterator[None]:
-    """Be an ordinary user to whom these files and folders belong to somebody else."""
+    """Act as an ordinary user who does not own these files and folders."""
     modes = [path.stat().st_mode for path in paths]
     for path in paths:
         path.chmod(0)

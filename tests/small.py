@@ -87,7 +87,7 @@ def tiny_store(folder: Path) -> FeatureStore:
 
 
 def copy(store: FeatureStore, path: Path) -> FeatureStore:
-    """Return a store of one's own, to be changed at will."""
+    """Return a copy of a store, which the test may change."""
     return FeatureStore(shutil.copytree(store.path, path))
 
 

@@ -15,6 +15,9 @@ from featurestore.rows import Status
 
 ROOT = Path(__file__).parent.parent
 MODULES = sorted((ROOT / "featurestore").rglob("*.py"))
+OTHERS = sorted(
+    path for path in [*(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")] if path != Path(__file__)
+)
 PAGES = sorted([*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md")])
 MAX_LINES = 350
 MAX_BYTES = 300_000
@@ -83,7 +86,7 @@ def test_text_is_for_everybody() -> None:
     assert found == [], "paths and words that mean something on one machine only"
 
 
-@pytest.mark.parametrize("path", [*MODULES, *PAGES], ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", [*MODULES, *OTHERS, *PAGES], ids=lambda path: str(path.relative_to(ROOT)))
 def test_it_is_plain_english(path: Path) -> None:
     text = IN_CODE.sub("", path.read_text(encoding="utf-8"))
     assert [" ".join(text[: found.start()].split()[-4:]) + " " + found[0] for found in ODD_WORDS.finditer(text)] == []

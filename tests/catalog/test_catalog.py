@@ -1,4 +1,4 @@
-"""The catalog: its schema is its models', a transaction is all or nothing, and whoever can't have it is told why."""
+"""The catalog: its schema is that of the models, a transaction is all or nothing, and a refusal says why."""
 
 from __future__ import annotations
 
@@ -237,7 +237,7 @@ def results(*statuses: str) -> pa.Table:
 def test_recording_a_partition_replaces_the_one_before(catalog: StoreCatalog) -> None:
     for path, statuses, replaced in (
         ("old", ("missing", "ok"), None),
-        ("old", ("missing", "ok"), None),  # a killed transaction that was committed unheard
+        ("old", ("missing", "ok"), None),  # committed, although its process was killed before it knew
         ("new", ("ok", "ok"), "old"),
     ):
         with catalog.transaction() as connection:

@@ -29,7 +29,7 @@ def path(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_file_is_open_for_a_moment_and_nobody_is_kept_out_after_it(path: Path) -> None:
+def test_a_file_is_open_for_a_moment_and_not_locked_after_it(path: Path) -> None:
     instance = Instance(threads=1)
     ask(instance, path, "INSERT INTO numbers VALUES (2)", read_only=False)
     other = f"import duckdb; print(duckdb.connect({str(path)!r}).sql('SELECT sum(n) FROM numbers').fetchall())"

@@ -50,7 +50,7 @@ class Hand:
         return make_plan(self.connection, tuple(self.steps.values()), **options)
 
     def missing(self, **options: Any) -> Missing:
-        """Why each chunk is to be made, by chunk stage."""
+        """Why each chunk is missing, by chunk stage."""
         plans = {name: plan for name, plan in self.plan(**options).items() if not isinstance(plan.step.stage, FitStage)}
         return {name: {work.chunk_id: work.why for work in plan.todo} for name, plan in plans.items() if plan.todo}
 
@@ -72,7 +72,7 @@ class Hand:
         return str(query_value(self.connection, query, key))
 
     def make(self, stage: str, chunks: range | list[int] = range(N_CHUNKS), content: str = "") -> None:
-        """Write down that a stage was run on what is there."""
+        """Record a run of a stage on the existing partitions."""
         step = self.steps[stage]
         assert step.variant is not None
         self.name_variant(step)
@@ -221,7 +221,7 @@ P, W, C = "pruned, and needed again", "never run", "input changed"
         ([], ["project", "quantize"], {"project": W, "quantize": W}),
     ],
 )
-def test_what_is_pruned_is_missing_only_where_somebody_needs_it(
+def test_a_pruned_partition_is_missing_only_where_another_needs_it(
     hand: Hand, pruned: list[str], gone: list[str], missing: dict[str, str]
 ) -> None:
     for stage in pruned:
@@ -297,7 +297,7 @@ def test_what_comes_out_the_same_leaves_what_follows_alone(hand: Hand) -> None:
     assert hand.missing() == {}
 
 
-def test_a_chunk_of_other_images_is_made_anew(hand: Hand) -> None:
+def test_a_chunk_of_other_images_is_recomputed(hand: Hand) -> None:
     update_rows(hand.connection, "chunks", {"digest": "other"}, where={"chunk_id": 0})
     assert hand.missing() == {stage: {0: C} for stage in ("extract", "project", "quantize")}
 

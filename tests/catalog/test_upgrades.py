@@ -1,4 +1,4 @@
-"""Stores of other formats: an older catalog is read from a copy and migrated by whoever changes the store."""
+"""Stores of other formats: an older catalog is read from a copy, and migrated by the next change of the store."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_reader_migrates_a_copy_in_memory(store: FeatureStore, next_version: s
     assert revision_of(store.path / CATALOG) == HEAD != next_version
 
 
-def test_whoever_changes_the_store_migrates_it(store: FeatureStore, next_version: str) -> None:
+def test_the_next_change_migrates_the_store(store: FeatureStore, next_version: str) -> None:
     assert store.run(workers=0) == []
     assert revision_of(store.path / CATALOG) == next_version
     assert store.sql("SELECT DISTINCT colour FROM chunks").fetchall() == [("red",)]

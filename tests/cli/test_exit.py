@@ -31,7 +31,7 @@ def test_a_library_user_is_left_in_peace(fresh: FeatureStore, use: str) -> None:
     assert stderr_of("-c", code) == (0, "")
 
 
-def test_so_is_whoever_makes_a_catalog(tmp_path: Path) -> None:
+def test_so_is_a_process_that_makes_a_catalog(tmp_path: Path) -> None:
     images, store = tmp_path / "images", tmp_path / "store"
     images.mkdir()
     (images / "a.jpg").touch()

@@ -177,8 +177,10 @@ def test_a_record_is_one_line(tmp_path: Path) -> None:
 
 def test_an_error_is_in_the_log(tmp_path: Path) -> None:
     with pytest.raises(StoreBusy), log_records(None, tmp_path / "log"):
-        raise StoreBusy("somebody has it")
-    assert (tmp_path / "log").read_text(encoding="utf-8").endswith("featurestore.cli: StoreBusy: somebody has it\n")
+        raise StoreBusy("another process has it")
+    assert (
+        (tmp_path / "log").read_text(encoding="utf-8").endswith("featurestore.cli: StoreBusy: another process has it\n")
+    )
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,7 @@ def _marked(mark: str) -> Iterator[str]:
         try:
             if wanted in (folder / "environ").read_bytes().split(b"\0"):
                 yield (folder / "cmdline").read_text().replace("\0", " ")
-        except OSError:  # it has just ended, or belongs to somebody else
+        except OSError:  # it has just ended, or belongs to another user
             continue
 
 

@@ -134,7 +134,7 @@ def test_an_ingest_that_gives_a_type_is_completed_wherever_it_is_killed(ground: 
 
 
 def test_a_retry_that_is_killed_keeps_the_old_rows_or_the_new(ground: Ground, tmp_path: Path) -> None:
-    """Between the row of a partition made anew and the removal of the file that it replaces, and before."""
+    """Between the record of a recomputed partition and the removal of the file that it replaces, and before."""
     images = shutil.copytree(ground.images, tmp_path / "images")
     store = FeatureStore.create(tmp_path / "store", images=images, dataset=ground.dataset, chunk_size=9)
     store.run("extract", workers=0)

@@ -176,7 +176,7 @@ def test_workers_keep_memory_between_images() -> None:
 
 
 class DeadEngine:
-    """Nobody ever works here."""
+    """The task never runs."""
 
     workers = 2
 

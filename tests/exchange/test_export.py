@@ -327,7 +327,7 @@ def lacking(store: FeatureStore, tmp_path: Path) -> FeatureStore:
 
 
 @pytest.mark.parametrize("name", ["npz", "npy", "parquet", "parquet-flat", "arrow", "fvecs"])
-def test_nobody_gets_part_of_a_collection_without_knowing(lacking: FeatureStore, tmp_path: Path, name: str) -> None:
+def test_part_of_a_collection_is_never_taken_for_the_whole(lacking: FeatureStore, tmp_path: Path, name: str) -> None:
     with pytest.raises(NotReady, match=r"1 of the chosen images lack quantize: .*chunk 4.*--allow-missing"):
         lacking.export(tmp_path / "out", name)
     assert not (tmp_path / "out").exists()

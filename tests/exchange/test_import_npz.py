@@ -188,9 +188,7 @@ def test_a_chunk_waits_for_all_of_its_members(theirs: FeatureStore, images: Imag
     assert (again.published, again.left_alone, again.waiting) == ((1, 2), (0,), ())
 
 
-def test_names_that_nobody_knows_and_names_that_come_twice(
-    theirs: FeatureStore, images: Images, tmp_path: Path
-) -> None:
+def test_unknown_names_and_names_that_come_twice(theirs: FeatureStore, images: Images, tmp_path: Path) -> None:
     write_chunk(tmp_path / "npz", [("other.jpg", None), *images[:5]])
     write_chunk(tmp_path / "npz", [(name, None) for name, _ in images[3:10]], start=6)
     report = theirs.import_npz(tmp_path / "npz")
@@ -312,7 +310,7 @@ def test_folders_without_files(theirs: FeatureStore, tmp_path: Path) -> None:
         theirs.import_npz(tmp_path)
 
 
-def test_it_waits_for_nobody(theirs: FeatureStore, images: Images, tmp_path: Path) -> None:
+def test_it_waits_for_no_other_process(theirs: FeatureStore, images: Images, tmp_path: Path) -> None:
     write_chunk(tmp_path / "npz", images)
     with exclusive(Root(theirs.path), "run"), pytest.raises(StoreBusy):
         theirs.import_npz(tmp_path / "npz")

@@ -213,7 +213,7 @@ def test_the_limit_is_inclusive(tmp_path: Path) -> None:
     assert read(path, max_pixels=160 * 120 - 1).status == "too_large"
 
 
-def test_a_picture_that_nobody_can_measure_beforehand(tmp_path: Path) -> None:
+def test_a_picture_that_can_not_be_measured_beforehand(tmp_path: Path) -> None:
     path = put(tmp_path, "a.pam", encoded(".pam", picture()))
     assert same_as_imread(read(path), path)
     found = read(path, max_pixels=160 * 120 - 1)

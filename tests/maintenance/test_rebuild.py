@@ -1,4 +1,4 @@
-"""The catalog made anew from the files: every table equal to what it was, and runs as far as the manifests tell."""
+"""A catalog rebuilt from the files: all tables equal the old ones, and runs as far as the manifests tell."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_every_table_is_what_it_was(grown: FeatureStore) -> None:
     told = rows(grown.path, "SELECT stage, n_chunks, n_images, outcome, seconds FROM runs ORDER BY ALL")
     assert ("extract", 5, 27, "rebuilt", 0.0) in told
     assert grown.status().stages[0] == status.stages[0]
-    # A duration that nobody knows is no pace to estimate by.
+    # An unknown duration is no pace to estimate by.
     assert all(estimate.seconds is None for estimate in grown.plan())
 
 
@@ -82,7 +82,7 @@ def test_what_duckdb_had_not_written_yet_is_not_played_into_the_new_catalog(stor
     assert store.status().stages[-1].n_done == 4
 
 
-def test_a_file_that_holds_something_else_is_left_out_and_made_anew(store: FeatureStore) -> None:
+def test_a_file_that_holds_something_else_is_left_out_and_recomputed(store: FeatureStore) -> None:
     damaged = partition(store, "project", 1)
     data = bytearray(damaged.read_bytes())
     data[len(data) // 3] ^= 1
@@ -96,7 +96,7 @@ def test_a_file_that_holds_something_else_is_left_out_and_made_anew(store: Featu
     assert partition(store, "project", 1).name == before
 
 
-def test_of_several_partitions_the_one_made_from_what_is_there_is_current(store: FeatureStore) -> None:
+def test_of_several_partitions_the_one_made_from_the_current_input_is_current(store: FeatureStore) -> None:
     old = {path: path.read_bytes() for path in (store.path / "partitions").rglob("chunk-000003-*.parquet")}
     image = store.sql("SELECT filename FROM failures").fetchall()[0][0]
     recipe = store.path / CONFIG
@@ -173,9 +173,7 @@ def test_rebuild_takes_its_turn(store: FeatureStore) -> None:
         store.rebuild()
 
 
-def test_a_partition_of_a_chunk_that_nobody_knows_is_left_out(
-    store: FeatureStore, samples: Samples, tmp_path: Path
-) -> None:
+def test_a_partition_of_an_unknown_chunk_is_left_out(store: FeatureStore, samples: Samples, tmp_path: Path) -> None:
     fewer = tmp_path / "fewer.csv"
     fewer.write_text("filename,subset\nblank.jpg,train\n", encoding="utf-8")
     other = FeatureStore.create(tmp_path / "other", images=samples.images, dataset=fewer, chunk_size=8)

@@ -1,4 +1,4 @@
-"""What a crash may have left is put in order by whoever changes the store next, and by nobody else."""
+"""The next change of the store cleans up after a crash; reading it changes nothing."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def files(store: FeatureStore) -> dict[str, tuple[int, int]]:
 
 
 @pytest.mark.parametrize("stage", ["extract", "project", "quantize"])
-def test_a_partition_that_nobody_recorded_is_adopted(store: FeatureStore, stage: str) -> None:
+def test_a_partition_without_a_record_is_adopted(store: FeatureStore, stage: str) -> None:
     before, on_disk = tables(store.path), files(store)
     forget(store, stage, 1)
     change(store.path, f"DELETE FROM variants WHERE stage = '{stage}'")
@@ -49,7 +49,7 @@ def test_a_partition_that_nobody_recorded_is_adopted(store: FeatureStore, stage:
     assert store.run(workers=0) == []
 
 
-def test_a_damaged_one_is_made_anew(store: FeatureStore) -> None:
+def test_a_damaged_one_is_recomputed(store: FeatureStore) -> None:
     before, path = tables(store.path, without=("runs",)), partition(store, "quantize", 2)
     data = path.read_bytes()
     forget(store, "quantize", 2)
@@ -85,7 +85,7 @@ def test_one_that_was_replaced_is_deleted(store: FeatureStore) -> None:
     assert tables(store.path) == before
 
 
-def test_one_of_a_chunk_that_nobody_knows_is_let_alone(store: FeatureStore, fresh: FeatureStore) -> None:
+def test_one_of_an_unknown_chunk_is_left_alone(store: FeatureStore, fresh: FeatureStore) -> None:
     change(fresh.path, "DELETE FROM chunks WHERE chunk_id = 3", "DELETE FROM images WHERE chunk_id = 3")
     before = tables(fresh.path)
     path = partition(store, "extract", 3)
@@ -114,7 +114,7 @@ def test_what_a_newer_version_has_made_is_not_deleted(store: FeatureStore, kind:
     assert path.exists()
 
 
-def test_a_model_that_nobody_recorded_is_adopted(store: FeatureStore) -> None:
+def test_a_model_without_a_record_is_adopted(store: FeatureStore) -> None:
     before = tables(store.path)
     model = "(SELECT model_id FROM models WHERE stage = 'fit_pca')"
     change(store.path, f"DELETE FROM training_images WHERE model_id IN {model}", "DELETE FROM variants")
@@ -143,7 +143,7 @@ def test_temporary_files_are_removed_and_no_others(store: FeatureStore) -> None:
         (store.path / name).touch()
     store.status()
     store.sql("SELECT 1")
-    assert all((store.path / name).exists() for name in LEFT)  # whoever reads changes nothing
+    assert all((store.path / name).exists() for name in LEFT)  # reading changes nothing
     settle(store)
     assert not any((store.path / name).exists() for name in LEFT)
     assert all((store.path / name).exists() for name in kept)

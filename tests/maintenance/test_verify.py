@@ -1,4 +1,4 @@
-"""verify finds whatever is not what the store says, says what to do, and with repair a run makes just that anew."""
+"""verify finds every difference between files and catalog with a remedy; after a repair a run recomputes just that."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_200_random_bit_flips_are_all_found(store: FeatureStore) -> None:
     assert store.verify().ok
 
 
-def test_what_is_bad_is_dropped_and_made_anew(store: FeatureStore) -> None:
+def test_what_is_bad_is_dropped_and_recomputed(store: FeatureStore) -> None:
     before = {path: path.read_bytes() for path in files(store.path)}
     catalog = tables(store.path, without=("runs",))
     partitions = sorted((store.path / "partitions").rglob("*.parquet"))
@@ -114,7 +114,7 @@ def test_what_is_bad_is_dropped_and_made_anew(store: FeatureStore) -> None:
         ),
     ],
 )
-def test_a_wrong_record_is_found_and_made_anew_from_the_file(
+def test_a_wrong_record_is_found_and_restored_from_the_file(
     store: FeatureStore, statement: str, kind: str, what: str
 ) -> None:
     before = tables(store.path, without=("runs",))
@@ -203,7 +203,7 @@ def test_a_damaged_checkpoint_is_dropped(store: FeatureStore) -> None:
 
 
 def test_values_that_are_not_what_they_were_are_found_by_deep(store: FeatureStore) -> None:
-    """Somebody changed a file and its checksum in the catalog: only the digest of the rows can tell."""
+    """With the checksum in the catalog changed too, only the digest of the rows tells of a changed file."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
@@ -242,7 +242,7 @@ def test_image_files_that_are_not_what_was_extracted(own: FeatureStore, tmp_path
     assert deep["china/left-000.jpg"].remedy == f"featurestore run {own.path} --check-images"
 
 
-def test_check_images_makes_the_rows_of_replaced_images_anew(own: FeatureStore, tmp_path: Path) -> None:
+def test_check_images_recomputes_the_rows_of_replaced_images(own: FeatureStore, tmp_path: Path) -> None:
     images = tmp_path / "images"
     before = own.load("extract")
     Image.open(images / "china" / "whole-000.jpg").save(images / "flower" / "left-000.jpg")
@@ -297,7 +297,7 @@ def test_leakage_is_found(store: FeatureStore, samples: Samples, tmp_path: Path)
     assert problem.remedy == "another seed in [fit_pca] of featurestore.toml, and a run, make models without them"
 
 
-def test_a_model_of_what_is_there_no_more_is_found(store: FeatureStore) -> None:
+def test_a_model_whose_partitions_are_gone_is_found(store: FeatureStore) -> None:
     variant = rows(store.path, "SELECT DISTINCT variant FROM partitions WHERE stage = 'extract'")[0][0]
     shutil.rmtree(store.path / "partitions" / "extract" / variant)
     change(store.path, "DELETE FROM partitions WHERE stage = 'extract'", "DELETE FROM results WHERE stage = 'extract'")

@@ -1,4 +1,4 @@
-"""A store that somebody else made: nothing it says is believed, nothing in it runs, and no path leads out of it."""
+"""An untrusted store: all it says is checked, no code in it runs, and no path leads out of it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def run_cli(*arguments: object, cwd: Path | None = None) -> subprocess.Completed
 
 def test_it_reads_as_a_trusted_one(finished: FeatureStore, tmp_path: Path) -> None:
     path = shutil.copytree(finished.path, tmp_path / "sent")
-    (path / CATALOG).write_bytes(b"somebody else's database")
+    (path / CATALOG).write_bytes(b"another database")
     store = FeatureStore.open_untrusted(path)
     assert store.left_out == ()
     assert store.status().stages == finished.status().stages
@@ -57,7 +57,7 @@ def test_it_reads_as_a_trusted_one(finished: FeatureStore, tmp_path: Path) -> No
     filename = "china/left-000.jpg"
     assert np.array_equal(store.descriptors(filename), finished.descriptors(filename))
     assert store.verify(deep=True).ok
-    assert (path / CATALOG).read_bytes() == b"somebody else's database"
+    assert (path / CATALOG).read_bytes() == b"another database"
     (path / CATALOG).unlink()
     assert FeatureStore.open_untrusted(path).info(filename).as_dict() == finished.info(filename).as_dict()
 
@@ -189,7 +189,7 @@ def test_a_child_without_memory_is_one_line(store: FeatureStore, tmp_path: Path)
 TOML_VALUES: st.SearchStrategy[Any] = st.sampled_from(
     [
         *("1", "-1", "0", "1e400", "nan", "inf", "9" * 400, "true", '""', '"x"', '"\\u0000"', "[]", "[[1]]", "{}"),
-        *('"../../.."', '"~nobody-like-this"', "1979-05-27", "9223372036854775808", '"\\U0010FFFF"', "{a = {}}"),
+        *('"../../.."', '"~no-such-user"', "1979-05-27", "9223372036854775808", '"\\U0010FFFF"', "{a = {}}"),
     ]
 )
 

@@ -91,7 +91,7 @@ def stopped(images: Path, tmp_path_factory: pytest.TempPathFactory) -> FeatureSt
 
 @pytest.fixture
 def broken_off(stopped: FeatureStore, images: Path, tmp_path: Path) -> FeatureStore:
-    """A store of one's own, with images of one's own, whose first run was ended in the middle of its chunk."""
+    """A store and images that the test may change; its first run ended in the middle of its chunk."""
     own = Path(shutil.copytree(images, tmp_path / "images"))  # with the times of the last change
     store = copy(stopped, tmp_path / "store")
     configure(store, "store", images=str(own), dataset=str(own / "dataset.csv"))

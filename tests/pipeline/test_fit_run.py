@@ -53,7 +53,7 @@ def extracted(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Feature
 
 @pytest.fixture
 def store(extracted: FeatureStore, tmp_path: Path) -> FeatureStore:
-    """Extract done, of one's own."""
+    """A store with extract done, which the test may change."""
     return copy(extracted, tmp_path / "store")
 
 
@@ -67,7 +67,7 @@ def done(images: Path, tmp_path_factory: pytest.TempPathFactory) -> FeatureStore
 
 @pytest.fixture
 def growing(done: FeatureStore, images: Path, tmp_path: Path) -> FeatureStore:
-    """A finished store of one's own, and images of its own to which others can come."""
+    """A finished store that the test may change, with an image folder to which it may add."""
     folder = shutil.copytree(images, tmp_path / "images")
     store = copy(done, tmp_path / "growing")
     configure(store, "store", images=str(folder), dataset=str(folder / "dataset.csv"))
@@ -98,7 +98,7 @@ def train_images(store: FeatureStore) -> list[int]:
 
 
 def refusing(asked: list[str]) -> Callable[[str], bool]:
-    """Somebody who notes what is asked, and says no."""
+    """A user who notes the question, and says no."""
 
     def answer(question: str) -> bool:
         asked.append(question)
@@ -279,7 +279,7 @@ def test_an_update_makes_a_child_that_learns_the_unseen_images_only(growing: Fea
     assert [stage.notes for stage in growing.status().stages if stage.stage == "fit_pca"] == [()]
 
 
-def test_after_an_update_what_follows_is_made_anew_beside_the_old(growing: FeatureStore) -> None:
+def test_after_an_update_later_stages_are_recomputed_beside_the_old(growing: FeatureStore) -> None:
     grow(growing)
     growing.run(workers=0)
     before = digests(growing)
@@ -327,7 +327,7 @@ def test_a_state_of_another_fit_is_not_gone_on_from(growing: FeatureStore) -> No
 
 @pytest.mark.parametrize("solver", ["incremental", "gram", "covariance"])
 @pytest.mark.parametrize("change", ["image", "split", "nothing"])
-def test_a_fit_begins_anew_where_what_it_has_learnt_has_changed(
+def test_a_fit_begins_again_where_what_it_has_learnt_has_changed(
     extracted: FeatureStore, images: Path, tmp_path: Path, change: str, solver: str
 ) -> None:
     folder = Path(shutil.copytree(images, tmp_path / "images"))
@@ -350,8 +350,8 @@ def test_a_fit_begins_anew_where_what_it_has_learnt_has_changed(
     run_stages(context_of(store, listening), Options(stages=("fit_pca",), workers=0))
     straight.run("fit_pca", workers=0)
     assert digests(store, "models/fit_pca/**/*") == digests(straight, "models/fit_pca/**/*")
-    anew = ["fit_pca begins again: images or the split have changed since it was interrupted"]
-    assert listening.said == ([] if change == "nothing" else anew)
+    again = ["fit_pca begins again: images or the split have changed since it was interrupted"]
+    assert listening.said == ([] if change == "nothing" else again)
 
 
 def spoil(path: Path, how: str) -> None:

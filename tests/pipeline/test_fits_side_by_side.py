@@ -1,4 +1,4 @@
-"""Fits whose chunks are learnt side by side: the same model, whoever learns what and in whichever order it is done."""
+"""Fits whose chunks are learnt side by side give the same model, whichever worker learns which chunk, in any order."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def store(extracted: FeatureStore, tmp_path: Path) -> FeatureStore:
 
 @pytest.fixture(scope="module")
 def expected(extracted: FeatureStore, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The model of a fit that nobody disturbed."""
+    """The model of an uninterrupted fit."""
     alone = copy(extracted, tmp_path_factory.mktemp("alone") / "store")
     alone.run("fit_pca", workers=0)
     return str(current_model(alone, "fit_pca").model_id)

@@ -37,7 +37,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
 
 
 def own(base: FeatureStore, folder: Path) -> tuple[FeatureStore, Path]:
-    """Return a store and images of one's own."""
+    """Return a store and images that the test may change."""
     images = Path(shutil.copytree(base.path.parent / "images", folder / "images"))
     return copy(base, folder / "store"), images
 

@@ -387,7 +387,7 @@ def test_the_catalog_follows_from_the_files(dataset: Dataset, again: Dataset) ->
     assert len(dataset.files) == 3
 
 
-def test_a_file_that_nobody_recorded_is_taken_over(fresh: FeatureStore, tmp_path: Path) -> None:
+def test_a_file_without_a_record_is_taken_over(fresh: FeatureStore, tmp_path: Path) -> None:
     """Killed between the file and the catalog: the next one to change the store records it."""
     images = fresh.sql("SELECT filename, subset FROM images").fetchall()
     lines = ["filename,subset", *(f"{name},{subset}" for name, subset in images), "late.jpg,train"]

@@ -112,7 +112,7 @@ def test_a_name_that_was_removed_is_told_from_one_that_never_was(removed: Featur
     assert "\n  removed from the dataset by ingest 2; it comes back with its row\n" in ended.output
 
 
-def test_status_counts_what_is_there_and_what_models_learnt(whole: FeatureStore, removed: FeatureStore) -> None:
+def test_status_counts_existing_images_and_what_models_learnt(whole: FeatureStore, removed: FeatureStore) -> None:
     status, before = removed.status(), whole.status()
     assert (status.n_images, dict(status.subsets)) == (11, {"test": 2, "train": 9})
     assert [stage.n_done for stage in status.stages] == [stage.n_done for stage in before.stages]
@@ -279,7 +279,7 @@ def test_what_only_a_removed_image_decides_is_no_other_dataset(own: FeatureStore
     assert own.merge(other.path)[0].n_here == 9
 
 
-def test_a_removal_that_nobody_recorded_is_taken_over(own: FeatureStore, fewer: Path) -> None:
+def test_a_removal_without_a_record_is_taken_over(own: FeatureStore, fewer: Path) -> None:
     """Killed between the file and the catalog: the next one to change the store records it."""
     catalog = (own.path / CATALOG).read_bytes()
     own.ingest(fewer, yes=True)

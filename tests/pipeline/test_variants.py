@@ -1,4 +1,4 @@
-"""A changed parameter makes its stage and what follows anew, beside what is there, and nothing before it."""
+"""A changed parameter recomputes its stage and later ones beside the old variants, and no earlier stage."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
 
 @pytest.fixture
 def store(done: FeatureStore, tmp_path: Path) -> FeatureStore:
-    """A finished store of one's own."""
+    """A finished store that the test may change."""
     return copy(done, tmp_path / "store")
 
 

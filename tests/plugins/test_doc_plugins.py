@@ -1,4 +1,4 @@
-"""The example of ``docs/plugins.md``, as somebody types it: a package with an extractor, and its tests."""
+"""The example of ``docs/plugins.md``, as a reader would type it: a package with an extractor, and its tests."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ def test_what_can_not_be_loaded(
             verb(**arguments)
 
 
-def test_nobody_gets_a_part_without_knowing(store: FeatureStore) -> None:
+def test_a_part_is_never_taken_for_the_whole(store: FeatureStore) -> None:
     for table in ("partitions", "results"):
         execute(store, f"DELETE FROM {table} WHERE stage = 'quantize' AND chunk_id = 1")
     verbs: list[Callable[..., Any]] = [store.load, store.matrix, store.iter_batches]

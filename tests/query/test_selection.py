@@ -146,7 +146,7 @@ def test_missing_chunks_are_named_with_the_reason(store: FeatureStore) -> None:
     )
     assert (
         len(select_images(context_of(store), where="image_id < 8").images) == 8
-    )  # whoever does not want them is not bothered
+    )  # without keypoints they are no obstacle
 
     selection = select_images(context_of(store), allow_missing=True)
     rows = list(iter_rows(selection))

@@ -331,7 +331,7 @@ def test_descriptors_come_in_small_batches(finished: FeatureStore) -> None:
         assert max(len(batch) for batch in answer.batches) == 2600
 
 
-def test_nobody_wants_the_rest_of_an_answer(finished: FeatureStore) -> None:
+def test_the_rest_of_an_answer_may_be_left_unread(finished: FeatureStore) -> None:
     # The second table is small: DuckDB holds all of it before the first row comes.
     endless = "SELECT a.range FROM range(10000000000) a, range(1000) b WHERE hash(a.range + b.range) % 7 = 1"
     with finished.answer(endless) as answer:

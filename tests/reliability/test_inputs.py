@@ -146,7 +146,7 @@ def test_what_was_missing_is_tried_again(partly: FeatureStore, tmp_path: Path) -
     before, files = partly.sql(rows).fetchall(), set(partly.path.rglob("*.parquet"))
     shutil.copy(tmp_path / "whole.png", tmp_path / "images" / "5.png")
     shutil.copy(tmp_path / "whole.png", tmp_path / "images" / "4.png")
-    assert partly.run(workers=0) == []  # nobody asked
+    assert partly.run(workers=0) == []  # without a question
     (done, *_) = partly.run(workers=0, retry_failed=["missing"])
     assert (done.stage, done.n_images, done.n_chunks) == ("extract", 1, 1)
     assert statuses(partly, "extracted") == ["ok"] * 4 + ["truncated", "ok"]

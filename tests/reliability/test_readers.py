@@ -1,4 +1,4 @@
-"""One writer, many readers: nobody fails, nobody waits long, and a second writer is told who is at work."""
+"""One writer, many readers: none fails, none waits long, and a second writer is told of the first."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_a_second_writer_is_told_who_is_at_work(ground: Ground, tmp_path: Path) 
     assert photograph(path) == ground.expected
 
 
-def test_the_lock_of_a_dead_process_is_nobodys(ground: Ground, tmp_path: Path) -> None:
+def test_the_lock_of_a_dead_process_is_free(ground: Ground, tmp_path: Path) -> None:
     path = ground.store(tmp_path / "store")
     assert sabotage(tmp_path / "log", ["published partitions/extract"], "run", path, "--workers", "0").killed
     dead = json.loads((path / "run.lock.json").read_text())

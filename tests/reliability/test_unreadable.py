@@ -93,7 +93,7 @@ def orphans(store: FeatureStore) -> list[Path]:
 
 @pytest.mark.parametrize("whole", [False, True])
 def test_recovery_leaves_alone_what_it_can_not_read(small: FeatureStore, whole: bool) -> None:
-    """Not even a file that is damaged goes before somebody has read it."""
+    """Not even a damaged file is deleted before it has been read."""
     before = tables(small.path)
     found = orphans(small)
     if not whole:

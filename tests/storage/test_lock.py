@@ -1,4 +1,4 @@
-"""The run lock: whoever is turned away is told who holds it, and the dead hold nothing."""
+"""The run lock: a process that is refused is told who holds it, and a dead one holds nothing."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ with lease.Lease(Root(Path(sys.argv[1])), "run").held():
 """
 
 
-def test_the_pid_of_a_dead_holder_may_be_somebody_elses_by_now(root: Root) -> None:
+def test_the_pid_of_a_dead_holder_may_be_another_process_by_now(root: Root) -> None:
     """As 5376c63 left it: without a token, and without a beat."""
     root.local(HOLDER).write_text(signed(os.getpid(), socket.gethostname()), encoding="utf-8")
     assert living_holder(root) is None
@@ -306,7 +306,7 @@ def test_those_who_ask_do_not_keep_a_writer_out(root: Root) -> None:
 
 
 def test_a_store_that_cannot_be_written_is_said_to_be(root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "access", lambda path, mode: False)  # whoever runs as root may write everywhere
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
     with pytest.raises(NotWritable, match=r"belongs to \S+ and can't be written by \S+; work on a copy"):
         take(root)
     assert list(root.path.iterdir()) == []

@@ -102,7 +102,7 @@ def test_a_missing_model_is_named(tmp_path: Path) -> None:
         read_arrays(tmp_path / "m.npz")
 
 
-def test_arrays_of_somebody_else_are_no_model(tmp_path: Path) -> None:
+def test_arrays_of_another_program_are_no_model(tmp_path: Path) -> None:
     np.savez(tmp_path / "m.npz", a=np.zeros(3))
     with pytest.raises(CorruptFile, match=r"^m.npz can't be read as a model \('manifest'\)$"):
         read_arrays(tmp_path / "m.npz")

@@ -254,7 +254,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         PartitionFile(tmp_path / "p.parquet")
 
 
-def test_somebody_elses_parquet_is_no_partition(tmp_path: Path) -> None:
+def test_another_programs_parquet_is_no_partition(tmp_path: Path) -> None:
     pq.write_table(pa.table({"a": [1]}), tmp_path / "p.parquet")
     with pytest.raises(CorruptFile, match=r"^p.parquet can't be read as a partition \(it has no manifest\)$"):
         PartitionFile(tmp_path / "p.parquet")

@@ -37,7 +37,7 @@ def test_a_file_appears_when_it_is_finished(root: Writer) -> None:
         assert temporary.parent == root.local(NAME).parent  # beside its target, so that the rename is one step
         temporary.write_text("rows")
         assert not root.local(NAME).exists()
-        assert root.files("partitions", ".parquet") == []  # what is half-written is nobody's business
+        assert root.files("partitions", ".parquet") == []  # half-written files are not listed
     assert root.local(NAME).read_text() == "rows"
     assert everything(root) == root.files("partitions", ".parquet") == [NAME]
 
@@ -146,7 +146,7 @@ def test_free_bytes_are_those_of_the_disk(root: Writer) -> None:
 
 def test_a_folder_that_cannot_be_written_says_so(root: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
     assert root.writable
-    monkeypatch.setattr(os, "access", lambda path, mode: False)  # whoever runs as root may write everywhere
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
     assert not root.writable
 
 
@@ -156,7 +156,7 @@ def test_the_right_to_change_a_store_does_not_travel_to_workers(root: Writer) ->
     assert there.path == root.path
 
 
-def test_nobody_makes_a_writer_but_the_run_lock(tmp_path: Path) -> None:
+def test_only_the_run_lock_makes_a_writer(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="abstract"):
         Writer(tmp_path)  # type: ignore[abstract]
     with exclusive(Root(tmp_path), "run") as writer:

@@ -53,7 +53,7 @@ def files(folder: Path) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_a_file_of_somebody_else_is_unreadable(tmp_path: Path, reader: str) -> None:
+def test_a_file_of_another_user_is_unreadable(tmp_path: Path, reader: str) -> None:
     path = files(tmp_path)[reader]
     with (
         forbidden(path),
