@@ -76,7 +76,7 @@ def test_a_run_can_be_followed(tmp_path: Path, caplog: pytest.LogCaptureFixture)
         r"storage: run holds the run lock of .*",
         r"progress: extract: begins with 6 images",
         r"catalog: run \w{32} of extract begins: variant \w{16}, 0 workers",
-        r"catalog: recorded partitions/extract/\w+/chunk-000001-\w+\.parquet: 3 images, \d+ descriptors, \d+ bytes",
+        r"catalog: recorded partitions/extract/\w+/chunk-000001-\w+\.parquet: 3 images, [\d,]+ descriptors, \d+ bytes",
         r"catalog: run \w{32} of extract ends after \d+\.\d s, done, .*'n_images': 6.*",
         r"progress: extract +6 images \(6 ok\), .*",
         r"catalog: recorded models/fit_pca/\w+/\w+\.npz: a model of 5 images",
