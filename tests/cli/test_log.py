@@ -129,7 +129,7 @@ def test_recovery_is_logged(ran: FeatureStore, caplog: pytest.LogCaptureFixture)
     caplog.set_level(logging.INFO, "featurestore")
     ran.run("extract", workers=0)
     said = caplog.text
-    assert "runs as killed" in said
+    assert "run as killed" in said
     assert f"recorded {partition}" in said
     assert block_names(context.root) == []
 

@@ -308,7 +308,7 @@ def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
             UnreadableFile,
             "memory",
         ),
-        ("""print('["StoreBusy", "x"]'); import os; sys.stdout.flush(); os._exit(3)""", StoreBusy, "^x$"),
+        ("""print('["StoreBusy", "x", {}]'); import os; sys.stdout.flush(); os._exit(3)""", StoreBusy, "^x$"),
     ],
 )
 def test_how_a_child_ends(
