@@ -17,7 +17,14 @@ from featurestore.cli.log import with_log
 from featurestore.cli.maintain import VERBS as UPKEEP
 from featurestore.cli.read import VERBS as ASK
 from featurestore.errors import FeatureStoreError
-from featurestore.system import Interrupt, command_line, interruptible, reason_unreadable, shown
+from featurestore.system import (
+    Interrupt,
+    command_line,
+    interruptible,
+    keep_freed_memory,
+    reason_unreadable,
+    shown,
+)
 
 if TYPE_CHECKING:
     from featurestore.api import FeatureStore
@@ -163,6 +170,7 @@ def run(store: Path, stages: tuple[str, ...], dry_run: bool, statuses: str | Non
         if dry_run:
             _print_plan(open_store(store), stages, options)
         else:
+            keep_freed_memory()
             _run(open_store(store), stages, options)
 
 

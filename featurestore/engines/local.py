@@ -16,20 +16,15 @@ from typing import Any
 from featurestore.engines.base import T, Task, run_task
 from featurestore.errors import ConfigError, EngineLost
 from featurestore.images import decode_here
-from featurestore.system import SIGNALS, allow_limits, end_with, readable
+from featurestore.system import KEPT_BYTES, SIGNALS, allow_limits, end_with, readable
 
 LOG = logging.getLogger("featurestore.engines")
 
 # Threads would compete with the other workers, and BLAS with several threads differs in the last bits.
 SINGLE_THREADED = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
-# SIFT allocates hundreds of megabytes for each image. By default glibc returns them to the system, and allocating them
-# again, zeroed page by page, takes a quarter of a worker's time. So glibc may keep half a gigabyte (mallopt(3)); other
-# C libraries ignore these variables. See docs/decisions/0063.
-KEEPING = {
-    name: os.environ.get(name, str(size))
-    for name, size in {"MALLOC_MMAP_THRESHOLD_": 128 << 20, "MALLOC_TRIM_THRESHOLD_": 512 << 20}.items()
-}
+# Workers keep memory between images, see `KEPT_BYTES`. What the user has set in the environment stays.
+KEEPING = {name: os.environ.get(name, str(size)) for name, size in KEPT_BYTES.items()}
 
 # The row of an image says what killed its worker; loky's long report is not needed. An empty value turns it off.
 SILENT = {"PYTHONFAULTHANDLER": os.environ.get("PYTHONFAULTHANDLER", "")}

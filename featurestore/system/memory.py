@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+from contextlib import suppress
 from pathlib import Path
 
 from featurestore.errors import NotEnoughSpace
@@ -9,6 +12,26 @@ from featurestore.formatting import human_bytes
 
 MEMINFO = Path("/proc/meminfo")
 CGROUP = Path("/sys/fs/cgroup")  # of a container: its limit is below what the machine has
+
+# SIFT and PCA allocate hundreds of megabytes again and again. By default glibc returns them to the system, and getting
+# them back, zeroed page by page, takes a quarter of the time. So glibc may keep half a gigabyte (mallopt(3)); other
+# C libraries do without. See docs/decisions/0063.
+KEPT_BYTES = {"MALLOC_MMAP_THRESHOLD_": 128 << 20, "MALLOC_TRIM_THRESHOLD_": 512 << 20}
+_MALLOPT = {"MALLOC_MMAP_THRESHOLD_": -3, "MALLOC_TRIM_THRESHOLD_": -1}  # as <malloc.h> numbers them
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep memory in this process, as in workers; what the user has set in the environment stays.
+
+    It is for a program's own process. A library leaves its caller's allocator alone.
+    """
+    with suppress(AttributeError, OSError, ValueError):  # another C library
+        if not os.confstr("CS_GNU_LIBC_VERSION"):
+            return
+        libc = ctypes.CDLL(None)
+        for name, size in KEPT_BYTES.items():
+            if name not in os.environ:
+                libc.mallopt(_MALLOPT[name], size)
 
 
 def free_memory() -> int | None:
