@@ -20,12 +20,15 @@ if TYPE_CHECKING:
 class Upkeep(OpenStore):
     """Maintenance verbs of `FeatureStore`."""
 
-    def verify(self, *, deep: bool = False, repair: bool = False, quiet: bool = True) -> VerifyReport:
+    def verify(
+        self, *, deep: bool = False, repair: bool = False, workers: int | None = None, quiet: bool = True
+    ) -> VerifyReport:
         """Compare every file with the catalog, and the catalog with the files. Only ``repair`` changes anything.
 
         Args:
             deep: decode every value too, and read the image files rather than ask for their size.
             repair: drop damaged files and wrong records, so that `run` recomputes these; the report lists the rest.
+            workers: processes that read files; None is one for every core if there is much to read, 0 none.
             quiet: show no progress.
 
         Raises:
@@ -36,7 +39,7 @@ class Upkeep(OpenStore):
         if repair:
             self._refuse_untrusted("verify --repair")
             with self._held("verify", reporter(quiet=quiet)) as held:
-                report = verify_store(held, deep=deep)
+                report = verify_store(held, deep=deep, workers=workers)
                 if report.problems:
                     report = repair_store(held, report)
         else:
@@ -44,17 +47,18 @@ class Upkeep(OpenStore):
             # A file that a run is about to record would look like an orphan.
             still = unchanged(context.root, "verify", say=context.reporter.say)
             with nullcontext() if self._vetted is not None else still:
-                report = verify_store(context, deep=deep)
+                report = verify_store(context, deep=deep, workers=workers)
         told = [Problem(Kind.UNTRUSTED, self.path.name, line, "ask for the store without it") for line in self.left_out]
         return replace(report, problems=[*told, *report.problems])
 
-    def rebuild(self, *, quiet: bool = True) -> RebuildReport:
+    def rebuild(self, *, workers: int | None = None, quiet: bool = True) -> RebuildReport:
         """Rebuild a lost or damaged catalog from ``dataset/``, ``partitions/`` and ``models/``.
 
         Every file is read and checked; one that fails is left out and reported. Records of runs come from the old
         catalog if it can be read.
 
         Args:
+            workers: as in `verify`.
             quiet: do not report a wait for another machine's sign of life.
 
         Raises:
@@ -64,15 +68,16 @@ class Upkeep(OpenStore):
         from featurestore.maintenance import rebuild_catalog
 
         with self._held("rebuild", reporter(quiet=quiet)) as context:
-            return rebuild_catalog(context)
+            return rebuild_catalog(context, workers=workers)
 
-    def merge(self, *others: StrPath, quiet: bool = True) -> list[MergeReport]:
+    def merge(self, *others: StrPath, workers: int | None = None, quiet: bool = True) -> list[MergeReport]:
         """Copy the partitions and models of stores of the same dataset and recipe, made on other machines.
 
         All files of a store are checked before any is copied; existing partitions and models stay.
 
         Args:
             others: the stores' folders.
+            workers: as in `verify`.
             quiet: do not report a wait for another machine's sign of life.
 
         Raises:
@@ -88,7 +93,7 @@ class Upkeep(OpenStore):
             if other.path == self.path:
                 raise Incompatible(f"{other.path} is the store to merge into; name another one")
         with self._changing("merge", reporter(quiet=quiet)) as context:
-            return [merge_stores(context, other._context(Silent())) for other in opened]
+            return [merge_stores(context, other._context(Silent()), workers=workers) for other in opened]
 
     def prune(self, keep: str | Sequence[str] = (), *, dry_run: bool = False, quiet: bool = True) -> PruneReport:
         """Delete old variants, files without a record and, on request, partitions upstream of those to keep.

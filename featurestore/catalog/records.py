@@ -121,11 +121,18 @@ def describe_partition(root: Root, name: str, *, checksum: str | None = None) ->
     Raises:
         CorruptFile: the file is not a partition, or does not match its name.
     """
-    path = root.local(name)
-    with PartitionFile(path) as file:
-        manifest, layout = file.manifest, file.layout
-        _check_manifest(manifest, name)
-        facts = file.columns([fact for fact in FACTS if fact in layout.schema().names])
+    with PartitionFile(root.local(name)) as file:
+        _check_manifest(file.manifest, name)
+        facts = file.columns(_facts_of(file))
+        return _described(root, name, file, facts, checksum=checksum)
+
+
+def _facts_of(file: PartitionFile) -> list[str]:
+    return [fact for fact in FACTS if fact in file.layout.schema().names]
+
+
+def _described(root: Root, name: str, file: PartitionFile, facts: pa.Table, *, checksum: str | None) -> Described:
+    manifest, path = file.manifest, root.local(name)
     _check_facts(manifest, facts, name)
     clipped = pc.sum(facts["n_clipped"]).as_py() or 0 if "n_clipped" in facts.column_names else None
     row = PartitionRow(
@@ -136,7 +143,7 @@ def describe_partition(root: Root, name: str, *, checksum: str | None = None) ->
         n_bytes=file_size(path),
         n_images=len(facts),
         n_descriptors=pc.sum(facts["n_descriptors"]).as_py() or 0,
-        dim=layout.dim,
+        dim=file.layout.dim,
         n_clipped=clipped,
         pruned=is_index(name),
     )
@@ -180,18 +187,22 @@ def record_variant(connection: DuckDBPyConnection, manifest: Mapping[str, Any]) 
 def check_partition(root: Root, name: str) -> Described:
     """Check a partition, or the index of a pruned one, against its name and manifest.
 
-    Every value is read. Returns the partition's record.
+    Every value is read, and every byte of a partition once. Returns its record.
 
     Raises:
-        CorruptFile: it does not.
+        CorruptFile: it does not match.
         UnreadableFile: it could not be read to its end.
     """
-    with readable(root.local(name)):
-        described = describe_partition(root, name)
+    path = root.local(name)
+    with readable(path):
         if is_index(name):
-            check_index(root.local(name))
+            described = describe_partition(root, name)
+            check_index(path)
             return described
-        payload, counts = _read_back(root, name)
+        with PartitionFile(path, hashed=True) as file:
+            _check_manifest(file.manifest, name)
+            payload, counts, facts = _read_back(file)
+            described = _described(root, name, file, facts, checksum=file.checksum())
     if payload != PurePosixPath(name).stem.rpartition("-")[2]:
         raise CorruptFile(f"{name} does not hold the rows that its name promises")
     if counts != described.results["n_descriptors"].to_pylist():
@@ -199,14 +210,16 @@ def check_partition(root: Root, name: str) -> Described:
     return described
 
 
-def _read_back(root: Root, name: str) -> tuple[str, list[int]]:
-    """Return the digest of a partition's rows and the number of descriptors of each; reads a row group at a time."""
-    with PartitionFile(root.local(name)) as file:
-        digest, counts = RowDigest(str(file.manifest["input_payload"])), []
-        for row in file.rows():
+def _read_back(file: PartitionFile) -> tuple[str, list[int], pa.Table]:
+    """Return the digest of a partition's rows, the number of descriptors of each, and the columns `FACTS`."""
+    digest, counts, facts = RowDigest(str(file.manifest["input_payload"])), list[int](), list[pa.Table]()
+    for row_group in range(file.n_row_groups):
+        table = file.table(row_group, file.layout.schema().names)
+        facts.append(table.select(_facts_of(file)))
+        for row in file.rows_of(table):
             digest.update(row)
             counts.append(row.n_descriptors)
-    return digest.hexdigest(), counts
+    return digest.hexdigest(), counts, pa.concat_tables(facts) if facts else file.columns(_facts_of(file))
 
 
 def record_model(root: Root, catalog: WritableCatalog, name: str) -> ModelRow:

@@ -8,20 +8,27 @@ import click
 
 from featurestore.cli.common import STORE, UNTRUSTED, answer, as_json, open_store, stoppable
 
+WORKERS = click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    help="Processes that read files. [default: every core, if there is much to read]",
+)
+
 
 @click.command(short_help="Compare files, catalog and images.")
 @STORE
 @click.option("--deep", is_flag=True, help="Decode every value, and read the image files too.")
 @click.option("--repair", is_flag=True, help="Drop damaged files and records, so that a run recomputes only these.")
+@WORKERS
 @click.option("--json", "json_wanted", is_flag=True, help="As JSON.")
 @UNTRUSTED
-def verify(store: Path, deep: bool, repair: bool, json_wanted: bool, untrusted: bool) -> None:
+def verify(store: Path, deep: bool, repair: bool, workers: int | None, json_wanted: bool, untrusted: bool) -> None:
     """Compare every file with the catalog, and the images with the extracted ones. Exits with 1 on a problem."""
     from featurestore.cli.text import verify_text
 
     with stoppable("finished repairs are kept"):
         opened = open_store(store, untrusted=untrusted)
-        report = opened.verify(deep=deep, repair=repair, quiet=json_wanted)
+        report = opened.verify(deep=deep, repair=repair, workers=workers, quiet=json_wanted)
     answer(as_json(report.as_dict()) if json_wanted else verify_text(report, opened.path))
     if not report.ok:
         click.get_current_context().exit(1)
@@ -29,24 +36,26 @@ def verify(store: Path, deep: bool, repair: bool, json_wanted: bool, untrusted: 
 
 @click.command(short_help="Make a lost catalog again.")
 @STORE
-def rebuild(store: Path) -> None:
+@WORKERS
+def rebuild(store: Path, workers: int | None) -> None:
     """Make a lost or damaged catalog again from the store's other files."""
     from featurestore.cli.text import rebuild_text
 
     with stoppable("the old catalog is unchanged"):
-        report = open_store(store).rebuild(quiet=False)
+        report = open_store(store).rebuild(workers=workers, quiet=False)
     click.echo(rebuild_text(report))
 
 
 @click.command(short_help="Copy the work of other stores.")
 @STORE
 @click.argument("others", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="OTHER...")
-def merge(store: Path, others: tuple[Path, ...]) -> None:
+@WORKERS
+def merge(store: Path, others: tuple[Path, ...], workers: int | None) -> None:
     """Copy partitions and models from stores of the same dataset and recipe, made on other machines."""
     from featurestore.cli.text import merge_text
 
     with stoppable("copied partitions and models are kept. To continue, merge again"):
-        reports = open_store(store).merge(*others, quiet=False)
+        reports = open_store(store).merge(*others, workers=workers, quiet=False)
     for report in reports:
         click.echo(merge_text(report))
 

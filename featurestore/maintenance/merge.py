@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +23,6 @@ from featurestore.catalog import (
     WritableContext,
     add_runs,
     catalog_counts,
-    check_partition,
     chunk_digests,
     chunk_sizes,
     compare_images,
@@ -37,11 +37,13 @@ from featurestore.catalog import (
 )
 from featurestore.errors import CorruptFile, Incompatible, NotEnoughSpace
 from featurestore.formatting import counted, human_bytes
+from featurestore.maintenance.check_files import Checked, CheckFile, check_files
 from featurestore.stages import FitStage, Stage
-from featurestore.storage import refuse_busy
-from featurestore.system import command_line, file_digest, readable
+from featurestore.storage import HashedFile, refuse_busy
+from featurestore.system import command_line, readable
 
 SHOWN = 5  # differences to list
+COPIED_AT_ONCE = 1 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,13 @@ class _Takeover:
         return sum(model.n_bytes for model in self.models) + sum(row.n_bytes for row in self.partitions)
 
 
-def merge_stores(context: WritableContext, other: Context) -> MergeReport:
+def merge_stores(context: WritableContext, other: Context, *, workers: int | None = None) -> MergeReport:
     """Copy the partitions and models that this store lacks from another one.
+
+    Args:
+        context: of this store.
+        other: that of the other one.
+        workers: see `check_files`.
 
     Raises:
         Incompatible: the other store is of another dataset or recipe, or has fitted a model of its own.
@@ -84,13 +91,13 @@ def merge_stores(context: WritableContext, other: Context) -> MergeReport:
     _compare_recipes(context, other)
     notes = _compare_datasets(context, other)
     found = _find(context, other)
-    _check(context, other, found)
+    _check(context, other, found, workers)
     for model in found.models:
         _copy(context, other, model)
         record_model(context.root, context.catalog, model.path)
     for row in found.partitions:
         _copy(context, other, row)
-        record_file(context.root, context.catalog, row.path)
+        record_file(context.root, context.catalog, row.path, checksum=row.checksum)
     variants = {model.variant for model in found.models} | {row.variant for row in found.partitions}
     _take_runs(context, other, variants)
     return MergeReport(
@@ -256,7 +263,7 @@ def _add_notes(yours: DuckDBPyConnection, found: _Takeover) -> None:
         found.notes.append(f"left there: {counted(rest, 'partition')} of other variants")
 
 
-def _check(context: Context, other: Context, found: _Takeover) -> None:
+def _check(context: Context, other: Context, found: _Takeover, workers: int | None) -> None:
     """Read every file to copy, and check that there is room."""
     if found.n_bytes > context.root.free_bytes():
         raise NotEnoughSpace(
@@ -266,10 +273,11 @@ def _check(context: Context, other: Context, found: _Takeover) -> None:
     try:
         for model in found.models:
             describe_model(other.root, model.path)
-        for row in found.partitions:
-            described = check_partition(other.root, row.path)
-            if described.row.checksum != row.checksum:
-                raise CorruptFile(f"{row.path} is not the file that was recorded")
+        tasks = (CheckFile(row.chunk_id, other.root, row.path, row) for row in found.partitions)
+        n_bytes = sum(row.n_bytes for row in found.partitions)
+        with closing(check_files(tasks, workers=workers, n_bytes=n_bytes)) as results:
+            for task, checked in results:
+                _refuse(task.name, checked)
     except CorruptFile as error:
         raise CorruptFile(
             f"{other.root.path}: {error}; nothing was taken from it. Repair it first: "
@@ -277,12 +285,24 @@ def _check(context: Context, other: Context, found: _Takeover) -> None:
         ) from error
 
 
+def _refuse(name: str, checked: Checked) -> None:
+    if isinstance(checked.error, CorruptFile) and name not in str(checked.error):
+        raise CorruptFile(f"{name}: {checked.error}") from checked.error
+    if checked.error is not None:
+        raise checked.error
+
+
 def _copy(context: WritableContext, other: Context, row: ModelRow | PartitionRow) -> None:
     name = row.path
     with context.root.publishing(name) as temporary:
-        with readable(other.root.local(name)):
-            shutil.copyfile(other.root.local(name), temporary)
-        if file_digest(temporary) != row.checksum:
+        with (
+            readable(other.root.local(name)),
+            HashedFile(other.root.local(name)) as source,
+            temporary.open("wb") as copy,
+        ):
+            shutil.copyfileobj(source, copy, COPIED_AT_ONCE)
+            checksum = source.hexdigest()
+        if checksum != row.checksum:
             raise CorruptFile(f"{name} changed while it was copied from {other.root.path}; merge again")
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -17,7 +19,6 @@ from featurestore.catalog import (
     HeldCatalog,
     WritableContext,
     catalog_counts,
-    check_partition,
     chunk_digests,
     record_described,
     record_model,
@@ -27,6 +28,7 @@ from featurestore.catalog import (
     runs_of_manifests,
 )
 from featurestore.errors import CorruptFile, FormatError, UnreadableFile
+from featurestore.maintenance.check_files import CheckFile, check_files
 from featurestore.maintenance.sandbox import run_child
 from featurestore.rows import USABLE
 from featurestore.stages import FLOW
@@ -58,8 +60,12 @@ class Findings:
     unreadable: list[UnreadableFile] = field(default_factory=list)  # of files and folders
 
 
-def rebuild_catalog(context: WritableContext) -> RebuildReport:
+def rebuild_catalog(context: WritableContext, *, workers: int | None = None) -> RebuildReport:
     """Build a new catalog beside the old one, and replace the old one atomically.
+
+    Args:
+        context: of the store.
+        workers: see `check_files`.
 
     Raises:
         CorruptFile: a dataset file is gone or damaged; nothing else says which images there are.
@@ -69,7 +75,7 @@ def rebuild_catalog(context: WritableContext) -> RebuildReport:
     root.sweep()
     with root.temporary(CATALOG) as draft, root.temporary("runs.parquet") as salvaged:
         with HeldCatalog(root, draft) as catalog:
-            found = fill(root, catalog, watch=lambda name: None)
+            found = fill(root, catalog, watch=lambda name: None, workers=workers)
             try:
                 found.notes += _restore_runs(root, catalog, salvaged)
             except UnreadableFile as error:
@@ -90,13 +96,14 @@ def _refuse_unreadable(root: Root, found: list[UnreadableFile]) -> None:
         )
 
 
-def fill(root: Root, catalog: HeldCatalog, *, watch: Watch) -> Findings:
+def fill(root: Root, catalog: HeldCatalog, *, watch: Watch, workers: int | None = 0) -> Findings:
     """Record every file of the store in an empty catalog; return notes for the report.
 
     Args:
         root: of the store.
         catalog: to be filled.
         watch: called with the name of each file before it is read.
+        workers: see `check_files`.
 
     Raises:
         CorruptFile: a dataset file is gone or damaged.
@@ -117,8 +124,7 @@ def fill(root: Root, catalog: HeldCatalog, *, watch: Watch) -> Findings:
     with catalog.reading() as connection:
         known = chunk_digests(connection)
     payloads = {("", chunk): digest for chunk, digest in known.items()}  # by variant; images have none
-    for key, names in _in_order(_listed(root, "partitions", ".parquet", found)):
-        whole = _whole(root, names, watch, found)
+    for key, names, whole in _checked(root, _listed(root, "partitions", ".parquet", found), watch, workers, found):
         if whole and key[2] in known:
             _record_current(root, catalog, whole, payloads, found)
         elif whole:
@@ -156,18 +162,30 @@ def _in_order(names: list[str]) -> Iterator[tuple[Key, list[str]]]:
     yield from sorted(found.items(), key=lambda item: (order.get(item[0][0], len(order)), item[0]))
 
 
-def _whole(root: Root, names: list[str], watch: Watch, found: Findings) -> list[Described]:
-    """Return the partitions that pass all checks."""
-    whole = []
-    for name in names:
-        watch(name)
-        try:
-            whole.append(check_partition(root, name))
-        except (CorruptFile, FormatError) as error:
-            found.notes.append(f"left out: {error}")
-        except UnreadableFile as error:
-            found.unreadable.append(error)
-    return whole
+def _checked(
+    root: Root, names: list[str], watch: Watch, workers: int | None, found: Findings
+) -> Iterator[tuple[Key, list[str], list[Described]]]:
+    """Yield the partitions of each chunk that pass all checks, in the order of `_in_order`."""
+    groups = list(_in_order(names))
+
+    def tasks() -> Iterator[CheckFile]:
+        for (_, _, chunk_id), names in groups:
+            for name in names:
+                watch(name)
+                yield CheckFile(chunk_id, root, name)
+
+    n_bytes = sum(path.stat().st_size for path in map(root.local, names) if path.exists()) if workers is None else 0
+    with closing(check_files(tasks(), workers=workers, n_bytes=n_bytes)) as results:
+        for key, names in groups:
+            whole = []
+            for _, checked in islice(results, len(names)):
+                if checked.described is not None:
+                    whole.append(checked.described)
+                elif isinstance(checked.error, UnreadableFile):
+                    found.unreadable.append(checked.error)
+                else:
+                    found.notes.append(f"left out: {checked.error}")
+            yield key, names, whole
 
 
 def _record_current(

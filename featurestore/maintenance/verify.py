@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
@@ -28,10 +28,8 @@ from featurestore.catalog import (
     VariantRow,
     all_models,
     all_partitions,
-    check_partition,
     dataset_log_files,
     describe_model,
-    describe_partition,
     filenames_of_chunk,
     find_variant,
     fingerprint,
@@ -46,12 +44,13 @@ from featurestore.catalog import (
 )
 from featurestore.errors import CorruptFile, FormatError, UnreadableFile
 from featurestore.formatting import counted
+from featurestore.maintenance.check_files import DAMAGED, Checked, CheckFile, check_files
 from featurestore.maintenance.image_changes import Source, change_of, reason_to_pass_over, recorded_sources
 from featurestore.maintenance.problems import Kind, Problem, VerifyReport
 from featurestore.maintenance.sandbox import run_child
 from featurestore.maintenance.stray_files import stray_files
 from featurestore.stages import FitStage
-from featurestore.storage import CATALOG, PartitionFile, read_state
+from featurestore.storage import CATALOG, read_state
 from featurestore.system import command_line, file_digest, file_size, is_file, scratch_folder
 
 T = TypeVar("T")
@@ -59,17 +58,18 @@ COPY = "put back a copy of it"
 READ = "nothing is known to be wrong with it, and --repair leaves it alone: make it readable, and verify again"
 
 
-def verify_store(context: Context, *, deep: bool) -> VerifyReport:
+def verify_store(context: Context, *, deep: bool, workers: int | None = None) -> VerifyReport:
     """Compare every file with the catalog, and the catalog with the files.
 
     Args:
         context: of the store; no other process may be changing it.
         deep: decode every value too, and read the image files rather than ask for their size.
+        workers: see `check_files`.
     """
     report = VerifyReport()
     if isinstance(context.catalog, HeldCatalog):  # an untrusted store comes without its images
         report.notes.append("the image files were not checked: the store is untrusted")
-        _Checks(context, deep=deep, report=report).run(images=False)
+        _Checks(context, deep=deep, workers=workers, report=report).run(images=False)
         return report
     with ExitStack() as stack:
         try:
@@ -81,7 +81,7 @@ def verify_store(context: Context, *, deep: bool) -> VerifyReport:
         except UnreadableFile as error:
             report.problems.append(_unreadable(CATALOG, error))
             return report
-        _Checks(dataclasses.replace(context, catalog=copy), deep=deep, report=report).run(images=True)
+        _Checks(dataclasses.replace(context, catalog=copy), deep=deep, workers=workers, report=report).run(images=True)
     return report
 
 
@@ -100,8 +100,9 @@ def _copied(context: Context) -> Iterator[HeldCatalog]:
 class _Checks:
     """The checks of one store, on a copy of its catalog."""
 
-    def __init__(self, context: Context, *, deep: bool, report: VerifyReport) -> None:
+    def __init__(self, context: Context, *, deep: bool, workers: int | None, report: VerifyReport) -> None:
         self._context, self._root, self._deep, self._report = context, context.root, deep, report
+        self._workers = workers
         self._run = f"with --repair it is dropped, and {command_line('run', context.root.path)} recomputes it"
         self._rebuild = remedy(context.catalog.path)
 
@@ -128,7 +129,7 @@ class _Checks:
         if n_bytes is not None and size != n_bytes:
             return f"the file has {size} bytes, and had {n_bytes}"
         if file_digest(path) != checksum:
-            return "the file is damaged: its SHA-256 is not what was recorded"
+            return DAMAGED
         return None
 
     def dataset(self) -> Iterator[Problem]:
@@ -169,30 +170,28 @@ class _Checks:
         """Yield partitions that differ from their record, down to their rows."""
         rows = self._asked(all_partitions)
         self._context.reporter.begin("verify", sum(row.n_images for row in rows))
-        for row in rows:
-            yield from _unless_unreadable(row.path, self._partition(row))
-            self._context.reporter.advance(row.n_images)
+        tasks = (CheckFile(row.chunk_id, self._root, row.path, row, deep=self._deep) for row in rows)
+        n_bytes = sum(row.n_bytes for row in rows)
+        with closing(check_files(tasks, workers=self._workers, n_bytes=n_bytes)) as found:
+            for row, (_, checked) in zip(rows, found, strict=True):
+                yield from self._partition(row, checked)
+                self._context.reporter.advance(row.n_images)
         self._context.reporter.end(None)
 
-    def _partition(self, row: PartitionRow) -> Iterator[Problem]:
-        name, wrong = row.path, self._compare_bytes(row.path, checksum=row.checksum, n_bytes=row.n_bytes)
-        if wrong:
-            yield Problem(Kind.PARTITION, name, wrong, self._run)
+    def _partition(self, row: PartitionRow, checked: Checked) -> Iterator[Problem]:
+        name, described, error = row.path, checked.described, checked.error
+        self._report.n_files += checked.n_bytes is not None
+        self._report.n_bytes += checked.n_bytes or 0
+        if isinstance(error, UnreadableFile):
+            yield _unreadable(name, error)
             return
-        try:
-            if self._deep:
-                described = check_partition(self._root, name)
-            else:
-                described = describe_partition(self._root, name, checksum=row.checksum)
-            with PartitionFile(self._root.local(name)) as file:
-                names = file.columns(["filename"])["filename"].to_pylist()
-        except (CorruptFile, FormatError) as error:
+        if described is None:
             yield Problem(Kind.PARTITION, name, str(error), self._run)
             return
         with self._context.catalog.reading() as connection:
             expected = filenames_of_chunk(connection, row.chunk_id)
             results, variant = results_of_partition(connection, row), find_variant(connection, row.variant)
-        if names != expected:
+        if list(checked.filenames) != expected:
             yield Problem(Kind.PARTITION, name, "its rows are not the images of the chunk", self._run)
             return
         right = row == described.row and results.to_pylist() == described.results.to_pylist()

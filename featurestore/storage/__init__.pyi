@@ -9,6 +9,7 @@ from .block_file import file_state as file_state
 from .block_file import read_block as read_block
 from .block_file import rows_of as rows_of
 from .block_file import write_block as write_block
+from .hashed_file import HashedFile as HashedFile
 from .lock import exclusive as exclusive
 from .lock import living_holder as living_holder
 from .lock import refuse_busy as refuse_busy

@@ -20,6 +20,7 @@ from featurestore.errors import CorruptFile, FormatError
 from featurestore.rows import KEYPOINT, KEYPOINT_COLUMNS, Layout, Row
 from featurestore.storage import manifest as manifests
 from featurestore.storage.blob_pages import Page, find_pages, read_blob
+from featurestore.storage.hashed_file import HashedFile
 from featurestore.system import readable
 from featurestore.wording import first_line
 
@@ -67,26 +68,47 @@ def _canonical(value: Any) -> Any:
 class PartitionFile:
     """A partition on disk, read a row group at a time."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, hashed: bool = False) -> None:
         """Open the file and read its manifest.
+
+        Args:
+            path: of the file.
+            hashed: take the SHA-256 of its bytes while they are read; see `checksum`.
 
         Raises:
             CorruptFile: the file is missing, not Parquet, or has no manifest.
             UnreadableFile: the file can't be opened or read.
             FormatError: a newer version wrote the file.
         """
-        from pyarrow import parquet
-
         self.path = path
         try:
             with readable(path):
-                self._source = pa.OSFile(str(path))
+                self._hashed = HashedFile(path) if hashed else None
+                self._source = pa.PythonFile(self._hashed, "r") if hashed else pa.OSFile(str(path))
+        except OSError as error:
+            raise self._no_partition(error) from error
+        try:
+            self._read_footer()
+        except BaseException:
+            self._source.close()
+            raise
+        self._pages: dict[int, tuple[Page, ...]] = {}  # by row group
+
+    def _no_partition(self, error: Exception) -> CorruptFile:
+        return CorruptFile(f"{self.path.name} can't be read as a partition ({first_line(error)})")
+
+    def _read_footer(self) -> None:
+        from pyarrow import parquet
+
+        path = self.path
+        try:
+            with readable(path):
                 self._file = parquet.ParquetFile(self._source)
             metadata = {b"dim": b"", b"dtype": b"", MANIFEST_KEY.encode(): b"", **(self._file.metadata.metadata or {})}
             self.manifest: dict[str, Any] = manifests.parse_manifest(metadata[MANIFEST_KEY.encode()])
             dim, dtype = int(metadata[b"dim"]), metadata[b"dtype"].decode()
         except (OSError, pa.ArrowException, ValueError) as error:
-            raise CorruptFile(f"{path.name} can't be read as a partition ({first_line(error)})") from error
+            raise self._no_partition(error) from error
         if self.manifest.get("format") != FORMAT:
             raise FormatError(
                 f"{path.name} is of partition format {self.manifest.get('format')}, and this version knows {FORMAT}; "
@@ -99,7 +121,6 @@ class PartitionFile:
         extra = tuple((f.name, f.type) for f in self._file.schema_arrow if f.name not in known)
         self.layout = Layout(dim=dim, dtype=dtype, keypoints="x" in names, extra=extra)
         self._refuse_other_columns()
-        self._pages: dict[int, tuple[Page, ...]] = {}  # by row group
 
     def _refuse_other_columns(self) -> None:
         blobs = {"descriptors"} if self.manifest.get("pruned") is True else set()
@@ -148,9 +169,20 @@ class PartitionFile:
         """
         try:
             with readable(self.path):
-                return self._file.read_row_group(row_group, columns=list(columns))
+                in_order = self._hashed is not None  # threads would read the columns in any order
+                return self._file.read_row_group(row_group, columns=list(columns), use_threads=not in_order)
         except (OSError, pa.ArrowException) as error:
             raise CorruptFile(f"{self.path.name} is damaged ({first_line(error)})") from error
+
+    def checksum(self) -> str:
+        """Return the SHA-256 of the file's bytes, in hex; only of a file that was opened as ``hashed``.
+
+        Raises:
+            UnreadableFile: it can't be read to its end.
+        """
+        assert self._hashed is not None
+        with readable(self.path):
+            return self._hashed.hexdigest()
 
     def descriptors(self, row_group: int, row: int) -> NDArray[Any] | None:
         """Return the descriptors of one row of a row group, ``(n, dim)``; None unless its status is ``ok``.

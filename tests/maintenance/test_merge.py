@@ -5,12 +5,13 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import IO
 
 import pytest
 
 from featurestore import FeatureStore
 from featurestore.errors import CorruptFile, FeatureStoreError, Incompatible, NotEnoughSpace, StoreBusy
-from featurestore.storage import CONFIG, Root, exclusive
+from featurestore.storage import CONFIG, HashedFile, Root, exclusive
 from tests.catalogs import change, rows, tables
 from tests.conftest import Samples, make_store
 
@@ -41,11 +42,13 @@ def part(finished: FeatureStore, tmp_path: Path) -> Part:
             "DELETE FROM variants "
             "WHERE variant NOT IN (SELECT variant FROM partitions UNION SELECT variant FROM models)",
         )
-        store = FeatureStore(path)
-        assert store.verify().ok
-        return store
+        return FeatureStore(path)
 
     return make
+
+
+def test_a_part_is_a_sound_store(part: Part) -> None:
+    assert part("part", [0, 2], ["extract", "fit_pca"]).verify().ok
 
 
 def contents(store: Path) -> dict[str, bytes]:
@@ -247,14 +250,19 @@ def test_a_file_that_is_not_the_one_that_was_recorded_is_not_taken(part: Part) -
     here, there = part("here", [0]), part("there", [1])
     change(there.path, "UPDATE partitions SET checksum = 'x'")
     with pytest.raises(
-        CorruptFile, match=r"chunk-000001-\w+.parquet is not the file that was recorded; nothing was taken"
+        CorruptFile, match=r"chunk-000001-\w+.parquet: the file is damaged: its SHA-256 is not .*; nothing was taken"
     ):
         here.merge(there.path)
 
 
 def test_a_file_that_changes_while_it_is_copied_is_not_taken(part: Part, monkeypatch: pytest.MonkeyPatch) -> None:
     here, there = part("here", [0]), part("there", [1])
-    monkeypatch.setattr(shutil, "copyfile", lambda source, target: Path(target).write_bytes(b"half of it"))
+
+    def change_and_copy(source: HashedFile, target: IO[bytes], size: int) -> None:
+        with Path(source.name).open("r+b") as file:
+            file.write(b"PAR2")
+
+    monkeypatch.setattr(shutil, "copyfileobj", change_and_copy)
     with pytest.raises(
         CorruptFile, match=r"chunk-000001-\w+.parquet changed while it was copied from \S+; merge again$"
     ):

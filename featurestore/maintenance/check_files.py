@@ -1,0 +1,117 @@
+"""Checks of partition files on all cores. Each file is read once, by a worker; the caller compares what it found."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+
+from featurestore.catalog import Described, PartitionRow, check_partition, describe_partition
+from featurestore.engines import Task, all_cores, dispatch_tasks, open_engine
+from featurestore.errors import CorruptFile, FormatError, UnreadableFile
+from featurestore.storage import PartitionFile, Root
+from featurestore.system import file_digest, file_size, is_file
+
+LOG = logging.getLogger("featurestore.maintenance")
+WORTH_WORKERS = 512 << 20  # bytes to read: with fewer, starting workers takes longer than they save
+MOST_KEPT = 1000  # results that wait for an earlier file: a chunk of a thousand images has 100 kB of them
+DAMAGED = "the file is damaged: its SHA-256 is not what was recorded"
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The result of a check: the record of the file, or the error."""
+
+    n_bytes: int | None  # of the file; None if it is missing, or its size can't be read
+    described: Described | None = None
+    filenames: tuple[str, ...] = ()  # of its rows
+    error: CorruptFile | FormatError | UnreadableFile | None = None
+
+
+@dataclass(frozen=True)
+class CheckFile:
+    """A partition to check, against its record in the catalog if there is one."""
+
+    chunk_id: int
+    root: Root
+    name: str
+    recorded: PartitionRow | None = None
+    deep: bool = True
+
+    def run(self) -> list[Checked]:
+        """Return the result of the check; errors about the file are part of it."""
+        n_bytes = None
+        try:
+            path = self.root.local(self.name)
+            n_bytes = file_size(path) if is_file(path) else None
+            return [self._checked(n_bytes)]
+        except (CorruptFile, FormatError, UnreadableFile) as error:
+            return [Checked(n_bytes, error=error)]
+
+    def split(self) -> list[Task[Checked]]:
+        """Return the task itself: a file is checked as a whole."""
+        return [self]
+
+    def crashed(self, reason: str) -> list[Checked]:
+        """Blame the file."""
+        return [Checked(None, error=CorruptFile(f"{self.name} crashes the process that reads it ({reason})"))]
+
+    def _checked(self, n_bytes: int | None) -> Checked:
+        checksum = self.recorded.checksum if self.recorded is not None else None
+        if n_bytes is None:
+            raise CorruptFile("the file is missing")
+        if self.recorded is not None and n_bytes != self.recorded.n_bytes:
+            raise CorruptFile(f"the file has {n_bytes} bytes, and had {self.recorded.n_bytes}")
+        if self.deep:
+            described = self._decoded(checksum)
+        elif file_digest(self.root.local(self.name)) != checksum:
+            raise CorruptFile(DAMAGED)
+        else:
+            described = describe_partition(self.root, self.name, checksum=checksum)
+        with PartitionFile(self.root.local(self.name)) as file:
+            return Checked(n_bytes, described, tuple(file.columns(["filename"])["filename"].to_pylist()))
+
+    def _decoded(self, checksum: str | None) -> Described:
+        """Read every value, and return the record. A wrong checksum is reported before what follows from it."""
+        try:
+            described = check_partition(self.root, self.name)
+        except CorruptFile as error:
+            if checksum is not None and file_digest(self.root.local(self.name)) != checksum:
+                raise CorruptFile(DAMAGED) from error
+            raise
+        if checksum is not None and described.row.checksum != checksum:
+            raise CorruptFile(DAMAGED)
+        return described
+
+
+def check_files(
+    tasks: Iterable[CheckFile], *, workers: int | None, n_bytes: int
+) -> Generator[tuple[CheckFile, Checked], None, None]:
+    """Check files, and yield the results in the order of the tasks.
+
+    Args:
+        tasks: the files.
+        workers: processes; None is one for every core if there are enough ``n_bytes``, 0 works in this process.
+        n_bytes: of all files.
+    """
+    if workers is None:
+        workers = all_cores() if n_bytes >= WORTH_WORKERS else 0
+    LOG.debug("checking %d bytes of partitions with %d workers", n_bytes, workers)
+    order, found = deque[CheckFile](), dict[str, Checked]()
+
+    def drawn() -> Iterator[CheckFile | None]:
+        for task in tasks:
+            while len(found) >= MOST_KEPT:
+                yield None
+            order.append(task)
+            yield task
+
+    with closing(open_engine(workers)) as engine:
+        for task, results in dispatch_tasks(engine, drawn()):
+            assert isinstance(task, CheckFile)
+            found[task.name] = results[0]
+            while order and order[0].name in found:
+                first = order.popleft()
+                yield first, found.pop(first.name)

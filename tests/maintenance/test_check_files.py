@@ -1,0 +1,97 @@
+"""Files are checked by any number of workers with the same result, and each is read once."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from featurestore import FeatureStore
+from featurestore.maintenance.check_files import CheckFile, check_files
+from featurestore.rows import Layout, Row
+from featurestore.storage import FORMAT, PartitionFile, PartitionWriter, Root
+from featurestore.system import file_digest
+from tests.catalogs import tables
+from tests.small import copy
+
+IO_COUNTERS = Path("/proc/self/io")
+
+
+@pytest.fixture(scope="module")
+def damaged(finished: FeatureStore, tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    """A store with a file that is damaged, one that is cut, and one that is gone."""
+    store = copy(finished, tmp_path_factory.mktemp("damaged") / "store")
+    flipped, cut, gone, *_ = sorted((store.path / "partitions").rglob("*.parquet"))
+    data = bytearray(flipped.read_bytes())
+    data[len(data) // 2] ^= 1
+    flipped.write_bytes(data)
+    cut.write_bytes(cut.read_bytes()[:-100])
+    gone.unlink()
+    return store
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_verify_finds_the_same_with_any_number_of_workers(damaged: FeatureStore, deep: bool) -> None:
+    here, workers = (damaged.verify(deep=deep, workers=n) for n in (0, 2))
+    assert here == workers
+    assert [re.sub(r"\d+", "N", problem.what) for problem in here.problems] == [
+        "the file is damaged: its SHA-N is not what was recorded",
+        "the file has N bytes, and had N",
+        "the file is missing",
+    ]
+
+
+def test_rebuild_makes_the_same_catalog_with_any_number_of_workers(damaged: FeatureStore, tmp_path: Path) -> None:
+    made = []
+    for n in (0, 2):
+        store = copy(damaged, tmp_path / str(n))
+        made.append((store.rebuild(workers=n), tables(store.path)))
+    assert made[0] == made[1]
+    assert len(made[0][0].notes) >= 2
+
+
+def test_merge_takes_the_same_with_any_number_of_workers(finished: FeatureStore, tmp_path: Path) -> None:
+    taken = []
+    for n in (0, 2):
+        store = copy(finished, tmp_path / str(n))
+        shutil.rmtree(store.path / "partitions")
+        store.verify(repair=True)
+        taken.append((store.merge(finished.path, workers=n)[0].n_partitions, store.verify(deep=True).problems))
+    assert taken == [(12, []), (12, [])]
+
+
+def test_a_file_that_crashes_its_reader_is_blamed_alone() -> None:
+    task = CheckFile(3, Root(Path("store")), "partitions/a.parquet")
+    assert task.split() == [task]
+    assert str(task.crashed("SIGSEGV")[0].error) == "partitions/a.parquet crashes the process that reads it (SIGSEGV)"
+
+
+def test_results_come_in_the_order_of_the_files(finished: FeatureStore) -> None:
+    root = Root(finished.path)
+    names = root.files("partitions", ".parquet")[::-1]
+    found = check_files((CheckFile(0, root, name) for name in names), workers=2, n_bytes=0)
+    assert [(task.name, checked.error) for task, checked in found] == [(name, None) for name in names]
+
+
+def test_a_partition_is_read_once_for_its_rows_and_its_checksum(tmp_path: Path) -> None:
+    if not IO_COUNTERS.exists():
+        pytest.skip("this system does not count what a process reads")
+    path, rng = tmp_path / "p", np.random.default_rng(1)
+    manifest = {"format": FORMAT, "stage": "quantize", "input_payload": "0" * 16}
+    writer = PartitionWriter(path, layout=Layout(64, "uint8", keypoints=False), manifest=manifest)
+    for i in range(100):
+        writer.write(Row(i, f"{i}.jpg", "ok", None, rng.integers(0, 256, (1800, 64)).astype(np.uint8)))
+    writer.close()
+    before = _bytes_read()
+    with PartitionFile(path, hashed=True) as file:
+        n_rows = sum(1 for _ in file.rows())
+        checksum = file.checksum()
+    assert _bytes_read() - before < 1.02 * path.stat().st_size
+    assert (n_rows, checksum) == (100, file_digest(path))
+
+
+def _bytes_read() -> int:
+    return int(IO_COUNTERS.read_text(encoding="ascii").split()[1])
