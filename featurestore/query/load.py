@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,9 +15,10 @@ from numpy.typing import NDArray
 
 from featurestore.catalog import Context, descriptor_numbers
 from featurestore.errors import CorruptFile, NotReady, QueryError
-from featurestore.query.scan import groups_of, iter_tables, read_group
+from featurestore.query.scan import Group, groups_of, iter_tables, read_group
 from featurestore.query.selection import Piece, Selection, open_partition, with_columns
 from featurestore.rows import KEYPOINT_COLUMNS, Layout
+from featurestore.storage import PartitionFile
 from featurestore.system import refuse_if_too_large
 
 COLUMNS = ("image_id", "filename", "subset", "status", "n_descriptors", "descriptors")
@@ -123,29 +126,38 @@ def descriptor_counts(context: Context, selection: Selection) -> NDArray[np.int6
 
 
 class _Filler:
-    """Copies BLOBs to their places in one flat array: from the decompressed row group, in one piece."""
+    """Copies BLOBs to their places in one flat array: page by page, or else from the decompressed row group."""
 
     def __init__(self, selection: Selection, flat: NDArray[np.uint8], starts: NDArray[np.int64]) -> None:
         """Take the array and where each image begins in it, in bytes."""
         self._selection, self._flat, self._starts = selection, flat, starts
+        self._width = selection.layout.dim * np.dtype(selection.layout.dtype).itemsize
 
     def fill(self, piece: Piece) -> None:
         """Copy one chunk's descriptors."""
         assert piece.path is not None
         with open_partition(piece.path) as file:
             for group in groups_of(self._selection, piece, file.row_group_sizes()):
-                table = read_group(file, self._selection, group, ["descriptors"])
-                at = group.start
-                for blobs in table["descriptors"].chunks:
-                    ends, values = blob_bytes(blobs)
-                    expected = self._starts[at : at + len(blobs) + 1]
-                    if not np.array_equal(ends - ends[0], expected - expected[0]):
-                        raise CorruptFile(
-                            f"{piece.path.name} does not hold as many descriptors as the catalog says; "
-                            "put back a copy of it"
-                        )
-                    self._flat[expected[0] : expected[-1]] = values
-                    at += len(blobs)
+                starts = self._starts[group.start : group.stop + 1]
+                counts = read_group(file, self._selection, group, ["n_descriptors"])["n_descriptors"].to_numpy()
+                _compare(piece.path, np.diff(starts), counts * self._width)
+                targets = [self._flat[a:b] for a, b in pairwise(starts.tolist())]
+                if not file.copy_descriptors(group.index, group.rows.tolist(), targets):
+                    self._copy_group(file, group, starts)
+
+    def _copy_group(self, file: PartitionFile, group: Group, starts: NDArray[np.int64]) -> None:
+        at = 0
+        for blobs in read_group(file, self._selection, group, ["descriptors"])["descriptors"].chunks:
+            ends, values = blob_bytes(blobs)
+            expected = starts[at : at + len(blobs) + 1]
+            _compare(file.path, np.diff(expected), np.diff(ends))
+            self._flat[expected[0] : expected[-1]] = values
+            at += len(blobs)
+
+
+def _compare(path: Path, expected: NDArray[np.int64], found: NDArray[np.int64]) -> None:
+    if not np.array_equal(expected, found):
+        raise CorruptFile(f"{path.name} does not hold as many descriptors as the catalog says; put back a copy of it")
 
 
 def blob_bytes(blobs: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:

@@ -8,10 +8,14 @@ https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.m
 
 from __future__ import annotations
 
+import io
+import os
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 HEADER_BYTES = 64  # of a page without statistics at most; it has some 20
 DATA_PAGE, PLAIN, RLE = 0, 0, 3  # of the enumerations PageType and Encoding
@@ -49,7 +53,8 @@ def find_pages(file: pa.NativeFile, column: Any) -> tuple[Page, ...]:
         offset += n_header
         pages.append(Page(first, n_rows, offset, n_bytes, n_plain, codec))
         first, offset = first + n_rows, offset + n_bytes
-    return tuple(pages) if len(pages) > 1 and (first, offset) == (column.num_values, end) else ()
+    singly = len(pages) > 1 or first == 1
+    return tuple(pages) if singly and (first, offset) == (column.num_values, end) else ()
 
 
 def read_blob(file: pa.NativeFile, page: Page, row: int) -> pa.Buffer | None:
@@ -75,6 +80,22 @@ def read_blob(file: pa.NativeFile, page: Page, row: int) -> pa.Buffer | None:
     if at + 4 + size > data.size:
         raise ValueError(f"a BLOB of {size} bytes in a page of {data.size}")
     return data.slice(at + 4, size)
+
+
+def copy_blob(file: io.FileIO, page: Page, target: NDArray[np.uint8]) -> None:
+    """Read the BLOB of an uncompressed page of one row straight into an array of its size.
+
+    Raises:
+        OSError: the page can't be read.
+        ValueError, IndexError: the page is damaged, or its BLOB has another size.
+    """
+    head = bytearray(max(0, page.n_plain - len(target)))
+    if os.preadv(file.fileno(), [head, target.data], page.offset) != page.n_plain:
+        raise ValueError("the file ends in the middle of a page, or its BLOB has another size")
+    n_levels = int.from_bytes(head[:4], "little")
+    found = int.from_bytes(head[-4:], "little") if _levels(bytes(head[4:-4]), 1) == [True] else 0
+    if len(head) != 8 + n_levels or found != len(target):
+        raise ValueError(f"a page holds no BLOB of {len(target)} bytes")
 
 
 def _read_header(data: bytes) -> tuple[int, int, int, int] | None:

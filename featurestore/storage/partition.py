@@ -7,6 +7,7 @@ The descriptors of an image are one BLOB: n x dim values, row-major, little-endi
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from featurestore.errors import CorruptFile, FormatError
 from featurestore.rows import KEYPOINT, KEYPOINT_COLUMNS, Layout, Row
 from featurestore.storage import manifest as manifests
-from featurestore.storage.blob_pages import Page, find_pages, read_blob
+from featurestore.storage.blob_pages import Page, copy_blob, find_pages, read_blob
 from featurestore.storage.hashed_file import HashedFile
 from featurestore.system import readable
 from featurestore.wording import first_line
@@ -93,6 +94,7 @@ class PartitionFile:
             self._source.close()
             raise
         self._pages: dict[int, tuple[Page, ...]] = {}  # by row group
+        self._raw: io.FileIO | None = None  # the same file, for reads straight into arrays
 
     def _no_partition(self, error: Exception) -> CorruptFile:
         return CorruptFile(f"{self.path.name} can't be read as a partition ({first_line(error)})")
@@ -139,6 +141,8 @@ class PartitionFile:
         """Close the file."""
         self._file.close()
         self._source.close()
+        if self._raw is not None:
+            self._raw.close()
 
     @property
     def n_row_groups(self) -> int:
@@ -202,6 +206,39 @@ class PartitionFile:
         if page is None:
             return self.layout.matrices(self.table(row_group, ["descriptors"])["descriptors"])[row]
         return None if blob is None else self.layout.matrix(blob)
+
+    def copy_descriptors(self, row_group: int, rows: Sequence[int], targets: Sequence[NDArray[np.uint8]]) -> bool:
+        """Copy the bytes of the descriptors of some rows of a row group into arrays of their sizes.
+
+        A page of one row goes straight to its place. Returns False, and copies nothing, for a row group of one page, as
+        in files of early versions: read it as a `table`.
+
+        Raises:
+            CorruptFile: a page can't be decoded, or does not hold as many bytes as its array.
+            UnreadableFile: a page can't be read.
+        """
+        pages = {row: page for page in self._pages_of(row_group) for row in range(page.first, page.first + page.n_rows)}
+        if not pages:
+            return False
+        try:
+            with readable(self.path):
+                for row, target in zip(rows, targets, strict=True):
+                    if len(target):
+                        self._copy(pages[row], row, target)
+        except (*DAMAGE, IndexError) as error:
+            raise CorruptFile(f"{self.path.name} is damaged ({first_line(error)})") from error
+        return True
+
+    def _copy(self, page: Page, row: int, target: NDArray[np.uint8]) -> None:
+        if page.n_rows == 1 and page.codec is None:
+            if self._raw is None:
+                self._raw = io.FileIO(self.path)
+            copy_blob(self._raw, page, target)
+            return
+        blob = read_blob(self._source, page, row)
+        if blob is None or blob.size != len(target):
+            raise ValueError(f"a page holds no BLOB of {len(target)} bytes")
+        target[:] = np.frombuffer(blob, np.uint8)
 
     def _pages_of(self, row_group: int) -> tuple[Page, ...]:
         if row_group not in self._pages:

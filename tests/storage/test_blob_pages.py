@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featurestore.errors import CorruptFile
-from featurestore.rows import Layout, Row
+from featurestore.rows import Compression, Layout, Row
 from featurestore.storage import FORMAT, PartitionFile, PartitionWriter, partition_writer
 from featurestore.storage.blob_pages import Page, find_pages, read_blob
 
@@ -22,14 +24,14 @@ CODES = Layout(dim=64, dtype="uint8", keypoints=False)
 MANIFEST = {"format": FORMAT, "stage": "quantize", "input_payload": "0" * 16}
 
 
-def write(path: Path, sizes: Sequence[int | None]) -> list[Row]:
+def write(path: Path, sizes: Sequence[int | None], layout: Layout = CODES) -> list[Row]:
     """Write a partition of images with so many descriptors; None is a failed image."""
     rng = np.random.default_rng(3)
     rows = []
     for i, n in enumerate(sizes):
         codes = None if n is None else rng.integers(0, 256, (n, CODES.dim)).astype(np.uint8)
         rows.append(Row(i, f"{i}.jpg", "missing" if n is None else "ok", None, codes))
-    writer = PartitionWriter(path, layout=CODES, manifest=MANIFEST)
+    writer = PartitionWriter(path, layout=layout, manifest=MANIFEST)
     for row in rows:
         writer.write(row)
     writer.close()
@@ -115,3 +117,37 @@ def test_damage_is_one_clear_error(tmp_path: Path) -> None:
             except CorruptFile:
                 outcomes.add("refused")
     assert "refused" in outcomes
+
+
+@pytest.mark.parametrize("compression", ["zstd", "none"])
+def test_descriptors_are_copied_straight_to_their_places(tmp_path: Path, compression: Compression) -> None:
+    rows = write(tmp_path / "p", [1800, None, 700, 0, 1800], replace(CODES, compression=compression))
+    targets = [np.zeros(row.n_descriptors * CODES.dim, np.uint8) for row in rows]
+    with PartitionFile(tmp_path / "p") as file:
+        assert file.copy_descriptors(0, range(5), targets)
+    expected = [b"" if row.descriptors is None else row.descriptors.tobytes() for row in rows]
+    assert [target.tobytes() for target in targets] == expected
+
+
+@pytest.mark.parametrize("compression", ["zstd", "none"])
+@pytest.mark.parametrize("size", [64, 1800 * 64 - 64, 1800 * 64 + 64])
+def test_descriptors_of_another_size_are_damage(tmp_path: Path, compression: Compression, size: int) -> None:
+    write(tmp_path / "p", [1800, 1800], replace(CODES, compression=compression))
+    with PartitionFile(tmp_path / "p") as file, pytest.raises(CorruptFile, match="p is damaged"):
+        file.copy_descriptors(0, [0], [np.empty(size, np.uint8)])
+
+
+def test_a_file_that_shrinks_under_a_reader_is_damage(tmp_path: Path) -> None:
+    write(tmp_path / "p", [1800] * 4, replace(CODES, compression="none"))
+    target = np.empty(1800 * CODES.dim, np.uint8)
+    with PartitionFile(tmp_path / "p") as file:
+        assert file.copy_descriptors(0, [3], [target])
+        os.truncate(tmp_path / "p", 200_000)
+        with pytest.raises(CorruptFile, match="the file ends in the middle of a page"):
+            file.copy_descriptors(0, [3], [target])
+
+
+def test_rows_that_share_a_page_are_not_copied_singly(tmp_path: Path) -> None:
+    write(tmp_path / "p", [3, 3, 3])
+    with PartitionFile(tmp_path / "p") as file:
+        assert not file.copy_descriptors(0, [0], [np.empty(3 * CODES.dim, np.uint8)])
