@@ -148,7 +148,7 @@ def test_a_run_is_recorded(finished: FeatureStore) -> None:
 
 def test_no_room_is_said_before_the_work(fresh: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("featurestore.storage.root.Root.free_bytes", lambda self: 1_000_000)
-    with pytest.raises(errors.NotEnoughSpace, match=r"will write about 39.\d MB, and .* has 1.0 MB free; make room"):
+    with pytest.raises(errors.NotEnoughSpace, match=r"will write about 40.\d MB, and .* has 1.0 MB free; make room"):
         fresh.run(workers=0)
     assert files(fresh) == set()
 
