@@ -86,11 +86,13 @@ class Reading(OpenStore):
             NotReady: the stage has not been run on chosen images; the message names the chunks and why.
             QueryError: ``where``, the stage or the variant can't be used.
         """
+        return self._select(stage=stage, where=where, variant=variant, allow_missing=allow_missing)
+
+    def _select(self, columns: Sequence[str] | None = None, **choice: Unpack[Choice]) -> Images:
+        """Return what `select` chooses, with the dataset's columns among ``columns`` read at once."""
         from featurestore.query import select_images
 
-        context = self._context(Silent())
-        selection = select_images(context, stage=stage, where=where, variant=variant, allow_missing=allow_missing)
-        return Images(self, selection)
+        return Images(self, select_images(self._context(Silent()), columns=columns or (), **choice))
 
     def load(
         self,
@@ -102,7 +104,7 @@ class Reading(OpenStore):
         **choice: Unpack[OfVariant],
     ) -> pa.Table:
         """Return one row per image: `Images.load` of what `select` chooses."""
-        return self.select(stage=stage, where=where, **choice).load(columns, keypoints=keypoints)
+        return self._select(columns, stage=stage, where=where, **choice).load(columns, keypoints=keypoints)
 
     def iter_batches(
         self,
@@ -113,7 +115,7 @@ class Reading(OpenStore):
         **choice: Unpack[Choice],
     ) -> Iterator[pa.Table]:
         """Yield tables of ``rows`` images: `Images.batches` of what `select` chooses."""
-        return self.select(**choice).batches(rows, columns=columns, keypoints=keypoints)
+        return self._select(columns, **choice).batches(rows, columns=columns, keypoints=keypoints)
 
     def matrix(self, stage: str | None = None, where: str | None = None, **choice: Unpack[OfVariant]) -> Matrix:
         """Return all descriptors as one array: `Images.matrix` of what `select` chooses."""

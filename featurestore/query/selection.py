@@ -94,8 +94,12 @@ def select_images(
     where: str | None = None,
     variant: str | None = None,
     allow_missing: bool = False,
+    columns: Sequence[str] = (),
 ) -> Selection:
     """Choose images, and find the partitions with their rows at a stage. Arguments as in `FeatureStore.select`.
+
+    ``columns`` are read as by `with_columns`, from the copy of the catalog that the images are chosen in; it is left to
+    `with_columns` to refuse those that do not exist.
 
     Raises:
         QueryError: ``where`` can't be evaluated, or there is no such stage or variant.
@@ -103,7 +107,7 @@ def select_images(
     """
     stage = stage or codes_of(context.flow).name
     check_stage(context, stage)
-    images, dataset_columns = _choose(context, where)
+    images, dataset_columns = _choose(context, where, columns)
     with context.catalog.reading() as connection:
         steps = (
             resolve(connection, context.flow) if variant is None else older_steps(connection, context, stage, variant)
@@ -132,26 +136,35 @@ def with_columns(context: Context, selection: Selection, columns: Sequence[str])
         StoreBusy: an ingest has removed images or a column since they were chosen.
     """
     _check_columns(columns, selection)
-    known = {name.lower() for name in selection.dataset_columns}
-    there = {*selection.images.column_names, *OF_PARTITIONS}
-    added = list(dict.fromkeys(name for name in columns if name.lower() in known and name not in there))
+    added = _lacking(selection.images, columns, selection.dataset_columns)
     if not added:
         return selection
     with open_query(context, "images") as connection:
-        view = connection.view("images")
-        if lost := sorted({name.lower() for name in added} - {name.lower() for name in view.columns}):
-            raise _ingested(f"the column {lost[0]!r} has left the dataset")
-        connection.register("_chosen", selection.images.select(["image_id"]))
-        try:
-            found = _columns_of(view.filter("image_id IN (FROM _chosen)"), ["image_id", *added])
-        except duckdb.Error as error:
-            raise QueryError(f"the columns {', '.join(added)} can't be read: {explain(error, context.flow)}") from error
-    if len(found) < len(selection.images):
-        raise _ingested(f"{len(selection.images) - len(found):,} of the chosen images have left the dataset")
-    images = selection.images
+        return replace(selection, images=_with(context, connection, selection.images, added))
+
+
+def _lacking(images: pa.Table, columns: Sequence[str], dataset_columns: Sequence[str]) -> list[str]:
+    """Return those of ``columns`` that belong to the dataset and that ``images`` does not have yet."""
+    known = {name.lower() for name in dataset_columns}
+    there = {*images.column_names, *OF_PARTITIONS}
+    return list(dict.fromkeys(name for name in columns if name.lower() in known and name not in there))
+
+
+def _with(context: Context, connection: DuckDBPyConnection, images: pa.Table, added: Sequence[str]) -> pa.Table:
+    """Return chosen images with more columns of the view `images`."""
+    view = connection.view("images")
+    if lost := sorted({name.lower() for name in added} - {name.lower() for name in view.columns}):
+        raise _ingested(f"the column {lost[0]!r} has left the dataset")
+    connection.register("_chosen", images.select(["image_id"]))
+    try:
+        found = _columns_of(view.filter("image_id IN (FROM _chosen)"), ["image_id", *added])
+    except duckdb.Error as error:
+        raise QueryError(f"the columns {', '.join(added)} can't be read: {explain(error, context.flow)}") from error
+    if len(found) < len(images):
+        raise _ingested(f"{len(images) - len(found):,} of the chosen images have left the dataset")
     for name in added:
         images = images.append_column(found.schema.field(name), found[name])
-    return replace(selection, images=images)
+    return images
 
 
 def _ingested(what: str) -> StoreBusy:
@@ -170,21 +183,24 @@ def check_stage(context: Context, stage: str) -> None:
         raise QueryError(f"there are no descriptors of {stage!r}{fits}; the stages are {', '.join(names)}")
 
 
-def _choose(context: Context, where: str | None) -> tuple[pa.Table, tuple[str, ...]]:
-    """Return the chosen images, and the names of all columns that the view `images` has."""
+def _choose(context: Context, where: str | None, columns: Sequence[str]) -> tuple[pa.Table, tuple[str, ...]]:
+    """Return the chosen images with ``columns``, and the names of all columns that the view `images` has."""
     with open_query(context, f"images {where or ''}") as connection:
         view = connection.view("images")
         try:
             chosen = view if where is None else view.filter(where)
-            return _columns_of(chosen, ["image_id", "chunk_id", "filename", "subset"]), tuple(view.columns)
+            images = _columns_of(chosen, ["image_id", "chunk_id", "filename", "subset"])
         except duckdb.Error as error:
             raise QueryError(f"where {where!r} can't be evaluated: {explain(error, context.flow)}") from error
+        dataset_columns = tuple(view.columns)
+        added = _lacking(images, columns, dataset_columns)
+        return (_with(context, connection, images, added) if added else images), dataset_columns
 
 
 def _columns_of(images: duckdb.DuckDBPyRelation, names: Sequence[str]) -> pa.Table:
     found = images.project(", ".join(map(identifier, names)))
     table = exact_columns(found).order("image_id").to_arrow_table()
-    return table.rename_columns(names).cast(tidy_schema(table.schema)).combine_chunks()
+    return table.cast(tidy_schema(table.schema)).rename_columns(names).combine_chunks()
 
 
 def _check_columns(columns: Sequence[str], selection: Selection) -> None:

@@ -6,9 +6,11 @@ import pickle
 import re
 import shutil
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -16,8 +18,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from featurestore import FeatureStore
+from featurestore.catalog import Context
 from featurestore.errors import CorruptFile, FeatureStoreError, NotEnoughSpace, NothingUsable, NotReady, QueryError
 from featurestore.query import blob_bytes
+from featurestore.query.sql import open_query
 from featurestore.rows import KEYPOINT
 from featurestore.system import free_memory, memory
 from tests.small import context_of
@@ -74,6 +78,33 @@ def test_pandas_gets_what_it_needs(finished: FeatureStore) -> None:
             assert np.array_equal(row.x, finished.keypoints(row.filename)["x"])
         else:
             assert pd.isna(row.matrix) if not isinstance(row.matrix, np.ndarray) else False
+
+
+def test_a_column_may_be_spelt_in_another_case(finished: FeatureStore) -> None:
+    table = finished.load(columns=["ROTATION", "Photo"])
+    assert table.column_names == ["ROTATION", "Photo"]
+    assert table["ROTATION"].equals(finished.load(columns=["rotation"])["rotation"])
+
+
+def test_the_catalog_is_copied_once_for_the_images_and_their_columns(
+    finished: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copies: list[str] = []
+
+    def counted(context: Context, text: str) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
+        copies.append(text)
+        return open_query(context, text)
+
+    monkeypatch.setattr("featurestore.query.selection.open_query", counted)
+    columns = ["filename", "photo", "rotation", "status"]
+    table = finished.load(where="photo = 'flower'", columns=columns)
+    assert len(copies) == 1
+    assert table.column_names == columns
+    assert set(table["photo"].to_pylist()) == {"flower"}
+    assert pa.concat_tables(finished.iter_batches(3, where="photo = 'flower'", columns=columns)).equals(table)
+    assert len(copies) == 2
+    assert finished.select(where="photo = 'flower'").load(columns).equals(table)  # chosen first: read at the load
+    assert len(copies) == 4
 
 
 def test_only_the_columns_that_were_asked_for_are_read(store: FeatureStore) -> None:
