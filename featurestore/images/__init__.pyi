@@ -1,11 +1,12 @@
+from .damage import KEEPABLE_SQL as KEEPABLE_SQL
 from .damage import LOSSY_SQL as LOSSY_SQL
 from .decoder import decode_here as decode_here
 from .decoding import ImageFile as ImageFile
-from .failure_streak import DIED as DIED
-from .failure_streak import TWICE as TWICE
 from .failure_streak import Streak as Streak
 from .failure_streak import Trouble as Trouble
+from .failure_streak import died as died
 from .failure_streak import trouble_of as trouble_of
+from .failure_streak import unread_twice as unread_twice
 from .image_file import ReadFailed as ReadFailed
 from .image_file import read_image as read_image
 from .image_folder import ImageFolder as ImageFolder

@@ -49,6 +49,17 @@ LOSSY_SQL = " OR ".join(
 )
 
 
+# SQL that is true for rows without a picture of files of which part could be kept. An explanation in brackets says that
+# the decoder was asked to keep it, and gave none.
+KEEPABLE_SQL = f"status = '{Status.DAMAGED}' OR (status = '{Status.TRUNCATED}' AND coalesce(error, '') NOT LIKE '%)')"
+ENDS_EARLY = "the file ends before its picture does"
+
+
+def without_picture(words: str) -> str:
+    """Return the message of a file that ends early and of which the decoder, saying ``words``, gives no picture."""
+    return f"{ENDS_EARLY} ({words})" if words else ENDS_EARLY
+
+
 def keeping(status: Status, reason: str) -> str:
     """Return the message of a lossy picture that is used, and would have ``status`` if it were refused."""
     return KEPT.format(status) + reason

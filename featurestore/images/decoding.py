@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from featurestore.images.damage import keeping, picture_is_lost
+from featurestore.images.damage import ENDS_EARLY, keeping, picture_is_lost, without_picture
 from featurestore.rows import Status
 from featurestore.system import scratch_folder
 
@@ -40,7 +40,6 @@ JPEG_END = b"\xff\xd9"
 JPEG_ENDS = JPEG_END * (2**15 + 16)
 HDR_SIZE = re.compile(rb"-Y (\d{1,9}) \+X (\d{1,9})")
 JPEG_MARKER = re.compile(rb"\xff[^\x00\xff]")
-ENDS_EARLY = "the file ends before its picture does"
 PARTLY_LOST = "part of the picture is lost"
 NO_MEMORY = "Insufficient memory"  # OpenCV's words
 MESSAGE_LENGTH = 300
@@ -138,7 +137,7 @@ def _failed(read: ImageFile, data: bytes, words: str, *, cut: bool, keep: bool) 
     short_riff = data.startswith(RIFF) and int.from_bytes(data[4:8], "little") + 8 > len(data)  # WebP
     if cut or short_riff or (RAN_OUT.search(words) and not data.startswith(PNG)):
         words = _shortened(words) or ("OpenCV makes no picture of it" if keep else "")
-        return replace(read, status=Status.TRUNCATED, message=ENDS_EARLY + (f" ({words})" if words else ""))
+        return replace(read, status=Status.TRUNCATED, message=without_picture(words))
     start = data[:512].lstrip().lower()
     if start.startswith(b"version https://git-lfs"):
         words = "the file is a Git LFS pointer"

@@ -11,11 +11,24 @@ from featurestore.errors import ImagesGone, NothingUsable
 from featurestore.rows import Row, Status
 from featurestore.system import CPU_OVER
 
-DIED = "the worker process died on this image"
-TWICE = "the file can't be read, nor could it a second time"
 LONGEST = 20  # images in a row
-_OF_ONE_IMAGE = (DIED, CPU_OVER.partition("{}")[0])  # error texts of crashed rows that the engine or a limit decided
 T = TypeVar("T")
+
+# The beginnings of errors in rows. A row tells its reason by its text alone, in old stores too: so the functions here
+# are the only ones that write these texts and recognise them.
+_DIED = "the worker process died on this image"
+_TWICE = "the file can't be read, nor could it a second time"
+_OF_ONE_IMAGE = (_DIED, CPU_OVER.partition("{}")[0])  # of crashed rows that the engine or a limit decided
+
+
+def died(reason: str) -> str:
+    """Return the error of a row whose image ended its worker."""
+    return f"{_DIED} ({reason})"
+
+
+def unread_twice(reason: str) -> str:
+    """Return the error of a row whose file could not be read by two attempts."""
+    return f"{_TWICE} ({reason})"
 
 
 @dataclass(frozen=True)
@@ -27,20 +40,25 @@ class Trouble:
 
     @property
     def kind(self) -> str:
-        """The key by which failures are equal: an exception's message without its numbers, or TWICE."""
-        return TWICE if self.unread else re.sub(r"\d+", "0", self.error)
+        """The key by which failures are equal: an exception's message without its numbers, one for unread files."""
+        return _TWICE if self.unread else re.sub(r"\d+", "0", self.error)
 
     @property
     def unread(self) -> bool:
         """Whether the file could not be read."""
-        return self.error.startswith(TWICE)
+        return self.error.startswith(_TWICE)
+
+    @property
+    def reason(self) -> str:
+        """The message of the failure: of an unread file the system's."""
+        return self.error[len(_TWICE) + 2 : -1] if self.unread else self.error
 
 
 def trouble_of(row: Row) -> Trouble | None:
     """Return the trouble of a row of extract, None if its failure is certainly the image's own."""
     error = row.error or ""
     raised = row.status == Status.CRASHED and not error.startswith(_OF_ONE_IMAGE)
-    unread = row.status == Status.UNREADABLE and error.startswith(TWICE)
+    unread = row.status == Status.UNREADABLE and error.startswith(_TWICE)
     return Trouble(row.filename, error) if raised or unread else None
 
 
@@ -90,10 +108,10 @@ def _refusal(alike: list[Trouble]) -> ImagesGone | NothingUsable:
     which = f"{len(alike)} images in a row, from {first.filename} to {last.filename}"
     if first.unread:
         return ImagesGone(
-            f"the folder of images can't be read: {which}, gave {last.error.removeprefix(TWICE).strip(' ()')}. Nothing "
-            "of them is recorded; check the disk or the network, and run the same command again"
+            f"the folder of images can't be read: {which}, gave {last.reason}. Nothing of them is "
+            "recorded; check the disk or the network, and run the same command again"
         )
     return NothingUsable(
-        f"the extractor fails on every image: {which}, gave {last.error}. Nothing of them is recorded; correct the "
+        f"the extractor fails on every image: {which}, gave {last.reason}. Nothing of them is recorded; correct the "
         "extractor or its parameters, and run the same command again"
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from featurestore.errors import FeatureStoreError
-from featurestore.images import DIED, TWICE, ImageFolder, ReadFailed
+from featurestore.images import ImageFolder, ReadFailed, died, unread_twice
 from featurestore.rows import Row, Status
 from featurestore.stages import Extract
 from featurestore.system import (
@@ -64,7 +64,7 @@ def _tried(stage: Extract, image_id: int, filename: str, path: str) -> tuple[Row
     try:
         row = stage.extract(image_id, filename, path)
     except ReadFailed as error:
-        return Row(image_id, filename, Status.UNREADABLE, f"{TWICE} ({error})"), str(error)
+        return Row(image_id, filename, Status.UNREADABLE, unread_twice(str(error))), str(error)
     except FeatureStoreError:
         raise
     except Exception as error:
@@ -88,11 +88,11 @@ def blamed(stage: Extract, image_id: int, filename: str, reason: str) -> Row:
         return Row(image_id, filename, Status.CRASHED, CPU_OVER.format(stage.max_seconds))
     if limit_met(reason) is CLOCK:
         waited = CLOCK_OVER.format(BY_THE_CLOCK * stage.max_seconds)
-        return Row(image_id, filename, Status.UNREADABLE, f"{TWICE} ({waited})")
+        return Row(image_id, filename, Status.UNREADABLE, unread_twice(waited))
     return crashed(image_id, filename, reason)
 
 
 def crashed(image_id: int, filename: str, reason: str) -> Row:
     """Return a row of status ``crashed``."""
-    error = "out of memory, with no other image at work" if reason == MEMORY else f"{DIED} ({reason})"
+    error = "out of memory, with no other image at work" if reason == MEMORY else died(reason)
     return Row(image_id, filename, Status.CRASHED, error)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from featurestore.config import chosen, option
 from featurestore.errors import FeatureStoreError, MissingDependency
-from featurestore.images import LOSSY_SQL, ImageFile, read_image
+from featurestore.images import KEEPABLE_SQL, LOSSY_SQL, ImageFile, read_image
 from featurestore.rows import USABLE, USABLE_SQL, Compression, Layout, Row, Status
 from featurestore.stages.base import ChunkStage, FitStage
 from featurestore.stages.extractors import EXTRACTORS, Extractor, Sift
@@ -65,11 +65,7 @@ class Extract(ChunkStage):
 
         A lower ``max_seconds`` changes no rows: the time of an image is not recorded.
         """
-        if self.truncated == "keep":  # a message in brackets: the decoder gave no picture to keep
-            cut = f"status = '{Status.TRUNCATED}' AND coalesce(error, '') NOT LIKE '%)'"
-            other = f"status = '{Status.DAMAGED}' OR ({cut})"
-        else:
-            other = f"status IN {USABLE_SQL} AND ({LOSSY_SQL})"
+        other = KEEPABLE_SQL if self.truncated == "keep" else f"status IN {USABLE_SQL} AND ({LOSSY_SQL})"
         return (
             f"(status = '{Status.TOO_LARGE}' AND pixels <= {self.max_pixels}) "
             f"OR (status IN {USABLE_SQL} AND pixels > {self.max_pixels}) OR ({other}) OR {self._over_time()}"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from featurestore import FeatureStore
-from featurestore.images import TWICE
+from featurestore.images import unread_twice
 from tests.crash.conftest import Ground
 from tests.crash.harness import left_alive, photograph, run
 from tests.crash.test_workers import COUNTS, FAILED, poisoned, whole_store
@@ -88,7 +88,7 @@ def test_an_image_that_takes_too_long_costs_itself(ground: Ground, tmp_path: Pat
     assert left_alive(mark) == []
     lost = {
         "china/left-090.jpg": ("crashed", "took more than 2 CPU seconds"),
-        "flower/right-000.jpg": ("unreadable", f"{TWICE} (no answer within 20 seconds)"),
+        "flower/right-000.jpg": ("unreadable", unread_twice("no answer within 20 seconds")),
     }
     assert {row[0]: row[1:] for row in store.sql(ROWS).fetchall() if row[1] != "truncated"} == lost
     assert others(store, *lost) == others(whole_store(ground), *lost)

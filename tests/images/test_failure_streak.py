@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from featurestore.errors import ImagesGone, NothingUsable
-from featurestore.images import TWICE, Streak, Trouble, trouble_of
+from featurestore.images import Streak, Trouble, trouble_of, unread_twice
 from featurestore.images.failure_streak import LONGEST
 from featurestore.pipeline.image_row import blamed
 from featurestore.rows import Row
@@ -65,9 +65,12 @@ def test_failures_are_alike_when_only_their_numbers_differ() -> None:
 
 
 def test_files_that_can_not_be_read_are_alike_whatever_the_reason() -> None:
-    reasons = ["Input/output error", "Stale file handle"]
-    rows = [Row(i, f"{i}.jpg", "unreadable", f"{TWICE} ({reasons[i % 2]})") for i in range(LONGEST)]
-    with pytest.raises(ImagesGone, match=r"can't be read: 20 images in a row, from 0.jpg to 19.jpg, gave Stale"):
+    reasons = ["Input/output error", "Stale file handle (NFS)"]
+    rows = [Row(i, f"{i}.jpg", "unreadable", unread_twice(reasons[i % 2])) for i in range(LONGEST)]
+    with pytest.raises(
+        ImagesGone,
+        match=r"can't be read: 20 images in a row, from 0.jpg to 19.jpg, gave Stale file handle \(NFS\)\. Nothing",
+    ):
         recorded([trouble_of(row) for row in rows])
 
 
@@ -92,7 +95,7 @@ def test_what_the_engine_knows_of_an_image_becomes_its_row() -> None:
     rows = [blamed(stage, 7, "a.jpg", reason) for reason in reasons]
     assert [(row.image_id, row.status, row.error) for row in rows] == [
         (7, "crashed", "took more than 30 CPU seconds"),
-        (7, "unreadable", f"{TWICE} (no answer within 300 seconds)"),
+        (7, "unreadable", unread_twice("no answer within 300 seconds")),
         (7, "crashed", "out of memory, with no other image at work"),
     ]
     assert [trouble_of(row) is None for row in rows] == [True, False, False]
