@@ -109,7 +109,7 @@ def _run_alone(engine: Engine, task: Task[T]) -> Iterator[tuple[Task[T], list[T]
             return
         _refuse_dead_engine(engine)
         cause = _cause(error)
-        LOG.warning("an image of chunk %d crashes its worker (%s); its row says so", task.chunk_id, cause)
+        LOG.warning("a task of chunk %d crashes its worker (%s); its result says so", task.chunk_id, cause)
         found = task.crashed(cause)
     yield task, found
 

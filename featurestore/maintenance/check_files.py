@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from featurestore.catalog import Described, PartitionRow, check_partition, describe_partition
 from featurestore.engines import Task, all_cores, dispatch_tasks, open_engine
 from featurestore.errors import CorruptFile, FormatError, UnreadableFile
+from featurestore.maintenance.sandbox import CRASHES
 from featurestore.storage import PartitionFile, Root
-from featurestore.system import file_digest, file_size, is_file
+from featurestore.system import file_digest, file_size, is_file, unreadable
 
 LOG = logging.getLogger("featurestore.maintenance")
 WORTH_WORKERS = 512 << 20  # bytes to read: with fewer, starting workers takes longer than they save
@@ -55,8 +56,10 @@ class CheckFile:
         return [self]
 
     def crashed(self, reason: str) -> list[Checked]:
-        """Blame the file."""
-        return [Checked(None, error=CorruptFile(f"{self.name} crashes the process that reads it ({reason})"))]
+        """Blame the file if reading it can end a process in this way; one that was killed from outside says nothing."""
+        if any(number.name in reason for number in CRASHES):
+            return [Checked(None, error=CorruptFile(f"{self.name} crashes the process that reads it ({reason})"))]
+        return [Checked(None, error=unreadable(self.root.local(self.name), f"the process that reads it died ({reason})"))]
 
     def _checked(self, n_bytes: int | None) -> Checked:
         checksum = self.recorded.checksum if self.recorded is not None else None

@@ -116,7 +116,7 @@ class Greedy:
 def test_an_image_that_crashes_its_worker_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     assert len(list(dispatch_tasks(InlineEngine(), [Greedy()]))) == 1
     assert [(record.name, record.levelname) for record in caplog.records] == [("featurestore.engines", "WARNING")] * 2
-    assert "an image of chunk 7 crashes its worker" in caplog.records[1].getMessage()
+    assert "a task of chunk 7 crashes its worker" in caplog.records[1].getMessage()
 
 
 def test_recovery_is_logged(ran: FeatureStore, caplog: pytest.LogCaptureFixture) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import signal
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from featurestore import FeatureStore
-from featurestore.maintenance.check_files import CheckFile, check_files
+from featurestore.errors import CorruptFile, FeatureStoreError, UnreadableFile
+from featurestore.maintenance.check_files import Checked, CheckFile, check_files
 from featurestore.rows import Layout, Row
 from featurestore.storage import FORMAT, PartitionFile, PartitionWriter, Root
 from featurestore.system import file_digest
@@ -63,10 +67,36 @@ def test_merge_takes_the_same_with_any_number_of_workers(finished: FeatureStore,
     assert taken == [(12, []), (12, [])]
 
 
-def test_a_file_that_crashes_its_reader_is_blamed_alone() -> None:
-    task = CheckFile(3, Root(Path("store")), "partitions/a.parquet")
-    assert task.split() == [task]
-    assert str(task.crashed("SIGSEGV")[0].error) == "partitions/a.parquet crashes the process that reads it (SIGSEGV)"
+@dataclass(frozen=True)
+class Deadly(CheckFile):
+    """A check whose process dies of a signal if the file is ``deadly``."""
+
+    deadly: str = ""
+    by: signal.Signals = signal.SIGSEGV
+
+    def run(self) -> list[Checked]:
+        if self.name == self.deadly:
+            os.kill(os.getpid(), self.by)
+        return super().run()
+
+
+@pytest.mark.parametrize(
+    ("by", "kind", "what"),
+    [
+        (signal.SIGSEGV, CorruptFile, "{} crashes the process that reads it (SIGSEGV: segmentation fault)"),
+        (signal.SIGKILL, UnreadableFile, "the process that reads it died (SIGKILL: killed, most likely out of memory)"),
+    ],
+)
+def test_a_file_whose_reader_dies_is_reported_alone_and_damaged_only_if_it_crashed(
+    finished: FeatureStore, by: signal.Signals, kind: type[FeatureStoreError], what: str
+) -> None:
+    root = Root(finished.path)
+    names = root.files("partitions", ".parquet")
+    tasks = [Deadly(0, root, name, deadly=names[3], by=by) for name in names]
+    errors = [checked.error for _, checked in check_files(tasks, workers=2, n_bytes=0)]
+    assert [index for index, error in enumerate(errors) if error is not None] == [3]
+    assert isinstance(errors[3], kind)
+    assert what.format(names[3]) in str(errors[3])
 
 
 def test_results_come_in_the_order_of_the_files(finished: FeatureStore) -> None:
