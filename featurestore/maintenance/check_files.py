@@ -59,7 +59,8 @@ class CheckFile:
         """Blame the file if reading it can end a process in this way; one that was killed from outside says nothing."""
         if any(number.name in reason for number in CRASHES):
             return [Checked(None, error=CorruptFile(f"{self.name} crashes the process that reads it ({reason})"))]
-        return [Checked(None, error=unreadable(self.root.local(self.name), f"the process that reads it died ({reason})"))]
+        died = f"the process that reads it died ({reason})"
+        return [Checked(None, error=unreadable(self.root.local(self.name), died))]
 
     def _checked(self, n_bytes: int | None) -> Checked:
         checksum = self.recorded.checksum if self.recorded is not None else None

@@ -134,7 +134,7 @@ def test_down_and_up_again(catalog: StoreCatalog) -> None:
     assert schema(catalog.path) == {"columns": [], "constraints": [], "indexes": []}
     with catalog.transaction() as connection:
         assert query_arrow(connection, "SELECT * FROM alembic_version").num_rows == 0
-        connection.execute("DROP TABLE alembic_version")
+        connection.execute("DROP TABLE IF EXISTS alembic_version")
         upgrade(connection, None)
     assert schema(catalog.path) == before
 
@@ -148,7 +148,7 @@ def test_every_migration_alone_goes_down_and_up(catalog: StoreCatalog) -> None:
             down = migration_sql(command.downgrade, f"{step.revision}:{before or 'base'}")
             connection.execute(down)
             if before is None:
-                connection.execute("DROP TABLE alembic_version")
+                connection.execute("DROP TABLE IF EXISTS alembic_version")
             upgrade(connection, before, step.revision)
         assert schema(catalog.path) == after
         with catalog.transaction() as connection:
