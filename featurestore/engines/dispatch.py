@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from dataclasses import dataclass
 from typing import Any
@@ -57,6 +58,33 @@ def dispatch_tasks(engine: Engine, tasks: Iterable[Task[T] | None]) -> Iterator[
             yield from _collect(engine, flight)
         if following is None:
             following = next(waiting, None)
+
+
+def dispatch_in_order(
+    engine: Engine, tasks: Iterable[Task[T]], *, most: int, size: Callable[[list[T]], int] = len
+) -> Iterator[tuple[Task[T], list[T]]]:
+    """Yield every task with its results, in the order of the tasks, none of which has parts; see `dispatch_tasks`.
+
+    Args:
+        engine: that runs them.
+        tasks: that are drawn when there is room for them and for their results.
+        most: of what waits for an earlier task. While more waits, no task is drawn.
+        size: of the results of a task, in the unit of ``most``.
+    """
+    order, found = deque[Task[T]](), dict[int, list[T]]()  # results by the `id` of their task
+
+    def drawn() -> Iterator[Task[T] | None]:
+        for task in tasks:
+            while sum(map(size, found.values())) > most:
+                yield None
+            order.append(task)
+            yield task
+
+    for task, results in dispatch_tasks(engine, drawn()):
+        found[id(task)] = results
+        while order and id(order[0]) in found:
+            first = order.popleft()
+            yield first, found.pop(id(first))
 
 
 def _has_room(engine: Engine, flight: _Flight[Any]) -> bool:

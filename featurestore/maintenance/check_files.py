@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import closing
 from dataclasses import dataclass
 
 from featurestore.catalog import Described, PartitionRow, check_partition, describe_partition
-from featurestore.engines import Task, all_cores, dispatch_tasks, open_engine
+from featurestore.engines import Task, all_cores, dispatch_in_order, open_engine
 from featurestore.errors import CorruptFile, FormatError, UnreadableFile
 from featurestore.maintenance.sandbox import CRASHES
 from featurestore.storage import PartitionFile, Root
@@ -27,7 +26,7 @@ class Checked:
 
     n_bytes: int | None  # of the file; None if it is missing, or its size can't be read
     described: Described | None = None
-    filenames: tuple[str, ...] = ()  # of its rows
+    filenames: tuple[str, ...] = ()  # of its rows, where they were asked for
     error: CorruptFile | FormatError | UnreadableFile | None = None
 
 
@@ -40,6 +39,7 @@ class CheckFile:
     name: str
     recorded: PartitionRow | None = None
     deep: bool = True
+    filenames: bool = False
 
     def run(self) -> list[Checked]:
         """Return the result of the check; errors about the file are part of it."""
@@ -74,6 +74,8 @@ class CheckFile:
             raise CorruptFile(DAMAGED)
         else:
             described = describe_partition(self.root, self.name, checksum=checksum)
+        if not self.filenames:
+            return Checked(n_bytes, described)
         with PartitionFile(self.root.local(self.name)) as file:
             return Checked(n_bytes, described, tuple(file.columns(["filename"])["filename"].to_pylist()))
 
@@ -103,19 +105,7 @@ def check_files(
     if workers is None:
         workers = all_cores() if n_bytes >= WORTH_WORKERS else 0
     LOG.debug("checking %d bytes of partitions with %d workers", n_bytes, workers)
-    order, found = deque[CheckFile](), dict[str, Checked]()
-
-    def drawn() -> Iterator[CheckFile | None]:
-        for task in tasks:
-            while len(found) >= MOST_KEPT:
-                yield None
-            order.append(task)
-            yield task
-
     with closing(open_engine(workers)) as engine:
-        for task, results in dispatch_tasks(engine, drawn()):
+        for task, (checked,) in dispatch_in_order(engine, tasks, most=MOST_KEPT):
             assert isinstance(task, CheckFile)
-            found[task.name] = results[0]
-            while order and order[0].name in found:
-                first = order.popleft()
-                yield first, found.pop(first.name)
+            yield task, checked

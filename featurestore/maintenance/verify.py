@@ -170,7 +170,7 @@ class _Checks:
         """Yield partitions that differ from their record, down to their rows."""
         rows = self._asked(all_partitions)
         self._context.reporter.begin("verify", sum(row.n_images for row in rows))
-        tasks = (CheckFile(row.chunk_id, self._root, row.path, row, deep=self._deep) for row in rows)
+        tasks = (CheckFile(row.chunk_id, self._root, row.path, row, deep=self._deep, filenames=True) for row in rows)
         n_bytes = sum(row.n_bytes for row in rows)
         with closing(check_files(tasks, workers=self._workers, n_bytes=n_bytes)) as found:
             for row, (_, checked) in zip(rows, found, strict=True):

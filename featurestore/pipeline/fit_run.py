@@ -9,8 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
@@ -31,11 +30,11 @@ from featurestore.catalog import (
     recorded_run,
     versions,
 )
-from featurestore.engines import Engine, dispatch_tasks
+from featurestore.engines import Engine, dispatch_in_order
 from featurestore.errors import ConfirmationNeeded, CorruptFile, NothingUsable
 from featurestore.formatting import counted
 from featurestore.pipeline.fit_inputs import ready_chunks, refuse_most_lost, unseen_images, wanted_chunks
-from featurestore.pipeline.tasks import FitChunk, Learnt
+from featurestore.pipeline.tasks import FitChunk
 from featurestore.progress import StageSummary
 from featurestore.rows import Row
 from featurestore.stages import FitStage, JoinableLearner, Learner
@@ -235,14 +234,11 @@ class FitRun:
 
         Sums of whole numbers are the same in any order; those of RootSIFT's fractions are not.
         """
-        waiting = deque(todo)
-        parts: dict[int, Learnt] = {}
-        for task, found in dispatch_tasks(self._engine, while_little_is_held(map(self._task, todo), parts)):
-            parts[task.chunk_id] = found[0]
-            while waiting and waiting[0].chunk_id in parts:
-                part = parts.pop(waiting[0].chunk_id)
-                cast(JoinableLearner, fold.learner).join(part.state)
-                yield waiting.popleft(), part.image_ids
+        tasks = map(self._task, todo)
+        found = dispatch_in_order(self._engine, tasks, most=HELD_BYTES, size=lambda learnt: learnt[0].n_bytes)
+        for work, (_, (learnt,)) in zip(todo, found, strict=True):
+            cast(JoinableLearner, fold.learner).join(learnt.state)
+            yield work, learnt.image_ids
 
     def _task(self, work: Work) -> FitChunk:
         assert work.input_path is not None
@@ -285,14 +281,6 @@ class FitRun:
             "partial": self._partial,
             "versions": versions(),
         }
-
-
-def while_little_is_held(tasks: Iterable[FitChunk], held: Mapping[int, Learnt]) -> Iterator[FitChunk | None]:
-    """Yield the tasks; None while results that wait for an earlier, slow chunk take up too much memory."""
-    for task in tasks:
-        while sum(learnt.n_bytes for learnt in held.values()) > HELD_BYTES:
-            yield None
-        yield task
 
 
 def read_ahead(items: Iterator[T]) -> Generator[T, None, None]:

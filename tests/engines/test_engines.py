@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from featurestore import FeatureStore
-from featurestore.engines import WINDOW, Task, dispatch_tasks
+from featurestore.engines import WINDOW, Task, dispatch_in_order, dispatch_tasks
 from featurestore.engines.absent import refuse_absent_module
 from featurestore.engines.inline import InlineEngine
 from featurestore.engines.local import LocalEngine
@@ -47,6 +47,42 @@ class Numbered:
 
     def crashed(self, reason: str) -> list[Row]:
         return [Row(self.chunk_id, "", "crashed", reason)]
+
+
+class SlowFirst(InlineEngine):
+    """Finishes task 0 when it is told to, and with task 9 at the latest."""
+
+    workers = 2
+
+    def __init__(self) -> None:
+        self.first: Future[list[Any]] = Future()
+        self.begun: list[int] = []
+
+    def submit(self, task: Task[Any]) -> Future[list[Any]]:
+        self.begun.append(task.chunk_id)
+        if task.chunk_id == 9:
+            self.finish()
+        return self.first if task.chunk_id == 0 else super().submit(task)
+
+    def finish(self) -> None:
+        if not self.first.done():
+            self.first.set_result(Numbered(0).run())
+
+
+def test_results_come_in_order_and_few_wait_for_a_slow_task() -> None:
+    engine, asked, begun_before = SlowFirst(), [], []
+
+    def size(results: list[Row]) -> int:
+        asked.append(results[0].image_id)
+        if asked.count(3) == 2 and not engine.first.done():  # the third that waits for task 0 is still waiting
+            begun_before.extend(engine.begun)
+            engine.finish()
+        return 10
+
+    tasks = [Numbered(number) for number in range(10)]
+    found = list(dispatch_in_order(engine, tasks, most=20, size=size))
+    assert found == [(task, task.run()) for task in tasks]
+    assert begun_before == [0, 1, 2, 3, 4]  # 4 was drawn before a result was there
 
 
 @pytest.mark.parametrize("n_tasks", [1, 5])

@@ -6,17 +6,15 @@ from concurrent.futures import BrokenExecutor, Future
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from featurestore import FeatureStore
 from featurestore.engines import Task
 from featurestore.engines.inline import InlineEngine
 from featurestore.errors import EngineLost
-from featurestore.pipeline import Options, fit_run, run_stages
+from featurestore.pipeline import Options, run_stages
 from featurestore.pipeline.runner import run_stage
-from featurestore.pipeline.tasks import FitChunk, Learnt
-from featurestore.stages.fit_pca import FitPca
+from featurestore.pipeline.tasks import FitChunk
 from tests.small import StopAfter, configure, context_of, copy, current_model, make_small, small_store
 
 
@@ -118,21 +116,6 @@ def test_a_worker_that_dies_of_a_chunk_ends_the_fit_and_keeps_what_was_learnt(
     run_stage(context_of(store), engine, Options(stages=("fit_pca",)), "fit_pca")
     assert engine.learnt == [2, 3, 4]
     assert current_model(store, "fit_pca").model_id == expected
-
-
-def test_what_waits_for_a_slow_chunk_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    part = Learnt({"sums": np.zeros((128, 128))}, [1, 2, 3])
-    monkeypatch.setattr(fit_run, "HELD_BYTES", 2 * part.n_bytes)
-    chunks = [FitChunk(FitPca(), chunk_id, Path("x"), frozenset()) for chunk_id in range(5)]
-    held: dict[int, Learnt] = {}
-    tasks = fit_run.while_little_is_held(chunks, held)
-    assert [next(tasks), next(tasks), next(tasks)] == chunks[:3]
-    held |= {1: part, 2: part}
-    assert next(tasks) == chunks[3]
-    held[3] = part
-    assert [next(tasks), next(tasks)] == [None, None]
-    held.clear()
-    assert list(tasks) == chunks[4:]
 
 
 def test_a_chunk_is_not_taken_apart(store: FeatureStore) -> None:
