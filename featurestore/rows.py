@@ -113,8 +113,21 @@ class Layout:
         return [matrix for array in blobs.chunks for matrix in self._matrices(array)]
 
     def _matrices(self, blobs: pa.Array) -> Iterator[NDArray[Any] | None]:
-        kind = np.int64 if pa.types.is_large_binary(blobs.type) else np.int32
-        _, offsets, data = blobs.buffers()
-        ends = np.frombuffer(offsets, kind)[blobs.offset : blobs.offset + len(blobs) + 1].tolist() if len(blobs) else []
+        offsets, values = blob_bytes(blobs)
+        ends = (offsets - offsets[0]).tolist()
         for i, valid in enumerate(blobs.is_valid().to_pylist()):
-            yield self.matrix(data.slice(ends[i], ends[i + 1] - ends[i])) if valid else None
+            yield self.matrix(values[ends[i] : ends[i + 1]]) if valid else None
+
+
+def blob_bytes(blobs: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    """Return the offsets ``(n + 1,)`` of the BLOBs in a binary array, and all of their bytes, without a copy.
+
+    A null has no bytes. The first offset is where the bytes begin.
+    """
+    kind = np.int64 if pa.types.is_large_binary(blobs.type) else np.int32
+    _, offsets, values = blobs.buffers()
+    if offsets is None or not len(blobs):
+        return np.zeros(len(blobs) + 1, np.int64), np.empty(0, np.uint8)
+    ends = np.frombuffer(offsets, kind)[blobs.offset : blobs.offset + len(blobs) + 1].astype(np.int64)
+    data = np.frombuffer(values, np.uint8) if values is not None and values.size else np.empty(0, np.uint8)
+    return ends, data[ends[0] : ends[-1]]

@@ -5,7 +5,6 @@ from .info import image_info as image_info
 from .load import Matrix as Matrix
 from .load import arrays as arrays
 from .load import batches as batches
-from .load import blob_bytes as blob_bytes
 from .load import choose_columns as choose_columns
 from .load import descriptor_counts as descriptor_counts
 from .load import load_table as load_table

@@ -17,7 +17,7 @@ from featurestore.catalog import Context, descriptor_numbers
 from featurestore.errors import CorruptFile, NotReady, QueryError
 from featurestore.query.scan import Group, groups_of, iter_tables, read_group
 from featurestore.query.selection import Piece, Selection, open_partition, with_columns
-from featurestore.rows import KEYPOINT_COLUMNS, Layout
+from featurestore.rows import KEYPOINT_COLUMNS, Layout, blob_bytes
 from featurestore.storage import PartitionFile
 from featurestore.system import refuse_if_too_large
 
@@ -158,20 +158,6 @@ class _Filler:
 def _compare(path: Path, expected: NDArray[np.int64], found: NDArray[np.int64]) -> None:
     if not np.array_equal(expected, found):
         raise CorruptFile(f"{path.name} does not hold as many descriptors as the catalog says; put back a copy of it")
-
-
-def blob_bytes(blobs: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-    """Return the offsets ``(n + 1,)`` of the BLOBs in a binary array, and all of their bytes, without a copy.
-
-    A null has no bytes. The first offset is where the bytes begin.
-    """
-    kind = np.int64 if pa.types.is_large_binary(blobs.type) else np.int32
-    _, offsets, values = blobs.buffers()
-    if offsets is None or not len(blobs):
-        return np.zeros(len(blobs) + 1, np.int64), np.empty(0, np.uint8)
-    ends = np.frombuffer(offsets, kind)[blobs.offset : blobs.offset + len(blobs) + 1].astype(np.int64)
-    data = np.frombuffer(values, np.uint8) if values is not None and values.size else np.empty(0, np.uint8)
-    return ends, data[ends[0] : ends[-1]]
 
 
 def arrays(table: pa.Table) -> list[NDArray[Any] | None]:

@@ -20,9 +20,8 @@ import pytest
 from featurestore import FeatureStore
 from featurestore.catalog import Context
 from featurestore.errors import CorruptFile, FeatureStoreError, NotEnoughSpace, NothingUsable, NotReady, QueryError
-from featurestore.query import blob_bytes
 from featurestore.query.sql import open_query
-from featurestore.rows import KEYPOINT
+from featurestore.rows import KEYPOINT, blob_bytes
 from featurestore.system import free_memory, memory
 from tests.small import context_of
 

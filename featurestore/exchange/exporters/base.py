@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from featurestore.query import Selection, blob_bytes, iter_tables
+from featurestore.query import Selection, iter_tables
+from featurestore.rows import blob_bytes
 
 Arrays = Mapping[str, NDArray[Any]]
 

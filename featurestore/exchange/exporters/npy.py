@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from featurestore.errors import CorruptFile
 from featurestore.exchange.exporters.base import ImageExporter, Job
-from featurestore.query import blob_bytes
+from featurestore.rows import blob_bytes
 
 CODES, OFFSETS, IMAGES = "codes.npy", "offsets.npy", "images.parquet"
 

@@ -11,7 +11,7 @@ from featurestore.exchange.exporters.base import ImageExporter, Job
 from featurestore.exchange.exporters.pickle_writer import ObjectArray
 from featurestore.system import refuse_if_too_large
 
-SPARE = 1_000_000_000  # bytes that Python needs for each array beside its values
+SPARE = 1_000_000_000  # bytes that Python needs beside the codes: an object for each image
 LEVEL = 1  # compression level: codes are close to noise, and a higher one gains next to nothing
 
 

@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from featurestore.errors import CorruptFile, QueryError
 from featurestore.exchange.exporters.base import ImageExporter, Job
-from featurestore.query import Selection, blob_bytes, write_parquet
-from featurestore.rows import KEYPOINT_COLUMNS
+from featurestore.query import Selection, write_parquet
+from featurestore.rows import KEYPOINT_COLUMNS, blob_bytes
 
 STORE_COLUMNS = ("status", "error", "n_descriptors", "descriptors")
 FLAT = ("image_id", "filename", "subset")  # repeated in every row of an image
