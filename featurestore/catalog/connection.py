@@ -13,6 +13,8 @@ from typing import Any
 
 import duckdb
 
+from featurestore.quoting import literal
+
 LITTLE = "1GB"  # memory limit for checks: DuckDB reads any number of blocks within it
 ATTACHED = "attached"  # the schema name of the attached file
 
@@ -77,8 +79,7 @@ class Instance:
 
 def attach(duck: duckdb.DuckDBPyConnection, path: Path, name: str, *, read_only: bool) -> None:
     """Attach the database file ``path`` to the instance of the DuckDB connection ``duck``."""
-    spelt = str(path).replace("'", "''")
-    duck.execute(f"ATTACH '{spelt}' AS {name}{' (READ_ONLY)' if read_only else ''}")
+    duck.execute(f"ATTACH {literal(str(path))} AS {name}{' (READ_ONLY)' if read_only else ''}")
 
 
 @contextmanager

@@ -33,7 +33,7 @@ from featurestore.maintenance.sandbox import run_child
 from featurestore.rows import USABLE
 from featurestore.stages import FLOW
 from featurestore.storage import CATALOG, Root, is_index
-from featurestore.system import is_file
+from featurestore.system import file_size, is_file
 
 COPY = "put back a copy of it"
 Watch = Callable[[str], None]
@@ -174,7 +174,7 @@ def _checked(
                 watch(name)
                 yield CheckFile(chunk_id, root, name)
 
-    n_bytes = sum(path.stat().st_size for path in map(root.local, names) if path.exists()) if workers is None else 0
+    n_bytes = sum(map(_size, map(root.local, names))) if workers is None else 0
     with closing(check_files(tasks(), workers=workers, n_bytes=n_bytes)) as results:
         for key, names in groups:
             whole = []
@@ -186,6 +186,14 @@ def _checked(
                 else:
                     found.notes.append(f"left out: {checked.error}")
             yield key, names, whole
+
+
+def _size(path: Path) -> int:
+    """Return the bytes of a file; 0 if the check will report that they can't be read."""
+    try:
+        return file_size(path) if is_file(path) else 0
+    except UnreadableFile:
+        return 0
 
 
 def _record_current(

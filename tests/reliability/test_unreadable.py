@@ -17,7 +17,7 @@ from featurestore.maintenance import recover_store
 from featurestore.maintenance.sandbox import run_child
 from featurestore.storage import CATALOG, CONFIG
 from tests.catalogs import change, tables
-from tests.faults import EIO, forbidden, no_open_files
+from tests.faults import EIO, forbidden, no_open_files, ordinary_user
 from tests.small import Listening, context_of, copy, digests, make_small, small_store
 
 
@@ -59,6 +59,20 @@ def test_a_rebuild_lists_what_it_can_not_read_and_leaves_the_catalog(small: Feat
         assert f"{name_of(small, path)} can't be read: Permission denied" in str(caught.value)
     assert (small.path / CATALOG).read_bytes() == catalog
     assert digests(small) == before
+    assert small.rebuild().notes == ()
+
+
+def test_a_rebuild_of_a_folder_whose_files_are_listed_and_can_not_be_opened(small: FeatureStore) -> None:
+    folder = partition(small, "project", 0).parent
+    mode = folder.stat().st_mode
+    with ordinary_user():
+        folder.chmod(0o444)
+        try:
+            with pytest.raises(UnreadableFile, match="can't be read: Permission denied") as caught:
+                small.rebuild()
+        finally:
+            folder.chmod(mode)
+    assert "\n" not in str(caught.value)
     assert small.rebuild().notes == ()
 
 
