@@ -22,7 +22,7 @@ from featurestore.pipeline.chunk_writer import ChunkWriter
 from featurestore.pipeline.tasks import JoinPieces, TransformRows, Written, row_groups
 from featurestore.progress import StageSummary
 from featurestore.stages import Arrays, ChunkStage, TransformStage, fit_of
-from featurestore.storage import IMAGES, PartitionFile, read_arrays
+from featurestore.storage import IMAGES, Origin, PartitionFile, read_arrays
 
 
 class ChunkRun:
@@ -54,8 +54,7 @@ class ChunkRun:
                         self._take(task, results)
                 finally:
                     record.update(self._counts)
-                    for assembly in self._open.values():
-                        assembly.abandon()
+                    self._abandon()
                 self._check()
             seconds = time.perf_counter() - started
             summary = StageSummary(
@@ -75,6 +74,11 @@ class ChunkRun:
 
     def _check(self) -> None:
         """Check the result of the run."""
+
+    def _abandon(self) -> None:
+        """Remove the files of chunks that are not published."""
+        for chunk in self._open.values():
+            chunk.abandon()
 
     def _count(self, statuses: Counter[str], n_descriptors: int) -> None:
         """Count images that are done."""
@@ -131,7 +135,7 @@ class TransformRun(ChunkRun):
         with PartitionFile(path) as file:
             layout = self._stage.layout(file.layout, fit_of(self._context.flow, self._stage))
             groups = row_groups(file)
-        manifest = partition_manifest(self._plan.step, work, origin="run")
+        manifest = partition_manifest(self._plan.step, work, origin=Origin.RUN)
         chunk = self._open[work.chunk_id] = ChunkWriter(self._context.root, layout=layout, manifest=manifest)
         n_pieces = min(WINDOW * self._workers, len(groups)) if shared else 1
         starts = [groups[len(groups) * i // n_pieces].start for i in range(n_pieces)]
@@ -149,11 +153,19 @@ class TransformRun(ChunkRun):
             self._count(written.statuses, written.n_descriptors)
         if written.path == self._open[task.chunk_id].target.path:
             self._publish(task.chunk_id, written)
-            for piece in self._pieces.pop(task.chunk_id, {}).values():
-                self._context.root.remove(piece.relative_to(self._context.root.path).as_posix())
+            self._remove_pieces(task.chunk_id)
         else:
             assert isinstance(task, TransformRows)
             pieces = self._pieces.setdefault(task.chunk_id, {})
             pieces[task.positions] = written.path
             if sum(map(len, pieces)) == self._work[task.chunk_id].n_images:
                 self._complete.append(task.chunk_id)
+
+    def _remove_pieces(self, chunk_id: int) -> None:
+        for piece in self._pieces.pop(chunk_id, {}).values():
+            self._context.root.remove(self._context.root.name_of(str(piece)))
+
+    def _abandon(self) -> None:
+        super()._abandon()
+        for chunk_id in list(self._pieces):
+            self._remove_pieces(chunk_id)

@@ -174,25 +174,39 @@ def test_only_the_image_that_kills_a_worker_is_blamed(fitted: FeatureStore, tmp_
     assert not list(store.path.rglob(".tmp-*"))
 
 
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+class InterruptedJoin(Watched):
+    """An engine that Ctrl-C ends when a chunk's pieces are complete."""
+
+    def submit(self, task: Task[T]) -> Future[list[T]]:
+        if isinstance(task, JoinPieces):
+            interrupt()
+        return super().submit(task)
+
+
+def test_an_interrupted_run_leaves_no_pieces(fitted: FeatureStore, projected: FeatureStore, tmp_path: Path) -> None:
+    store = copy(fitted, tmp_path / "store")
+    with pytest.raises(KeyboardInterrupt):
+        run_stage(context_of(store), InterruptedJoin(8), Options(("project",), workers=8), "project")
+    assert not list(store.path.rglob(".tmp-*"))
+    store.run("project", workers=0)
+    assert digests(store) == digests(projected)
+
+
 @pytest.mark.parametrize("moment", ["before they are joined", "after the partition is recorded"])
 def test_pieces_of_a_run_that_was_killed_are_removed_by_the_next(
     fitted: FeatureStore, projected: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    def die(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    class Killed(Watched):
-        def submit(self, task: Task[T]) -> Future[list[T]]:
-            if isinstance(task, JoinPieces) and moment == "before they are joined":
-                die()
-            return super().submit(task)
-
+    engine = InterruptedJoin(8) if moment == "before they are joined" else Watched(8)
     store = copy(fitted, tmp_path / "store")
     with monkeypatch.context() as patch:
         patch.setattr(ChunkWriter, "abandon", lambda chunk: None)
-        patch.setattr(Writer, "remove", die)
+        patch.setattr(Writer, "remove", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            run_stage(context_of(store), Killed(8), Options(("project",), workers=8), "project")
+            run_stage(context_of(store), engine, Options(("project",), workers=8), "project")
     assert len(list(store.path.rglob(".tmp-*.parquet.0-2"))) > 0
     store.run("project", workers=0)
     assert not list(store.path.rglob(".tmp-*"))
