@@ -22,6 +22,7 @@ SECTIONS = {
     "load": "Loading",
     "memory": "Peak memory",
     "dispatch": "Workers in use",
+    "maintenance": "Verify, rebuild, merge and export",
     "growth": "Growth of the catalog",
     "ingest": "Reading the dataset",
     "start": "Starting",
@@ -29,8 +30,10 @@ SECTIONS = {
 HEAD = """# Benchmarks
 
 Written by `make bench`, which anyone can run; `make bench ARGS="pca start"` measures some sections only. Times are wall
-clock: median, least and greatest of alternating repetitions in one run, or ratios of them. Aims are those that the
-project set itself; *no* is an aim that was not reached on this machine.
+clock, or CPU where that is said: median, least and greatest of alternating repetitions in one run, or ratios of them.
+Aims are those that the project set itself; *no* is an aim that was not reached on this machine. Other work ran on the
+machine in the meantime, as the load average beside a section tells: CPU seconds and ratios can be compared, wall times
+of two sections can't.
 """
 
 
