@@ -15,7 +15,9 @@ from featurestore.storage import PartitionFile, Root
 from featurestore.system import file_digest, file_size, is_file, unreadable
 
 LOG = logging.getLogger("featurestore.maintenance")
-WORTH_WORKERS = 512 << 20  # bytes to read: with fewer, starting workers takes longer than they save
+# Bytes of files from which workers save more time than it takes to start them.
+WORTH_WORKERS = 6 << 30
+WORTH_WORKERS_DEEP = 1 << 30
 MOST_KEPT = 1000  # results that wait for an earlier file: a chunk of a thousand images has 100 kB of them
 DAMAGED = "the file is damaged: its SHA-256 is not what was recorded"
 
@@ -92,18 +94,27 @@ class CheckFile:
         return described
 
 
+def default_workers(n_bytes: int, *, deep: bool) -> int:
+    """Return the number of workers that check files of ``n_bytes``: one for every core, or 0 if there is little to do.
+
+    Decoding (``deep``) takes six times as long as the SHA-256 alone, and pays for workers with fewer bytes.
+    """
+    return all_cores() if n_bytes >= (WORTH_WORKERS_DEEP if deep else WORTH_WORKERS) else 0
+
+
 def check_files(
-    tasks: Iterable[CheckFile], *, workers: int | None, n_bytes: int
+    tasks: Iterable[CheckFile], *, workers: int | None, n_bytes: int, deep: bool = True
 ) -> Generator[tuple[CheckFile, Checked], None, None]:
     """Check files, and yield the results in the order of the tasks.
 
     Args:
         tasks: the files.
-        workers: processes; None is one for every core if there are enough ``n_bytes``, 0 works in this process.
+        workers: processes; None is `default_workers`, 0 works in this process.
         n_bytes: of all files.
+        deep: whether the tasks decode every value.
     """
     if workers is None:
-        workers = all_cores() if n_bytes >= WORTH_WORKERS else 0
+        workers = default_workers(n_bytes, deep=deep)
     LOG.debug("checking %d bytes of partitions with %d workers", n_bytes, workers)
     with closing(open_engine(workers)) as engine:
         for task, (checked,) in dispatch_in_order(engine, tasks, most=MOST_KEPT):

@@ -172,7 +172,8 @@ class _Checks:
         self._context.reporter.begin("verify", sum(row.n_images for row in rows))
         tasks = (CheckFile(row.chunk_id, self._root, row.path, row, deep=self._deep, filenames=True) for row in rows)
         n_bytes = sum(row.n_bytes for row in rows)
-        with closing(check_files(tasks, workers=self._workers, n_bytes=n_bytes)) as found:
+        checks = check_files(tasks, workers=self._workers, n_bytes=n_bytes, deep=self._deep)
+        with closing(checks) as found:
             for row, (_, checked) in zip(rows, found, strict=True):
                 yield from self._partition(row, checked)
                 self._context.reporter.advance(row.n_images)

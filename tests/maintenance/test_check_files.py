@@ -13,8 +13,16 @@ import numpy as np
 import pytest
 
 from featurestore import FeatureStore
+from featurestore.engines import all_cores
 from featurestore.errors import CorruptFile, FeatureStoreError, UnreadableFile
-from featurestore.maintenance.check_files import Checked, CheckFile, check_files
+from featurestore.maintenance.check_files import (
+    WORTH_WORKERS,
+    WORTH_WORKERS_DEEP,
+    Checked,
+    CheckFile,
+    check_files,
+    default_workers,
+)
 from featurestore.rows import Layout, Row
 from featurestore.storage import FORMAT, PartitionFile, PartitionWriter, Root
 from featurestore.system import file_digest
@@ -125,3 +133,20 @@ def test_a_partition_is_read_once_for_its_rows_and_its_checksum(tmp_path: Path) 
 
 def _bytes_read() -> int:
     return int(IO_COUNTERS.read_text(encoding="ascii").split()[1])
+
+
+@pytest.mark.parametrize(("deep", "enough"), [(False, WORTH_WORKERS), (True, WORTH_WORKERS_DEEP)])
+def test_the_default_is_workers_where_they_save_more_than_their_start(deep: bool, enough: int) -> None:
+    assert default_workers(enough, deep=deep) == all_cores()
+    assert default_workers(enough - 1, deep=deep) == 0
+
+
+def test_a_gigabyte_has_workers_only_where_it_is_decoded(
+    finished: FeatureStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("featurestore.maintenance.check_files.WORTH_WORKERS_DEEP", 1)
+    with caplog.at_level("DEBUG", "featurestore.maintenance"):
+        finished.verify()
+        finished.verify(deep=True)
+    used = [int(found[1]) for found in map(re.compile(r"with (\d+) workers").search, caplog.messages) if found]
+    assert used == [0, all_cores()]
