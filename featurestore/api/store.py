@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
@@ -157,6 +158,7 @@ class FeatureStore(Reading, Upkeep):
         *stages: str,
         chunks: Collection[int] | None = None,
         workers: int | None = None,
+        max_memory: float | None = None,
         engine: str | None = None,
         retry_failed: bool | Sequence[str] = False,
         check_images: bool = False,
@@ -172,6 +174,8 @@ class FeatureStore(Reading, Upkeep):
             stages: the only stages to run; none brings everything up to date.
             chunks: only these chunks, for chunk stages.
             workers: processes; None is one for every core, 0 works in this process.
+            max_memory: GB for extract, which bounds how many large pictures are at work at once; None is 90 % of what
+                is free. It changes no result.
             engine: where work runs: ``local`` (processes), ``inline`` (this process) or that of a plug-in.
             retry_failed: recompute the rows of failed images; a list of statuses selects which.
             check_images: read all image files, and recompute the rows of those that were replaced.
@@ -183,6 +187,7 @@ class FeatureStore(Reading, Upkeep):
             quiet: show nothing.
 
         Raises:
+            ConfigError: ``max_memory`` is not a positive number.
             StoreBusy: another process is changing the store.
             ConfirmationNeeded: the caller did not agree.
             NotReady: what a stage reads is incomplete.
@@ -205,6 +210,7 @@ class FeatureStore(Reading, Upkeep):
         options = replace(
             self._options(stages, chunks, retry_failed, partial=partial, update=update),
             workers=cores if workers is None else workers,
+            max_bytes=_bytes_of(max_memory),
             engine=engine,
             confirm=_confirming(yes),
         )
@@ -310,6 +316,14 @@ class FeatureStore(Reading, Upkeep):
 
 def _confirming(yes: bool | Callable[[str], bool]) -> Callable[[str], bool]:
     return yes if callable(yes) else lambda _: bool(yes)
+
+
+def _bytes_of(gigabytes: float | None) -> int | None:
+    if gigabytes is None:
+        return None
+    if not 0 < gigabytes < math.inf:
+        raise ConfigError(f"max_memory is in GB and more than 0, not {gigabytes}")
+    return int(gigabytes * 1e9)
 
 
 def _for_the_recipe(path: Path) -> str:

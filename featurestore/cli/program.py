@@ -146,6 +146,12 @@ class _Run(click.Command):
 @click.option(
     "--workers", type=click.IntRange(0), help="Worker processes; default: all cores. 0 works in this process."
 )
+@click.option(
+    "--max-memory",
+    type=click.FloatRange(0, min_open=True),
+    metavar="GB",
+    help="Memory for large pictures that are extracted at the same time; default: 90 % of what is free.",
+)
 @click.option("--engine", metavar="NAME", help="Where work runs: local (processes), inline, or a plug-in's.")
 @click.option("--dry-run", is_flag=True, help="Only show what would be done, and the cost.")
 @click.option("--retry-failed", is_flag=True, help="Try failed images again.")

@@ -8,6 +8,7 @@ from .failure_streak import died as died
 from .failure_streak import trouble_of as trouble_of
 from .failure_streak import unread_twice as unread_twice
 from .image_file import ReadFailed as ReadFailed
+from .image_file import n_pixels as n_pixels
 from .image_file import read_image as read_image
 from .image_folder import ImageFolder as ImageFolder
 from .image_folder import open_folder as open_folder

@@ -73,6 +73,17 @@ def read_image(path: str, *, max_pixels: int, truncated: Literal["refuse", "keep
     return decoder.judge(read, data, max_pixels, keep=truncated == "keep")
 
 
+def n_pixels(path: str) -> int:
+    """Return the pixels of a picture by its header; 0 if it has none, or can't be read."""
+    try:
+        if not stat.S_ISREG(Path(path).stat().st_mode):
+            return 0
+        width, height = decoder.size_of(path) or (0, 0)
+    except (OSError, ValueError):  # reading the picture will say why
+        return 0
+    return width * height
+
+
 def _too_many_bytes(path: str, size: int, limit: int) -> ImageFile:
     width, height = decoder.size_of(path) or (None, None)
     message = f"{size / 1e6:.0f} MB, over the {limit / 1e6:.0f} MB that a file may have under the limit on pixels"

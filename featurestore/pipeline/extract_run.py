@@ -36,7 +36,9 @@ from featurestore.formatting import counted
 from featurestore.images import ImageFolder, Streak, open_folder
 from featurestore.pipeline.chunk_run import ChunkRun
 from featurestore.pipeline.chunk_writer import ChunkWriter
-from featurestore.pipeline.tasks import ImageBlock, JoinBlocks, Written
+from featurestore.pipeline.image_block import Image, ImageBlock, Large
+from featurestore.pipeline.large_images import LargeImage, LargeImages
+from featurestore.pipeline.tasks import JoinBlocks, Written
 from featurestore.progress import StageSummary
 from featurestore.rows import USABLE
 from featurestore.stages import Extract
@@ -52,7 +54,7 @@ OVERTIME = 2  # a block ends early once it takes this many times the planned sec
 MAX_BLOCK = 512  # images in a block
 NAMES = 10_000  # file names read at once: opening the catalog takes longer than reading them
 
-Images = list[tuple[int, str]]  # image_id, filename
+Images = list[Image]
 
 
 @dataclass
@@ -68,8 +70,10 @@ class _Chunk:
 class ExtractRun(ChunkRun):
     """A run of extract."""
 
-    def __init__(self, context: WritableContext, engine: Engine, plan: StagePlan, *, workers: int) -> None:
-        """Take the plan; no work starts yet."""
+    def __init__(
+        self, context: WritableContext, engine: Engine, plan: StagePlan, *, workers: int, max_bytes: int | None = None
+    ) -> None:
+        """Take the plan; no work starts yet. ``max_bytes`` of memory are for all workers, see `LargeImages`."""
         super().__init__(context, engine, plan, workers=workers)
         assert isinstance(plan.step.stage, Extract)
         self._stage = plan.step.stage
@@ -79,6 +83,8 @@ class ExtractRun(ChunkRun):
         self._complete: deque[_Chunk] = deque()
         self._streak = Streak[tuple[_Chunk, Draft]]()
         self._folder: ImageFolder | None = None
+        self._large = LargeImages(max_bytes, workers=workers)
+        self._n_at_work = 0  # images in blocks that are not finished
         self._n_waiting = sum(work.n_left for work in plan.todo)  # images without a task
         self._begun, self._spent = time.monotonic(), 0.0
 
@@ -98,8 +104,12 @@ class ExtractRun(ChunkRun):
         while self._todo or self._chunks:
             if self._complete:
                 yield self._join(self._complete.popleft())
+            elif (large := self._large.pop(idle=not self._n_at_work)) is not None:
+                yield self._block(large.chunk_id, [large.image], BLOCK_SECONDS, max_bytes=None)
+            elif self._large.stop_others:
+                yield None
             elif self._waiting:
-                yield self._block(*self._waiting.popleft())
+                yield self._next_block(*self._waiting.popleft())
             elif self._todo:
                 self._begin(_take_images(self._todo))
             elif self._all_is_held():
@@ -127,17 +137,21 @@ class ExtractRun(ChunkRun):
         with self._context.catalog.reading() as connection:
             return filenames_of_chunks(connection, [work.chunk_id for work in several])
 
-    def _block(self, chunk_id: int, images: Images) -> ImageBlock:
+    def _next_block(self, chunk_id: int, images: Images) -> ImageBlock:
         seconds = min(BLOCK_SECONDS, max(FIRST_SECONDS, time.monotonic() - self._begun))
         size = self._size(seconds)
         if images[size:]:
             self._waiting.appendleft((chunk_id, images[size:]))
-        block = tuple(images[:size])
-        self._n_waiting -= len(block)
+        self._n_waiting -= len(images[:size])
+        return self._block(chunk_id, images[:size], OVERTIME * seconds, max_bytes=self._large.share)
+
+    def _block(self, chunk_id: int, images: Images, seconds: float, *, max_bytes: int | None) -> ImageBlock:
+        self._n_at_work += len(images)
         attempt = self._chunks[chunk_id].attempt
         if self._folder is None:
             self._folder = image_folder(self._context, self._plan)
-        return ImageBlock(self._stage, chunk_id, self._folder, block, self._context.root, attempt, OVERTIME * seconds)
+        root = self._context.root
+        return ImageBlock(self._stage, chunk_id, self._folder, tuple(images), root, attempt, seconds, max_bytes)
 
     def _size(self, seconds: float) -> int:
         """Return how many images take that long; towards the end, a share for every worker."""
@@ -160,22 +174,24 @@ class ExtractRun(ChunkRun):
 
     def _take(self, task: Task[Any], results: list[Any]) -> None:
         chunk = self._chunks[task.chunk_id]
+        if isinstance(task, ImageBlock):
+            self._n_at_work -= len(task.images)
+            self._large.finish(task.images[0][0])
         match results:
             case [Draft() as draft]:
                 assert isinstance(task, ImageBlock)
-                self._finish_block(chunk, task, draft)
+                self._put_back(chunk, list(task.images[len(draft.block.image_ids) :]))  # the block ended early
+                self._keep(self._streak.cleared((chunk, draft), draft.troubles))
+            case [Large() as large]:
+                assert isinstance(task, ImageBlock)
+                self._large.add(LargeImage(task.chunk_id, task.images[0], large.n_bytes))
+                self._put_back(chunk, list(task.images[1:]))
             case [Block() as damaged]:
                 self._again(chunk, damaged)
             case [Written() as written]:
                 self._publish(task.chunk_id, written)
                 discard_blocks(self._context.root, chunk.attempt)
                 del self._chunks[task.chunk_id]
-
-    def _finish_block(self, chunk: _Chunk, task: ImageBlock, draft: Draft) -> None:
-        rest = list(task.images[len(draft.block.image_ids) :])
-        if rest:  # the block ended early
-            self._put_back(chunk, rest)
-        self._keep(self._streak.cleared((chunk, draft), draft.troubles))
 
     def _keep(self, cleared: Iterable[tuple[_Chunk, Draft]]) -> None:
         """Publish blocks that need not be held back any longer."""
@@ -200,8 +216,9 @@ class ExtractRun(ChunkRun):
         self._put_back(chunk, [(image_id, names[image_id]) for image_id in damaged.image_ids])
 
     def _put_back(self, chunk: _Chunk, images: Images) -> None:
-        self._waiting.appendleft((chunk.work.chunk_id, images))
-        self._n_waiting += len(images)
+        if images:
+            self._waiting.appendleft((chunk.work.chunk_id, images))
+            self._n_waiting += len(images)
 
     def _check(self) -> None:
         """Check that at least one image is usable.

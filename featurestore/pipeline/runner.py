@@ -24,6 +24,7 @@ class Options:
     stages: tuple[str, ...] = ()  # empty: bring everything up to date
     chunks: frozenset[int] | None = None  # None: all
     workers: int = 1
+    max_bytes: int | None = None  # of memory for extract; None: most of what is free
     engine: str | None = None  # its name; None: processes of this machine, or this process for 0 workers
     retry: tuple[str, ...] = ()  # statuses of rows to recompute
     replaced: Mapping[int, frozenset[int]] = field(default_factory=dict)  # images of other files, by chunk
@@ -81,8 +82,9 @@ def run_stage(context: WritableContext, engine: Engine, options: Options, name: 
     if waits or not plan.todo:
         return None
     refuse_unready(plan, fitted=plan.step.variant is not None)
-    kind = ExtractRun if isinstance(plan.step.stage, Extract) else TransformRun
-    return kind(context, engine, plan, workers=engine.workers).run()
+    if isinstance(plan.step.stage, Extract):
+        return ExtractRun(context, engine, plan, workers=engine.workers, max_bytes=options.max_bytes).run()
+    return TransformRun(context, engine, plan, workers=engine.workers).run()
 
 
 def fit_waits(plan: StagePlan, options: Options) -> bool:

@@ -1,11 +1,10 @@
-"""Tasks: extract a block of images, transform rows, join what was written of a partition, learn a chunk.
+"""Tasks: transform rows, join what was written of a partition, learn a chunk.
 
 Tasks are frozen and picklable, and self-contained: workers open neither the catalog nor the recipe.
 """
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -18,73 +17,19 @@ from typing import Any
 
 from featurestore.engines import Task
 from featurestore.errors import CorruptFile, EngineLost
-from featurestore.images import ImageFolder
-from featurestore.pipeline.image_row import blamed, crashed, make_rows
+from featurestore.pipeline.image_row import crashed
 from featurestore.rows import Layout, Row, Status
-from featurestore.stages import Arrays, Extract, FitStage, TransformStage
+from featurestore.stages import Arrays, FitStage, TransformStage
 from featurestore.storage import (
-    Attempt,
     Block,
     DamagedBlock,
-    Draft,
-    FileState,
     PartitionFile,
     PartitionWriter,
     Root,
-    file_state,
     partition_name,
     rows_of,
-    write_block,
 )
 from featurestore.system import flush, room_on_disk
-
-
-@dataclass(frozen=True)
-class ImageBlock:
-    """Image files to be extracted by the worker that writes their rows to a block.
-
-    A block ends early after ``seconds``, so that little is lost with it whatever the images: the rest is another block.
-    """
-
-    stage: Extract
-    chunk_id: int
-    folder: ImageFolder
-    images: tuple[tuple[int, str], ...]  # (image_id, filename)
-    root: Root
-    attempt: Attempt
-    seconds: float
-
-    def run(self) -> list[Draft]:
-        """Write the block.
-
-        Raises:
-            NotEnoughSpace: the disk is full.
-        """
-        return self._write(self._rows())
-
-    def split(self) -> list[Task[Draft]]:
-        """Return one task an image."""
-        return [replace(self, images=(image,)) for image in self.images]
-
-    def crashed(self, reason: str) -> list[Draft]:
-        """Write a block of rows that say why they failed."""
-        return self._write((self._state(name), blamed(self.stage, i, name, reason)) for i, name in self.images)
-
-    def _rows(self) -> Iterator[tuple[FileState, Row]]:
-        begun = time.monotonic()
-        size = self.stage.extractor.batch_size
-        for start in range(0, len(self.images), size):
-            batch = self.images[start : start + size]
-            states = [self._state(name) for _, name in batch]  # before it is read: what changes meanwhile is noticed
-            yield from zip(states, make_rows(self.stage, batch, self.folder), strict=True)
-            if time.monotonic() - begun > self.seconds:
-                return
-
-    def _write(self, rows: Iterable[tuple[FileState, Row]]) -> list[Draft]:
-        return [write_block(self.root, self.attempt, self.stage.layout(), rows, warned=self.stage.warned)]
-
-    def _state(self, name: str) -> FileState:
-        return file_state(Path(self.folder.file(name)))
 
 
 @dataclass(frozen=True)

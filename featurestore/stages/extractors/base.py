@@ -26,6 +26,7 @@ class Extractor:
     dtype: ClassVar[str]  # of a value, "uint8" or "float32"
     version: ClassVar[int] = 1  # raised when the code of the extractor changes its result
     batch_size: ClassVar[int] = 1  # images that it takes at a time, at most
+    bytes_per_pixel: ClassVar[int] = 240  # of memory that a picture needs at most, so that a run bounds large ones
     absent: ClassVar[Mapping[str, float]] = {}  # fields of `KEYPOINT` that it does not give, and what stands there
     table: ClassVar[str] = ""  # of the recipe that has its parameters; empty: that of its own name
 
