@@ -54,7 +54,8 @@ class ChunkRun:
                         self._take(task, results)
                 finally:
                     record.update(self._counts)
-                    self._abandon()
+                    for chunk in self._open.values():
+                        chunk.abandon()
                 self._check()
             seconds = time.perf_counter() - started
             summary = StageSummary(
@@ -74,11 +75,6 @@ class ChunkRun:
 
     def _check(self) -> None:
         """Check the result of the run."""
-
-    def _abandon(self) -> None:
-        """Remove the files of chunks that are not published."""
-        for chunk in self._open.values():
-            chunk.abandon()
 
     def _count(self, statuses: Counter[str], n_descriptors: int) -> None:
         """Count images that are done."""
@@ -153,19 +149,11 @@ class TransformRun(ChunkRun):
             self._count(written.statuses, written.n_descriptors)
         if written.path == self._open[task.chunk_id].target.path:
             self._publish(task.chunk_id, written)
-            self._remove_pieces(task.chunk_id)
+            for piece in self._pieces.pop(task.chunk_id, {}).values():
+                self._context.root.remove(self._context.root.name_of(str(piece)))
         else:
             assert isinstance(task, TransformRows)
             pieces = self._pieces.setdefault(task.chunk_id, {})
             pieces[task.positions] = written.path
             if sum(map(len, pieces)) == self._work[task.chunk_id].n_images:
                 self._complete.append(task.chunk_id)
-
-    def _remove_pieces(self, chunk_id: int) -> None:
-        for piece in self._pieces.pop(chunk_id, {}).values():
-            self._context.root.remove(self._context.root.name_of(str(piece)))
-
-    def _abandon(self) -> None:
-        super()._abandon()
-        for chunk_id in list(self._pieces):
-            self._remove_pieces(chunk_id)

@@ -187,10 +187,14 @@ class InterruptedJoin(Watched):
         return super().submit(task)
 
 
-def test_an_interrupted_run_leaves_no_pieces(fitted: FeatureStore, projected: FeatureStore, tmp_path: Path) -> None:
+def test_an_interrupted_run_leaves_no_pieces(
+    fitted: FeatureStore, projected: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = copy(fitted, tmp_path / "store")
+    monkeypatch.setattr(runner, "open_engine", lambda workers, name: InterruptedJoin(workers))
     with pytest.raises(KeyboardInterrupt):
-        run_stage(context_of(store), InterruptedJoin(8), Options(("project",), workers=8), "project")
+        runner.run_stages(context_of(store), Options(("project",), workers=8))
+    monkeypatch.undo()
     assert not list(store.path.rglob(".tmp-*"))
     store.run("project", workers=0)
     assert digests(store) == digests(projected)
