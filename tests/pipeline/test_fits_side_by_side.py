@@ -12,9 +12,9 @@ from featurestore import FeatureStore
 from featurestore.engines import Task
 from featurestore.engines.inline import InlineEngine
 from featurestore.errors import EngineLost
-from featurestore.pipeline import Options, run_stages
+from featurestore.pipeline import Options, fit_run, run_stages
 from featurestore.pipeline.runner import run_stage
-from featurestore.pipeline.tasks import FitChunk
+from featurestore.pipeline.tasks import FitChunk, Learnt
 from tests.small import StopAfter, configure, context_of, copy, current_model, make_small, small_store
 
 
@@ -115,6 +115,50 @@ def test_a_worker_that_dies_of_a_chunk_ends_the_fit_and_keeps_what_was_learnt(
     engine = Backwards()
     run_stage(context_of(store), engine, Options(stages=("fit_pca",)), "fit_pca")
     assert engine.learnt == [2, 3, 4]
+    assert current_model(store, "fit_pca").model_id == expected
+
+
+class SlowFirst(InlineEngine):
+    """Finishes chunk 0 when it is told to, and with the last chunk at the latest."""
+
+    workers = 1
+
+    def __init__(self) -> None:
+        self.first: Future[list[Any]] = Future()
+        self.learnt: list[int] = []
+
+    def submit(self, task: Task[Any]) -> Future[list[Any]]:
+        self.learnt.append(task.chunk_id)
+        if task.chunk_id == 0:
+            self.results = task.run()
+            return self.first
+        if task.chunk_id == 4:
+            self.finish()
+        return super().submit(task)
+
+    def finish(self) -> None:
+        if not self.first.done():
+            self.first.set_result(self.results)
+
+
+def test_what_waits_for_a_slow_chunk_is_bounded_by_its_bytes(
+    store: FeatureStore, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, held, learnt_before = SlowFirst(), list[Learnt](), list[int]()
+    n_bytes = vars(Learnt)["n_bytes"].fget
+
+    def noted(learnt: Learnt) -> int:
+        if not any(learnt is other for other in held):
+            held.append(learnt)
+        if len(held) == 2 and not engine.first.done():  # no other chunk is at work
+            learnt_before.extend(engine.learnt)
+            engine.finish()
+        return int(n_bytes(learnt))
+
+    monkeypatch.setattr(Learnt, "n_bytes", property(noted))
+    monkeypatch.setattr(fit_run, "HELD_BYTES", 1)
+    run_stage(context_of(store), engine, Options(stages=("fit_pca",)), "fit_pca")
+    assert learnt_before == [0, 1, 2]
     assert current_model(store, "fit_pca").model_id == expected
 
 
