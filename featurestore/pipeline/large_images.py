@@ -37,11 +37,11 @@ class LargeImages:
             max_bytes: of all workers; None is most of what is free now.
             workers: with fewer than two no image is large, since one is extracted at a time.
         """
-        if max_bytes is None and (free := free_memory()) is not None:
+        self.share: int | None = None
+        self._together = 0
+        if workers > 1 and max_bytes is None and (free := free_memory()) is not None:
             max_bytes = int(free * FREE_SHARE)
-        if max_bytes is None or workers < 2:
-            self.share, self._together = None, 0
-        else:
+        if workers > 1 and max_bytes is not None:
             self.share = max_bytes // (2 * workers)
             self._together = max_bytes // 2 + self.share
         self._waiting = deque[LargeImage]()
