@@ -60,13 +60,13 @@ class Spent:
 
 def spend(work: Callable[[], object]) -> Spent:
     """Return the wall and CPU seconds that ``work`` takes."""
-    before = _cpu_seconds()
+    before = _cpu_seconds(resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     wall = clock(work)
-    return Spent(wall, _cpu_seconds() - before)
+    return Spent(wall, _cpu_seconds(resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN) - before)
 
 
-def _cpu_seconds() -> float:
-    usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+def _cpu_seconds(*whose: int) -> float:
+    usages = map(resource.getrusage, whose)
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
@@ -77,10 +77,9 @@ def spent(costs: Sequence[Spent]) -> str:
 
 def child_seconds(work: Callable[[], object]) -> float:
     """Return the processor time, user and system, of the processes that ``work`` starts and waits for."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    before = _cpu_seconds(resource.RUSAGE_CHILDREN)
     work()
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return _cpu_seconds(resource.RUSAGE_CHILDREN) - before
 
 
 def alternate(arms: Mapping[str, Callable[[], T]], repetitions: int) -> dict[str, list[T]]:
