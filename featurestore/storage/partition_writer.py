@@ -115,10 +115,14 @@ class PartitionWriter:
 
 
 class _DigestedFile(io.BufferedWriter):
-    """A new file whose SHA-256 is known once it is written: it need not be read again."""
+    """A new file whose SHA-256 is known once it is written: it need not be read again.
+
+    It replaces a file of an earlier attempt, whose writer may live for a moment after its parent was killed.
+    """
 
     def __init__(self, path: Path) -> None:
-        super().__init__(io.FileIO(path, "w"), buffer_size=1 << 20)
+        path.unlink(missing_ok=True)
+        super().__init__(io.FileIO(path, "x"), buffer_size=1 << 20)
         self.digest = hashlib.sha256()
 
     def write(self, data: Any) -> int:

@@ -309,3 +309,12 @@ def test_what_was_written_is_let_go(tmp_path: Path) -> None:
     writer.close()
     gc.collect()
     assert all(one() is None for one in held), "the writer's memory grows with everything it has written"
+
+
+def test_a_second_attempt_and_the_end_of_the_first_do_not_share_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "p.parquet"
+    first = PartitionWriter(path, layout=PLAIN, manifest=MANIFEST)
+    second = write(path, rows_of(PLAIN), PLAIN)
+    first.write(rows_of(PLAIN)[0])
+    first.close()
+    assert file_digest(path) == second.checksum != first.checksum
