@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future
+from concurrent.futures import BrokenExecutor, Future
 from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
@@ -33,13 +33,24 @@ class Task(Protocol[T]):
         ...
 
 
+class TaskDied(BrokenExecutor):
+    """One task died with its worker; the other tasks in flight live on.
+
+    An engine whose workers die apart from each other uses it alone: none of its futures raises another BrokenExecutor,
+    nor does `Engine.submit`.
+    """
+
+
 class Engine(Protocol):
     """Runs tasks. Opened once for a whole run, as its class called with the number of workers."""
 
-    workers: int  # number of workers; 0: a task is done when it is submitted
+    @property
+    def workers(self) -> int:
+        """The number of workers, which may change during a run; 0: a task is done when it is submitted."""
+        ...
 
     def submit(self, task: Task[T]) -> Future[list[T]]:
-        """Start a task; the future raises BrokenExecutor if its worker died."""
+        """Start a task; the future raises BrokenExecutor if its worker died, or `TaskDied` if no other task did."""
         ...
 
     def restart(self) -> None:

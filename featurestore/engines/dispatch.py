@@ -1,29 +1,52 @@
 """Dispatching tasks to an engine: two in flight for each worker, and crashes as results.
 
 When a worker dies, or runs out of memory, open files or threads, every task in flight is a suspect. Suspects run again
-one at a time, then image by image, so that only the image that crashes its worker is blamed.
+one at a time, then image by image, so that only the image that crashes its worker is blamed. On engines whose workers
+die apart from each other, a task that dies with its worker runs again, and then in parts, beside the other tasks.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from dataclasses import dataclass
 from typing import Any
 
 from featurestore.engines.absent import refuse_absent_module
-from featurestore.engines.base import Engine, T, Task
+from featurestore.engines.base import Engine, T, Task, TaskDied
 from featurestore.errors import EngineLost
 from featurestore.system import MEMORY, advice_for, lacking, limit_met
 
 LOG = logging.getLogger("featurestore.engines")
 WINDOW = 2  # tasks in flight for each worker: one running, one queued
+ATTEMPTS = 4  # at a task that dies alone: a machine may be switched off, which is no fault of the task
 
 
-_Flight = dict[Future[list[T]], Task[T]]  # the tasks in flight, in the order of submission
+class _Flight(dict[Future[list[T]], Task[T]]):
+    """The tasks in flight, in the order of submission, and how often each of them has died alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._deaths = Counter[int]()  # by the `id` of the task
+
+    def died(self, task: Task[T]) -> bool:
+        """Count a death of a task; return whether it has died too often to be tried again."""
+        self._deaths[id(task)] += 1
+        return self._deaths[id(task)] >= ATTEMPTS
+
+    def land(self, future: Future[list[T]]) -> Task[T]:
+        """Remove a task that is done with, and return it."""
+        task = self.pop(future)
+        self._deaths.pop(id(task), None)
+        return task
+
+    def clear(self) -> None:
+        """Remove all tasks."""
+        super().clear()
+        self._deaths.clear()
 
 
 def dispatch_tasks(engine: Engine, tasks: Iterable[Task[T] | None]) -> Iterator[tuple[Task[T], list[T]]]:
@@ -41,7 +64,7 @@ def dispatch_tasks(engine: Engine, tasks: Iterable[Task[T] | None]) -> Iterator[
         FeatureStoreError: a task raised one; tasks in flight are left to `Engine.close`.
     """
     waiting = iter(tasks)
-    flight: _Flight[T] = {}
+    flight = _Flight[T]()
     following = next(waiting, None)
     while following is not None or flight:
         while following is not None and _has_room(engine, flight):
@@ -94,12 +117,36 @@ def _has_room(engine: Engine, flight: _Flight[Any]) -> bool:
 def _collect(engine: Engine, flight: _Flight[T]) -> Iterator[tuple[Task[T], list[T]]]:
     done, _ = wait(flight, return_when=FIRST_COMPLETED)
     for future in done:
-        refuse_absent_module(future.exception())
-        if _must_be_tried_alone(future.exception()):
+        error = future.exception()
+        refuse_absent_module(error)
+        if isinstance(error, TaskDied):
+            yield from _resubmit(engine, flight, future, error)
+        elif _must_be_tried_alone(error):
             yield from _run_suspects(engine, flight)
             return
-        task = flight.pop(future)
-        yield task, future.result()
+        else:
+            task = flight.land(future)
+            yield task, future.result()
+
+
+def _resubmit(
+    engine: Engine, flight: _Flight[T], future: Future[list[T]], error: TaskDied
+) -> Iterator[tuple[Task[T], list[T]]]:
+    """Submit a task that died alone once more; in parts if it died often; or yield its result as that of a crash."""
+    task, cause = flight[future], _cause(error)
+    if not flight.died(task):
+        LOG.warning("a task of chunk %d died with its worker (%s): trying it again", task.chunk_id, cause)
+        flight[engine.submit(task)] = flight.pop(future)
+        return
+    flight.land(future)
+    parts = task.split()
+    if len(parts) > 1:
+        LOG.warning("a task of chunk %d died %d times: trying its %d parts", task.chunk_id, ATTEMPTS, len(parts))
+        flight.update((engine.submit(part), part) for part in parts)
+    else:
+        _refuse_dead_engine(engine)
+        LOG.warning("a task of chunk %d crashes its worker (%s); its result says so", task.chunk_id, cause)
+        yield task, task.crashed(cause)
 
 
 def _must_be_tried_alone(error: BaseException | None) -> bool:
@@ -179,7 +226,7 @@ def _refuse_dead_engine(engine: Engine) -> None:
         ) from error
 
 
-def _cause(error: Exception) -> str:
+def _cause(error: BaseException) -> str:
     """Return why a single image failed when it was tried alone.
 
     Raises:
