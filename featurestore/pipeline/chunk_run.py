@@ -28,10 +28,10 @@ from featurestore.storage import IMAGES, Origin, PartitionFile, read_arrays
 class ChunkRun:
     """A run of one chunk stage. Subclasses define its tasks, and take their results."""
 
-    def __init__(self, context: WritableContext, engine: Engine, plan: StagePlan, *, workers: int) -> None:
+    def __init__(self, context: WritableContext, engine: Engine, plan: StagePlan) -> None:
         """Take the plan; nothing is begun yet."""
         assert isinstance(plan.step.stage, ChunkStage)
-        self._context, self._engine, self._plan, self._workers = context, engine, plan, workers
+        self._context, self._engine, self._plan = context, engine, plan
         self._work = {work.chunk_id: work for work in plan.todo}
         self._open: dict[int, ChunkWriter] = {}
         self._statuses: Counter[str] = Counter()
@@ -48,7 +48,7 @@ class ChunkRun:
         name = self._plan.step.stage.name
         reporter.begin(name, sum(work.n_left for work in self._plan.todo))
         try:
-            with recorded_run(self._context, self._plan.step, workers=self._workers) as record:
+            with recorded_run(self._context, self._plan.step, workers=self._engine.workers) as record:
                 try:
                     for task, results in dispatch_tasks(self._engine, self._tasks()):
                         self._take(task, results)
@@ -93,14 +93,14 @@ class ChunkRun:
 class TransformRun(ChunkRun):
     """A run of a stage that transforms partitions, image by image."""
 
-    def __init__(self, context: WritableContext, engine: Engine, plan: StagePlan, *, workers: int) -> None:
+    def __init__(self, context: WritableContext, engine: Engine, plan: StagePlan) -> None:
         """Read the model that the stage uses."""
-        super().__init__(context, engine, plan, workers=workers)
+        super().__init__(context, engine, plan)
         assert isinstance(plan.step.stage, TransformStage)
         self._stage = plan.step.stage
         self._model = self._load_model()
         # The last chunks, too few to give every worker one, are shared by all workers.
-        self._n_shared = len(plan.todo) % workers if workers > 1 else 0
+        self._n_shared = len(plan.todo) % engine.workers if engine.workers > 1 else 0
         self._pieces: dict[int, dict[range, Path]] = {}  # chunk -> positions of rows -> file
         self._complete: deque[int] = deque()  # chunks of which all rows are in pieces
 
@@ -133,7 +133,7 @@ class TransformRun(ChunkRun):
             groups = row_groups(file)
         manifest = partition_manifest(self._plan.step, work, origin=Origin.RUN)
         chunk = self._open[work.chunk_id] = ChunkWriter(self._context.root, layout=layout, manifest=manifest)
-        n_pieces = min(WINDOW * self._workers, len(groups)) if shared else 1
+        n_pieces = min(WINDOW * max(self._engine.workers, 1), len(groups)) if shared else 1
         starts = [groups[len(groups) * i // n_pieces].start for i in range(n_pieces)]
         for start, stop in pairwise([*starts, work.n_images]):
             yield TransformRows(self._stage, work.chunk_id, self._model, path, range(start, stop), chunk.target)

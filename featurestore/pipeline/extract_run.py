@@ -71,10 +71,10 @@ class ExtractRun(ChunkRun):
     """A run of extract."""
 
     def __init__(
-        self, context: WritableContext, engine: Engine, plan: StagePlan, *, workers: int, max_bytes: int | None = None
+        self, context: WritableContext, engine: Engine, plan: StagePlan, *, max_bytes: int | None = None
     ) -> None:
         """Take the plan; no work starts yet. ``max_bytes`` of memory are for all workers, see `LargeImages`."""
-        super().__init__(context, engine, plan, workers=workers)
+        super().__init__(context, engine, plan)
         assert isinstance(plan.step.stage, Extract)
         self._stage = plan.step.stage
         self._todo = list(plan.todo)
@@ -83,7 +83,7 @@ class ExtractRun(ChunkRun):
         self._complete: deque[_Chunk] = deque()
         self._streak = Streak[tuple[_Chunk, Draft]]()
         self._folder: ImageFolder | None = None
-        self._large = LargeImages(max_bytes, workers=workers)
+        self._large = LargeImages(max_bytes, workers=engine.workers)
         self._n_at_work = 0  # images in blocks that are not finished
         self._n_waiting = sum(work.n_left for work in plan.todo)  # images without a task
         self._begun, self._spent = time.monotonic(), 0.0
@@ -156,7 +156,7 @@ class ExtractRun(ChunkRun):
     def _size(self, seconds: float) -> int:
         """Return how many images take that long; towards the end, a share for every worker."""
         done = self._counts["n_images"]
-        share = math.ceil(self._n_waiting / (WINDOW * max(self._workers, 1)))
+        share = math.ceil(self._n_waiting / (WINDOW * max(self._engine.workers, 1)))
         return max(1, min(MAX_BLOCK, share, int(seconds * done / self._spent))) if done else 1
 
     def _join(self, chunk: _Chunk) -> JoinBlocks:

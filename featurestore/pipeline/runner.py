@@ -83,8 +83,8 @@ def run_stage(context: WritableContext, engine: Engine, options: Options, name: 
         return None
     refuse_unready(plan, fitted=plan.step.variant is not None)
     if isinstance(plan.step.stage, Extract):
-        return ExtractRun(context, engine, plan, workers=engine.workers, max_bytes=options.max_bytes).run()
-    return TransformRun(context, engine, plan, workers=engine.workers).run()
+        return ExtractRun(context, engine, plan, max_bytes=options.max_bytes).run()
+    return TransformRun(context, engine, plan).run()
 
 
 def fit_waits(plan: StagePlan, options: Options) -> bool:
