@@ -16,6 +16,7 @@ from featurestore.cli.exchange import VERBS as EXCHANGE
 from featurestore.cli.log import with_log
 from featurestore.cli.maintain import VERBS as UPKEEP
 from featurestore.cli.read import VERBS as ASK
+from featurestore.cli.search import VERBS as SEARCH
 from featurestore.errors import FeatureStoreError
 from featurestore.system import (
     Interrupt,
@@ -223,7 +224,7 @@ def demo(folder: Path) -> None:
     run_demo(folder)
 
 
-for verb in (*ASK, *EXCHANGE, *UPKEEP):
+for verb in (*ASK, *SEARCH, *EXCHANGE, *UPKEEP):
     cli.add_command(verb)
 for verb in cli.commands.values():
     with_log(verb)

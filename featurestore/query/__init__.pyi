@@ -1,4 +1,7 @@
 from .encode import codes_and_keypoints as codes_and_keypoints
+from .features import Given as Given
+from .features import Named as Named
+from .features import features_of as features_of
 from .info import ImageInfo as ImageInfo
 from .info import ImageStage as ImageStage
 from .info import image_info as image_info

@@ -40,12 +40,16 @@ class Encoder:
             NothingUsable: the file can't be used; the message says why.
             QueryError: it is neither a path nor such an array.
         """
+        return self.encode_with_size(image)[0]
+
+    def encode_with_size(self, image: str | os.PathLike[str] | NDArray[Any]) -> tuple[Row, tuple[int, int]]:
+        """Return the row of `encode`, and the width and height of the image in pixels."""
         # several BLAS threads would change the last bits
         with one_blas_thread():
-            row = self._extracted(image)
+            row = source = self._extracted(image)
             for stage, model in self.transforms:
                 row = stage.transform(row, model)
-        return row
+        return row, (source.extra["width"], source.extra["height"])
 
     @property
     def layout(self) -> Layout:
@@ -79,9 +83,10 @@ class Encoder:
                 f"{self.extract.max_pixels:,}; make it smaller, or raise max_pixels in [extract]"
             )
         ((keypoints, descriptors),) = self.extract.describe([np.ascontiguousarray(pixels)])
+        size = {"height": pixels.shape[0], "width": pixels.shape[1]}
         if not len(descriptors):
-            return Row(IMAGE, "", Status.EMPTY, "no keypoints found")
-        return Row(IMAGE, "", Status.OK, None, descriptors, keypoints)
+            return Row(IMAGE, "", Status.EMPTY, "no keypoints found", extra=size)
+        return Row(IMAGE, "", Status.OK, None, descriptors, keypoints, size)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,5 @@
+from .features import Features as Features
+from .pair import PairMatch as PairMatch
+from .pair import check_pair as check_pair
+from .verdict import MIN_INLIERS as MIN_INLIERS
+from .verdict import Verdict as Verdict

@@ -1,0 +1,134 @@
+"""The check of one pair of images: matches, the transform that they agree on, and what their number means."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurestore.matching.features import Features
+from featurestore.matching.nearest import RATIO, mutual_matches
+from featurestore.matching.similarity import fit_similarity
+from featurestore.matching.verdict import MIN_INLIERS, POSSIBLE, Verdict
+
+BORDER = 0.05  # of the keypoints' box: how near to its sides the border reaches
+FLAT = 0.03  # of the query's box: how wide the strip is that counts as a line
+
+
+@dataclass(frozen=True)
+class PairMatch:
+    """The result of checking a query against an image.
+
+    Args:
+        status: `Verdict`.
+        inliers: matches that count, each place once.
+        on_border: inliers that do not count, since they are near the border of both images.
+        n_matches: all mutual matches, inliers or not.
+        transform: ``(2, 3)`` float64 from the query's pixels to the image's; None without matches.
+        scale: pixels of the image for one of the query; 0 without matches.
+        degrees: the turn from the query to the image, clockwise, from -180 to 180.
+        outline: ``(4, 2)`` float64, the query's corners in the image's pixels, clockwise from the query's upper left;
+            None without matches.
+        query_points: ``(m, 2)`` float64, x and y of all inliers in the query, in pixels.
+        image_points: ``(m, 2)`` float64, x and y of the same inliers in the image.
+        distances: ``(m,)`` float32, between the descriptors of each inlier.
+    """
+
+    status: Verdict
+    inliers: int
+    on_border: int
+    n_matches: int
+    transform: NDArray[np.float64] | None
+    scale: float
+    degrees: float
+    outline: NDArray[np.float64] | None
+    query_points: NDArray[np.float64]
+    image_points: NDArray[np.float64]
+    distances: NDArray[np.float32]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON. A match is ``[x, y, x, y, distance]``, the query's place first."""
+        rows = np.hstack([self.query_points, self.image_points, self.distances[:, np.newaxis].astype(np.float64)])
+        return {
+            "status": str(self.status),
+            "inliers": self.inliers,
+            "on_border": self.on_border,
+            "n_matches": self.n_matches,
+            "scale": round(self.scale, 5),
+            "degrees": round(self.degrees, 3),
+            "transform": None if self.transform is None else self.transform.round(6).tolist(),
+            "outline": None if self.outline is None else self.outline.round(2).tolist(),
+            "matches": rows.round(3).tolist(),
+        }
+
+
+def check_pair(query: Features, image: Features, *, min_inliers: int = MIN_INLIERS, ratio: float = RATIO) -> PairMatch:
+    """Match two images and return what they have in common.
+
+    Hold `one_blas_thread` around it where results have to be equal on every machine with the same BLAS.
+
+    Args:
+        query: the image that is looked for.
+        image: the one that it may be a part of.
+        min_inliers: the least inliers of `found`.
+        ratio: of `mutual_matches`.
+    """
+    matches = mutual_matches(query.descriptors, image.descriptors, ratio=ratio)
+    fitted = fit_similarity(query.keypoints[matches.query], image.keypoints[matches.image])
+    if fitted is None:
+        return _nothing(len(matches))
+    there = query.points[matches.query][fitted.inliers]
+    here = image.points[matches.image][fitted.inliers]
+    border = near_border(there, query.box) & near_border(here, image.box)
+    inliers = min(distinct(there[~border]), distinct(here[~border]))
+    flat = on_a_line(there[~border], query.box) or on_a_line(here[~border], image.box)
+    return PairMatch(
+        status=_verdict(inliers, min_inliers, flat=flat),
+        inliers=inliers,
+        on_border=int(border.sum()),
+        n_matches=len(matches),
+        transform=fitted.matrix,
+        scale=fitted.scale,
+        degrees=fitted.degrees,
+        outline=fitted.apply(query.corners),
+        query_points=there,
+        image_points=here,
+        distances=matches.distances[fitted.inliers],
+    )
+
+
+def _verdict(inliers: int, min_inliers: int, *, flat: bool) -> Verdict:
+    if inliers >= min_inliers and not flat:
+        return Verdict.FOUND
+    return Verdict.POSSIBLE if inliers >= POSSIBLE else Verdict.CANDIDATE
+
+
+def near_border(points: NDArray[np.float64], box: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return which points ``(n, 2)`` are within `BORDER` of a side of a box ``(2, 2)``."""
+    margin = BORDER * (box[1] - box[0])
+    near: NDArray[np.bool_] = ((points < box[0] + margin) | (points > box[1] - margin)).any(axis=1)
+    return near
+
+
+def distinct(points: NDArray[np.float64]) -> int:
+    """Return the number of different pixels among points ``(n, 2)``: a place with several angles counts once."""
+    return len(np.unique(np.rint(points), axis=0)) if len(points) else 0
+
+
+def on_a_line(points: NDArray[np.float64], box: NDArray[np.float64]) -> bool:
+    """Return whether points ``(n, 2)`` lie in a strip as narrow as `FLAT` of the box's diagonal."""
+    if len(points) < POSSIBLE:
+        return False
+    centred = points - points.mean(axis=0)
+    across = np.linalg.svd(centred, full_matrices=False)[2][1]
+    away = centred @ across
+    along = np.linalg.norm(np.ptp(points, axis=0))
+    width = float(np.ptp(away))
+    return bool(width <= FLAT * np.linalg.norm(box[1] - box[0]) and width * 4 < along)
+
+
+def _nothing(n_matches: int) -> PairMatch:
+    none = np.empty((0, 2))
+    return PairMatch(Verdict.CANDIDATE, 0, 0, n_matches, None, 0.0, 0.0, None, none, none, np.empty(0, np.float32))

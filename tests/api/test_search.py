@@ -1,0 +1,198 @@
+"""Is this picture a part of that one? Samples and crops of them, and the optional folder of paintings."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from featurestore import FeatureStore
+from featurestore.errors import FeatureStoreError, NothingUsable, NotReady, QueryError
+from featurestore.matching import Verdict
+from tests.small import configure
+
+NAME = "china/whole-000.jpg"
+OTHER = "flower/whole-000.jpg"
+
+
+def crop(samples: Any, name: str = NAME, *, scale: float = 2.0, turns: int = 0) -> NDArray[np.uint8]:
+    """Return the middle of a sample, enlarged, and turned counter-clockwise by quarters."""
+    pixels = cv2.imread(str(samples.images / name))
+    assert pixels is not None
+    height, width = pixels.shape[:2]
+    part = pixels[height // 4 : -height // 4, width // 4 : -width // 4]
+    large = cv2.resize(part, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+    return np.ascontiguousarray(np.rot90(large, turns)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2])
+def test_an_enlarged_and_turned_crop_is_found_where_it_was_cut(
+    finished: FeatureStore, samples: Any, turns: int
+) -> None:
+    pixels = crop(samples, turns=turns)
+    found = finished.match(pixels, NAME)
+    whole = cv2.imread(str(samples.images / NAME))
+    assert whole is not None
+    assert found.status is Verdict.FOUND
+    assert found.scale == pytest.approx(0.5, abs=0.03)
+    assert (found.degrees - 90 * turns + 180) % 360 - 180 == pytest.approx(0, abs=3)
+    assert found.outline is not None
+    height, width = whole.shape[:2]
+    box = [found.outline.min(axis=0), found.outline.max(axis=0)]
+    assert np.abs(np.array(box) - [(width / 4, height / 4), (width * 3 / 4, height * 3 / 4)]).max() < 5
+    assert finished.match(pixels, OTHER).status is Verdict.CANDIDATE
+
+
+def test_names_files_pixels_and_codes_are_one_query(finished: FeatureStore, samples: Any, tmp_path: Path) -> None:
+    path = tmp_path / "copy.jpg"
+    path.write_bytes((samples.images / NAME).read_bytes())
+    expected = finished.match(NAME, "china/left-000.jpg").as_dict()
+    assert expected["status"] == "found"
+    pixels = cv2.imread(str(path))
+    assert pixels is not None
+    for query in (path, str(path), pixels):
+        assert finished.match(query, "china/left-000.jpg").as_dict() == expected
+    arrays = finished.encode(path, keypoints=True)
+    assert isinstance(arrays, tuple)
+    again = finished.match(arrays, "china/left-000.jpg").as_dict()
+    assert {**again, "outline": expected["outline"]} == expected  # without a size: that of the keypoints
+
+
+def test_an_image_matches_itself_exactly(finished: FeatureStore) -> None:
+    found = finished.match(NAME, NAME)
+    assert found.transform is not None
+    assert np.allclose(found.transform, [(1, 0, 0), (0, 1, 0)], atol=1e-9)
+    assert not found.distances.any()
+    assert len(found.query_points) == found.n_matches
+
+
+@pytest.mark.parametrize(
+    ("query", "error", "says"),
+    [
+        (
+            "china/whole-00.jpg",
+            QueryError,
+            "there is no file 'china/whole-00.jpg' here, and there is no image .*did you",
+        ),
+        ("blank.jpg", NothingUsable, "blank.jpg has no keypoints, so there is nothing to match; take another picture"),
+        ("broken.jpg", NothingUsable, r"'broken.jpg' has no descriptors: .* \(truncated\)"),
+        (np.zeros((50, 60, 3), np.uint8), NothingUsable, "the query has no keypoints"),
+        (np.zeros((5, 5)), QueryError, "encode takes pixels of shape"),
+        (7, QueryError, "encode takes the path of an image or an array of pixels, not int"),
+        (
+            (np.zeros((2, 64), np.uint8),),
+            QueryError,
+            r"a query of arrays is \(codes, keypoints\), and this has 1 parts",
+        ),
+        ((np.zeros((2, 64), np.uint8), np.zeros(2)), QueryError, r"keypoints as encode.* these are \(2,\) float64"),
+    ],
+)
+def test_what_can_not_be_matched(finished: FeatureStore, query: Any, error: type[Exception], says: str) -> None:
+    with pytest.raises(error, match=says):
+        finished.match(query, NAME)
+    with pytest.raises(error, match=says):
+        finished.match(NAME, query)
+
+
+def test_files_that_can_not_be_matched(store: FeatureStore, samples: Any, tmp_path: Path) -> None:
+    torn = tmp_path / "torn.jpg"
+    torn.write_bytes((samples.images / NAME).read_bytes()[:2000])
+    with pytest.raises(NothingUsable, match=r"torn.jpg can't be encoded: .* \(truncated\)"):
+        store.match(torn, NAME)
+    with pytest.raises(NothingUsable, match=r"nowhere.jpg can't be encoded: the file does not exist \(missing\)"):
+        store.match(tmp_path / "nowhere.jpg", NAME)
+    configure(store, "extract", max_pixels=100)
+    with pytest.raises(NothingUsable, match=r"over the limit of 100"):
+        store.match(crop(samples), NAME)
+
+
+def test_what_a_store_lacks(fresh: FeatureStore, store: FeatureStore, samples: Any) -> None:
+    with pytest.raises(NotReady, match="quantize has not been computed for"):
+        fresh.match(NAME, NAME)
+    with pytest.raises(NotReady, match="the model of fit_pca has not been fitted yet"):
+        fresh.match(crop(samples), crop(samples))
+    configure(store, "quantize", keypoints=False)
+    store.run(workers=0)
+    with pytest.raises(NotReady, match="have no keypoints, and a match is checked by where they are; set keypoints"):
+        store.match(NAME, NAME)
+    assert store.match(crop(samples), crop(samples)).status is Verdict.FOUND
+
+
+def test_without_the_size_the_outline_is_that_of_the_keypoints(store: FeatureStore) -> None:
+    before = store.match(NAME, NAME)
+    store.prune("quantize")
+    after = store.match(NAME, NAME)
+    assert before.outline is not None
+    assert after.outline is not None
+    assert (after.outline[0] > before.outline[0]).all()
+    assert (after.outline[2] < before.outline[2]).all()
+    assert after.inliers == before.inliers
+
+
+# Paintings --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def paintings(
+    image_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[FeatureStore, list[tuple[str, str]]]:
+    """A store of six paintings, and pairs of a crop's path and the name of its painting."""
+    pairs = []
+    for collection in ("imgdata_square", "rss_cut"):
+        listed = (image_folder / "groundtruth" / collection / "pairs.csv").read_text(encoding="utf-8").splitlines()
+        rows = [row for row in csv.DictReader(listed) if row["ref"].startswith("paintings/")]
+        pairs += [(str(image_folder / row["query"]), Path(row["ref"]).name) for row in rows[::12][:3]]
+    folder = tmp_path_factory.mktemp("paintings")
+    (folder / "images").mkdir()
+    for _, name in pairs:
+        pixels = cv2.imread(str(image_folder / "paintings" / name))
+        assert pixels is not None
+        small = cv2.resize(pixels, None, fx=0.4, fy=0.4, interpolation=cv2.INTER_AREA)
+        assert cv2.imwrite(str(folder / "images" / name), small)
+    store = FeatureStore.create(folder / "store", images=folder / "images")
+    configure(store, "project", top=600)
+    store.run(workers=0)
+    return store, pairs
+
+
+def test_crops_of_paintings_are_found(paintings: tuple[FeatureStore, list[tuple[str, str]]]) -> None:
+    store, pairs = paintings
+    names = [name for _, name in pairs]
+    assert len(set(names)) == 6
+    for (path, name), wrong in zip(pairs, [*names[1:], names[0]], strict=True):
+        assert store.match(path, name).status is Verdict.FOUND
+        assert store.match(path, wrong).status is Verdict.CANDIDATE
+
+
+def test_views_of_a_wall_are_matched(paintings: tuple[FeatureStore, Any], image_folder: Path) -> None:
+    store, views = paintings[0], image_folder / "groundtruth" / "oxford_graf"
+    assert store.match(views / "img2.png", views / "img1.png").status is Verdict.FOUND
+    assert store.match(views / "img2.png", image_folder / "groundtruth/oxford_boat/img1.pgm").inliers < 7
+
+
+def pattern(kind: str) -> NDArray[np.uint8]:
+    """Return a pattern that repeats itself, in a picture of 400 pixels."""
+    y, x = np.mgrid[:400, :400]
+    one = {
+        "chessboard": (x // 40 + y // 40) % 2 * 255,
+        "stripes": x // 16 % 2 * 255,
+        "wallpaper": np.tile(np.random.default_rng(5).integers(0, 255, (10, 10)).repeat(8, 0).repeat(8, 1), (5, 5)),
+    }[kind]
+    return np.ascontiguousarray(cv2.GaussianBlur(one.astype(np.uint8), (0, 0), 1.5)[..., None].repeat(3, axis=2))
+
+
+@pytest.mark.parametrize("kind", ["chessboard", "stripes", "wallpaper"])
+def test_patterns_are_not_found_in_each_other(finished: FeatureStore, kind: str) -> None:
+    one = pattern(kind)
+    shifted = np.ascontiguousarray(one[33:353, 51:371])
+    try:
+        found = finished.match(cv2.resize(shifted, None, fx=0.9, fy=0.9).astype(np.uint8), one)
+    except FeatureStoreError as error:
+        assert "has no keypoints" in str(error)  # noqa: PT017 - stripes have none in some versions of OpenCV
+    else:
+        assert found.status is not Verdict.FOUND
