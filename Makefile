@@ -7,6 +7,9 @@ PY := .venv/bin/python
 UPGRADE := build/upgrade
 LOWEST := build/lowest
 
+# Tests start hundreds of Python processes, which take twice as long where each compiles all modules again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test test-quick coverage test-upgrade test-lowest crash lint bench bench-quick rooms clean
 
