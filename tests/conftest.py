@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from featurestore import FeatureStore
 from featurestore.cli.samples import make_samples
 from tests.once import once
 from tests.small import configure, copy
+from tests.warm import WarmSandbox
 
 LONG_SIDE = 200  # pixels: SIFT then takes milliseconds an image
 TOP = 200  # descriptors: china has more of them, and most of flower has fewer
@@ -114,6 +117,20 @@ def listening() -> None:
     """Hear Ctrl-C, and so do the processes that tests start: a shell lets what it runs in the background ignore it."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm_sandbox() -> Iterator[None]:
+    """Let the sandbox of verify and rebuild start in milliseconds: many tests use it, and few are about its start."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("featurestore.maintenance.sandbox.subprocess", WarmSandbox)
+        yield
+
+
+@pytest.fixture
+def cold_sandbox(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start the sandbox as users do, for a test of its memory limit or its environment."""
+    monkeypatch.setattr("featurestore.maintenance.sandbox.subprocess", subprocess)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import runpy
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ CONTEXT.set_forkserver_preload(
     [
         "featurestore.api.store",
         "featurestore.cli.program",
+        "featurestore.maintenance.rebuild",
         "cv2",
         "duckdb",
         "joblib.externals.loky",
@@ -63,6 +65,33 @@ class WarmProcess:
             raise TimeoutError(f"process {self.pid} still runs")
         out, err = (output.result(timeout) for output in self._outputs)
         return self._process.exitcode, out, err
+
+
+PATIENCE = 300.0  # seconds after which a process that should have ended is taken to hang
+
+
+def run_warm(
+    module: str, *arguments: object, cwd: Path | None = None, environment: Mapping[str, str] = os.environ
+) -> subprocess.CompletedProcess[str]:
+    """Run ``python -m MODULE ARGUMENTS`` to its end."""
+    texts = [str(argument) for argument in arguments]
+    process = WarmProcess(module, texts, cwd=cwd or Path.cwd(), environment=environment)
+    try:
+        code, out, err = process.finish(PATIENCE)
+    except BaseException:
+        process.kill()
+        raise
+    return subprocess.CompletedProcess([module, *texts], code, out, err)
+
+
+class WarmSandbox:
+    """Stands in for ``subprocess`` in `featurestore.maintenance.sandbox`: its child is a process that starts warm."""
+
+    @staticmethod
+    def run(command: list[str], *, env: Mapping[str, str], **_: Any) -> subprocess.CompletedProcess[bytes]:
+        """Run ``python -P -m MODULE ARGUMENTS``."""
+        done = run_warm(*command[3:], environment=env)
+        return subprocess.CompletedProcess(command, done.returncode, done.stdout.encode(), done.stderr.encode())
 
 
 def read_all(descriptor: int) -> str:

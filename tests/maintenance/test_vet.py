@@ -25,6 +25,7 @@ from featurestore.maintenance.sandbox import run_child
 from featurestore.storage import CATALOG, CONFIG
 from tests.catalogs import rows, tables
 from tests.tampering import our_metadata, partition_manifest, rewrite_partition
+from tests.warm import run_warm
 
 CHECKOUT = Path(__file__).parent.parent.parent
 CATALOGS = 12
@@ -32,16 +33,6 @@ CATALOGS = 12
 
 def partition(store: Path, stage: str, chunk: int) -> Path:
     return next((store / "partitions" / stage).rglob(f"chunk-{chunk:06d}-*.parquet"))
-
-
-def run_cli(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(CHECKOUT / "cli.py"), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=cwd,
-    )
 
 
 def test_it_reads_as_a_trusted_one(finished: FeatureStore, tmp_path: Path) -> None:
@@ -71,13 +62,13 @@ def test_the_constructor_names_what_opens_it(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("verb", ["run", "ingest", "prune", "rebuild", "merge"])
-def test_it_can_not_be_changed(store: FeatureStore, verb: str) -> None:
+def test_it_can_not_be_changed(store: FeatureStore) -> None:
     before = sorted(os.walk(store.path))
     opened = FeatureStore.open_untrusted(store.path)
-    text = f"was opened as untrusted, so {verb} can't change it; if you trust it, open it without --untrusted"
-    with pytest.raises(UntrustedStore, match=text):
-        getattr(opened, verb)()
+    for verb in ("run", "ingest", "prune", "rebuild", "merge"):
+        text = f"was opened as untrusted, so {verb} can't change it; if you trust it, open it without --untrusted"
+        with pytest.raises(UntrustedStore, match=text):
+            getattr(opened, verb)()
     with pytest.raises(UntrustedStore, match="was opened as untrusted, so verify --repair can't change it"):
         opened.verify(repair=True)
     assert sorted(os.walk(store.path)) == before
@@ -123,14 +114,15 @@ def test_a_recipe_that_is_a_link_is_not_read(store: FeatureStore, tmp_path: Path
         FeatureStore.open_untrusted(store.path)
 
 
-@pytest.mark.parametrize("place", ["../../secret"])
-def test_no_path_in_a_manifest_leads_out(store: FeatureStore, place: str) -> None:
-    path = partition(store.path, "extract", 0)
-    manifest = partition_manifest(path)
-    for entry in ("stage", "variant", "payload"):
-        rewrite_partition(path, {"featurestore": json.dumps({**manifest, entry: place})})
-        opened = FeatureStore.open_untrusted(store.path)
-        assert [f"whose {entry} is '{place}'" in line for line in opened.left_out] == [True]
+def test_no_path_in_a_manifest_leads_out(store: FeatureStore) -> None:
+    entries = ("stage", "variant", "payload")
+    for chunk, entry in enumerate(entries):
+        path = partition(store.path, "extract", chunk)
+        rewrite_partition(path, {"featurestore": json.dumps({**partition_manifest(path), entry: "../../secret"})})
+    opened = FeatureStore.open_untrusted(store.path)
+    assert len(opened.left_out) == len(entries)
+    for entry in entries:
+        assert sum(f"whose {entry} is '../../secret'" in line for line in opened.left_out) == 1
 
 
 def test_a_partition_that_unpacks_to_more_than_memory_is_left_out(store: FeatureStore) -> None:
@@ -156,18 +148,20 @@ def test_a_partition_that_unpacks_to_more_than_memory_is_left_out(store: Feature
 def test_the_modules_of_the_current_folder_are_not_run(store: FeatureStore) -> None:
     for name in ("featurestore", "duckdb", "json"):
         (store.path / f"{name}.py").write_text("raise SystemExit('taken over')", encoding="utf-8")
-    done = run_cli("status", ".", "--untrusted", cwd=store.path)
+    command = [sys.executable, str(CHECKOUT / "cli.py"), "status", ".", "--untrusted"]
+    done = subprocess.run(command, cwd=store.path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert "extract         4/4" in done.stdout
 
 
 def test_a_dataset_file_that_makes_the_reader_fail_is_one_line(store: FeatureStore) -> None:
     (store.path / "dataset" / "000001.parquet").write_bytes(b"PAR1" + b"\xff" * 100 + b"PAR1")
-    done = run_cli("status", store.path, "--untrusted")
+    done = run_warm("featurestore", "status", store.path, "--untrusted")
     assert done.returncode == 1
     assert re.fullmatch(r"error: dataset/000001.parquet can't be read \(.*\); put back a copy of it\n", done.stderr)
 
 
+@pytest.mark.usefixtures("cold_sandbox")
 def test_a_child_that_crashes_is_one_line(store: FeatureStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(
         "import os, signal, sys\nif 'vet' in sys.argv: print('partitions/x'); sys.stdout.flush(); "
@@ -181,6 +175,7 @@ def test_a_child_that_crashes_is_one_line(store: FeatureStore, monkeypatch: pyte
         FeatureStore.open_untrusted(store.path)
 
 
+@pytest.mark.usefixtures("cold_sandbox")
 def test_a_child_without_memory_is_one_line(store: FeatureStore, tmp_path: Path) -> None:
     with pytest.raises(UnreadableFile, match=r"^\S+ can't be read: "):
         run_child("vet", store.path, tmp_path / CATALOG, memory=400 << 20)
@@ -231,7 +226,7 @@ def test_a_recipe_of_nothing_but_brackets_is_refused(store: FeatureStore, text: 
 def test_a_mutated_catalog_is_right_or_one_line(store: FeatureStore) -> None:
     """Each is opened in a process of its own, which may not crash; what is not refused says what it said before."""
     rng, whole = random.Random(7), (store.path / CATALOG).read_bytes()
-    expected = run_cli("status", store.path).stdout
+    expected = run_warm("featurestore", "status", store.path).stdout
     refused = 0
     for number in range(CATALOGS):
         data = bytearray(whole)
@@ -239,7 +234,7 @@ def test_a_mutated_catalog_is_right_or_one_line(store: FeatureStore) -> None:
             start = rng.randrange(len(data) if number % 2 else 20_000)
             data[start : start + 8] = rng.randbytes(8)
         (store.path / CATALOG).write_bytes(data if number % 5 else data[: rng.randrange(len(data))])
-        done = run_cli("status", store.path)
+        done = run_warm("featurestore", "status", store.path)
         if done.returncode == 0:
             assert done.stdout == expected
         else:

@@ -28,12 +28,14 @@ def large(store: FeatureStore) -> FeatureStore:
     return store
 
 
+@pytest.mark.usefixtures("cold_sandbox")
 def test_a_catalog_that_does_not_fit_into_memory_is_read(large: FeatureStore, tmp_path: Path) -> None:
     run_child("salvage", large.path / CATALOG, tmp_path / "runs.parquet", memory=LITTLE)
     with duckdb.connect(large.path / CATALOG, read_only=True) as connection:
         assert len(pq.read_table(tmp_path / "runs.parquet")) == connection.sql("FROM runs").shape[0] > 0
 
 
+@pytest.mark.usefixtures("cold_sandbox")
 def test_no_memory_at_all_is_no_damage(finished: FeatureStore, tmp_path: Path) -> None:
     with pytest.raises(UnreadableFile, match="can't be read"):
         run_child("salvage", finished.path / CATALOG, tmp_path / "runs.parquet", memory=300 << 20)

@@ -20,6 +20,9 @@ from tests.catalogs import change, tables
 from tests.faults import EIO, forbidden, no_open_files, ordinary_user
 from tests.small import Listening, context_of, copy, digests, make_small, small_store
 
+# A child gives up rights only when a program starts in it.
+pytestmark = pytest.mark.usefixtures("cold_sandbox")
+
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
