@@ -73,7 +73,7 @@ def find_changed(
     connection: DuckDBPyConnection, dataset: pa.Table, known: Mapping[str, str], chunk_size: int, spill: Spill
 ) -> pa.Table:
     """Return the rows that are new or changed, with their ids, in ``image_id`` order."""
-    own = own_columns(dataset)
+    own = own_columns(connection, dataset)
     extra = [name for name in dataset.column_names if name not in KEYS]
     # Two lists, and not a comparison for each of 3,000 columns: DuckDB's expressions may be 1,000 deep.
     now = ", ".join(["t.subset", *(f"CAST(t.{identifier(n)} AS VARCHAR)" for n in extra)])

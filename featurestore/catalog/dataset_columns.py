@@ -20,7 +20,7 @@ KEYS = ("image_id", "chunk_id", "filename", "subset")
 
 def retyped_columns(connection: duckdb.DuckDBPyConnection, dataset: pa.Table) -> list[str]:
     """Return a line for each of the store's columns that has another type in the dataset."""
-    incoming, spelt = own_columns(dataset), {folded(name): name for name in dataset.column_names}
+    incoming, spelt = own_columns(connection, dataset), {folded(name): name for name in dataset.column_names}
     retyped = {n: kind for n, kind in _columns(connection) if incoming.get(folded(n), kind) != kind}
     lost = {name: kind for name, kind in retyped.items() if incoming[folded(name)] == TEXT}
     examples = misfits({name: dataset[spelt[folded(name)]] for name in lost}, lost)
@@ -34,7 +34,7 @@ def retyped_columns(connection: duckdb.DuckDBPyConnection, dataset: pa.Table) ->
 
 def departed_columns(connection: duckdb.DuckDBPyConnection, dataset: pa.Table) -> list[str]:
     """Return a line that lists the store's columns that left the dataset; no line if none did."""
-    incoming = own_columns(dataset)
+    incoming = own_columns(connection, dataset)
     names = [name for name, _ in _columns(connection) if folded(name) not in incoming]
     if not names:
         return []
@@ -58,11 +58,10 @@ def _columns(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, str]]:
     return connection.execute(query, {"table": DATASET_COLUMNS}).fetchall()
 
 
-def own_columns(rows: pa.Table) -> dict[str, str]:
-    """Return the types of the columns that are the dataset's own, by their folded names."""
-    with duckdb.connect() as con:
-        con.register("rows", rows.slice(0, 0))
-        found = con.sql("DESCRIBE rows").fetchall()
+def own_columns(connection: duckdb.DuckDBPyConnection, rows: pa.Table) -> dict[str, str]:
+    """Return DuckDB's types of the columns that are the dataset's own, by their folded names."""
+    with registered_table(connection, "dataset_rows", rows.slice(0, 0)):
+        found = connection.execute("DESCRIBE dataset_rows").fetchall()
     return {folded(name): kind for name, kind, *_ in found if name not in KEYS}
 
 
@@ -72,7 +71,7 @@ def store_columns(
     """Update the table to the columns and rows of a dataset file."""
     run = connection.execute
     before = dict(_columns(connection))
-    incoming = own_columns(added)
+    incoming = own_columns(connection, added)
     if file_format == 1:
         after = _widened(before, incoming, pa.concat_tables([added, changed]))
     else:

@@ -91,10 +91,10 @@ def ingest_rows(
         lines = (*retyped, *departed_columns(connection, dataset))
         delta = find_changed(connection, dataset, known, chunk_size, spill)
         removed, n_returned = _removed(connection, dataset, confirm)
+        is_changed = bool(len(delta) or len(removed) or lines or set(own_columns(connection, dataset)) != set(known))
         number = next_ingest(connection)
     if len(removed):
         delta = _with_removed(delta, removed)
-    is_changed = bool(len(delta) or lines or set(own_columns(dataset)) != set(known))
     if is_changed:
         name = f"dataset/{number:06d}.parquet"
         with root.publishing(name) as temporary:
