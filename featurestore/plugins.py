@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from featurestore.config import option
-    from featurestore.engines import Engine, Task, begin_worker
+    from featurestore.engines import Engine, Task, TaskDied, begin_worker
     from featurestore.errors import NothingUsable, PluginError, QueryError
     from featurestore.exchange import Exporter, ImageExporter, Job, ModelExporter
     from featurestore.rows import KEYPOINT, Layout, Row
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "config": ("option",),
-    "engines": ("Engine", "Task", "begin_worker"),
+    "engines": ("Engine", "Task", "TaskDied", "begin_worker"),
     "errors": ("NothingUsable", "PluginError", "QueryError"),
     "exchange": ("Exporter", "ImageExporter", "Job", "ModelExporter"),
     "rows": ("KEYPOINT", "Layout", "Row"),
@@ -53,6 +53,7 @@ __all__ = [
     "QueryError",
     "Row",
     "Task",
+    "TaskDied",
     "TransformStage",
     "begin_worker",
     "option",
