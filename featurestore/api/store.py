@@ -160,6 +160,7 @@ class FeatureStore(Searching, Upkeep):
         workers: int | None = None,
         max_memory: float | None = None,
         engine: str | None = None,
+        scheduler: str | None = None,
         retry_failed: bool | Sequence[str] = False,
         check_images: bool = False,
         partial: bool = False,
@@ -176,7 +177,10 @@ class FeatureStore(Searching, Upkeep):
             workers: processes; None is one for every core, 0 works in this process.
             max_memory: GB for extract, which bounds how many large pictures are at work at once; None is 90 % of what
                 is free. It changes no result.
-            engine: where work runs: ``local`` (processes), ``inline`` (this process) or that of a plug-in.
+            engine: where work runs: ``local`` (processes), ``inline`` (this process), ``dask`` (the workers of a
+                cluster) or that of a plug-in.
+            scheduler: the address of the Dask scheduler, or the JSON file that it writes; None is that of the variable
+                ``DASK_SCHEDULER_ADDRESS``.
             retry_failed: recompute the rows of failed images; a list of statuses selects which.
             check_images: read all image files, and recompute the rows of those that were replaced.
             partial: fit a model although chunks are missing, or most images failed.
@@ -187,7 +191,9 @@ class FeatureStore(Searching, Upkeep):
             quiet: show nothing.
 
         Raises:
-            ConfigError: ``max_memory`` is not a positive number.
+            ConfigError: ``max_memory`` is not a positive number, or ``workers`` is given with the engine dask.
+            MissingDependency: the engine needs a package that is not installed.
+            EngineLost: no worker can be had, or all are gone.
             StoreBusy: another process is changing the store.
             ConfirmationNeeded: the caller did not agree.
             NotReady: what a stage reads is incomplete.
@@ -195,7 +201,7 @@ class FeatureStore(Searching, Upkeep):
             NothingUsable: every image failed, or there is nothing to learn from.
         """
         from featurestore.catalog import change_note, observed_before
-        from featurestore.engines import all_cores
+        from featurestore.engines import REMOTE, all_cores
         from featurestore.maintenance import replaced_images
         from featurestore.pipeline import (
             estimate_costs,
@@ -206,12 +212,15 @@ class FeatureStore(Searching, Upkeep):
             run_stages,
         )
 
+        if workers is not None and (engine == REMOTE or (scheduler and engine is None)):
+            raise ConfigError(f"the engine {REMOTE} has the workers of its cluster; leave out the number of workers")
         cores = all_cores()  # always: scikit-learn imports joblib even without workers
         options = replace(
             self._options(stages, chunks, retry_failed, partial=partial, update=update),
             workers=cores if workers is None else workers,
             max_bytes=_bytes_of(max_memory),
             engine=engine,
+            scheduler=scheduler,
             confirm=_confirming(yes),
         )
         told = self.ingested.warnings if self.ingested is not None else ()

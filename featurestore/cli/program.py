@@ -153,7 +153,12 @@ class _Run(click.Command):
     metavar="GB",
     help="Memory for large pictures that are extracted at the same time; default: 90 % of what is free.",
 )
-@click.option("--engine", metavar="NAME", help="Where work runs: local (processes), inline, or a plug-in's.")
+@click.option("--engine", metavar="NAME", help="Where work runs: local (processes), inline, dask, or a plug-in's.")
+@click.option(
+    "--scheduler",
+    metavar="ADDRESS",
+    help="Of a Dask cluster: tcp://HOST:8786 or the scheduler's FILE.json; default: $DASK_SCHEDULER_ADDRESS.",
+)
 @click.option("--dry-run", is_flag=True, help="Only show what would be done, and the cost.")
 @click.option("--retry-failed", is_flag=True, help="Try failed images again.")
 @click.option(
@@ -171,6 +176,8 @@ def run(store: Path, stages: tuple[str, ...], dry_run: bool, statuses: str | Non
         if not options["retry_failed"]:
             raise click.UsageError("--status goes with --retry-failed")
         options["retry_failed"] = [status.strip() for status in statuses.split(",")]
+    if options["workers"] is not None and (options["engine"] == "dask" or options["scheduler"]):
+        raise click.UsageError("--workers is for this machine; with --engine dask the cluster has them")
     if dry_run and options["ingest"]:
         raise click.UsageError("--dry-run changes nothing; leave out --ingest")
     with stoppable(f"finished work is kept. To continue: {command_line('run', store)}"):

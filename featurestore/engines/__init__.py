@@ -1,4 +1,4 @@
-"""engines: where tasks run: in this process, or in worker processes of this machine.
+"""engines: where tasks run: in this process, in worker processes of this machine, or on a cluster.
 
 An engine is one file with a class like `Engine`. `dispatch` has the code that all engines share: two tasks in flight
 for each worker, and finding the task that kills its worker.

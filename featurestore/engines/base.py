@@ -41,6 +41,10 @@ class TaskDied(BrokenExecutor):
     """
 
 
+class Parts(list[Any]):
+    """The result of a task that an engine has done in parts: each part with its results."""
+
+
 class Engine(Protocol):
     """Runs tasks. Opened once for a whole run, as its class called with the number of workers."""
 

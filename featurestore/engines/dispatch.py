@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from featurestore.engines.absent import refuse_absent_module
-from featurestore.engines.base import Engine, T, Task, TaskDied
+from featurestore.engines.base import Engine, Parts, T, Task, TaskDied
 from featurestore.errors import EngineLost
 from featurestore.system import MEMORY, advice_for, lacking, limit_met
 
@@ -125,8 +125,11 @@ def _collect(engine: Engine, flight: _Flight[T]) -> Iterator[tuple[Task[T], list
             yield from _run_suspects(engine, flight)
             return
         else:
-            task = flight.land(future)
-            yield task, future.result()
+            yield from _results(flight.land(future), future.result())
+
+
+def _results(task: Task[T], found: list[T]) -> Iterable[tuple[Task[T], list[T]]]:
+    return found if isinstance(found, Parts) else [(task, found)]
 
 
 def _resubmit(
@@ -164,7 +167,7 @@ def _run_suspects(engine: Engine, flight: _Flight[T]) -> Iterator[tuple[Task[T],
     engine.restart()
     for future, task in suspects:
         if future.done() and not future.cancelled() and future.exception() is None:
-            yield task, future.result()
+            yield from _results(task, future.result())
         elif out_of_time:  # the whole task would take as long again
             yield from _run_apart(engine, task)
         else:
@@ -186,7 +189,7 @@ def _run_alone(engine: Engine, task: Task[T]) -> Iterator[tuple[Task[T], list[T]
         cause = _cause(error)
         LOG.warning("a task of chunk %d crashes its worker (%s); its result says so", task.chunk_id, cause)
         found = task.crashed(cause)
-    yield task, found
+    yield from _results(task, found)
 
 
 def _run_apart(engine: Engine, task: Task[T]) -> Iterator[tuple[Task[T], list[T]]]:

@@ -7,16 +7,17 @@ import multiprocessing
 import os
 import queue
 import signal
+import threading
 from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor, Future
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from featurestore.engines.base import T, Task, run_task
 from featurestore.errors import ConfigError, EngineLost
 from featurestore.images import decode_here
-from featurestore.system import KEPT_BYTES, SIGNALS, allow_limits, end_with, readable
+from featurestore.system import KEPT_BYTES, SIGNALS, allow_limits, end_with, readable, signals_blocked
 
 LOG = logging.getLogger("featurestore.engines")
 
@@ -30,8 +31,13 @@ KEEPING = {name: os.environ.get(name, str(size)) for name, size in KEPT_BYTES.it
 SILENT = {"PYTHONFAULTHANDLER": os.environ.get("PYTHONFAULTHANDLER", "")}
 
 
+_LOCK = threading.Lock()  # the environment and the resource tracker are the process's, and threads may have engines
+
+
 class LocalEngine:
     """Runs tasks in ``workers`` processes, started by the first task."""
+
+    environment: ClassVar[dict[str, str]] = {**SINGLE_THREADED, **KEEPING, **SILENT}  # of the workers
 
     def __init__(self, workers: int) -> None:
         """Set the number of processes; none is started yet.
@@ -93,7 +99,7 @@ class LocalEngine:
             max_workers=self.workers,
             initializer=begin_worker,
             initargs=(os.getpid(),),
-            env={**SINGLE_THREADED, **KEEPING, **SILENT},
+            env=self.environment,
         )
 
 
@@ -106,7 +112,7 @@ def _drop_waiting(executor: Any) -> None:
 
 @contextmanager
 def _starting() -> Iterator[None]:
-    with _silent_tracker(), _signals_blocked_in_children():
+    with _LOCK, _silent_tracker(), _signals_blocked_in_children():
         yield
 
 
@@ -134,12 +140,8 @@ def _signals_blocked_in_children() -> Iterator[None]:
     from multiprocessing import resource_tracker
 
     resource_tracker.ensure_running()  # first, since it unblocks the signals
-    # Blocked and not ignored: a signal that arrives meanwhile reaches the coordinator afterwards.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    try:
+    with signals_blocked():
         yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def begin_worker(parent: int) -> None:

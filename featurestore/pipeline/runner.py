@@ -26,6 +26,7 @@ class Options:
     workers: int = 1
     max_bytes: int | None = None  # of memory for extract; None: most of what is free
     engine: str | None = None  # its name; None: processes of this machine, or this process for 0 workers
+    scheduler: str | None = None  # of an engine whose workers are elsewhere
     retry: tuple[str, ...] = ()  # statuses of rows to recompute
     replaced: Mapping[int, frozenset[int]] = field(default_factory=dict)  # images of other files, by chunk
     partial: bool = False
@@ -56,7 +57,7 @@ def run_stages(context: WritableContext, options: Options) -> list[StageSummary]
         NotReady: what a stage reads is incomplete.
         NothingUsable: every image failed, or there is nothing to learn from.
     """
-    engine = open_engine(options.workers, options.engine)
+    engine = open_engine(options.workers, options.engine, scheduler=options.scheduler)
     names = options.stages or tuple(stage.name for stage in context.flow)
     try:
         with one_blas_thread():
@@ -66,6 +67,8 @@ def run_stages(context: WritableContext, options: Options) -> list[StageSummary]
         context.root.sweep()  # a worker that was killed may have left a temporary file
         raise
     engine.close()
+    if any(summaries):
+        context.root.sweep()  # the file of a worker that died, whose task was done by another one
     return [summary for summary in summaries if summary is not None]
 
 

@@ -52,6 +52,7 @@ from .signals import Interrupt as Interrupt
 from .signals import held_back as held_back
 from .signals import interruptible as interruptible
 from .signals import ready_thread as ready_thread
+from .signals import signals_blocked as signals_blocked
 from .spill import IN_MEMORY as IN_MEMORY
 from .spill import ROWS_TOGETHER as ROWS_TOGETHER
 from .spill import Spill as Spill

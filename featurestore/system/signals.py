@@ -44,6 +44,19 @@ def held_back() -> Iterator[None]:
             raise KeyboardInterrupt
 
 
+@contextmanager
+def signals_blocked() -> Iterator[None]:
+    """Block Ctrl-C and SIGTERM in threads and processes that this thread starts meanwhile: they inherit its mask.
+
+    Blocked and not ignored: a signal that arrives meanwhile is handled afterwards.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def ready_thread() -> ThreadPoolExecutor:
     """Return an executor whose one thread runs already.
 

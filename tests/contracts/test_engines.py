@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 import pytest
 
@@ -14,16 +15,20 @@ from featurestore.engines.registry import ENGINES
 from featurestore.errors import ConfigError
 from featurestore.testing import EngineContract
 from featurestore.testing.tasks import Squares
+from tests.cluster import cluster_of_threads
 from tests.conftest import LONG
 
 
 # One engine for all of its tests: each begins with what the last one left, workers that run or a closed engine.
-@pytest.fixture(scope="module", params=[("inline", 0), ("local", 2), *([("local", 1)] if LONG else [])], ids=str)
+@pytest.fixture(
+    scope="module", params=[("inline", 0), ("local", 2), ("dask", 2), *([("local", 1)] if LONG else [])], ids=str
+)
 def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     name, workers = request.param
-    engine = open_engine(workers, name)
-    yield engine
-    engine.close()
+    with cluster_of_threads(workers) if name == "dask" else nullcontext() as scheduler:
+        engine = open_engine(workers, name, scheduler=scheduler)
+        yield engine
+        engine.close()
 
 
 class TestEngine(EngineContract):
@@ -46,9 +51,9 @@ def test_the_number_of_workers_chooses_the_engine() -> None:
 
 
 def test_an_engine_is_chosen_by_its_name() -> None:
-    assert ENGINES.names()[:2] == ("inline", "local")
+    assert ENGINES.names()[:3] == ("inline", "local", "dask")
     assert open_engine(3, "inline").workers == 0
-    with pytest.raises(ConfigError, match=r"^there is no engine 'dask'; the engines are inline, local"):
-        open_engine(3, "dask")
+    with pytest.raises(ConfigError, match=r"^there is no engine 'ray'; the engines are inline, local, dask"):
+        open_engine(3, "ray")
     with pytest.raises(ConfigError, match=r"^the engine local needs a worker at least; give --workers 1 or more"):
         open_engine(0, "local")

@@ -196,4 +196,6 @@ def test_an_engine_that_is_not_installed_is_named(store: Path, tmp_path: Path) -
     images = write_pictures(tmp_path / "images", n=1).parent
     run_in(None, "-m", "featurestore", "init", tmp_path / "s", "--images", images)
     done = run_in(None, "-m", "featurestore", "run", tmp_path / "s", "--engine", "toy")
-    assert done.stderr.startswith("error: there is no engine 'toy'; the engines are inline, local. If a package brings")
+    assert done.stderr.startswith(
+        "error: there is no engine 'toy'; the engines are inline, local, dask. If a package brings"
+    )

@@ -1,0 +1,39 @@
+"""A Dask cluster of real processes makes what one process makes, and says in one line why it can't."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster import Cluster, cluster_of_processes
+from tests.crash.conftest import Ground
+from tests.crash.harness import Ended, left_alive, photograph, run
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A scheduler and two workers, that live as long as this module's tests."""
+    mark = uuid.uuid4().hex
+    with cluster_of_processes(tmp_path_factory.mktemp("cluster"), n_workers=2, mark=mark) as cluster:
+        yield cluster
+    assert left_alive(mark) == []
+
+
+def run_on(cluster: Cluster, store: Path, *arguments: str) -> Ended:
+    ended = run("run", store, "--engine", "dask", "--scheduler", cluster.file, "--quiet", *arguments)
+    assert (ended.code, ended.err) == (0, ""), cluster.logs()
+    return ended
+
+
+def left_behind(store: Path) -> list[Path]:
+    return [*store.rglob(".tmp-*"), *store.glob("blocks")]
+
+
+def test_a_cluster_makes_the_same_bytes(cluster: Cluster, ground: Ground, tmp_path: Path) -> None:
+    store = ground.store(tmp_path / "store")
+    run_on(cluster, store)
+    assert photograph(store) == ground.expected
+    assert left_behind(store) == []

@@ -1,0 +1,91 @@
+"""The engine of a Dask cluster says in one line why it can't work, and leaves nothing running."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from featurestore import FeatureStore
+from featurestore.engines import dask, dispatch_tasks, open_engine
+from featurestore.engines.dask import DaskEngine
+from featurestore.errors import ConfigError, EngineLost, MissingDependency, PluginError
+from featurestore.testing.tasks import Squares
+from tests.cluster import cluster_of_threads
+from tests.engines.test_engines import Numbered
+from tests.small import digests, invoke, make_small, small_store
+
+
+def test_a_scheduler_is_asked_for_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DASK_SCHEDULER_ADDRESS", raising=False)
+    with pytest.raises(ConfigError, match=r"^the engine dask needs the address of a scheduler: give --scheduler tcp:"):
+        open_engine(2, "dask")
+
+
+def test_the_package_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(MissingDependency, match=r"pip install 'featurestore\[dask\]'$"):
+        DaskEngine("tcp://127.0.0.1:8786")
+
+
+@pytest.mark.parametrize("scheduler", ["tcp://127.0.0.1:1", "nonsense://x", "tcp://127.0.0.1"])
+def test_a_scheduler_that_is_not_there(monkeypatch: pytest.MonkeyPatch, scheduler: str) -> None:
+    monkeypatch.setattr(dask, "CONNECT_SECONDS", 0.2)
+    with pytest.raises(EngineLost, match=rf"^no Dask scheduler was reached at {scheduler} \(.+\); start one with"):
+        DaskEngine(scheduler).submit(Squares((1,)))
+
+
+@pytest.mark.parametrize("text", [None, "", "{}", "[1]"])
+def test_a_file_without_a_scheduler(tmp_path: Path, text: str | None) -> None:
+    path = tmp_path / "scheduler.json"
+    if text is not None:
+        path.write_text(text, encoding="utf-8")
+    with pytest.raises(EngineLost, match=r"scheduler\.json does not hold the address of a Dask scheduler; start one"):
+        DaskEngine(str(path)).submit(Squares((1,)))
+
+
+def test_a_cluster_without_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dask, "PATIENCE", 0.0)
+    with cluster_of_threads(0) as address:
+        engine = DaskEngine(address)
+        with pytest.raises(EngineLost, match=rf"^the Dask scheduler at {address} has had no worker for 0 s\. Finished"):
+            engine.submit(Squares((1,)))
+        engine.close()
+
+
+def test_workers_are_the_clusters_own(tmp_path: Path) -> None:
+    done = invoke("run", tmp_path, "--engine", "dask", "--workers", "2")
+    assert "--workers is for this machine" in done.output
+    done = invoke("run", tmp_path, "--scheduler", "tcp://h:1", "--engine", "dask", "--workers", "2")
+    assert "--workers is for this machine" in done.output
+    store = FeatureStore.create(tmp_path / "s", images=tmp_path, dataset=make_small(tmp_path, n=2))
+    with pytest.raises(ConfigError, match=r"^the engine dask has the workers of its cluster; leave out the number"):
+        store.run(engine="dask", workers=2)
+    with pytest.raises(ConfigError, match=r"^the engine inline has no scheduler; leave out --scheduler, or give"):
+        store.run(engine="inline", scheduler="tcp://h:1")
+
+
+def test_a_worker_that_lacks_a_module_is_told_from_a_bad_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = type("Absent", (Numbered,), {"__module__": "toy_of_this_process"})
+    with cluster_of_threads(1) as address:
+        engine = DaskEngine(address)
+        order = b"cno_such_module_here\nToy\n."  # a pickle of what the worker does not have
+        monkeypatch.setattr(dask, "packed", lambda token, task: order)
+        try:
+            with pytest.raises(PluginError, match=r"No module named 'no_such_module_here'.*pip install no_such_module"):
+                list(dispatch_tasks(engine, [kind(1)]))
+        finally:
+            engine.close()
+
+
+def test_a_run_on_a_cluster_makes_the_same_bytes(tmp_path: Path) -> None:
+    make_small(tmp_path / "images", n=7)
+    alone, store = (small_store(tmp_path / name, tmp_path / "images", chunk_size=3) for name in ("alone", "store"))
+    alone.run(workers=0)
+    with cluster_of_threads(2) as address:
+        done = store.run(scheduler=address)
+        assert store.run(scheduler="tcp://127.0.0.1:1") == [], "where nothing is to be done, no cluster is needed"
+    assert [summary.n_chunks for summary in done if summary.stage == "extract"] == [3]
+    assert digests(store) == digests(alone)
+    assert store.sql("SELECT DISTINCT workers FROM runs WHERE stage = 'extract'").fetchall() == [(2,)]
