@@ -53,7 +53,7 @@ class Cluster:
         options = ("--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--no-show", "--scheduler-file", self.file)
         process = self._start("scheduler", *options)
         deadline = time.monotonic() + PATIENCE
-        while not (self.file.is_file() and self.file.read_text().endswith("}")):
+        while not (self.file.is_file() and self.file.read_text().rstrip().endswith("}")):
             assert process.poll() is None, self.logs()
             assert time.monotonic() < deadline, self.logs()
             time.sleep(0.05)

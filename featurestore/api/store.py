@@ -177,10 +177,8 @@ class FeatureStore(Searching, Upkeep):
             workers: processes; None is one for every core, 0 works in this process.
             max_memory: GB for extract, which bounds how many large pictures are at work at once; None is 90 % of what
                 is free. It changes no result.
-            engine: where work runs: ``local`` (processes), ``inline`` (this process), ``dask`` (the workers of a
-                cluster) or that of a plug-in.
-            scheduler: the address of the Dask scheduler, or the JSON file that it writes; None is that of the variable
-                ``DASK_SCHEDULER_ADDRESS``.
+            engine: where work runs: ``local`` (processes), ``inline`` (this process), ``dask`` or that of a plug-in.
+            scheduler: the address of a Dask cluster, or the scheduler's file; None is ``$DASK_SCHEDULER_ADDRESS``.
             retry_failed: recompute the rows of failed images; a list of statuses selects which.
             check_images: read all image files, and recompute the rows of those that were replaced.
             partial: fit a model although chunks are missing, or most images failed.
@@ -192,7 +190,6 @@ class FeatureStore(Searching, Upkeep):
 
         Raises:
             ConfigError: ``max_memory`` is not a positive number, or ``workers`` is given with the engine dask.
-            MissingDependency: the engine needs a package that is not installed.
             EngineLost: no worker can be had, or all are gone.
             StoreBusy: another process is changing the store.
             ConfirmationNeeded: the caller did not agree.

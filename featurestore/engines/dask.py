@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featurestore.engines.base import Parts, T, Task, TaskDied
-from featurestore.engines.slot import Report, end_run, packed, run_in_slot
+from featurestore.engines.slot import Report, end_run, run_in_slot
 from featurestore.errors import ConfigError, EngineLost, MissingDependency
 from featurestore.system import readable, signals_blocked
 
@@ -80,12 +80,11 @@ class DaskEngine:
             EngineLost: there is no scheduler, or no worker.
         """
         client, future = self._connected(), Future[list[T]]()
-        order = packed(self._token, task)
         with self._lock:
             if self._lost is not None:
                 raise self._lost
             key = f"featurestore-{self._token}-{next(self._numbers)}"
-            made = self._flying[future] = client.submit(run_in_slot, order, key=key, pure=False)
+            made = self._flying[future] = client.submit(run_in_slot, self._token, task, key=key, pure=False)
         made.add_done_callback(lambda made: self._take(future, made))
         return future
 
@@ -101,7 +100,7 @@ class DaskEngine:
         with self._lock:
             made = list(self._flying.values())
             self._flying.clear()
-        if client.status == "running":
+        if _is_connected(client):
             with suppress(Exception):  # whatever is lost on the way: the connection ends anyway
                 client.cancel(made, force=True)
                 client.sync(client._run, end_run, self._token, on_error="return", callback_timeout=END_SECONDS)
@@ -190,7 +189,7 @@ class DaskEngine:
         with self._lock:
             if self._flying.pop(future, None) is None:  # the engine was closed, or is lost
                 return
-        if isinstance(error, TaskDied) and made.client.status != "running":
+        if isinstance(error, TaskDied) and not _is_connected(made.client):
             error = _gone(self._scheduler)
         if error is not None:
             future.set_exception(error)
@@ -209,10 +208,13 @@ def _outcome(made: Any) -> tuple[Report | None, Exception | None]:
     except (CancelledError, KilledWorker, OSError) as error:
         return None, TaskDied(str(error))
     except Exception as error:
-        # Dask wraps what a worker can't load.
-        cause = error.__cause__
-        return None, cause if isinstance(cause, ImportError) else error
+        cause = error.__cause__ or error  # Dask wraps what the scheduler or a worker can't load
+        return None, ImportError(str(cause)) if isinstance(cause, ImportError | AttributeError) else error
     return report, report.error
+
+
+def _is_connected(client: Client) -> bool:
+    return client.status not in ("connecting", "closing", "closed")
 
 
 def _gone(scheduler: str) -> EngineLost:

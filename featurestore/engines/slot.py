@@ -7,7 +7,6 @@ A task that kills its process kills the child and never the worker. The slot the
 from __future__ import annotations
 
 import multiprocessing
-import pickle
 import threading
 from dataclasses import dataclass
 from multiprocessing.util import Finalize
@@ -28,17 +27,8 @@ class Report:
     error: Exception | None = None  # instead
 
 
-def packed(token: str, task: Task[Any]) -> bytes:
-    """Return a task of the run ``token``, as `run_in_slot` takes it."""
-    return pickle.dumps((token, task), protocol=pickle.HIGHEST_PROTOCOL)
-
-
-def run_in_slot(order: bytes) -> Report:
-    """Run a task in the slot of this thread, and return what came of it, also an error."""
-    try:
-        token, task = pickle.loads(order)  # of the coordinator, by the same connection as the call itself
-    except (ImportError, AttributeError) as error:  # a module, or what it should have, is not here
-        return Report(error=ImportError(str(error)))
+def run_in_slot(token: str, task: Task[Any]) -> Report:
+    """Run a task of the run ``token`` in the slot of this thread, and return its results, or its error."""
     try:
         return Report(tuple(_slot_of_thread().run(token, task)))
     except (FeatureStoreError, ImportError) as error:

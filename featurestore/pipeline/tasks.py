@@ -5,6 +5,7 @@ Tasks are frozen and picklable, and self-contained: workers open neither the cat
 
 from __future__ import annotations
 
+import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -78,14 +79,18 @@ class Target:
         return self._write(path, rows, replace(self.layout, compression="none"))  # it is read once, and soon
 
     def _write(self, path: Path, rows: Iterable[Row], layout: Layout) -> Written:
+        """Write a file that is at ``path`` once it is whole: another attempt may be writing at the same time."""
+        own = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}")
         with room_on_disk(self.what):
-            writer = PartitionWriter(path, layout=layout, manifest=self.manifest)
+            writer = PartitionWriter(own, layout=layout, manifest=self.manifest)
             try:
                 for row in rows:
                     writer.write(row)
                 writer.close()
+                own.replace(path)
             except BaseException:
                 writer.abandon()
+                own.unlink(missing_ok=True)
                 raise
         return Written(path, writer.payload, writer.checksum, writer.statuses, writer.n_descriptors)
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+from featurestore.engines import dispatch_tasks
+from featurestore.engines.dask import DaskEngine
+from featurestore.errors import PluginError
+from featurestore.testing.tasks import Squares
 from tests.cluster import Cluster, cluster_of_processes
 from tests.crash.conftest import Ground
 from tests.crash.harness import Ended, left_alive, photograph, run
@@ -37,3 +43,22 @@ def test_a_cluster_makes_the_same_bytes(cluster: Cluster, ground: Ground, tmp_pa
     run_on(cluster, store)
     assert photograph(store) == ground.expected
     assert left_behind(store) == []
+
+
+class Toy(Squares):
+    """A task of a module that workers can load until the test changes its name."""
+
+
+def test_a_module_that_workers_lack_is_named(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("toy_of_this_process")
+    module.Toy = Toy  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(Toy, "__module__", module.__name__)
+    engine = DaskEngine(cluster.address)
+    try:
+        with pytest.raises(
+            PluginError, match=r"No module named 'toy_of_this_process'\. Finished work is kept; install"
+        ):
+            list(dispatch_tasks(engine, [Toy((1,))]))
+    finally:
+        engine.close()

@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 
 from featurestore import FeatureStore
-from featurestore.engines import dask, dispatch_tasks, open_engine
+from featurestore.engines import dask, open_engine
 from featurestore.engines.dask import DaskEngine
-from featurestore.errors import ConfigError, EngineLost, MissingDependency, PluginError
+from featurestore.errors import ConfigError, EngineLost, MissingDependency
 from featurestore.testing.tasks import Squares
 from tests.cluster import cluster_of_threads
-from tests.engines.test_engines import Numbered
 from tests.small import digests, invoke, make_small, small_store
 
 
@@ -66,26 +65,13 @@ def test_workers_are_the_clusters_own(tmp_path: Path) -> None:
         store.run(engine="inline", scheduler="tcp://h:1")
 
 
-def test_a_worker_that_lacks_a_module_is_told_from_a_bad_image(monkeypatch: pytest.MonkeyPatch) -> None:
-    kind = type("Absent", (Numbered,), {"__module__": "toy_of_this_process"})
-    with cluster_of_threads(1) as address:
-        engine = DaskEngine(address)
-        order = b"cno_such_module_here\nToy\n."  # a pickle of what the worker does not have
-        monkeypatch.setattr(dask, "packed", lambda token, task: order)
-        try:
-            with pytest.raises(PluginError, match=r"No module named 'no_such_module_here'.*pip install no_such_module"):
-                list(dispatch_tasks(engine, [kind(1)]))
-        finally:
-            engine.close()
-
-
 def test_a_run_on_a_cluster_makes_the_same_bytes(tmp_path: Path) -> None:
     make_small(tmp_path / "images", n=7)
     alone, store = (small_store(tmp_path / name, tmp_path / "images", chunk_size=3) for name in ("alone", "store"))
     alone.run(workers=0)
     with cluster_of_threads(2) as address:
         done = store.run(scheduler=address)
-        assert store.run(scheduler="tcp://127.0.0.1:1") == [], "where nothing is to be done, no cluster is needed"
+        assert store.run(scheduler="tcp://127.0.0.1:1") == [], "without work no cluster is needed"
     assert [summary.n_chunks for summary in done if summary.stage == "extract"] == [3]
     assert digests(store) == digests(alone)
     assert store.sql("SELECT DISTINCT workers FROM runs WHERE stage = 'extract'").fetchall() == [(2,)]

@@ -7,8 +7,8 @@ from concurrent.futures import Future
 
 import pytest
 
-from featurestore.engines import WINDOW, Task, TaskDied, dispatch_tasks
-from featurestore.engines.base import T
+from featurestore.engines import WINDOW, Task, dispatch_tasks
+from featurestore.engines.base import T, TaskDied
 from featurestore.engines.dispatch import ATTEMPTS
 from featurestore.engines.inline import InlineEngine
 from featurestore.errors import EngineLost

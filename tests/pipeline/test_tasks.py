@@ -17,8 +17,9 @@ from featurestore.errors import CorruptFile
 from featurestore.pipeline import ChunkWriter, Options, runner
 from featurestore.pipeline import extract_run as extraction
 from featurestore.pipeline.runner import run_stage
-from featurestore.pipeline.tasks import JoinPieces, TransformRows
-from featurestore.storage import Writer, partition_writer
+from featurestore.pipeline.tasks import JoinPieces, Target, TransformRows
+from featurestore.rows import Layout, Row
+from featurestore.storage import FORMAT, Writer, partition_writer
 from featurestore.system import file_digest
 from tests.small import context_of, copy, digests, make_small, small_store
 from tests.tampering import our_metadata
@@ -191,7 +192,7 @@ def test_an_interrupted_run_leaves_no_pieces(
     fitted: FeatureStore, projected: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = copy(fitted, tmp_path / "store")
-    monkeypatch.setattr(runner, "open_engine", lambda workers, name: InterruptedJoin(workers))
+    monkeypatch.setattr(runner, "open_engine", lambda workers, *_, **__: InterruptedJoin(workers))
     with pytest.raises(KeyboardInterrupt):
         runner.run_stages(context_of(store), Options(("project",), workers=8))
     monkeypatch.undo()
@@ -251,8 +252,23 @@ def test_what_workers_begin_while_a_run_is_stopped_is_removed(tmp_path: Path, mo
     images = tmp_path / "images"
     make_small(images, n=2)
     store = small_store(tmp_path / "store", images)
-    monkeypatch.setattr(runner, "open_engine", lambda workers, name: Hasty(store.path / "partitions"))
+    monkeypatch.setattr(runner, "open_engine", lambda *_, **__: Hasty(store.path / "partitions"))
     (store.path / "partitions").mkdir(exist_ok=True)
     with pytest.raises(KeyboardInterrupt):
         store.run("extract", workers=1)
     assert not list(store.path.rglob(".tmp-*"))
+
+
+def test_two_attempts_at_a_partition_share_no_file(tmp_path: Path) -> None:
+    """Where a worker is taken for dead, both may be at work at the same time."""
+    manifest = {"format": FORMAT, "stage": "extract", "variant": "0" * 16, "chunk_id": 0, "input_payload": "0" * 16}
+    target = Target(tmp_path / ".tmp-000000000000-p", Layout(dim=4, dtype="uint8"), {**manifest, "n_images": 3})
+    rows = [Row(number, f"{number}.png", "missing", "it is not there") for number in range(3)]
+    whole = target.write(rows)
+    late = target.write(row for row in rows if target.write(rows).path.is_file())
+    assert late == whole
+    assert file_digest(target.path) == whole.checksum
+    with pytest.raises(ZeroDivisionError):
+        target.write(row for row in rows if 1 // (2 - row.image_id))
+    assert file_digest(target.path) == whole.checksum
+    assert list(tmp_path.iterdir()) == [target.path]
