@@ -1,5 +1,6 @@
 from .base import Engine as Engine
 from .base import Task as Task
+from .base import TaskDied as TaskDied
 from .dispatch import WINDOW as WINDOW
 from .dispatch import dispatch_in_order as dispatch_in_order
 from .dispatch import dispatch_tasks as dispatch_tasks
