@@ -1,16 +1,16 @@
-"""Searching verbs of `FeatureStore`: is this image a part of that one? None of them changes the store."""
+"""Searching verbs of `FeatureStore`: which image is this a part of? None of them changes the store."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from featurestore.api.read import Reading
-from featurestore.errors import StoreBusy
+from featurestore.errors import QueryError, StoreBusy
 from featurestore.matching import MIN_INLIERS
 
 if TYPE_CHECKING:
     from featurestore.matching import PairMatch
-    from featurestore.query import Given, Named
+    from featurestore.query import Given, Named, SearchResult
 
 
 class Searching(Reading):
@@ -39,6 +39,42 @@ class Searching(Reading):
         one, other = self._features(query), self._features(image)
         with one_blas_thread():  # several threads would change the last bits
             return check_pair(one.features, other.features, min_inliers=min_inliers)
+
+    def search(
+        self, query: Given, *, top: int = 10, where: str | None = None, min_inliers: int = MIN_INLIERS
+    ) -> SearchResult:
+        """Search the store for the images that a query shows a part of, best first.
+
+        Every descriptor of the query is compared with every descriptor of the store. The images with most votes are
+        checked as by `match`, and those that pass come first. No check drops an image: if nothing in the store matches,
+        ``found`` of the result is empty, and ``hits`` has the candidates. A query from the store does not find itself.
+
+        Example::
+
+            for hit in store.search("detail.jpg", where="artist = 'Claude Monet'").found:
+                print(hit.filename, hit.inliers, hit.columns["title"])
+
+        Args:
+            query: as in `match`.
+            top: hits to return.
+            where: SQL over the columns of the view ``images``, as in `select`; None searches all.
+            min_inliers: as in `match`.
+
+        Raises:
+            QueryError: the query or ``where`` can't be used.
+            NotReady: no codes have been computed yet, or they have no keypoints.
+            NothingUsable: the file can't be used, or has no keypoints; the message says why.
+        """
+        from featurestore.query import search_store
+
+        if top < 1:
+            raise QueryError(f"top is the number of hits, at least 1, and not {top}")
+        lookup = self._current_lookup()
+        try:
+            return search_store(lookup, query, top=top, where=where, min_inliers=min_inliers)
+        except StoreBusy:  # a run replaced a partition after the catalog was read
+            lookup = self._current_lookup(other_than=lookup)
+            return search_store(lookup, query, top=top, where=where, min_inliers=min_inliers)
 
     def _features(self, given: Given) -> Named:
         from featurestore.query import features_of

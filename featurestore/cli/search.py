@@ -1,17 +1,24 @@
-"""Searching verbs of the command line: match."""
+"""Searching verbs of the command line: match, search."""
 
 from __future__ import annotations
 
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from featurestore.cli.common import STORE, UNTRUSTED, answer, as_json, open_store
+from featurestore.errors import FeatureStoreError, QueryError
+from featurestore.formatting import counted
 from featurestore.matching import MIN_INLIERS, Verdict
 
 if TYPE_CHECKING:
     from featurestore.matching import PairMatch
+    from featurestore.query import SearchResult
 
 MIN = click.option(
     "--min-inliers",
@@ -57,4 +64,112 @@ def _counts(found: PairMatch) -> str:
     return f"{found.inliers:,} of {found.n_matches:,} matches agree{border}"
 
 
-VERBS = (match,)
+@click.command(short_help="Find the images that a picture shows a part of.")
+@STORE
+@click.argument("queries", nargs=-1, required=True, metavar="QUERY...")
+@click.option("--top", default=10, show_default=True, type=click.IntRange(min=1), help="Hits of each query.")
+@click.option("--where", help="SQL over the columns of images: search only these.")
+@MIN
+@click.option("--csv", "form", flag_value="csv", help="As CSV: a row for each hit.")
+@click.option("--json", "form", flag_value="json", help="As JSON: a line for each query, with transforms and inliers.")
+@UNTRUSTED
+def search(store: Path, queries: tuple[str, ...], form: str | None, untrusted: bool, **options: Any) -> None:
+    """Find the images that each QUERY shows a part of.
+
+    A QUERY is the name of an image in the store, a file outside of it, or a folder of files. Every descriptor is
+    compared, without an index. The exit code is 0 whether something is found or not, and 1 if a query can't be used;
+    the other queries are answered nevertheless.
+    """
+    opened = open_store(store, untrusted=untrusted)
+    writers: dict[str | None, Callable[[SearchResult], str]] = {"csv": _Csv(), "json": _json}
+    write = writers.get(form, _shown)
+    every = [name for query in queries for name in _files(query)]
+    if options["where"] is not None and len(every) > 1:
+        opened.select(where=options["where"], allow_missing=True)  # a mistake in it is told once
+    failed = False
+    for name in every:
+        try:
+            result = opened.search(name, **options)
+        except FeatureStoreError as error:
+            if len(every) == 1:
+                raise
+            click.echo(f"error: {' '.join(str(error).split())}", err=True)
+            failed = True
+        else:
+            if text := write(result):
+                answer(text)
+    if failed:
+        click.get_current_context().exit(1)
+
+
+def _files(query: str) -> Iterator[str]:
+    """Yield a query, or the images in it if it is a folder, by name."""
+    from featurestore.images import IMAGE_SUFFIXES
+    from featurestore.system import is_folder
+
+    folder = Path(query)
+    if not is_folder(folder):
+        yield query
+        return
+    found = sorted(str(path) for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    if not found:
+        raise QueryError(f"there are no image files in the folder {query}; name one that holds the queries")
+    yield from found
+
+
+def _shown(result: SearchResult) -> str:
+    from featurestore.cli.text import table_text
+
+    lines = [f"{result.query}: {_verdict(result)}"]
+    if result.n_missing:
+        lines.append(f"{counted(result.n_missing, 'image')} without codes left out; the next run makes them")
+    rows = [(hit.rank, str(hit.status), hit.inliers, f"{hit.score:.1f}", hit.filename) for hit in result.hits]
+    return "\n".join([*lines, table_text(("rank", "status", "inliers", "score", "filename"), rows)])
+
+
+def _verdict(result: SearchResult) -> str:
+    seconds = result.seconds
+    searching = seconds["search"] + seconds["check"]
+    among = f"in {counted(result.n_images, 'image')}; {seconds['encode']:.1f} s to encode, {searching:.1f} s to search"
+    if not result.found:
+        return f"nothing in the store matches, {among}"
+    return f"{counted(len(result.found), 'image')} found {among}"
+
+
+def _json(result: SearchResult) -> str:
+    return json.dumps(result.as_dict(), ensure_ascii=False, default=str)
+
+
+class _Csv:
+    """Hits as CSV, with a header before the first."""
+
+    def __init__(self) -> None:
+        """Begin with the header."""
+        self.header: Sequence[str] | None = None
+
+    def __call__(self, result: SearchResult) -> str:
+        """Return the rows of one query."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        for hit in result.hits:
+            found = hit.match
+            row = {
+                "query": result.query,
+                "rank": hit.rank,
+                "status": str(hit.status),
+                "inliers": hit.inliers,
+                "score": round(hit.score, 4),
+                "scale": None if found is None or found.transform is None else round(found.scale, 5),
+                "degrees": None if found is None or found.transform is None else round(found.degrees, 3),
+                "image_id": hit.image_id,
+                "filename": hit.filename,
+            }
+            row |= {name: value for name, value in hit.columns.items() if name not in row}
+            if self.header is None:
+                self.header = list(row)
+                writer.writerow(self.header)
+            writer.writerow([row.get(name) for name in self.header])
+        return text.getvalue().rstrip("\n")
+
+
+VERBS = (match, search)

@@ -13,7 +13,7 @@ from featurestore.matching.nearest import RATIO, mutual_matches
 from featurestore.matching.similarity import fit_similarity
 from featurestore.matching.verdict import MIN_INLIERS, POSSIBLE, Verdict
 
-BORDER = 0.05  # of the keypoints' box: how near to its sides the border reaches
+BORDER = 0.08  # of the keypoints' box: how near to its sides the border reaches
 FLAT = 0.03  # of the query's box: how wide the strip is that counts as a line
 
 

@@ -17,6 +17,8 @@ from .lookup import signature as signature
 from .result_files import RESULT_FORMATS as RESULT_FORMATS
 from .result_files import write_result as write_result
 from .scan import iter_tables as iter_tables
+from .search import SearchResult as SearchResult
+from .search import search_store as search_store
 from .selection import Selection as Selection
 from .selection import older_steps as older_steps
 from .selection import select_images as select_images

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from featurestore import FeatureStore
 from featurestore.errors import FeatureStoreError, NothingUsable, NotReady, QueryError
 from featurestore.matching import Verdict
+from featurestore.progress import Silent
 from tests.small import configure
 
 NAME = "china/whole-000.jpg"
@@ -196,3 +197,60 @@ def test_patterns_are_not_found_in_each_other(finished: FeatureStore, kind: str)
         assert "has no keypoints" in str(error)  # noqa: PT017 - stripes have none in some versions of OpenCV
     else:
         assert found.status is not Verdict.FOUND
+
+
+# Search -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_crop_finds_its_photograph_and_no_other(finished: FeatureStore, samples: Any) -> None:
+    result = finished.search(crop(samples), top=20)
+    assert result.hits[0].filename.startswith("china/")
+    assert {hit.filename.partition("/")[0] for hit in result.found} == {"china"}
+    assert [hit.rank for hit in result.hits] == list(range(1, 21))
+    one = result.hits[0]
+    assert one.match is not None
+    expected = finished.match(crop(samples), one.filename)
+    assert one.match.as_dict() == expected.as_dict()
+    (row,) = finished.load(where=f"image_id = {one.image_id}", columns=["photo", "rotation", "subset"]).to_pylist()
+    assert {name: one.columns[name] for name in row} == row
+    assert "chunk_id" not in one.columns
+
+
+def test_a_query_of_the_store_does_not_find_itself(finished: FeatureStore) -> None:
+    names = [hit.filename for hit in finished.search(NAME, top=30).hits]
+    assert NAME not in names
+    assert names[0].startswith("china/")
+
+
+def test_where_bounds_what_is_searched(finished: FeatureStore, samples: Any) -> None:
+    result = finished.search(crop(samples), where="filename LIKE 'flower/%'")
+    assert result.n_images == 12
+    assert result.found == ()
+    assert {hit.status for hit in result.hits} <= {Verdict.CANDIDATE, Verdict.POSSIBLE}
+    nothing = finished.search(crop(samples), where="false")
+    assert (nothing.hits, nothing.n_images, nothing.found) == ((), 0, ())
+    with pytest.raises(QueryError, match="where 'colour = 3' can't be evaluated"):
+        finished.search(NAME, where="colour = 3")
+    with pytest.raises(QueryError, match="top is the number of hits, at least 1, and not 0"):
+        finished.search(NAME, top=0)
+
+
+def test_images_without_codes_are_counted(store: FeatureStore, samples: Any, tmp_path: Path) -> None:
+    before = store.search(NAME).n_images
+    more = tmp_path / "more.csv"
+    lines = samples.dataset.read_text(encoding="utf-8").splitlines()
+    more.write_text("\n".join([*lines, "later.jpg" + lines[1][lines[1].index(",") :]]) + "\n", encoding="utf-8")
+    store.ingest(more)
+    result = store.search(NAME)
+    assert (result.n_missing, result.n_images) == (1, before)
+
+
+def test_searching_does_not_wait_for_a_run(store: FeatureStore) -> None:
+    with store._held("run", Silent()):
+        assert store.search(NAME).found
+
+
+def test_crops_of_paintings_are_first_in_a_search(paintings: tuple[FeatureStore, list[tuple[str, str]]]) -> None:
+    store, pairs = paintings
+    for path, name in pairs:
+        assert [hit.filename for hit in store.search(path).found] == [name]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+from pathlib import Path
 from typing import Any
 
 from featurestore import FeatureStore
@@ -47,3 +49,66 @@ def test_an_error_is_one_line(finished: FeatureStore) -> None:
 def test_an_untrusted_store_is_matched(finished: FeatureStore) -> None:
     result = invoke("match", finished.path, NAME, NAME, "--untrusted")
     assert result.output.startswith("found; ")
+
+
+def test_a_search_is_told_as_a_table(finished: FeatureStore, samples: Any) -> None:
+    result = invoke("search", finished.path, samples.images / NAME, "--top", 3)
+    assert result.exit_code == 0
+    first, header, _, *rows = result.output.splitlines()
+    assert "images found in 24 images; " in first
+    assert header.split() == ["rank", "status", "inliers", "score", "filename"]
+    assert [row.split()[0] for row in rows[:3]] == ["1", "2", "3"]
+    assert rows[0].split()[1::3] == ["found", NAME]
+
+
+def test_nothing_found_is_an_answer(finished: FeatureStore) -> None:
+    result = invoke("search", finished.path, NAME, "--where", "filename LIKE 'flower%'")
+    assert result.exit_code == 0
+    assert result.output.startswith(f"{NAME}: nothing in the store matches, in 12 images; ")
+    assert " found " not in result.output
+
+
+def test_every_query_is_a_line_of_json(finished: FeatureStore, samples: Any) -> None:
+    result = invoke("search", finished.path, NAME, samples.images / "flower", "--json", "--top", 2)
+    lines = [json.loads(line) for line in result.output.splitlines()]
+    assert [line["query"] for line in lines[:2]] == [NAME, str(samples.images / "flower" / "centre-000.jpg")]
+    assert len(lines) == 13
+    for line in lines:
+        assert [hit["rank"] for hit in line["hits"]] == [1, 2]
+        assert {"status", "inliers", "transform", "outline", "matches", "columns"} <= set(line["hits"][0])
+
+
+def test_hits_are_rows_of_csv(finished: FeatureStore) -> None:
+    result = invoke("search", finished.path, NAME, "flower/left-000.jpg", "--csv", "--top", 2)
+    rows = list(csv.DictReader(result.output.splitlines()))
+    assert [(row["query"], row["rank"]) for row in rows] == [
+        (NAME, "1"),
+        (NAME, "2"),
+        ("flower/left-000.jpg", "1"),
+        ("flower/left-000.jpg", "2"),
+    ]
+    assert rows[0]["photo"] == "china"
+    assert rows[0]["status"] == "found"
+
+
+def test_a_query_that_fails_is_a_line_and_the_others_are_answered(finished: FeatureStore, samples: Any) -> None:
+    result = invoke("search", finished.path, "blank.jpg", samples.images / "broken.jpg", NAME, "nowhere.jpg", "--json")
+    assert result.exit_code == 1
+    assert [json.loads(line)["query"] for line in result.stdout.splitlines()] == [NAME]
+    errors = result.stderr.splitlines()
+    assert len(errors) == 3
+    assert errors[0].startswith("error: blank.jpg has no keypoints")
+    assert "broken.jpg can't be encoded" in errors[1]
+    assert "there is no file 'nowhere.jpg'" in errors[2]
+
+
+def test_a_mistake_in_the_condition_is_told_once(finished: FeatureStore) -> None:
+    result = invoke("search", finished.path, NAME, "flower/left-000.jpg", "--where", "colour = 3")
+    assert isinstance(result.exception, QueryError)
+    assert result.output == ""
+
+
+def test_a_folder_without_images(finished: FeatureStore, tmp_path: Path) -> None:
+    result = invoke("search", finished.path, tmp_path)
+    assert isinstance(result.exception, QueryError)
+    assert "there are no image files in the folder" in str(result.exception)

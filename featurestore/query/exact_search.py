@@ -1,0 +1,142 @@
+"""Exact search: every descriptor of the query against every descriptor of the store, without an index.
+
+Each of the query's descriptors has one vote for an image, that of the image's nearest descriptor, and votes for its
+`NEIGHBOURS` nearest images. It is the standard that an index is measured by, and takes time in proportion to the store.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurestore.query.encode import Decoder
+from featurestore.query.scan import iter_rows
+from featurestore.query.selection import PENDING, Selection
+from featurestore.rows import USABLE
+
+NEIGHBOURS = 10  # images that a descriptor votes for
+BLOCK = 1 << 22  # distances in memory at once: 16 MB
+IMAGES = 64  # whose distances are compared with the nearest ones so far at once
+
+
+@dataclass(frozen=True)
+class Shortlist:
+    """The images with most votes, best first.
+
+    Args:
+        rows: ``(n,)`` int64, of the selection's ``images``.
+        scores: ``(n,)`` float64, sums of votes between 0 and 1.
+        n_images: with descriptors, that were compared.
+        n_missing: chosen images on which the stage has not been run.
+    """
+
+    rows: NDArray[np.int64]
+    scores: NDArray[np.float64]
+    n_images: int
+    n_missing: int
+
+
+@dataclass
+class _Nearest:
+    """For each descriptor of the query the squared distances to the nearest images so far, and which they are."""
+
+    n: int
+    squares: NDArray[np.float32] = field(init=False)
+    rows: NDArray[np.int64] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Begin with no image: one more than vote is kept, for the distance that votes are measured by."""
+        self.squares = np.full((self.n, NEIGHBOURS + 1), np.inf, np.float32)
+        self.rows = np.full((self.n, NEIGHBOURS + 1), -1, np.int64)
+
+    def add(self, squares: NDArray[np.float32], rows: NDArray[np.int64]) -> None:
+        """Take the squared distances ``(n, k)`` to the images ``rows``; on a tie the earlier image stays."""
+        every = np.concatenate([self.squares, squares], axis=1)
+        which = np.concatenate([self.rows, np.broadcast_to(rows, squares.shape)], axis=1)
+        kept = np.argsort(every, axis=1, kind="stable")[:, : NEIGHBOURS + 1]
+        self.squares = np.take_along_axis(every, kept, axis=1)
+        self.rows = np.take_along_axis(which, kept, axis=1)
+
+    def votes(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Return the images that have votes, ascending, and their sums.
+
+        A vote is ``1 - d / d_last``, with the distance to the first image that gets none, or to the farthest image in a
+        store of so few that all get one.
+        """
+        distances = np.sqrt(np.maximum(self.squares.astype(np.float64), 0))
+        there = np.isfinite(distances)
+        last = np.where(there, distances, 0).max(axis=1)
+        last[there.sum(axis=1) == 1] = np.inf  # the only image has whole votes
+        weights = np.zeros(distances.shape)
+        np.divide(distances, last[:, np.newaxis], out=weights, where=there & (last > 0)[:, np.newaxis])
+        weights = np.where(there & (last > 0)[:, np.newaxis], 1 - weights, 0)[:, :NEIGHBOURS]
+        rows = self.rows[:, :NEIGHBOURS]
+        images, places = np.unique(rows[rows >= 0], return_inverse=True)
+        sums = np.bincount(places, weights=weights[rows >= 0], minlength=len(images))
+        return images, sums.astype(np.float64)
+
+
+def search_exactly(
+    query: NDArray[np.float32], selection: Selection, decoder: Decoder, *, most: int, without: int | None = None
+) -> Shortlist:
+    """Return the images of a selection that most descriptors of the query vote for.
+
+    Memory does not grow with the store: a row group is read at a time, and 11 distances are kept of each descriptor.
+
+    Args:
+        query: ``(n, dim)`` float32, in the space of the codes.
+        selection: of codes.
+        decoder: of its variant.
+        most: images to return.
+        without: the ``image_id`` of an image to leave out.
+
+    Raises:
+        CorruptFile: a partition is damaged.
+        StoreBusy: a run has replaced a partition since the images were chosen.
+    """
+    nearest = _Nearest(len(query))
+    lengths = np.einsum("ij,ij->i", query, query)
+    n_images = n_missing = 0
+    squares: list[NDArray[np.float32]] = []
+    rows: list[int] = []
+    for at, (image_id, status, codes) in enumerate(_codes(selection)):
+        n_missing += status == PENDING
+        if codes is None or not len(codes) or image_id == without:
+            continue
+        n_images += 1
+        squares.append(least_squares(query, decoder.floats(codes), lengths))
+        rows.append(at)
+        if len(rows) == IMAGES:
+            nearest.add(np.stack(squares, axis=1), np.array(rows, np.int64))
+            squares, rows = [], []
+    if rows:
+        nearest.add(np.stack(squares, axis=1), np.array(rows, np.int64))
+    images, scores = nearest.votes()
+    best = heapq.nsmallest(most, range(len(images)), key=lambda i: (-scores[i], images[i]))
+    return Shortlist(images[best], scores[best], n_images, n_missing)
+
+
+def _codes(selection: Selection) -> Iterator[tuple[int, str, NDArray[Any] | None]]:
+    for row in iter_rows(selection):
+        yield row.image_id, row.status, row.descriptors if row.status in USABLE else None
+
+
+def least_squares(
+    query: NDArray[np.float32], image: NDArray[np.float32], lengths: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Return each descriptor's squared distance to its nearest one in an image, ``(n,)`` float32."""
+    found = np.empty(len(query), np.float32)
+    own = np.einsum("ij,ij->i", image, image)
+    n = max(1, BLOCK // len(image))
+    for start in range(0, len(query), n):
+        products = query[start : start + n] @ image.T
+        products *= -2
+        products += own
+        products.min(axis=1, out=found[start : start + n])
+    found += lengths
+    return found

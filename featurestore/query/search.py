@@ -1,0 +1,181 @@
+"""Search: the images of a store that a query shows a part of, checked one by one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+
+from featurestore.matching import MIN_INLIERS, PairMatch, Verdict, check_pair
+from featurestore.query.exact_search import Shortlist, search_exactly
+from featurestore.query.features import Given, Named, features_of, stored_features
+from featurestore.query.lookup import Lookup
+from featurestore.query.result_files import as_json_value
+from featurestore.query.selection import Selection, select_images, with_columns
+from featurestore.system import one_blas_thread
+
+CHECKED = 20  # images of the shortlist whose codes are compared with the query's
+RANKED = 6  # inliers from which on an image is ranked by them, and not by its votes
+NOT_SHOWN = ("image_id", "filename", "chunk_id")  # columns of the view that are not of the dataset, or apart
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One image of a result.
+
+    Args:
+        rank: from 1.
+        image_id: of the image.
+        filename: of the image, in the dataset.
+        score: votes of the query's descriptors, each at most 1.
+        match: the check of the query against the image; None if it was not checked.
+        columns: the dataset's columns of the image.
+    """
+
+    rank: int
+    image_id: int
+    filename: str
+    score: float
+    match: PairMatch | None
+    columns: Mapping[str, Any]
+
+    @property
+    def status(self) -> Verdict:
+        """``found``, ``possible`` or ``candidate``, which one that was not checked is too."""
+        return Verdict.CANDIDATE if self.match is None else self.match.status
+
+    @property
+    def inliers(self) -> int:
+        """Inliers that count; 0 if it was not checked."""
+        return 0 if self.match is None else self.match.inliers
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+        checked = {} if self.match is None else self.match.as_dict()
+        head = {"rank": self.rank, "image_id": self.image_id, "filename": self.filename}
+        own = {"status": str(self.status), "inliers": self.inliers, "score": round(self.score, 4)}
+        columns = {name: as_json_value(value) for name, value in self.columns.items()}
+        return {**head, **own, **{name: checked[name] for name in checked if name not in own}, "columns": columns}
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """The hits of a query, best first.
+
+    Args:
+        query: what the query is called.
+        hits: those found, then others by their inliers or votes.
+        n_descriptors: of the query.
+        n_images: images of the store that were compared.
+        n_missing: chosen images that were left out, since their codes have not been computed.
+        seconds: wall time of ``encode``, which is extraction for a file, ``search`` and ``check``.
+    """
+
+    query: str
+    hits: tuple[Hit, ...]
+    n_descriptors: int
+    n_images: int
+    n_missing: int
+    seconds: Mapping[str, float]
+
+    @property
+    def found(self) -> tuple[Hit, ...]:
+        """Hits with the status ``found``; none if nothing in the store matches."""
+        return tuple(hit for hit in self.hits if hit.status is Verdict.FOUND)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+        return {
+            "query": self.query,
+            "found": [hit.filename for hit in self.found],
+            "n_descriptors": self.n_descriptors,
+            "n_images": self.n_images,
+            "n_missing": self.n_missing,
+            "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
+            "hits": [hit.as_dict() for hit in self.hits],
+        }
+
+
+def search_store(
+    lookup: Lookup, given: Given, *, top: int, where: str | None = None, min_inliers: int = MIN_INLIERS
+) -> SearchResult:
+    """Search the store for an image; see `FeatureStore.search`.
+
+    Raises:
+        StoreBusy: a run has replaced a partition in the meantime.
+        QueryError, NotReady, NothingUsable: see `features_of` and `select_images`.
+    """
+    times = [time.perf_counter()]
+    selection = select_images(lookup.context, where=where, allow_missing=True)
+    query = features_of(lookup, given)
+    times.append(time.perf_counter())
+    without = None if query.filename is None else lookup.find(query.filename)[0]
+    with one_blas_thread():  # several threads would change the last bits
+        shortlist = search_exactly(
+            query.features.descriptors,
+            selection,
+            lookup.decoder(None),
+            most=max(top, CHECKED),
+            without=without,
+        )
+        times.append(time.perf_counter())
+        checked = _checked(lookup, query, _chosen(selection, shortlist.rows), min_inliers)
+    times.append(time.perf_counter())
+    seconds = {name: times[i + 1] - times[i] for i, name in enumerate(("encode", "search", "check"))}
+    hits = _hits(lookup, selection, shortlist, checked, top)
+    return SearchResult(query.name, hits, len(query.features), shortlist.n_images, shortlist.n_missing, seconds)
+
+
+def _chosen(selection: Selection, rows: Any) -> pa.Table:
+    return selection.images.take(pa.array(rows, pa.int64()))
+
+
+def _checked(lookup: Lookup, query: Named, images: pa.Table, min_inliers: int) -> list[PairMatch]:
+    names = images["filename"].to_pylist()[:CHECKED]
+    return [check_pair(query.features, stored_features(lookup, name), min_inliers=min_inliers) for name in names]
+
+
+def _hits(
+    lookup: Lookup, selection: Selection, shortlist: Shortlist, checked: Sequence[PairMatch], top: int
+) -> tuple[Hit, ...]:
+    order = ranking(checked, len(shortlist.rows))[:top]
+    images = _chosen(selection, shortlist.rows[order])
+    columns = _columns(lookup, selection, images)
+    return tuple(
+        Hit(
+            rank=rank,
+            image_id=int(images["image_id"][rank - 1].as_py()),
+            filename=str(images["filename"][rank - 1].as_py()),
+            score=float(shortlist.scores[i]),
+            match=checked[i] if i < len(checked) else None,
+            columns=columns[int(images["image_id"][rank - 1].as_py())],
+        )
+        for rank, i in enumerate(order, 1)
+    )
+
+
+def ranking(checked: Sequence[PairMatch], n: int) -> list[int]:
+    """Return the order of a shortlist of ``n`` images after its first ones were checked.
+
+    Found ones are first, then those with enough inliers, both by their number; the others stay in the order of their
+    votes. None is dropped: a check that fails says less than the votes do.
+    """
+
+    def key(i: int) -> tuple[bool, bool, int, int]:
+        inliers = checked[i].inliers if i < len(checked) else 0
+        found = i < len(checked) and checked[i].status is Verdict.FOUND
+        return not found, inliers < RANKED, -inliers if inliers >= RANKED else 0, i
+
+    return sorted(range(n), key=key)
+
+
+def _columns(lookup: Lookup, selection: Selection, images: pa.Table) -> dict[int, dict[str, Any]]:
+    """Return the dataset's columns of each image, by ``image_id``."""
+    wanted = [name for name in selection.dataset_columns if name.lower() not in NOT_SHOWN]
+    chosen = replace(selection, images=images.sort_by("image_id"))
+    table = with_columns(lookup.context, chosen, wanted).images if len(images) else images
+    known = [name for name in table.column_names if name in wanted]
+    return {row["image_id"]: {name: row[name] for name in known} for row in table.to_pylist()}
