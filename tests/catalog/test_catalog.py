@@ -393,8 +393,9 @@ def test_who_is_at_work_is_named_where_the_catalog_stays_locked(
 
 
 @pytest.fixture
-def no_room(catalog: StoreCatalog) -> Iterator[None]:
+def no_room(catalog: StoreCatalog, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No file can grow beyond what the catalog has now: what a full disk does, for this process alone."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # modules imported now would be cut off
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (catalog.path.stat().st_size, before[1]))

@@ -36,6 +36,7 @@ def limit_files(limit: int, kind: str) -> None:
 
 
 if __name__ == "__main__":
+    sys.dont_write_bytecode = True  # a process that starts warm has not asked the environment
     limits: list[Any] = json.loads(sys.argv[1])
     limit_files(*limits)
     sys.argv = ["featurestore", *sys.argv[2:]]

@@ -26,7 +26,9 @@ MESSAGE = re.compile(
 
 def run_limited(limit: int, kind: str, *arguments: str | Path) -> Ended:
     room = json.dumps([limit, kind])
-    environment = {"PYTHONPATH": f"{SITE}:{ROOT}", **({"FEATURESTORE_TEST_ROOM": room} if kind else {})}
+    # Python doesn't notice that the bytecode of a module was cut off, and reads it in every later process.
+    environment = {"PYTHONPATH": f"{SITE}:{ROOT}", "PYTHONDONTWRITEBYTECODE": "1"}
+    environment |= {"FEATURESTORE_TEST_ROOM": room} if kind else {}
     return finish(start(room, *arguments, module="tests.crash.limited", **environment))
 
 
