@@ -105,6 +105,7 @@ def run_module(module: str, arguments: list[str], cwd: Path, environment: dict[s
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)
+    sys.path[:0] = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
     for stream, output in enumerate(outputs, start=1):
         descriptor = output.detach()
         os.dup2(descriptor, stream)

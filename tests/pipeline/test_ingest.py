@@ -298,14 +298,14 @@ def test_who_moves_images_in_the_csv_is_not_asked(dataset: Dataset) -> None:
     assert (report.subsets, len(report.columns)) == ({"test": 1, "train": 1}, 1)
 
 
-def test_a_dataset_with_3000_columns(dataset: Dataset) -> None:
-    """Nothing here may take time that grows with the square of the columns: it would be many minutes."""
-    names = ",".join(f"c{i}" for i in range(3000))
+def test_a_dataset_with_1500_columns(dataset: Dataset) -> None:
+    """More than DuckDB nests expressions, and nothing may take time that grows with the square of the columns."""
+    names = ",".join(f"c{i}" for i in range(1500))
     head = f"filename,subset,{names}\n"
-    dataset.ingest(f"{head}a,train{',1' * 3000}\n")
-    report = dataset.ingest(f"{head}a,train{',x' * 3000}\nb,train{',2' * 3000}\n")
-    assert (report.n_new, report.n_changed, len(report.columns)) == (1, 1, 3000)
-    assert dataset.query("SELECT c0, c2999 FROM dataset_columns ORDER BY image_id") == [("x", "x"), ("2", "2")]
+    dataset.ingest(f"{head}a,train{',1' * 1500}\n")
+    report = dataset.ingest(f"{head}a,train{',x' * 1500}\nb,train{',2' * 1500}\n")
+    assert (report.n_new, report.n_changed, len(report.columns)) == (1, 1, 1500)
+    assert dataset.query("SELECT c0, c1499 FROM dataset_columns ORDER BY image_id") == [("x", "x"), ("2", "2")]
 
 
 def test_an_empty_column_widens_nothing(dataset: Dataset) -> None:

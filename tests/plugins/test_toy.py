@@ -16,6 +16,7 @@ import pytest
 
 from featurestore.testing.pictures import write_pictures
 from tests.conftest import LONG
+from tests.warm import run_warm
 
 TOY = Path(__file__).parent / "toy"
 ROOT = Path(__file__).parent.parent.parent
@@ -59,14 +60,18 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run_in(site: Path | None, *arguments: object) -> subprocess.CompletedProcess[str]:
     """Run Python in a process that has what is installed in ``site``."""
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, env=environment(site), capture_output=True, text=True, check=False)
+
+
+def typed_in(site: Path | None, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run the command line in such a process."""
+    return run_warm("featurestore", *arguments, environment=environment(site))
+
+
+def environment(site: Path | None) -> dict[str, str]:
     path = os.pathsep.join(map(str, [*([site] if site else []), ROOT]))
-    return subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return {**os.environ, "PYTHONPATH": path}
 
 
 def test_it_keeps_to_the_contracts(site: Path) -> None:
@@ -84,11 +89,11 @@ def store(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     dataset = write_pictures(folder / "images", n=8)
     path = folder / "store"
     arguments = ["--images", folder / "images", "--dataset", dataset, "--chunk-size", 4]
-    assert run_in(site, "-m", "featurestore", "init", path, *arguments).returncode == 0
+    assert typed_in(site, "init", path, *arguments).returncode == 0
     recipe = path / "featurestore.toml"
     text = recipe.read_text("utf-8").replace('extractor = "sift"', 'extractor = "patches"')
     recipe.write_text(text.replace("n_components = 64", "n_components = 4") + RECIPE, "utf-8")
-    done = run_in(site, "-m", "featurestore", "run", path, "--engine", "toy", "--workers", 2, "--quiet")
+    done = typed_in(site, "run", path, "--engine", "toy", "--workers", 2, "--quiet")
     assert (done.returncode, done.stderr) == (0, "")
     return path
 
@@ -110,7 +115,7 @@ def ask(site: Path, store: Path, *questions: str) -> list[list[list[Any]]]:
 
 
 def test_every_stage_is_done_and_seen(site: Path, store: Path) -> None:
-    shown = run_in(site, "-m", "featurestore", "status", store)
+    shown = typed_in(site, "status", store)
     assert shown.returncode == 0
     rows = [line.split()[:2] for line in shown.stdout.splitlines()]
     done = ["extract", "project", "quantize", "unit", "signs"]
@@ -134,24 +139,24 @@ def test_every_stage_is_done_and_seen(site: Path, store: Path) -> None:
 
 
 def test_a_second_run_has_nothing_to_do_and_every_file_is_right(site: Path, store: Path) -> None:
-    again = run_in(site, "-m", "featurestore", "run", store, "--engine", "inline")
+    again = typed_in(site, "run", store, "--engine", "inline")
     assert again.returncode == 0
     assert "everything is up to date" in again.stdout
-    verified = run_in(site, "-m", "featurestore", "verify", store)
+    verified = typed_in(site, "verify", store)
     assert verified.returncode == 0, verified.stdout + verified.stderr
 
 
 def test_a_lost_catalog_comes_back(site: Path, store: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(store, tmp_path / "store")
     (copy / "catalog.duckdb").unlink()
-    rebuilt = run_in(site, "-m", "featurestore", "rebuild", copy)
+    rebuilt = typed_in(site, "rebuild", copy)
     assert rebuilt.returncode == 0, rebuilt.stderr
-    assert "everything is up to date" in run_in(site, "-m", "featurestore", "run", copy).stdout
+    assert "everything is up to date" in typed_in(site, "run", copy).stdout
 
 
 def test_its_codes_are_loaded_exported_and_made_of_new_images(site: Path, store: Path, tmp_path: Path) -> None:
     out = tmp_path / "lines.txt"
-    done = run_in(site, "-m", "featurestore", "export", store, out, "--format", "toy", "--quiet")
+    done = typed_in(site, "export", store, out, "--format", "toy", "--quiet")
     assert (done.returncode, done.stderr) == (0, "")
     lines = dict(line.split(" ") for line in out.read_text("utf-8").splitlines())
     assert len(lines) == 10
@@ -166,13 +171,13 @@ def test_its_codes_are_loaded_exported_and_made_of_new_images(site: Path, store:
 
 
 def test_the_help_lists_what_is_installed(site: Path) -> None:
-    about_run = run_in(site, "-m", "featurestore", "run", "--help").stdout.split()
+    about_run = typed_in(site, "run", "--help").stdout.split()
     assert "quantize fit_mean signs unit; default" in " ".join(about_run)
-    assert "|toy]" in "".join(run_in(site, "-m", "featurestore", "export", "--help").stdout.split())
+    assert "|toy]" in "".join(typed_in(site, "export", "--help").stdout.split())
 
 
 def test_a_store_whose_stage_is_not_installed_says_so(store: Path) -> None:
-    done = run_in(None, "-m", "featurestore", "status", store)
+    done = typed_in(None, "status", store)
     assert done.returncode == 1
     assert done.stderr == (
         "error: featurestore.toml: unknown table [unit]; the tables are store, extract, fit_pca, project, fit_scale, "
@@ -184,7 +189,7 @@ def test_an_extractor_that_is_not_installed_is_named(store: Path, tmp_path: Path
     copy = shutil.copytree(store, tmp_path / "store")
     recipe = copy / "featurestore.toml"
     recipe.write_text(recipe.read_text("utf-8").replace(RECIPE, ""), "utf-8")
-    done = run_in(None, "-m", "featurestore", "status", copy)
+    done = typed_in(None, "status", copy)
     assert done.stderr == (
         "error: featurestore.toml: [extract] extractor: there is no extractor 'patches'; the extractors are sift, "
         "rootsift. If a package brings it (as an entry point of featurestore.extractors), install that into this "
@@ -194,8 +199,8 @@ def test_an_extractor_that_is_not_installed_is_named(store: Path, tmp_path: Path
 
 def test_an_engine_that_is_not_installed_is_named(store: Path, tmp_path: Path) -> None:
     images = write_pictures(tmp_path / "images", n=1).parent
-    run_in(None, "-m", "featurestore", "init", tmp_path / "s", "--images", images)
-    done = run_in(None, "-m", "featurestore", "run", tmp_path / "s", "--engine", "toy")
+    typed_in(None, "init", tmp_path / "s", "--images", images)
+    done = typed_in(None, "run", tmp_path / "s", "--engine", "toy")
     assert done.stderr.startswith(
         "error: there is no engine 'toy'; the engines are inline, local, dask. If a package brings"
     )
