@@ -61,12 +61,17 @@ class TestFitMean(FitStageContract):
         return [Row(i, f"{i}.jpg", "ok", None, matrix) for i, matrix in enumerate(made)]
 
 
+@pytest.fixture(scope="module")
+def pool():
+    pool = Pool(1)
+    yield pool
+    pool.close()
+
+
 class TestPool(EngineContract):
-    @pytest.fixture(scope="class")
-    def engine(self):
-        engine = Pool(1)
-        yield engine
-        engine.close()
+    @pytest.fixture
+    def engine(self, pool):
+        return pool
 
 
 class TestLines(ImageExporterContract):
