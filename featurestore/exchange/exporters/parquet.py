@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,7 +12,8 @@ import pyarrow as pa
 
 from featurestore.errors import CorruptFile, QueryError
 from featurestore.exchange.exporters.base import ImageExporter, Job
-from featurestore.query import Selection, write_parquet
+from featurestore.exchange.exporters.row_groups import write_row_groups
+from featurestore.query import Selection
 from featurestore.rows import KEYPOINT_COLUMNS, blob_bytes
 
 STORE_COLUMNS = ("status", "error", "n_descriptors", "descriptors")
@@ -51,7 +52,7 @@ class Parquet(ImageExporter):
         schema = job.selection.schema(columns)
         with path.open("wb") as file:
             # A dictionary and statistics of BLOBs would be as large as the BLOBs.
-            write_parquet(job.tables(columns), schema, file, dictionary=plain, statistics=plain)
+            write_row_groups(job.tables(columns), schema, file, dictionary=plain, statistics=plain)
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,8 @@ class FlatParquet(ImageExporter):
         """Write the file, a row group at a time."""
         schema = _flat_schema(job)
         with path.open("wb") as file:
-            write_parquet(_flat(job, schema), schema, file, dictionary=FLAT)
+            tables = job.tables([*FLAT, "n_descriptors", "descriptors", *_keypoints(job)])
+            write_row_groups(tables, schema, file, prepare=partial(_flat, job, schema), dictionary=FLAT)
 
 
 def _flat_schema(job: Job) -> pa.Schema:
@@ -86,25 +88,24 @@ def _keypoints(job: Job) -> tuple[str, ...]:
     return KEYPOINT_COLUMNS if job.selection.layout.keypoints else ()
 
 
-def _flat(job: Job, schema: pa.Schema) -> Iterator[pa.Table]:
+def _flat(job: Job, schema: pa.Schema, table: pa.Table) -> pa.Table:
     # keypoints are the store's own, whatever the dataset calls its columns
-    for table in job.tables([*FLAT, "n_descriptors", "descriptors", *_keypoints(job)]):
-        table = table.combine_chunks()
-        counts = table["n_descriptors"].to_numpy()
-        parents = pa.array(np.repeat(np.arange(len(counts)), counts))
-        starts = np.cumsum(counts) - counts
-        columns = {name: table[name].take(parents) for name in FLAT}
-        columns["position"] = pa.array(np.arange(len(parents), dtype=np.int32) - np.repeat(starts, counts), pa.int32())
-        for name in _keypoints(job):
-            columns[name] = _flattened(table[name], counts)
-        values = np.concatenate([blob_bytes(blobs)[1] for blobs in table["descriptors"].chunks] or [np.empty(0, "u1")])
-        if len(values) != len(parents) * job.dim * job.dtype.itemsize:
-            raise CorruptFile(
-                "an image does not have as many descriptors as its partition says; look for what is damaged with: "
-                "featurestore verify STORE"
-            )
-        columns["descriptor"] = pa.FixedSizeListArray.from_arrays(pa.array(values.view(job.dtype)), job.dim)
-        yield pa.table([columns[name] for name in schema.names], schema=schema)
+    table = table.combine_chunks()
+    counts = table["n_descriptors"].to_numpy()
+    parents = pa.array(np.repeat(np.arange(len(counts)), counts))
+    starts = np.cumsum(counts) - counts
+    columns = {name: table[name].take(parents) for name in FLAT}
+    columns["position"] = pa.array(np.arange(len(parents), dtype=np.int32) - np.repeat(starts, counts), pa.int32())
+    for name in _keypoints(job):
+        columns[name] = _flattened(table[name], counts)
+    values = np.concatenate([blob_bytes(blobs)[1] for blobs in table["descriptors"].chunks] or [np.empty(0, "u1")])
+    if len(values) != len(parents) * job.dim * job.dtype.itemsize:
+        raise CorruptFile(
+            "an image does not have as many descriptors as its partition says; look for what is damaged with: "
+            "featurestore verify STORE"
+        )
+    columns["descriptor"] = pa.FixedSizeListArray.from_arrays(pa.array(values.view(job.dtype)), job.dim)
+    return pa.table([columns[name] for name in schema.names], schema=schema)
 
 
 def _flattened(lists: pa.ChunkedArray, counts: np.ndarray[tuple[int], np.dtype[np.int32]]) -> pa.Array:
