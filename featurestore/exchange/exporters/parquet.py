@@ -13,7 +13,7 @@ import pyarrow as pa
 from featurestore.errors import CorruptFile, QueryError
 from featurestore.exchange.exporters.base import ImageExporter, Job
 from featurestore.exchange.exporters.row_groups import write_row_groups
-from featurestore.query import Selection
+from featurestore.query import Selection, write_parquet
 from featurestore.rows import KEYPOINT_COLUMNS, blob_bytes
 
 STORE_COLUMNS = ("status", "error", "n_descriptors", "descriptors")
@@ -52,7 +52,7 @@ class Parquet(ImageExporter):
         schema = job.selection.schema(columns)
         with path.open("wb") as file:
             # A dictionary and statistics of BLOBs would be as large as the BLOBs.
-            write_row_groups(job.tables(columns), schema, file, dictionary=plain, statistics=plain)
+            write_parquet(job.tables(columns), schema, file, dictionary=plain, statistics=plain)
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class FlatParquet(ImageExporter):
     about: ClassVar[str] = "one row per descriptor, values as a list, keypoint beside it"
 
     def write(self, job: Job, path: Path) -> None:
-        """Write the file, a row group at a time."""
+        """Write the file; all cores encode its row groups."""
         schema = _flat_schema(job)
         with path.open("wb") as file:
             tables = job.tables([*FLAT, "n_descriptors", "descriptors", *_keypoints(job)])

@@ -1,8 +1,8 @@
 """The footers of Parquet files, joined to that of one file with all of their row groups.
 
 A footer is a struct of Thrift's compact protocol: https://parquet.apache.org/docs/file-format/metadata/ and
-https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md. It is read as a tree without the names
-of the fields. What is not changed is written as it was, so fields that a newer Arrow adds are kept.
+https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md. It is read as a tree, without the
+names of its fields. What is not changed is written as it was, so fields that a newer Arrow adds are kept.
 """
 
 from __future__ import annotations

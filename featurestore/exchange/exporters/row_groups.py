@@ -21,7 +21,7 @@ from featurestore.exchange.exporters.parquet_footer import MAGIC, Footer
 from featurestore.query import write_parquet
 from featurestore.system import held_back
 
-MOST_THREADS = 16  # each takes some 40 MB; reading, which one thread does, keeps no more of them at work
+MOST_THREADS = 8  # each takes some 90 MB
 
 
 def write_row_groups(
@@ -37,13 +37,13 @@ def write_row_groups(
     """Write a Parquet file as `write_parquet` does, a row group for each table, encoded by threads.
 
     Args:
-        tables: drawn in this thread, two for each thread at a time.
+        tables: drawn in this thread, one more at a time than there are threads.
         schema: of the file.
         file: open for writing.
         prepare: makes a table of the schema of each of ``tables``, in a thread; None where they have it already.
         dictionary: the columns that may have a dictionary.
         statistics: which columns have a least and a greatest value; True is all of them.
-        threads: None is one for each core, of which there are at most `MOST_THREADS`.
+        threads: None is one for each core, but at most `MOST_THREADS`.
     """
     encode = partial(_encode, schema=schema, prepare=prepare, dictionary=dictionary, statistics=statistics)
     file.write(MAGIC)
@@ -77,7 +77,7 @@ def _in_order(
         for table in tables:
             with held_back():  # a pool forgets a thread if Ctrl-C arrives while it starts
                 waiting.append(pool.submit(encode, table))
-            if len(waiting) == 2 * threads:
+            if len(waiting) > threads:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
