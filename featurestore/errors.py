@@ -24,6 +24,7 @@
     ├── QueryError               a query that DuckDB refused
     ├── OutputError              the output path exists or is not writable
     ├── EngineLost               the worker processes died and could not be restarted
+    ├── WorkerUnfit              a worker of a cluster has other versions, or not the store or the images
     ├── PluginError              an installed plug-in can't be used, or a worker does not have it
     └── MissingDependency        a package is not installed, or too old
 
@@ -132,6 +133,10 @@ class OutputError(FeatureStoreError):
 
 class EngineLost(FeatureStoreError):
     """The worker processes died and could not be restarted."""
+
+
+class WorkerUnfit(FeatureStoreError):
+    """A worker on another machine has other versions than the run, or does not see its store or its images."""
 
 
 class PluginError(FeatureStoreError):

@@ -25,7 +25,7 @@ def cluster_of_threads(n: int) -> Iterator[str]:
     """Yield the address of a cluster with ``n`` workers of one thread, all in this process."""
     from distributed import LocalCluster
 
-    with LocalCluster(n_workers=n, threads_per_worker=1, processes=False, dashboard_address=None) as cluster:
+    with LocalCluster(n_workers=n, threads_per_worker=1, processes=False, dashboard_address=":0") as cluster:
         yield cluster.scheduler_address
 
 

@@ -1,4 +1,5 @@
 from .base import Engine as Engine
+from .base import RemoteEngine as RemoteEngine
 from .base import Task as Task
 from .base import TaskDied as TaskDied
 from .dispatch import WINDOW as WINDOW

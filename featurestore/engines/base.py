@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Future
 from typing import Any, Protocol, TypeVar
 
@@ -64,6 +66,35 @@ class Engine(Protocol):
     def close(self) -> None:
         """Kill all workers immediately."""
         ...
+
+
+class Terms(Protocol):
+    """The conditions under which a worker elsewhere may work for a run. Sent with every task."""
+
+    def misfit(self) -> str | None:
+        """Return why this process can't work for the run, None if it can."""
+        ...
+
+    def is_over(self) -> bool:
+        """Return whether the run has ended, so that nothing may be done for it any more."""
+        ...
+
+
+class RemoteEngine(ABC):
+    """The base class of an `Engine` whose workers are on other machines."""
+
+    @abstractmethod
+    def agree(self, terms: Terms, *, say: Callable[[str], None]) -> None:
+        """Take the terms of a run that is about to begin.
+
+        Args:
+            terms: that every worker is checked for.
+            say: reports a line to the user.
+        """
+
+    @abstractmethod
+    def memory(self) -> int | None:
+        """Return the bytes of memory that all workers together have, None if that is unknown."""
 
 
 def run_task(task: Task[Any]) -> list[Any]:

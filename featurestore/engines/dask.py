@@ -6,17 +6,20 @@ import itertools
 import json
 import logging
 import os
+import re
 import threading
 import time
 import uuid
+from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from featurestore.engines.base import Parts, T, Task, TaskDied
-from featurestore.engines.slot import Report, end_run, run_in_slot
-from featurestore.errors import ConfigError, EngineLost, MissingDependency
+from featurestore.engines.base import Parts, RemoteEngine, T, Task, TaskDied, Terms
+from featurestore.engines.slot import Report, end_run, misfit_here, run_in_slot
+from featurestore.errors import ConfigError, EngineLost, MissingDependency, WorkerUnfit
 from featurestore.system import readable, signals_blocked
 
 if TYPE_CHECKING:
@@ -24,14 +27,17 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("featurestore.engines")
 
+_OF_DASK = re.compile(r"distributed\.|tornado")  # loggers
 VARIABLE = "DASK_SCHEDULER_ADDRESS"
 CONNECT_SECONDS = 10.0
 PATIENCE = 60.0  # seconds without a worker after which there will be none
+GATHER_SECONDS = 30.0  # for a result; where its worker left, Dask would wait for the task to be done again
 LOOK_SECONDS = 0.5  # between two looks at the cluster
+MOST_LOST = 2  # workers on which the process of a task can't live; a third one ends the run
 END_SECONDS = 5.0  # for workers to end what they do for a run that is over
 
 
-class DaskEngine:
+class DaskEngine(RemoteEngine):
     """Runs tasks on the workers of a Dask cluster, one for each of their threads.
 
     It connects when it is asked for the first thing. All its futures are filled by Dask's callbacks, or by a thread
@@ -60,7 +66,11 @@ class DaskEngine:
             ) from error
         self._scheduler = found
         self._lock = threading.Lock()
-        self._flying: dict[Future[Any], Any] = {}  # with the future of Dask
+        self._flying = set[_Flown]()
+        self._refused: dict[str, str] = {}  # workers, and why
+        self._leaving: list[str] = []  # of these, those that have not left yet
+        self._terms: Terms | None = None
+        self._say: Callable[[str], None] = LOG.warning
         self._client: Client | None = None
         self._over = threading.Event()
         self._lost: EngineLost | None = None
@@ -73,20 +83,47 @@ class DaskEngine:
         self._connected()
         return self._n_workers
 
+    def memory(self) -> int | None:
+        """Return the bytes of memory that all workers together have now; None if one of them has no limit."""
+        workers = self._connected().scheduler_info(n_workers=-1)["workers"].values()
+        limits = [worker["memory_limit"] for worker in workers]
+        return sum(limits) if all(limits) else None
+
+    def agree(self, terms: Terms, *, say: Callable[[str], None]) -> None:
+        """Take the terms of a run; workers are checked when the engine connects, and those that come later as well."""
+        self._terms, self._say = terms, say
+
     def submit(self, task: Task[T]) -> Future[list[T]]:
         """Send a task to the scheduler.
 
         Raises:
             EngineLost: there is no scheduler, or no worker.
+            WorkerUnfit: a worker can't work for the run.
         """
-        client, future = self._connected(), Future[list[T]]()
+        self._connected()
+        flown = _Flown(task)
         with self._lock:
             if self._lost is not None:
                 raise self._lost
+            self._flying.add(flown)
+        self._send(flown)
+        return flown.future
+
+    def _send(self, flown: _Flown) -> None:
+        """Send a task to the scheduler, unless the engine was closed or is lost."""
+        with self._lock:
+            client = self._client
+            if client is None or flown not in self._flying:
+                return
             key = f"featurestore-{self._token}-{next(self._numbers)}"
-            made = self._flying[future] = client.submit(run_in_slot, self._token, task, key=key, pure=False)
-        made.add_done_callback(lambda made: self._take(future, made))
-        return future
+            arguments = (self._token, flown.task, self._terms)
+            try:
+                made = flown.made = client.submit(_run_on_worker, *arguments, key=key, pure=False)
+            except Exception as error:
+                if _is_connected(client):
+                    raise
+                raise _gone(self._scheduler) from error
+        made.add_done_callback(lambda made: self._take(flown, made))
 
     def restart(self) -> None:
         """Do nothing: slots restart their children, and the cluster its workers."""
@@ -98,7 +135,7 @@ class DaskEngine:
             return
         self._over.set()
         with self._lock:
-            made = list(self._flying.values())
+            made = [flown.made for flown in self._flying if flown.made is not None]
             self._flying.clear()
         if _is_connected(client):
             with suppress(Exception):  # whatever is lost on the way: the connection ends anyway
@@ -115,14 +152,21 @@ class DaskEngine:
             self._token, self._over = uuid.uuid4().hex, threading.Event()
             arguments = (self._client, self._over)
             threading.Thread(target=self._watch, args=arguments, name="featurestore-dask", daemon=True).start()
-            self._wait_for_workers()
+            try:
+                self._wait_for_workers()
+                if self._terms is not None:
+                    self._refuse_misfits(self._client)
+            except BaseException:
+                self.close()
+                raise
         return self._client
 
     def _connect(self) -> Client:
         from distributed import Client
 
         # What goes wrong is said in one line; the library would add tracebacks to it.
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)
+        for name in ("distributed", *filter(_OF_DASK.match, logging.root.manager.loggerDict)):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         address = self._address()
         try:
             with signals_blocked():  # in the threads of the client: they are the main thread's
@@ -153,15 +197,14 @@ class DaskEngine:
         while not self._n_workers and self._lost is None:
             time.sleep(LOOK_SECONDS / 10)
         if self._lost is not None:
-            lost = self._lost
-            self.close()
-            raise lost
+            raise self._lost
 
     def _watch(self, client: Client, over: threading.Event) -> None:
         """Count the workers, and fail all futures once the scheduler is gone, or there was no worker for long."""
         seen = time.monotonic()
         while not over.is_set():
             try:
+                self._retire(client)
                 self._n_workers = int(client.scheduler_info(n_workers=0)["total_threads"])
             except Exception as error:
                 LOG.debug("the Dask scheduler does not answer: %r", error)
@@ -171,46 +214,117 @@ class DaskEngine:
             now = time.monotonic()
             seen = now if self._n_workers else seen
             if now - seen > PATIENCE:
-                self._lose(_without_workers(self._scheduler))
+                self._lose(_without_workers(self._scheduler, self._refused))
                 return
             over.wait(LOOK_SECONDS)
 
     def _lose(self, error: EngineLost) -> None:
         with self._lock:
             self._lost = error
-            futures = list(self._flying)
+            lost = list(self._flying)
             self._flying.clear()
-        for future in futures:
-            future.set_exception(error)
+        for flown in lost:
+            flown.future.set_exception(error)
 
-    def _take(self, future: Future[Any], made: Any) -> None:
-        """Fill a future from that of Dask, which is done."""
-        result, error = _outcome(made)
-        with self._lock:
-            if self._flying.pop(future, None) is None:  # the engine was closed, or is lost
-                return
+    def _take(self, flown: _Flown, made: Any) -> None:
+        """Fill a future from that of Dask, which is done; or send its task to another worker."""
+        address, report = _outcome(made)
+        error = report.error
+        if report.misfit is not None:
+            made.release()  # a worker can't leave as long as it has a result
+            self._refuse(address, report.misfit)
+            try:
+                self._retire(made.client)
+            finally:
+                self._send(flown)
+            return
+        if isinstance(error, EngineLost) and flown.n_lost < MOST_LOST:
+            LOG.warning("the worker %s could not do a task of chunk %d: %s", address, flown.task.chunk_id, error)
+            flown.n_lost += 1
+            self._send(flown)
+            return
         if isinstance(error, TaskDied) and not _is_connected(made.client):
             error = _gone(self._scheduler)
+        with self._lock:
+            if flown not in self._flying:  # the engine was closed, or is lost
+                return
+            self._flying.remove(flown)
         if error is not None:
-            future.set_exception(error)
+            flown.future.set_exception(error)
             return
-        assert result is not None
-        task_results = [results for part, results in result.done if part is None]
-        future.set_result(task_results[0] if task_results else Parts(result.done))
+        whole = [results for part, results in report.done if part is None]
+        flown.future.set_result(whole[0] if whole else Parts(report.done))
+
+    def _refuse(self, address: str, misfit: str) -> None:
+        """Have a worker that can't work for the run leave the cluster, and say so once."""
+        with self._lock:
+            if address in self._refused:
+                return
+            self._refused[address] = misfit
+            self._leaving.append(address)
+        self._say(f"the worker {address} is not used: it {misfit}")
+
+    def _retire(self, client: Client) -> None:
+        """Have refused workers leave the cluster. Dask may put it off: the watching thread asks again."""
+        with self._lock:
+            leaving = list(self._leaving)
+        if leaving:
+            gone = client.retire_workers(leaving)
+            with self._lock:
+                self._leaving = [address for address in self._leaving if address not in gone]
+
+    def _refuse_misfits(self, client: Client) -> None:
+        """Check the workers that are there when a run begins.
+
+        Raises:
+            WorkerUnfit: one does not meet the terms. All such workers are named.
+        """
+        found: dict[str, Any] = {}
+        with suppress(TimeoutError):  # one is frozen; tasks are checked as well
+            arguments = (misfit_here, self._token, self._terms)
+            found = client.sync(client._run, *arguments, on_error="return", callback_timeout=PATIENCE)
+        misfits = [
+            f"the worker {address} {misfit}"
+            for address, result in sorted(found.items())
+            if (misfit := f"can't load what this process can: {result}" if isinstance(result, ImportError) else result)
+            and isinstance(misfit, str)
+        ]
+        if misfits:
+            raise WorkerUnfit(
+                f"{'; '.join(misfits)}. Nothing was done; correct that or end these workers, then run the same command "
+                "again"
+            )
 
 
-def _outcome(made: Any) -> tuple[Report | None, Exception | None]:
-    """Return the report of a task, or its error."""
+@dataclass(eq=False)
+class _Flown:
+    """A task that was sent, and what comes of it."""
+
+    task: Task[Any]
+    future: Future[Any] = field(default_factory=Future)
+    made: Any = None  # the future of Dask
+    n_lost: int = 0  # workers on which its process can't live
+
+
+def _run_on_worker(token: str, task: Task[Any], terms: Terms | None) -> tuple[str, Report]:
+    """Run a task in this slot; return the address of the worker too."""
+    from distributed import get_worker
+
+    return get_worker().address, run_in_slot(token, task, terms)
+
+
+def _outcome(made: Any) -> tuple[str, Report]:
+    """Return the address of the worker, if it is known, and the report of a task, which may be an error of Dask."""
     from distributed import KilledWorker
 
     try:  # also of a task that has finished: its result may have died with its worker
-        report: Report = made.result()
+        address, report = made.result(timeout=GATHER_SECONDS)
     except (CancelledError, KilledWorker, OSError) as error:
-        return None, TaskDied(str(error))
+        return "", Report(error=TaskDied(str(error)))
     except Exception as error:
         cause = error.__cause__ or error  # Dask wraps what the scheduler or a worker can't load
-        return None, ImportError(str(cause)) if isinstance(cause, ImportError | AttributeError) else error
-    return report, report.error
+        return "", Report(error=ImportError(str(cause)) if isinstance(cause, ImportError | AttributeError) else error)
+    return address, report
 
 
 def _is_connected(client: Client) -> bool:
@@ -224,8 +338,9 @@ def _gone(scheduler: str) -> EngineLost:
     )
 
 
-def _without_workers(scheduler: str) -> EngineLost:
+def _without_workers(scheduler: str, refused: Mapping[str, str]) -> EngineLost:
+    unfit = "".join(f", and {address} is not used, since it {why}" for address, why in list(refused.items())[-1:])
     return EngineLost(
-        f"the Dask scheduler at {scheduler} has had no worker for {PATIENCE:.0f} s. Finished work is kept; start some "
-        f"with `dask worker {scheduler}`, then run the same command again"
+        f"the Dask scheduler at {scheduler} has had no worker for {PATIENCE:.0f} s{unfit}. Finished work is kept; "
+        f"start some with `dask worker {scheduler}`, then run the same command again"
     )

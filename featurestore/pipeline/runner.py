@@ -6,12 +6,13 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from featurestore.catalog import Context, StagePlan, WritableContext, make_plan, resolve, with_finished_blocks
-from featurestore.engines import Engine, open_engine
+from featurestore.engines import Engine, RemoteEngine, open_engine
 from featurestore.errors import NotReady
 from featurestore.formatting import chunk_list
 from featurestore.pipeline.chunk_run import TransformRun
 from featurestore.pipeline.extract_run import ExtractRun
 from featurestore.pipeline.fit_run import run_fit
+from featurestore.pipeline.terms import agree_on_terms
 from featurestore.progress import StageSummary
 from featurestore.stages import Extract, FitStage
 from featurestore.system import one_blas_thread
@@ -60,6 +61,7 @@ def run_stages(context: WritableContext, options: Options) -> list[StageSummary]
     engine = open_engine(options.workers, options.engine, scheduler=options.scheduler)
     names = options.stages or tuple(stage.name for stage in context.flow)
     try:
+        agree_on_terms(engine, context)
         with one_blas_thread():
             summaries = [run_stage(context, engine, options, name) for name in names]
     except BaseException:
@@ -86,7 +88,10 @@ def run_stage(context: WritableContext, engine: Engine, options: Options, name: 
         return None
     refuse_unready(plan, fitted=plan.step.variant is not None)
     if isinstance(plan.step.stage, Extract):
-        return ExtractRun(context, engine, plan, max_bytes=options.max_bytes).run()
+        max_bytes = options.max_bytes
+        if max_bytes is None and isinstance(engine, RemoteEngine):
+            max_bytes = engine.memory()
+        return ExtractRun(context, engine, plan, max_bytes=max_bytes).run()
     return TransformRun(context, engine, plan).run()
 
 

@@ -10,6 +10,8 @@ from .block_file import read_block as read_block
 from .block_file import rows_of as rows_of
 from .block_file import write_block as write_block
 from .hashed_file import HashedFile as HashedFile
+from .lease import HOLDER as HOLDER
+from .lease import read_signature as read_signature
 from .lock import exclusive as exclusive
 from .lock import living_holder as living_holder
 from .lock import refuse_busy as refuse_busy

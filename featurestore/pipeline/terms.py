@@ -1,0 +1,77 @@
+"""The terms of a run: what a worker elsewhere has in common with the process that holds the store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from featurestore.catalog import WritableContext, filenames_of, files_read_before, versions
+from featurestore.engines import Engine, RemoteEngine
+from featurestore.errors import UnreadableFile
+from featurestore.storage import HOLDER, Root, read_signature
+from featurestore.system import is_file, is_folder
+
+N_NAMES = 100  # images among which one is looked for that is there
+
+
+@dataclass(frozen=True)
+class RunTerms:
+    """The versions, the store and the images of a run."""
+
+    root: Root
+    token: str  # of the signature of the store's holder
+    versions: Mapping[str, str]
+    images: Path
+    sample: tuple[str, int] | None  # name and bytes of an image that is there; None: the run sees none itself
+
+    def misfit(self) -> str | None:
+        """Return why this process can't work for the run, None if it can."""
+        ours = versions()
+        for name, wanted in self.versions.items():
+            if ours.get(name) != wanted:
+                return f"has {name} {ours.get(name, 'not installed')} instead of {wanted}"
+        if self.is_over():
+            return (
+                f"does not see that this run holds {self.root.path} ({HOLDER}): the store is not mounted there, or "
+                "another folder is"
+            )
+        if self.sample is None:
+            return None
+        if not is_folder(self.images):
+            return f"has no folder {self.images}"
+        name, n_bytes = self.sample
+        path = self.images / name
+        if not is_file(path) or path.stat().st_size != n_bytes:
+            return f"does not see the image {path} as it is here: another folder is mounted there, or none"
+        return None
+
+    def is_over(self) -> bool:
+        """Return whether the run no longer holds the store; a signature that can't be read says nothing."""
+        try:
+            found = read_signature(self.root) or read_signature(self.root)  # it may be about to change
+        except UnreadableFile:
+            return False
+        return found is None or found.token != self.token
+
+
+def agree_on_terms(engine: Engine, context: WritableContext) -> None:
+    """Give an engine whose workers are elsewhere the terms of the run, if the store has a holder."""
+    if not isinstance(engine, RemoteEngine):
+        return
+    signature = read_signature(context.root)
+    if signature is not None:
+        root, images = Root(context.root.path.absolute()), context.images.absolute()
+        terms = RunTerms(root, signature.token, versions(), images, _sample(context))
+        engine.agree(terms, say=context.reporter.say)
+
+
+def _sample(context: WritableContext) -> tuple[str, int] | None:
+    """Return an image that is there, preferably one that was read before."""
+    with context.catalog.reading() as connection:
+        names = [*files_read_before(connection).values(), *filenames_of(connection, list(range(N_NAMES))).values()]
+    for name in names:
+        path = context.images / name
+        if is_file(path):
+            return name, path.stat().st_size
+    return None

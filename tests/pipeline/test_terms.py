@@ -1,0 +1,152 @@
+"""A worker elsewhere works for a run only with the same versions, in the same store, on the same images."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from featurestore.catalog import versions
+from featurestore.engines import dask, dispatch_tasks, slot
+from featurestore.engines.dask import DaskEngine
+from featurestore.errors import EngineLost, WorkerUnfit
+from featurestore.pipeline import terms as of_runs
+from featurestore.pipeline.terms import RunTerms, agree_on_terms
+from featurestore.progress import Silent
+from featurestore.rows import Row
+from featurestore.storage import HOLDER, Root
+from featurestore.testing.tasks import Squares
+from tests.cluster import cluster_of_threads
+from tests.small import Listening, make_small, small_store
+
+
+class Noting(DaskEngine):
+    """An engine that only takes the terms."""
+
+    def agree(self, terms: RunTerms, **_: object) -> None:  # type: ignore[override]
+        self.found = terms
+
+
+@pytest.fixture
+def terms(tmp_path: Path) -> Iterator[RunTerms]:
+    """The terms of a run that holds a store."""
+    make_small(tmp_path / "images", n=3)
+    (tmp_path / "images" / "000.png").unlink()
+    store = small_store(tmp_path / "store", tmp_path / "images")
+    engine = Noting("tcp://127.0.0.1:1")
+    with store._held("run", Silent()) as context:
+        agree_on_terms(engine, context)
+        yield engine.found
+
+
+def test_the_process_of_the_run_meets_them(terms: RunTerms) -> None:
+    assert terms.misfit() is None
+    assert not terms.is_over()
+    assert terms.sample is not None
+    assert terms.sample[0] == "001.png", "the first that is there"
+
+
+def test_other_versions(terms: RunTerms) -> None:
+    other = replace(terms, versions={**terms.versions, "numpy": "1.0"})
+    assert str(other.misfit()).startswith("has numpy ")
+    assert str(other.misfit()).endswith(" instead of 1.0")
+    assert replace(terms, versions={"featureless": "2"}).misfit() == "has featureless not installed instead of 2"
+
+
+def test_another_folder_than_the_store(terms: RunTerms, tmp_path: Path) -> None:
+    empty = replace(terms, root=Root(tmp_path / "empty"))
+    assert str(empty.misfit()).startswith(f"does not see that this run holds {tmp_path / 'empty'} (run.lock.json): the")
+    assert empty.is_over()
+
+
+def test_other_images(terms: RunTerms, tmp_path: Path) -> None:
+    assert replace(terms, images=tmp_path / "gone").misfit() == f"has no folder {tmp_path / 'gone'}"
+    (tmp_path / "mount").mkdir()
+    misfit = str(replace(terms, images=tmp_path / "mount").misfit())
+    assert misfit.startswith(f"does not see the image {tmp_path / 'mount' / '001.png'} as it is here: another folder")
+    shutil.copy(tmp_path / "images" / "002.png", tmp_path / "mount" / "001.png")
+    assert str(replace(terms, images=tmp_path / "mount").misfit()) == misfit
+    assert replace(terms, images=tmp_path / "gone", sample=None).misfit() is None, "a run that sees no images either"
+
+
+def test_a_run_that_was_taken_over_is_over(terms: RunTerms) -> None:
+    path = terms.root.local(HOLDER)
+    path.write_text(path.read_text().replace(terms.token, "0" * 16))
+    assert terms.is_over()
+
+
+def test_no_worker_is_let_in_at_the_start_that_does_not_meet_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_small(tmp_path / "images", n=3)
+    store = small_store(tmp_path / "store", tmp_path / "images")
+    ours = versions()
+    found = iter([ours])
+    monkeypatch.setattr(of_runs, "versions", lambda: next(found, {**ours, "numpy": "1.0"}))
+    with (
+        cluster_of_threads(2) as address,
+        pytest.raises(WorkerUnfit, match=r"^(the worker inproc://\S+ has numpy 1\.0 instead of \S+[;.] ){2}Nothing"),
+    ):
+        store.run(engine="dask", scheduler=address)
+    assert store.sql("SELECT count(*) FROM partitions").fetchall() == [(0,)]
+
+
+@dataclass(frozen=True)
+class FromFile:
+    """Terms that are told by files: a worker's misfit, and whether the run is over."""
+
+    folder: Path
+
+    def misfit(self) -> str | None:
+        return "is late" if (self.folder / "misfit").exists() else None
+
+    def is_over(self) -> bool:
+        return (self.folder / "over").exists()
+
+
+def test_a_late_worker_that_does_not_meet_them_leaves_and_the_run_goes_on(tmp_path: Path) -> None:
+    said = Listening()
+    with cluster_of_threads(1) as address:
+        engine = DaskEngine(address)
+        engine.agree(FromFile(tmp_path), say=said.say)
+        assert engine.workers == 1
+        (tmp_path / "misfit").touch()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(dask, "PATIENCE", 0.5)
+            with pytest.raises(EngineLost, match=r"no worker for 0 s, and inproc://\S+ is not used, since it is late"):
+                list(dispatch_tasks(engine, [Squares((1,)), Squares((2,))]))
+        engine.close()
+    (line,) = said.said
+    assert line.startswith("the worker inproc://")
+    assert line.endswith(" is not used: it is late")
+
+
+@dataclass(frozen=True)
+class Endless(Squares):
+    """A task that begins, and does not end by itself."""
+
+    begun: str = ""
+
+    def run(self) -> list[Row]:
+        Path(self.begun).touch()
+        threading.Event().wait()
+        return []
+
+
+def test_what_is_done_for_a_run_that_is_over_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slot, "WATCH_SECONDS", 0.05)
+    begun = tmp_path / "begun"
+
+    class Terms(FromFile):
+        def is_over(self) -> bool:
+            return begun.exists()
+
+    report = slot.run_in_slot("a run", Endless((1,), begun=str(begun)), Terms(tmp_path))
+    assert str(report.error) == "the run that this task is part of has ended"
+    report = slot.run_in_slot("a run", Squares((1,)), Terms(tmp_path))
+    assert str(report.error) == "the run that this task is part of has ended"
+    slot.end_run("")
