@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -47,6 +48,32 @@ class Numbered:
 
     def crashed(self, reason: str) -> list[Row]:
         return [Row(self.chunk_id, "", "crashed", reason)]
+
+
+KEPT = list[bytes]()
+
+
+@dataclass(frozen=True)
+class Keeping(Numbered):
+    """A task after which the worker holds 400 MB more, and whose row tells the worker's pid."""
+
+    def run(self) -> list[Row]:
+        from joblib.externals.loky import process_executor
+
+        process_executor._MEMORY_LEAK_CHECK_DELAY = -1  # loky looks after every task, and not once a second
+        KEPT.append(b"x" * (400 << 20))
+        return [Row(os.getpid(), "", "ok")]
+
+
+def test_a_worker_that_keeps_memory_lives_on() -> None:
+    """As after a large picture. psutil is installed with many packages, and changes what loky does."""
+    pytest.importorskip("psutil")
+    engine = LocalEngine(1)
+    try:
+        pids = [engine.submit(Keeping(number)).result()[0].image_id for number in range(3)]
+    finally:
+        engine.close()
+    assert len(set(pids)) == 1
 
 
 class SlowFirst(InlineEngine):
