@@ -15,6 +15,7 @@ from featurestore.system import StrPath
 
 if TYPE_CHECKING:
     from featurestore.maintenance import MergeReport, PruneReport, RebuildReport, VerifyReport
+    from featurestore.pipeline import ClusterReport
 
 
 class Upkeep(OpenStore):
@@ -50,6 +51,24 @@ class Upkeep(OpenStore):
                 report = verify_store(context, deep=deep, workers=workers)
         told = [Problem(Kind.UNTRUSTED, self.path.name, line, "ask for the store without it") for line in self.left_out]
         return replace(report, problems=[*told, *report.problems])
+
+    def check_cluster(self, scheduler: str | None = None) -> ClusterReport:
+        """Check the workers of a Dask cluster as `run` does, and extract a few images on each. It changes nothing.
+
+        Args:
+            scheduler: as in `run`.
+
+        Raises:
+            ConfigError: there is no address of a scheduler.
+            EngineLost: the scheduler can't be reached, or has no workers.
+            MissingDependency: the package distributed is not installed.
+            StoreBusy: another process is changing the store.
+            WorkerUnfit: workers have other versions, or not the store or the images. All such workers are named.
+        """
+        from featurestore.pipeline import check_cluster
+
+        with self._held("cluster-check", Silent()) as context:
+            return check_cluster(context, scheduler)
 
     def rebuild(self, *, workers: int | None = None, quiet: bool = True) -> RebuildReport:
         """Rebuild a lost or damaged catalog from ``dataset/``, ``partitions/`` and ``models/``.

@@ -1,4 +1,4 @@
-"""Maintenance verbs of the command line: verify, rebuild, merge, prune."""
+"""Maintenance verbs of the command line: verify, rebuild, merge, prune, cluster-check."""
 
 from __future__ import annotations
 
@@ -73,4 +73,18 @@ def prune(store: Path, keep: tuple[str, ...], dry_run: bool) -> None:
     (answer if dry_run else click.echo)(prune_text(report, dry_run=dry_run))
 
 
-VERBS = (verify, rebuild, merge, prune)
+@click.command("cluster-check", short_help="Check the workers of a Dask cluster.")
+@STORE
+@click.option(
+    "--scheduler",
+    metavar="ADDRESS",
+    help="tcp://HOST:8786 or the scheduler's FILE.json; default: $DASK_SCHEDULER_ADDRESS.",
+)
+def cluster_check(store: Path, scheduler: str | None) -> None:
+    """Check what the workers of a Dask cluster see, and how long extract would take on them. It changes nothing."""
+    from featurestore.cli.text import cluster_text
+
+    answer(cluster_text(open_store(store).check_cluster(scheduler)))
+
+
+VERBS = (verify, rebuild, merge, prune, cluster_check)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from featurestore.catalog import ModelRow
     from featurestore.exchange import ImportReport
     from featurestore.maintenance import MergeReport, PruneReport, RebuildReport, VerifyReport
-    from featurestore.pipeline import Estimate, IngestReport
+    from featurestore.pipeline import ClusterReport, Estimate, IngestReport
     from featurestore.query import ImageInfo, ImageStage, StageStatus, Status
 
 NUMBERS = "right"
@@ -109,6 +109,20 @@ def plan_text(estimates: Sequence[Estimate]) -> str:
     table = tabulate(rows, header, tablefmt="simple", colalign=("left", *[NUMBERS] * 4, "left"), disable_numparse=True)
     total = human_bytes(sum(e.n_bytes for e in estimates))
     return f"{table}\n\nabout {total} in all; stages that wait for a model are counted in full"
+
+
+def cluster_text(report: ClusterReport) -> str:
+    """Return the report of a check of a cluster: two lines, and one more if extract has work."""
+    memory = f" with {human_bytes(report.memory)} of memory together" if report.memory else ""
+    workers = counted(report.n_workers, "worker")
+    lines = [
+        f"{workers}{memory}: each has the versions, the store and the images of this process",
+        f"{counted(report.n_sampled, 'image')} at {report.images_per_second:.3g} images/s",
+    ]
+    if report.n_images:
+        took = human_seconds(report.seconds)
+        lines.append(f"extract would take about {took} for {counted(report.n_images, 'image')}")
+    return "\n".join(lines)
 
 
 def ingest_text(report: IngestReport) -> str:

@@ -1,4 +1,6 @@
 from .chunk_writer import ChunkWriter as ChunkWriter
+from .cluster_check import ClusterReport as ClusterReport
+from .cluster_check import check_cluster as check_cluster
 from .estimate import Estimate as Estimate
 from .estimate import estimate_costs as estimate_costs
 from .estimate import refuse_if_too_large as refuse_if_too_large

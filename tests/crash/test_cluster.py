@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import uuid
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from types import ModuleType
 
 import pytest
 
+from featurestore import FeatureStore
 from featurestore.engines import dispatch_tasks
 from featurestore.engines.dask import DaskEngine
 from featurestore.errors import PluginError
@@ -62,3 +64,15 @@ def test_a_module_that_workers_lack_is_named(cluster: Cluster, monkeypatch: pyte
             list(dispatch_tasks(engine, [Toy((1,))]))
     finally:
         engine.close()
+
+
+def test_a_cluster_is_checked_before_a_run(cluster: Cluster, ground: Ground, tmp_path: Path) -> None:
+    store = ground.store(tmp_path / "store")
+    ended = run("cluster-check", store, "--scheduler", cluster.file)
+    assert (ended.code, ended.err) == (0, ""), cluster.logs()
+    workers, sample, left = ended.out.splitlines()
+    assert re.fullmatch(r"2 workers with .+ of memory together: each has the versions, the store and the .+", workers)
+    assert re.fullmatch(r"8 images at \d.* images/s", sample)
+    assert re.fullmatch(r"extract would take about .+ for 26 images", left)
+    assert FeatureStore(store).sql("SELECT * FROM runs").fetchall() == []
+    assert left_behind(store) == []
