@@ -25,6 +25,7 @@ SECTIONS = {
     "maintenance": "Verify, rebuild, merge and export",
     "growth": "Growth of the catalog",
     "ingest": "Reading the dataset",
+    "million": "A million images",
     "start": "Starting",
 }
 HEAD = """# Benchmarks
