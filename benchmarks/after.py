@@ -11,7 +11,7 @@ import threadpoolctl
 from numpy.typing import NDArray
 
 from benchmarks import data, notebook
-from benchmarks.measure import CORES, Bench, Finding, alternate, at_least, clock, ratios, spread
+from benchmarks.measure import CORES, Bench, Finding, Spent, alternate, at_least, ratios, spend, spent, spread, walls
 from benchmarks.settings import set_option
 from featurestore import FeatureStore
 from featurestore.rows import Row
@@ -30,17 +30,18 @@ def run(bench: Bench) -> list[Finding]:
     rows = data.rows(source, "extract")
     arms = {
         "notebook": lambda: by_notebook(bench.scratch, chunks, held_out),
-        "bare": lambda: clock(lambda: arithmetic(rows, held_out, "gram")),
-        "bare, covariance": lambda: clock(lambda: arithmetic(rows, held_out, "covariance")),
+        "bare": lambda: spend(lambda: arithmetic(rows, held_out, "gram")),
+        "bare, covariance": lambda: spend(lambda: arithmetic(rows, held_out, "covariance")),
         "one": lambda: by_store(bench.scratch, source, workers=0),
         "all": lambda: by_store(bench.scratch, source, workers=CORES),
         "one, covariance": lambda: by_store(bench.scratch, source, workers=0, solver="covariance"),
         "all, covariance": lambda: by_store(bench.scratch, source, workers=CORES, solver="covariance"),
     }
-    found = alternate(arms, bench.repetitions)
+    costs = alternate(arms, bench.repetitions)
+    found = {name: walls(cost) for name, cost in costs.items()}
     n = sum(source.status().subsets.values())
     findings = [
-        Finding(f"the notebook's way, {n} images", spread(found["notebook"], " s")),
+        Finding(f"the notebook's way, {n} images", spent(costs["notebook"])),
         Finding(
             "times as fast: the arithmetic alone, from memory to memory, one thread",
             spread(ratios(found["notebook"], found["bare"]), "x"),
@@ -52,7 +53,9 @@ def run(bench: Bench) -> list[Finding]:
     for name, text in (("one", "one process"), ("all", f"{CORES} workers")):
         for solver, suffix in (("gram", ""), ("covariance", ", covariance")):
             ratio = ratios(found["notebook"], found[name + suffix])
-            findings.append(at_least(f"times as fast, {text}, {solver} solver", ratio, AIM))
+            what = f"{text}, {solver} solver"
+            findings.append(Finding(what, spent(costs[name + suffix])))
+            findings.append(at_least(f"times as fast, {what}", ratio, AIM))
     return findings
 
 
@@ -88,15 +91,15 @@ def arithmetic(rows: list[Row], held_out: set[str], solver: Literal["gram", "cov
     return np.concatenate([matrix for matrix in codes if matrix is not None])
 
 
-def by_notebook(scratch: Path, chunks: list[Path], held_out: set[str]) -> float:
-    """Return the seconds of the notebook's way."""
+def by_notebook(scratch: Path, chunks: list[Path], held_out: set[str]) -> Spent:
+    """Return the cost of the notebook's way."""
     folder = scratch / "after-notebook"
     shutil.rmtree(folder, ignore_errors=True)
-    return clock(lambda: notebook.everything_after_extract(chunks, held_out, folder))
+    return spend(lambda: notebook.everything_after_extract(chunks, held_out, folder))
 
 
-def by_store(scratch: Path, source: FeatureStore, *, workers: int, solver: str = "gram") -> float:
-    """Return the seconds of the store."""
+def by_store(scratch: Path, source: FeatureStore, *, workers: int, solver: str = "gram") -> Spent:
+    """Return the cost of the store."""
     path = scratch / "after-store"
     shutil.rmtree(path, ignore_errors=True)
     store = FeatureStore(shutil.copytree(source.path, path))
@@ -106,4 +109,4 @@ def by_store(scratch: Path, source: FeatureStore, *, workers: int, solver: str =
         store.run(workers=workers)
         store.matrix()
 
-    return clock(work)
+    return spend(work)

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from benchmarks import bare, data
-from benchmarks.measure import CORES, Bench, Finding, alternate, at_least, clock, ratios, spread
+from benchmarks.measure import CORES, Bench, Finding, Spent, alternate, at_least, ratios, spend, spent, spread, walls
 from featurestore import FeatureStore
 
 
@@ -17,26 +17,29 @@ def run(bench: Bench) -> list[Finding]:
     files = sorted(map(str, folder.glob("*.jpg")))
     found = alternate(
         {
-            "floor": lambda: clock(lambda: bare.floor(files, CORES)),
+            "floor": lambda: spend(lambda: bare.floor(files, CORES)),
             "one": lambda: store(bench.scratch, folder, n),
             "many": lambda: store(bench.scratch, folder, data.CHUNK),
         },
         bench.repetitions,
     )
     sizes = f"{n} images of 100 px to {largest / 1e6:g} MP, {CORES} workers"
-    one, many = (ratios(found["floor"], found[name]) for name in ("one", "many"))
+    one, many = (ratios(walls(found["floor"]), walls(found[name])) for name in ("one", "many"))
     return [
-        Finding(f"bare OpenCV, {sizes}", spread([n / t for t in found["floor"]], " images/s")),
+        Finding(f"bare OpenCV, {sizes}", spread([n / t for t in walls(found["floor"])], " images/s")),
+        Finding("bare OpenCV, in seconds", spent(found["floor"])),
+        Finding("one chunk, in seconds", spent(found["one"])),
+        Finding(f"chunks of {data.CHUNK}, in seconds", spent(found["many"])),
         at_least("images/s of bare OpenCV, one chunk", one, 0.95),
         at_least(f"images/s of bare OpenCV, chunks of {data.CHUNK}", many, 0.95),
     ]
 
 
-def store(scratch: Path, folder: Path, chunk_size: int) -> float:
-    """Return the seconds that extract takes into a new store."""
+def store(scratch: Path, folder: Path, chunk_size: int) -> Spent:
+    """Return what extract costs in a new store."""
     path = scratch / "extract"
     shutil.rmtree(path, ignore_errors=True)
     made = FeatureStore.create(path, images=folder, dataset=folder / "dataset.csv", chunk_size=chunk_size)
-    seconds = clock(lambda: made.run("extract", workers=CORES))
+    cost = spend(lambda: made.run("extract", workers=CORES))
     shutil.rmtree(path)
-    return seconds
+    return cost

@@ -6,6 +6,8 @@ import json
 import shutil
 import statistics
 import sys
+from collections.abc import Sequence
+from dataclasses import astuple
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 from duckdb import DuckDBPyConnection
 
-from benchmarks.measure import Bench, Finding, Watch, at_most, clock, peak_bytes, python
+from benchmarks.measure import Bench, Finding, Spent, Watch, in_time, peak_bytes, python, spend, walls
 from featurestore import FeatureStore
 from featurestore.catalog import Context, PartitionRow, WritableContext, make_plan, resolve
 from featurestore.catalog.records import record_partition
@@ -39,8 +41,8 @@ def run(bench: Bench) -> list[Finding]:
     for n, limits in ((small, (1, 1, 1, 1)), (large, (3, 1, 1, 10))):
         for name, limit in zip(("status", "plan", "commit", "sql"), limits, strict=True):
             what = f"{TEXTS[name]}, {n * CHUNK:,} images in {n:,} chunks"
-            findings.append(at_most(what, found[n][name], limit, " s"))
-    growth = statistics.median(found[large]["commit"]) / statistics.median(found[small]["commit"])
+            findings.append(in_time(what, _costs(found[n][name]), limit))
+    growth = _median(found[large]["commit"]) / _median(found[small]["commit"])
     findings.append(
         Finding("commit: the larger catalog against the smaller", f"{growth:.2f}x", "<= 1.5x", growth <= 1.5)
     )
@@ -66,12 +68,20 @@ TEXTS = {
 }
 
 
-def _measured(bench: Bench, n_chunks: int) -> dict[str, list[float]]:
+def _costs(pairs: Sequence[Sequence[float]]) -> list[Spent]:
+    return [Spent(wall, cpu) for wall, cpu in pairs]
+
+
+def _median(pairs: Sequence[Sequence[float]]) -> float:
+    return statistics.median(walls(_costs(pairs)))
+
+
+def _measured(bench: Bench, n_chunks: int) -> dict[str, list[Any]]:
     path = bench.scratch / f"catalog-{n_chunks}"
     python("-m", "benchmarks.growth", "make", str(path), str(n_chunks))
     text = python("-m", "benchmarks.growth", "measure", str(path), str(bench.repetitions))
     shutil.rmtree(path)
-    found: dict[str, list[float]] = json.loads(text.splitlines()[-1])
+    found: dict[str, list[Any]] = json.loads(text.splitlines()[-1])
     return found
 
 
@@ -165,18 +175,18 @@ def _write_models(connection: DuckDBPyConnection, context: Context, variants: di
         insert_arrow(connection, "models", pa.Table.from_pylist([row]))
 
 
-def measure(path: Path, repetitions: int) -> dict[str, list[float]]:
-    """Return the seconds of each question, and the peak memory of all of them, in bytes."""
+def measure(path: Path, repetitions: int) -> dict[str, list[Any]]:
+    """Return the wall and CPU seconds of each question, and the peak memory of all of them, in bytes."""
     store = FeatureStore(path)
     context = store._context(Silent())
     store.sql("SELECT 1")  # what is imported on the first use of anything
-    found = {"status": [clock(store.status) for _ in range(repetitions)]}
-    found["plan"] = [clock(lambda: _plan(context)) for _ in range(repetitions)]
+    found: dict[str, list[Any]] = {"status": [astuple(spend(store.status)) for _ in range(repetitions)]}
+    found["plan"] = [astuple(spend(lambda: _plan(context))) for _ in range(repetitions)]
     with context.catalog.reading() as connection:
         last = int(query_value(connection, "SELECT max(chunk_id) FROM chunks"))
     with store._held("measure", Silent()) as held:
-        found["commit"] = [clock(partial(_commit, held, chunk)) for chunk in range(last, last + repetitions)]
-    found["sql"] = [clock(lambda: store.sql(BY_ARTIST)) for _ in range(repetitions)]
+        found["commit"] = [astuple(spend(partial(_commit, held, chunk))) for chunk in range(last, last + repetitions)]
+    found["sql"] = [astuple(spend(lambda: store.sql(BY_ARTIST))) for _ in range(repetitions)]
     found["peak"] = [peak_bytes()]
     found["child"] = [_peak_of_child(path)]
     return found

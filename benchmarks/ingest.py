@@ -6,7 +6,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from benchmarks.measure import Bench, Finding, clock, python
+from benchmarks.measure import Bench, Finding, Spent, python, spend, spent
 
 SIZES = (100_000, 1_000_000, 4_000_000)
 HEADER = "filename,subset,artist,title,year,style"
@@ -21,9 +21,9 @@ def run(bench: Bench) -> list[Finding]:
         folder = bench.scratch / f"ingest-{n}"
         write(folder, n)
         for verb in ("init", "ingest"):
-            seconds, peak = map(float, python("-m", "benchmarks.ingest", verb, str(folder)).split())
+            wall, cpu, peak = map(float, python("-m", "benchmarks.ingest", verb, str(folder)).split())
             peaks[verb, n] = peak
-            findings.append(Finding(f"{verb}, {n:,} images", f"{peak / 1e6:,.0f} MB, {seconds:.1f} s"))
+            findings.append(Finding(f"{verb}, {n:,} images", f"{peak / 1e6:,.0f} MB, {spent([Spent(wall, cpu)])}"))
         shutil.rmtree(folder)
     for verb in ("init", "ingest"):
         each = (peaks[verb, sizes[2]] - peaks[verb, sizes[1]]) / (sizes[2] - sizes[1])
@@ -50,8 +50,8 @@ def name(i: int) -> str:
     return f"collection-{i // 100_000:03d}/artist-{i // 1000:05d}/painting-{i:08d}.jpg"
 
 
-def measure(verb: str, folder: Path) -> tuple[float, int]:
-    """Return the seconds that a verb takes, and the most memory: without files that are mapped, which can be let go."""
+def measure(verb: str, folder: Path) -> tuple[float, float, int]:
+    """Return the wall and CPU seconds of a verb, and the most memory: without mapped files, which can be let go."""
     from benchmarks.measure import AnonymousPeak
     from featurestore import FeatureStore
 
@@ -62,7 +62,8 @@ def measure(verb: str, folder: Path) -> tuple[float, int]:
             FeatureStore(folder / "store").ingest()
 
     watch = AnonymousPeak()
-    return clock(work), watch.end()
+    cost = spend(work)
+    return cost.wall, cost.cpu, watch.end()
 
 
 if __name__ == "__main__":

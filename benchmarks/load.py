@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import random
 import shutil
-import time
+from functools import partial
 from pathlib import Path
 
 from benchmarks import data, notebook, replicate
-from benchmarks.measure import Bench, Finding, alternate, at_least, at_most, clock, ratios, spread
+from benchmarks.measure import Bench, Finding, Spent, alternate, at_least, in_time, ratios, spend, spent, walls
 from featurestore import FeatureStore
 
 
@@ -17,22 +17,25 @@ def run(bench: Bench) -> list[Finding]:
     n = 20 if bench.quick else 10_000
     store = replicated(bench.scratch, n, pictures=6 if bench.quick else 192)
     final = final_npz(bench.scratch, store)
-    found = alternate(
+    costs = alternate(
         {
-            "npz": lambda: clock(lambda: notebook.load(final)),
-            "concatenated": lambda: clock(lambda: notebook.matrix(final)),
-            "store": lambda: clock(lambda: FeatureStore(store.path).matrix()),
+            "npz": lambda: spend(lambda: notebook.load(final)),
+            "concatenated": lambda: spend(lambda: notebook.matrix(final)),
+            "store": lambda: spend(lambda: FeatureStore(store.path).matrix()),
         },
         bench.repetitions,
     )
+    found = {name: walls(cost) for name, cost in costs.items()}
     return [
-        Finding(f"np.load of the notebook's npz, {n:,} images", spread(found["npz"], " s")),
+        Finding(f"np.load of the notebook's npz, {n:,} images", spent(costs["npz"])),
+        Finding("the same and np.concatenate", spent(costs["concatenated"])),
+        Finding("matrix()", spent(costs["store"])),
         at_least("matrix(), times as fast", ratios(found["npz"], found["store"]), 5),
         at_least(
             "matrix(), times as fast as np.load and np.concatenate", ratios(found["concatenated"], found["store"]), 5
         ),
-        at_most("one image by name", by_name(store, bench.repetitions), 0.02, " s"),
-        at_most("images and descriptors by artist, in SQL", by_artist(store, bench.repetitions), 1, " s"),
+        in_time("one image by name", by_name(store, bench.repetitions), 0.02),
+        in_time("images and descriptors by artist, in SQL", by_artist(store, bench.repetitions), 1),
     ]
 
 
@@ -56,23 +59,18 @@ def final_npz(scratch: Path, store: FeatureStore) -> Path:
     return path
 
 
-def by_name(store: FeatureStore, repetitions: int) -> list[float]:
-    """Return the seconds that each of some images takes, chosen at random; the store is open."""
+def by_name(store: FeatureStore, repetitions: int) -> list[Spent]:
+    """Return the cost of each of some images, chosen at random; the store is open."""
     names = [name for (name,) in store.sql("SELECT filename FROM images").fetchall()]
     store.descriptors(names[0])
     chosen = random.Random(0).sample(names, min(len(names), 20 * repetitions))
-    found = []
-    for name in chosen:
-        begun = time.perf_counter()
-        store.descriptors(name)
-        found.append(time.perf_counter() - begun)
-    return found
+    return [spend(partial(store.descriptors, name)) for name in chosen]
 
 
-def by_artist(store: FeatureStore, repetitions: int) -> list[float]:
-    """Return the seconds of a question that joins images and counts."""
+def by_artist(store: FeatureStore, repetitions: int) -> list[Spent]:
+    """Return the cost of a question that joins images and counts."""
     query = (
         "SELECT artist, count(*), sum(n_descriptors) FROM images JOIN descriptor_counts USING (image_id) "
         "WHERE stage = 'quantize' GROUP BY artist"
     )
-    return [clock(lambda: store.sql(query)) for _ in range(repetitions)]
+    return [spend(lambda: store.sql(query)) for _ in range(repetitions)]

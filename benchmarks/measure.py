@@ -75,6 +75,11 @@ def spent(costs: Sequence[Spent]) -> str:
     return f"{spread([c.wall for c in costs], ' s')}, CPU {spread([c.cpu for c in costs], ' s')}"
 
 
+def walls(costs: Sequence[Spent]) -> list[float]:
+    """Return the wall seconds of each."""
+    return [cost.wall for cost in costs]
+
+
 def child_seconds(work: Callable[[], object]) -> float:
     """Return the processor time, user and system, of the processes that ``work`` starts and waits for."""
     before = _cpu_seconds(resource.RUSAGE_CHILDREN)
@@ -112,6 +117,11 @@ def at_least(what: str, values: Sequence[float], aim: float, unit: str = "x") ->
 def at_most(what: str, values: Sequence[float], aim: float, unit: str = "x") -> Finding:
     """Return the finding that the median of ``values`` should stay below ``aim``."""
     return Finding(what, spread(values, unit), f"<= {aim:g}{unit}", statistics.median(values) <= aim)
+
+
+def in_time(what: str, costs: Sequence[Spent], aim: float) -> Finding:
+    """Return the finding that the median of the wall seconds should stay below ``aim``, with the CPU seconds."""
+    return Finding(what, spent(costs), f"<= {aim:g} s", statistics.median(walls(costs)) <= aim)
 
 
 def python(*arguments: str) -> str:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sklearn.decomposition import IncrementalPCA
 
 from benchmarks import data
-from benchmarks.measure import Bench, Finding, alternate, at_least, at_most, clock, ratios, spread
+from benchmarks.measure import Bench, Finding, Spent, alternate, at_least, at_most, ratios, spend, spent, walls
 from benchmarks.settings import set_option
 from featurestore import FeatureStore
 from featurestore.rows import Row
@@ -29,17 +29,19 @@ def run(bench: Bench) -> list[Finding]:
     rows = data.rows(source, "extract")
     drawn = [FitPca().sampler.draw(row) for row in rows if row.descriptors is not None and row.filename in train]
     arms = {
-        "bare": lambda: clock(lambda: bare(drawn)),
+        "bare": lambda: spend(lambda: bare(drawn)),
         "incremental": lambda: fit(bench.scratch, source, "incremental"),
         "gram": lambda: fit(bench.scratch, source, "gram"),
         "covariance": lambda: fit(bench.scratch, source, "covariance"),
     }
     bare(drawn[: FitPca().n_components])  # scikit-learn loads more on its first call
-    found = alternate(arms, bench.repetitions)
+    costs = alternate(arms, bench.repetitions)
+    found = {name: walls(cost) for name, cost in costs.items()}
     errors = [mean_error(bench.scratch / f"pca-{solver}", rows) for solver in SOLVERS]
     n = sum(map(len, drawn))
     return [
-        Finding(f"bare partial_fit, {n:,} rows in memory", spread(found["bare"], " s")),
+        Finding(f"bare partial_fit, {n:,} rows in memory", spent(costs["bare"])),
+        *(Finding(f"{solver}, the whole stage", spent(costs[solver])) for solver in SOLVERS),
         at_most("incremental, times that", ratios(found["incremental"], found["bare"]), 1.1),
         *(
             at_least(f"{solver}, times as fast as incremental", ratios(found["incremental"], found[solver]), 5)
@@ -71,13 +73,13 @@ def bare(drawn: list[NDArray[Any]]) -> None:
             estimator.partial_fit(np.vstack(waiting).astype(np.float32))
 
 
-def fit(scratch: Path, source: FeatureStore, solver: str) -> float:
-    """Return the seconds of the stage in a store of its own, which stays for `mean_error`."""
+def fit(scratch: Path, source: FeatureStore, solver: str) -> Spent:
+    """Return the cost of the stage in a store of its own, which stays for `mean_error`."""
     path = scratch / f"pca-{solver}"
     shutil.rmtree(path, ignore_errors=True)
     store = FeatureStore(shutil.copytree(source.path, path))
     set_option(store, "fit_pca", "solver", solver)
-    return clock(lambda: store.run("fit_pca", workers=0))
+    return spend(lambda: store.run("fit_pca", workers=0))
 
 
 def mean_error(path: Path, rows: list[Row]) -> float:
