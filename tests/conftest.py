@@ -84,6 +84,7 @@ SLOW = frozenset(
         "pipeline/test_fit_run",
         "pipeline/test_fits_side_by_side",
         "pipeline/test_forecast",
+        "pipeline/test_index_stages",
         "pipeline/test_ingest",
         "pipeline/test_intake",
         "pipeline/test_removed",

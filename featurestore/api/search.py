@@ -1,4 +1,4 @@
-"""Searching verbs of `FeatureStore`: which image is this a part of? None of them changes the store."""
+"""Searching verbs of `FeatureStore`: which image is this a part of? `index` alone changes the store: its recipe."""
 
 from __future__ import annotations
 
@@ -75,6 +75,24 @@ class Searching(Reading):
         except StoreBusy:  # a run replaced a partition after the catalog was read
             lookup = self._current_lookup(other_than=lookup)
             return search_store(lookup, query, top=top, where=where, min_inliers=min_inliers)
+
+    def index(self, *, quiet: bool = True) -> tuple[str, ...]:
+        """Add the stages of an index to the recipe, and return their names; none if it has them already.
+
+        From then on `run` fits ``fit_words`` on the codes of train images, and computes ``words``: the word and the
+        64-bit signature of each code. Nothing that was computed before becomes stale.
+
+        Args:
+            quiet: do not report a wait for another machine's sign of life.
+
+        Raises:
+            StoreBusy: another process is changing the store.
+        """
+        from featurestore.pipeline import add_index
+        from featurestore.progress import reporter
+
+        with self._held("index", reporter(quiet=quiet)) as context:
+            return add_index(context)
 
     def _features(self, given: Given) -> Named:
         from featurestore.query import features_of

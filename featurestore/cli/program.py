@@ -98,13 +98,16 @@ def cli() -> None:
 @click.option("--filename-column", default="filename", show_default=True, help="The column of paths below DIR.")
 @click.option("--split", default="subset", show_default=True, help="SQL over the columns that gives 'train' or 'test'.")
 @click.option("--chunk-size", default=1000, show_default=True, help="Images in a chunk.")
+@click.option("--index", is_flag=True, help="Add the stages of an index.")
 @_TYPES
-def init(store: Path, types: tuple[tuple[str, str], ...], **options: Any) -> None:
+def init(store: Path, types: tuple[tuple[str, str], ...], index: bool, **options: Any) -> None:
     """Make the store STORE, a new folder, and read the dataset."""
     from featurestore.api import FeatureStore
 
     with stoppable("no store was made"):
         made = FeatureStore.create(store, types=dict(types), **options)
+        if index:
+            made.index()
     _warn(made.ingested.warnings if made.ingested else [])
     click.echo(f"{made.path}: {_ingest_text(made.ingested)}")
     click.echo(f"next: {command_line('run', store)}")

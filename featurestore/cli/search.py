@@ -1,4 +1,4 @@
-"""Searching verbs of the command line: match, search."""
+"""Searching verbs of the command line: match, search, index."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from featurestore.cli.common import STORE, UNTRUSTED, answer, as_json, open_stor
 from featurestore.errors import FeatureStoreError, QueryError
 from featurestore.formatting import counted
 from featurestore.matching import MIN_INLIERS, Verdict
+from featurestore.system import command_line
 
 if TYPE_CHECKING:
     from featurestore.matching import PairMatch
@@ -172,4 +173,16 @@ class _Csv:
         return text.getvalue().rstrip("\n")
 
 
-VERBS = (match, search)
+@click.command(short_help="Add the stages of an index.")
+@STORE
+def index(store: Path) -> None:
+    """Add the stages of an index to the recipe: fit_words learns words, and words assigns each code to one.
+
+    From then on `run` keeps them up to date. Nothing that was computed before becomes stale.
+    """
+    added = open_store(store).index(quiet=False)
+    what = f"added {' and '.join(added)} to the recipe" if added else "the recipe has the stages of an index already"
+    click.echo(f"{what}; compute what is missing with: {command_line('run', store)}")
+
+
+VERBS = (match, search, index)

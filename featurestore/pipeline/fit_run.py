@@ -26,8 +26,10 @@ from featurestore.catalog import (
     Work,
     WritableContext,
     downstream_partitions,
+    find_model,
     record_model,
     recorded_run,
+    resolve,
     versions,
 )
 from featurestore.engines import Engine, dispatch_in_order
@@ -37,7 +39,7 @@ from featurestore.pipeline.fit_inputs import ready_chunks, refuse_most_lost, uns
 from featurestore.pipeline.tasks import FitChunk
 from featurestore.progress import StageSummary
 from featurestore.rows import Row
-from featurestore.stages import FitStage, JoinableLearner, Learner
+from featurestore.stages import Arrays, FitStage, JoinableLearner, Learner
 from featurestore.storage import (
     IMAGES,
     from_bitmap,
@@ -254,7 +256,7 @@ class FitRun:
 
     def _publish(self, fold: _Fold) -> ModelRow:
         try:
-            arrays = fold.learner.finish()
+            arrays = dict(self._stage.complete(fold.learner.finish(), self._input_model()))
         except NothingUsable:
             # A later fit with more images must not resume from this state.
             self._context.root.remove(self._state)
@@ -268,6 +270,16 @@ class FitRun:
         model = record_model(self._context.root, self._context.catalog, name)
         self._context.root.remove(self._state)
         return model
+
+    def _input_model(self) -> Arrays:
+        """Return the model that its input was made with, for a stage that needs it."""
+        if not self._stage.needs_input_model:
+            return {}
+        with self._context.catalog.reading() as connection:
+            steps = resolve(connection, self._context.flow)
+            input_step = next(step for step in steps if step.stage.name == self._stage.reads)
+            model = find_model(connection, input_step.model_id)
+        return {} if model is None else read_arrays(self._context.root.local(model.path))[0]
 
     def _manifest(self) -> dict[str, Any]:
         return {

@@ -10,6 +10,7 @@ from .extractors import EXTRACTORS as EXTRACTORS
 from .extractors import Extractor as Extractor
 from .extractors.sift import Sift as Sift
 from .flow import FLOW as FLOW
+from .flow import INDEX as INDEX
 from .flow import codes_of as codes_of
 from .flow import fit_of as fit_of
 from .flow import flow_from as flow_from

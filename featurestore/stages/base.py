@@ -130,6 +130,7 @@ class FitStage(Stage):
     """A stage that folds partitions into a model."""
 
     without: ClassVar[tuple[str, ...]] = ()  # columns of its input that it does not read
+    needs_input_model: ClassVar[bool] = False  # whether `complete` needs the model that its input was made with
 
     def dim(self, reads: Layout) -> int:
         """Return the number of values of a transformed descriptor of ``reads``: the same, by default."""
@@ -150,6 +151,15 @@ class FitStage(Stage):
     def learner(self, arrays: Arrays | None) -> Learner:
         """Return a new learner, or one that resumes from a state or continues from a parent's model."""
         raise NotImplementedError(f"{type(self).__name__}.learner")
+
+    def complete(self, arrays: Arrays, input_model: Arrays) -> Arrays:
+        """Return the arrays of the model, given those that its learner has finished with: the same, by default.
+
+        Args:
+            arrays: from `Learner.finish`.
+            input_model: of the stage that it reads; empty unless ``needs_input_model``.
+        """
+        return arrays
 
     def summary(self, arrays: Arrays) -> dict[str, Any]:
         """Return a few numbers that describe a model."""

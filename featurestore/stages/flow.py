@@ -7,8 +7,9 @@
                  v        |   v        |
                fit_pca ---+  fit_scale-+
 
-A stage of another package is in the flow of a store whose ``featurestore.toml`` has its table, and of no other. It
-comes after the stages of every store, and after its input.
+The stages of an index, ``fit_words`` and ``words``, and those of other packages are in the flow of a store whose
+``featurestore.toml`` has their table, and of no other. They come after the stages of every store, and after their
+input.
 """
 
 from __future__ import annotations
@@ -23,11 +24,14 @@ from featurestore.stages.base import ChunkStage, FitStage, Stage
 from featurestore.stages.extract import Extract
 from featurestore.stages.fit_pca import FitPca
 from featurestore.stages.fit_scale import FitScale
+from featurestore.stages.fit_words import FitWords
 from featurestore.stages.project import Project
 from featurestore.stages.quantize import Quantize
 from featurestore.stages.registry import STAGES
+from featurestore.stages.words import Words
 
 FLOW: tuple[type[Stage], ...] = (Extract, FitPca, Project, FitScale, Quantize)
+INDEX: tuple[type[Stage], ...] = (FitWords, Words)  # of a store with an index
 IMAGES = "images"  # the input of the first stage
 
 

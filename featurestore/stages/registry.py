@@ -18,5 +18,7 @@ STAGES: Registry[type[Stage]] = Registry(
         "project": "featurestore.stages.project:Project",
         "fit_scale": "featurestore.stages.fit_scale:FitScale",
         "quantize": "featurestore.stages.quantize:Quantize",
+        "fit_words": "featurestore.stages.fit_words:FitWords",
+        "words": "featurestore.stages.words:Words",
     },
 )

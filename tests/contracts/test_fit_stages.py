@@ -6,15 +6,21 @@ import numpy as np
 import pytest
 
 from featurestore.rows import Row
-from featurestore.stages import FLOW, FitStage
+from featurestore.stages import FLOW, INDEX, FitStage
 from featurestore.stages.fit_pca import FitPca
 from featurestore.stages.fit_scale import FitScale
+from featurestore.stages.fit_words import FitWords
 from featurestore.testing import FitStageContract
 
 
 def extracted(i: int) -> Row:
     matrix = np.random.default_rng(i).integers(0, 256, (30 + 7 * i, 16)).astype(np.uint8)
     return Row(i, f"{i}.jpg", "ok", None, matrix)
+
+
+def coded(i: int) -> Row:
+    codes = np.random.default_rng(i).integers(0, 256, (30 + 7 * i, 8)).astype(np.uint8)
+    return Row(i, f"{i}.jpg", "ok", None, codes)
 
 
 def projected(i: int) -> Row:
@@ -32,6 +38,7 @@ CASES: dict[str, tuple[FitStage, list[Row]]] = {
         FitPca(n_components=5, samples_per_image=40, solver="covariance"),
         [extracted(i) for i in range(7)],
     ),
+    "fit_words": (FitWords(codes_per_image=20, sample_size=50), [coded(i) for i in range(7)]),
     "fit_scale": (FitScale(), [projected(i) for i in range(7)]),
 }
 
@@ -52,7 +59,7 @@ class TestFitStage(FitStageContract):
 
 def test_every_fit_stage_is_tested_here() -> None:
     tested = {type(stage) for stage, _ in CASES.values()}
-    assert tested == {stage for stage in FLOW if issubclass(stage, FitStage)}
+    assert tested == {stage for stage in (*FLOW, *INDEX) if issubclass(stage, FitStage)}
 
 
 def test_sums_can_be_joined_and_increments_can_not() -> None:

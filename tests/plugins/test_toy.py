@@ -172,7 +172,7 @@ def test_its_codes_are_loaded_exported_and_made_of_new_images(site: Path, store:
 
 def test_the_help_lists_what_is_installed(site: Path) -> None:
     about_run = typed_in(site, "run", "--help").stdout.split()
-    assert "quantize fit_mean signs unit; default" in " ".join(about_run)
+    assert "quantize fit_words words fit_mean signs unit; default" in " ".join(about_run)
     assert "|toy]" in "".join(typed_in(site, "export", "--help").stdout.split())
 
 
@@ -181,7 +181,8 @@ def test_a_store_whose_stage_is_not_installed_says_so(store: Path) -> None:
     assert done.returncode == 1
     assert done.stderr == (
         "error: featurestore.toml: unknown table [unit]; the tables are store, extract, fit_pca, project, fit_scale, "
-        "quantize. If it is of a stage that a package brings, install that into this Python with: pip install\n"
+        "quantize, fit_words, words. If it is of a stage that a package brings, install that into this Python with: "
+        "pip install\n"
     )
 
 
