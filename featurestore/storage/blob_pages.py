@@ -17,6 +17,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from featurestore.storage.thrift import read_signed, read_varint
+
 HEADER_BYTES = 64  # of a page without statistics at most; it has some 20
 DATA_PAGE, PLAIN, RLE = 0, 0, 3  # of the enumerations PageType and Encoding
 
@@ -123,10 +125,10 @@ def _struct(data: bytes, at: int) -> tuple[dict[int, Any], int]:
         if head >> 4:
             number += head >> 4
         else:
-            number, at = _integer(data, at)
+            number, at = read_signed(data, at)
         match head & 15:
             case 4 | 5 | 6:  # 16, 32 and 64 bits
-                fields[number], at = _integer(data, at)
+                fields[number], at = read_signed(data, at)
             case 12:
                 fields[number], at = _struct(data, at)
             case kind:
@@ -134,25 +136,11 @@ def _struct(data: bytes, at: int) -> tuple[dict[int, Any], int]:
     return fields, at + 1
 
 
-def _integer(data: bytes, at: int) -> tuple[int, int]:
-    value, at = _varint(data, at)
-    return (value >> 1) ^ -(value & 1), at
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        value |= (data[at] & 0x7F) << shift
-        if data[at] < 0x80:
-            return value, at + 1
-        at, shift = at + 1, shift + 7
-
-
 def _levels(data: bytes, n: int) -> list[bool]:
     """Return which of ``n`` values are not NULL, from runs of equal bits and of packed ones (Parquet's RLE)."""
     valid, at = list[bool](), 0
     while len(valid) < n:
-        head, at = _varint(data, at)
+        head, at = read_varint(data, at)
         if head & 1:
             packed = data[at : at + (head >> 1)]
             valid += [bool(byte >> bit & 1) for byte in packed for bit in range(8)]

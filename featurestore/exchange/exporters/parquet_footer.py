@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
 
+from featurestore.storage import read_signed, read_varint
+
 MAGIC = b"PAR1"
 # Numbers of the fields, by their structs in parquet.thrift
 FILE_ROWS, FILE_ROW_GROUPS = 3, 4
@@ -97,12 +99,12 @@ def _read(data: bytes, at: int, kind: Kind) -> tuple[Value, int]:
         case Kind.BYTE:
             return Value(kind, data[at : at + 1]), at + 1
         case Kind.I16 | Kind.I32 | Kind.I64:
-            number, at = _varint(data, at)
-            return Value(kind, (number >> 1) ^ -(number & 1)), at
+            number, at = read_signed(data, at)
+            return Value(kind, number), at
         case Kind.DOUBLE:
             return Value(kind, data[at : at + 8]), at + 8
         case Kind.BINARY:
-            n, at = _varint(data, at)
+            n, at = read_varint(data, at)
             return Value(kind, data[at : at + n]), at + n
         case Kind.LIST:
             return _read_list(data, at)
@@ -113,7 +115,7 @@ def _read(data: bytes, at: int, kind: Kind) -> tuple[Value, int]:
 def _read_list(data: bytes, at: int) -> tuple[Value, int]:
     n, item, at = data[at] >> 4, Kind(data[at] & 15), at + 1
     if n == 15:
-        n, at = _varint(data, at)
+        n, at = read_varint(data, at)
     items = []
     for _ in range(n):
         one, at = _read(data, at, Kind.BYTE if item in (Kind.TRUE, Kind.FALSE) else item)
@@ -128,19 +130,9 @@ def _read_struct(data: bytes, at: int) -> tuple[Value, int]:
         if head >> 4:
             number += head >> 4
         else:
-            raw, at = _varint(data, at)
-            number = (raw >> 1) ^ -(raw & 1)
+            number, at = read_signed(data, at)
         fields[number], at = _read(data, at, Kind(head & 15))
     return Value(Kind.STRUCT, fields), at + 1
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        value |= (data[at] & 0x7F) << shift
-        if data[at] < 0x80:
-            return value, at + 1
-        at, shift = at + 1, shift + 7
 
 
 def _write(made: bytearray, value: Value) -> None:
