@@ -137,12 +137,15 @@ class DaskEngine(RemoteEngine):
         with self._lock:
             made = [flown.made for flown in self._flying if flown.made is not None]
             self._flying.clear()
-        if _is_connected(client):
-            with suppress(Exception):  # whatever is lost on the way: the connection ends anyway
-                client.cancel(made, force=True)
-                client.sync(client._run, end_run, self._token, on_error="return", callback_timeout=END_SECONDS)
-        with suppress(Exception):
-            client.close(timeout=END_SECONDS)
+        try:
+            try:
+                if _is_connected(client):
+                    client.cancel(made, force=True)
+                    client.sync(client._run, end_run, self._token, on_error="return", callback_timeout=END_SECONDS)
+            finally:
+                client.close(timeout=END_SECONDS)
+        except Exception as error:  # the scheduler is lost on the way: the connection has ended, and the run goes on
+            LOG.debug("the Dask scheduler was lost while the run left it: %r", error)
         LOG.debug("left the Dask cluster at %s", self._scheduler)
 
     def _connected(self) -> Client:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,15 +10,20 @@ import pytest
 
 from featurestore import FeatureStore
 from featurestore.catalog import TrainingSet, resolve
-from tests.small import configure, context_of, invoke, make_small, small_store, write_dataset
+from tests.small import configure, context_of, copy, invoke, make_small, small_store, write_dataset
 
 
-@pytest.fixture
-def growing(tmp_path: Path) -> FeatureStore:
-    """A finished store of 13 images in chunks of 5, then 9 more that were extracted and not learnt."""
-    images = tmp_path / "images"
+@pytest.fixture(scope="module")
+def growing(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    """A finished store of 13 images in chunks of 5, then 9 more that were extracted and not learnt. Not to be changed.
+
+    The images are beside it.
+    """
+    folder = tmp_path_factory.mktemp("growing")
+    images = folder / "images"
     lines = make_small(images).read_text(encoding="utf-8").splitlines()
-    store = small_store(tmp_path / "store", images)
+    store = small_store(folder / "store", images)
+    configure(store, "store", images="../images", dataset="../images/dataset.csv")
     store.run(workers=0)
     lines += make_small(images, n=9, first=13).read_text(encoding="utf-8").splitlines()[1:]
     (images / "014.png").unlink()  # this one has no descriptors
@@ -53,12 +59,12 @@ def test_the_masks_are_over_all_images(growing: FeatureStore) -> None:
 
 
 @pytest.fixture
-def leaking(growing: FeatureStore) -> FeatureStore:
+def leaking(growing: FeatureStore, tmp_path: Path) -> FeatureStore:
     """The same store, of which an image that was learnt is held out by the next ingest."""
-    images = growing.path.parent / "images"
+    images = Path(shutil.copytree(growing.path.parent / "images", tmp_path / "images"))
     lines = (images / "dataset.csv").read_text(encoding="utf-8").splitlines()
     write_dataset(images, [line.replace("002.png,train", "002.png,test") for line in lines])
-    return growing
+    return copy(growing, tmp_path / "store")
 
 
 LEAKAGE = (

@@ -17,6 +17,9 @@ from tests.crash.conftest import Ground
 from tests.crash.harness import PATIENCE, finish, left_alive, photograph, run, runs, sabotage, start
 from tests.crash.test_workers import COUNTS, FAILED, MESSAGES, POISON, poisoned, whole_store
 
+# `make test` kills workers and their children, and leaves the rest to `make crash`: each takes a quarter of a minute.
+in_crash = pytest.mark.skipif("FEATURESTORE_KILLS" not in os.environ, reason="make crash runs it")
+
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
@@ -70,6 +73,7 @@ def test_workers_and_their_children_are_killed(cluster: Cluster, ground: Ground,
     assert left_behind(store) == []
 
 
+@in_crash
 def test_a_scheduler_that_dies_ends_the_run_in_one_line(cluster: Cluster, ground: Ground, tmp_path: Path) -> None:
     store = ground.store(tmp_path / "store")
     process = start(*verb(cluster, store))
@@ -92,6 +96,7 @@ def test_a_scheduler_that_dies_ends_the_run_in_one_line(cluster: Cluster, ground
     assert left_behind(store) == []
 
 
+@in_crash
 def test_a_run_is_stopped_and_killed_and_goes_on(cluster: Cluster, ground: Ground, tmp_path: Path) -> None:
     store, log = ground.store(tmp_path / "store"), tmp_path / "log"
     ended = sabotage(log, ["published blocks/extract"], *verb(cluster, store), signal="SIGINT")
@@ -107,6 +112,7 @@ def test_a_run_is_stopped_and_killed_and_goes_on(cluster: Cluster, ground: Groun
     assert left_behind(store) == []
 
 
+@in_crash
 def test_images_that_kill_cost_no_worker(ground: Ground, tmp_path: Path) -> None:
     store = ground.store(tmp_path / "store")
     with cluster_of_processes(tmp_path / "cluster", n_workers=0) as cluster:
