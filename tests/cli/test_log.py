@@ -50,6 +50,9 @@ def calls() -> Iterator[tuple[Path, str, ast.Call]]:
 def test_every_room_has_one_logger() -> None:
     for path, called, node in calls():
         if called == "logging.getLogger" and len(path.parts) > 1 and path.parts[0] != "cli":
+            if not isinstance(node.args[0], ast.Constant):  # the loggers of Dask, which are silenced
+                assert path.as_posix() == "engines/dask.py"
+                continue
             assert path.parts[0] in ROOMS
             assert ast.literal_eval(node.args[0]) == f"featurestore.{path.parts[0]}", path
 
