@@ -53,7 +53,12 @@ def suffer(how: str) -> None:
     elif how == "files":
         limited(resource.RLIMIT_NOFILE, 3, lambda: os.open(os.devnull, os.O_RDONLY))
     elif how == "threads":
-        limited(resource.RLIMIT_AS, 1 << 20, threading.Thread(target=int).start)
+        # Larger than any stack that the C library keeps: a thread on that would start, and hang for want of memory.
+        before = threading.stack_size(1 << 28)
+        try:
+            limited(resource.RLIMIT_AS, 1 << 20, threading.Thread(target=int).start)
+        finally:
+            threading.stack_size(before)
     elif how == "memory":
         limited(resource.RLIMIT_AS, 1 << 35, lambda: bytearray(1 << 36))
 
