@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pyarrow as pa
 from duckdb import DuckDBPyConnection
 
-from featurestore.catalog.dataset_columns import KEYS, as_it_will_be, own_columns
+from featurestore.catalog.dataset_columns import KEYS, as_it_will_be
 from featurestore.catalog.statements import DATASET_COLUMNS, query_arrow, query_value, registered_table
 from featurestore.quoting import folded, identifier
 from featurestore.system import Spill
@@ -70,10 +70,23 @@ def new_filenames(connection: DuckDBPyConnection, dataset: pa.Table, most: int) 
 
 
 def find_changed(
-    connection: DuckDBPyConnection, dataset: pa.Table, known: Mapping[str, str], chunk_size: int, spill: Spill
+    connection: DuckDBPyConnection,
+    dataset: pa.Table,
+    known: Mapping[str, str],
+    own: Mapping[str, str],
+    chunk_size: int,
+    spill: Spill,
 ) -> pa.Table:
-    """Return the rows that are new or changed, with their ids, in ``image_id`` order."""
-    own = own_columns(connection, dataset)
+    """Return the rows that are new or changed, with their ids, in ``image_id`` order.
+
+    Args:
+        connection: to the catalog.
+        dataset: the rows that were read.
+        known: types of the store's own columns, by their folded names.
+        own: those of the dataset.
+        chunk_size: images in a new chunk.
+        spill: holds rows on disk that would need much memory.
+    """
     extra = [name for name in dataset.column_names if name not in KEYS]
     # Two lists, and not a comparison for each of 3,000 columns: DuckDB's expressions may be 1,000 deep.
     now = ", ".join(["t.subset", *(f"CAST(t.{identifier(n)} AS VARCHAR)" for n in extra)])

@@ -18,9 +18,9 @@ from featurestore.quoting import folded, identifier
 KEYS = ("image_id", "chunk_id", "filename", "subset")
 
 
-def retyped_columns(connection: duckdb.DuckDBPyConnection, dataset: pa.Table) -> list[str]:
-    """Return a line for each of the store's columns that has another type in the dataset."""
-    incoming, spelt = own_columns(connection, dataset), {folded(name): name for name in dataset.column_names}
+def retyped_columns(connection: duckdb.DuckDBPyConnection, dataset: pa.Table, incoming: Mapping[str, str]) -> list[str]:
+    """Return a line for each of the store's columns that has another type in the dataset: ``incoming``."""
+    spelt = {folded(name): name for name in dataset.column_names}
     retyped = {n: kind for n, kind in _columns(connection) if incoming.get(folded(n), kind) != kind}
     lost = {name: kind for name, kind in retyped.items() if incoming[folded(name)] == TEXT}
     examples = misfits({name: dataset[spelt[folded(name)]] for name in lost}, lost)
@@ -32,9 +32,8 @@ def retyped_columns(connection: duckdb.DuckDBPyConnection, dataset: pa.Table) ->
     return lines
 
 
-def departed_columns(connection: duckdb.DuckDBPyConnection, dataset: pa.Table) -> list[str]:
-    """Return a line that lists the store's columns that left the dataset; no line if none did."""
-    incoming = own_columns(connection, dataset)
+def departed_columns(connection: duckdb.DuckDBPyConnection, incoming: Mapping[str, str]) -> list[str]:
+    """Return a line that lists the store's columns that left the dataset, ``incoming``; no line if none did."""
     names = [name for name, _ in _columns(connection) if folded(name) not in incoming]
     if not names:
         return []

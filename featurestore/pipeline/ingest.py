@@ -84,14 +84,14 @@ def ingest_rows(
         ConfirmationNeeded: it did not agree. Nothing was written.
     """
     with catalog.reading() as connection, spill.bounding(connection, columns=dataset.num_columns):
-        known = column_types(connection)
-        retyped = retyped_columns(connection, dataset)
+        known, own = column_types(connection), own_columns(connection, dataset)
+        retyped = retyped_columns(connection, dataset, own)
         if retyped and computed:
             _ask_to_move(connection, dataset, retyped, confirm)
-        lines = (*retyped, *departed_columns(connection, dataset))
-        delta = find_changed(connection, dataset, known, chunk_size, spill)
+        lines = (*retyped, *departed_columns(connection, own))
+        delta = find_changed(connection, dataset, known, own, chunk_size, spill)
         removed, n_returned = _removed(connection, dataset, confirm)
-        is_changed = bool(len(delta) or len(removed) or lines or set(own_columns(connection, dataset)) != set(known))
+        is_changed = bool(len(delta) or len(removed) or lines or set(own) != set(known))
         number = next_ingest(connection)
     if len(removed):
         delta = _with_removed(delta, removed)
