@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from featurestore.query import Answer, ImageInfo, Lookup, Matrix, QueryResult
+
+T = TypeVar("T")
 
 
 class Reading(OpenStore):
@@ -226,11 +228,15 @@ class Reading(OpenStore):
         return export_models(context, located(out, "an export"), exporter, choice.get("variant"), force=force)
 
     def _row(self, filename: str, stage: str | None, variant: str | None, columns: Sequence[str]) -> tuple[Row, Layout]:
+        return self._looked_up(lambda lookup: lookup.row(filename, stage=stage, variant=variant, columns=columns))
+
+    def _looked_up(self, ask: Callable[[Lookup], T]) -> T:
+        """Return the answer of a question to the store, asked once more if a run has replaced a partition meanwhile."""
         lookup = self._current_lookup()
         try:
-            return lookup.row(filename, stage=stage, variant=variant, columns=columns)
-        except StoreBusy:  # a run replaced the partition after the catalog was read
-            return self._current_lookup(other_than=lookup).row(filename, stage=stage, variant=variant, columns=columns)
+            return ask(lookup)
+        except StoreBusy:  # after the catalog was read
+            return ask(self._current_lookup(other_than=lookup))
 
     def _current_lookup(self, *, other_than: Lookup | None = None) -> Lookup:
         from featurestore.query import Lookup, signature

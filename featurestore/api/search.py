@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from featurestore.api.read import Reading
-from featurestore.errors import QueryError, StoreBusy
+from featurestore.errors import QueryError
 from featurestore.matching import MIN_INLIERS
 
 if TYPE_CHECKING:
@@ -69,12 +69,9 @@ class Searching(Reading):
 
         if top < 1:
             raise QueryError(f"top is the number of hits, at least 1, and not {top}")
-        lookup = self._current_lookup()
-        try:
-            return search_store(lookup, query, top=top, where=where, min_inliers=min_inliers)
-        except StoreBusy:  # a run replaced a partition after the catalog was read
-            lookup = self._current_lookup(other_than=lookup)
-            return search_store(lookup, query, top=top, where=where, min_inliers=min_inliers)
+        return self._looked_up(
+            lambda lookup: search_store(lookup, query, top=top, where=where, min_inliers=min_inliers)
+        )
 
     def index(self, *, quiet: bool = True) -> tuple[str, ...]:
         """Add the stages of an index to the recipe, and return their names; none if it has them already.
@@ -97,8 +94,4 @@ class Searching(Reading):
     def _features(self, given: Given) -> Named:
         from featurestore.query import features_of
 
-        lookup = self._current_lookup()
-        try:
-            return features_of(lookup, given)
-        except StoreBusy:  # a run replaced the partition after the catalog was read
-            return features_of(self._current_lookup(other_than=lookup), given)
+        return self._looked_up(lambda lookup: features_of(lookup, given))
