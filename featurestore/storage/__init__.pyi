@@ -44,6 +44,7 @@ from .root import CATALOG as CATALOG
 from .root import CONFIG as CONFIG
 from .root import FOLDERS as FOLDERS
 from .root import Root as Root
+from .thrift import read_field as read_field
 from .thrift import read_signed as read_signed
 from .thrift import read_varint as read_varint
 from .writer import Writer as Writer

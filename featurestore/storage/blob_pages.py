@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from featurestore.storage.thrift import read_signed, read_varint
+from featurestore.storage.thrift import read_field, read_signed, read_varint
 
 HEADER_BYTES = 64  # of a page without statistics at most; it has some 20
 DATA_PAGE, PLAIN, RLE = 0, 0, 3  # of the enumerations PageType and Encoding
@@ -120,18 +120,14 @@ def _struct(data: bytes, at: int) -> tuple[dict[int, Any], int]:
         ValueError: it has a field of another type.
     """
     fields, number = dict[int, Any](), 0
-    while (head := data[at]) != 0:
-        at += 1
-        if head >> 4:
-            number += head >> 4
-        else:
-            number, at = read_signed(data, at)
-        match head & 15:
+    while data[at] != 0:
+        number, kind, at = read_field(data, at, number)
+        match kind:
             case 4 | 5 | 6:  # 16, 32 and 64 bits
                 fields[number], at = read_signed(data, at)
             case 12:
                 fields[number], at = _struct(data, at)
-            case kind:
+            case _:
                 raise ValueError(f"a field of type {kind}")
     return fields, at + 1
 

@@ -20,6 +20,24 @@ def read_varint(data: bytes, at: int) -> tuple[int, int]:
         at, shift = at + 1, shift + 7
 
 
+def read_field(data: bytes, at: int, last: int) -> tuple[int, int, int]:
+    """Return the number of a struct's field, its type, and where its value begins.
+
+    Args:
+        data: the struct's bytes, of which that at ``at`` is not 0: that would be its end.
+        at: where the field begins.
+        last: the number of the field before, 0 for the first one.
+
+    Raises:
+        IndexError: it goes on after the data.
+    """
+    head, at = data[at], at + 1
+    if head >> 4:
+        return last + (head >> 4), head & 15, at
+    number, at = read_signed(data, at)
+    return number, head & 15, at
+
+
 def read_signed(data: bytes, at: int) -> tuple[int, int]:
     """Return the signed integer at a byte, and where it ends.
 

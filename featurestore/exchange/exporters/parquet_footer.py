@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
 
-from featurestore.storage import read_signed, read_varint
+from featurestore.storage import read_field, read_signed, read_varint
 
 MAGIC = b"PAR1"
 # Numbers of the fields, by their structs in parquet.thrift
@@ -125,13 +125,9 @@ def _read_list(data: bytes, at: int) -> tuple[Value, int]:
 
 def _read_struct(data: bytes, at: int) -> tuple[Value, int]:
     fields, number = dict[int, Value](), 0
-    while (head := data[at]) != 0:
-        at += 1
-        if head >> 4:
-            number += head >> 4
-        else:
-            number, at = read_signed(data, at)
-        fields[number], at = _read(data, at, Kind(head & 15))
+    while data[at] != 0:
+        number, kind, at = read_field(data, at, number)
+        fields[number], at = _read(data, at, Kind(kind))
     return Value(Kind.STRUCT, fields), at + 1
 
 
