@@ -198,7 +198,7 @@ class FeatureStore(Searching, Upkeep):
             NothingUsable: every image failed, or there is nothing to learn from.
         """
         from featurestore.catalog import change_note, observed_before
-        from featurestore.engines import REMOTE, all_cores
+        from featurestore.engines import REMOTE, all_cores, is_remote
         from featurestore.maintenance import replaced_images
         from featurestore.pipeline import (
             estimate_costs,
@@ -209,7 +209,7 @@ class FeatureStore(Searching, Upkeep):
             run_stages,
         )
 
-        if workers is not None and (engine == REMOTE or (scheduler and engine is None)):
+        if workers is not None and is_remote(engine, scheduler):
             raise ConfigError(f"the engine {REMOTE} has the workers of its cluster; leave out the number of workers")
         cores = all_cores()  # always: scikit-learn imports joblib even without workers
         options = replace(

@@ -8,4 +8,5 @@ from .dispatch import dispatch_tasks as dispatch_tasks
 from .local import all_cores as all_cores
 from .local import begin_worker as begin_worker
 from .registry import REMOTE as REMOTE
+from .registry import is_remote as is_remote
 from .registry import open_engine as open_engine

@@ -25,6 +25,11 @@ ENGINES = Registry[Callable[[Any], Engine]](
 )
 
 
+def is_remote(name: str | None, scheduler: str | None) -> bool:
+    """Return whether the workers of an engine are those of a scheduler: it is named, or no other engine is."""
+    return name == REMOTE or (name is None and bool(scheduler))
+
+
 def open_engine(workers: int, name: str | None = None, *, scheduler: str | None = None) -> Engine:
     """Return the engine called ``name``, with a number of workers, or with those of a scheduler.
 
@@ -36,7 +41,7 @@ def open_engine(workers: int, name: str | None = None, *, scheduler: str | None 
         MissingDependency: the engine needs a package that is not installed.
         PluginError: the package that provides it can't be loaded.
     """
-    if name == REMOTE or (scheduler and name is None):
+    if is_remote(name, scheduler):
         return ENGINES.find(REMOTE)(scheduler)
     if scheduler:
         raise ConfigError(f"the engine {name} has no scheduler; leave out --scheduler, or give --engine {REMOTE}")
