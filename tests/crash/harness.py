@@ -129,6 +129,11 @@ def _marked(mark: str) -> Iterator[str]:
             continue
 
 
+def left_behind(store: Path) -> list[Path]:
+    """Return the temporary files and the blocks in a store."""
+    return [*store.rglob(".tmp-*"), *store.glob("blocks")]
+
+
 def photograph(store: Path) -> dict[str, Any]:
     """Return all that must be the same, whatever happened on the way: every file, and every row but those of runs."""
     files = {

@@ -18,7 +18,7 @@ from featurestore.errors import PluginError
 from featurestore.testing.tasks import Squares
 from tests.cluster import Cluster, cluster_of_processes
 from tests.crash.conftest import Ground
-from tests.crash.harness import Ended, left_alive, photograph, run
+from tests.crash.harness import Ended, left_alive, left_behind, photograph, run
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +34,6 @@ def run_on(cluster: Cluster, store: Path, *arguments: str) -> Ended:
     ended = run("run", store, "--engine", "dask", "--scheduler", cluster.file, "--quiet", *arguments)
     assert (ended.code, ended.err) == (0, ""), cluster.logs()
     return ended
-
-
-def left_behind(store: Path) -> list[Path]:
-    return [*store.rglob(".tmp-*"), *store.glob("blocks")]
 
 
 def test_a_cluster_makes_the_same_bytes(cluster: Cluster, ground: Ground, tmp_path: Path) -> None:

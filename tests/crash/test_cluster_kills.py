@@ -14,7 +14,7 @@ import pytest
 from featurestore import FeatureStore
 from tests.cluster import Cluster, cluster_of_processes, kill
 from tests.crash.conftest import Ground
-from tests.crash.harness import PATIENCE, finish, left_alive, photograph, run, runs, sabotage, start
+from tests.crash.harness import PATIENCE, finish, left_alive, left_behind, photograph, run, runs, sabotage, start
 from tests.crash.test_workers import COUNTS, FAILED, MESSAGES, POISON, poisoned, whole_store
 
 # `make test` kills workers and their children, and leaves the rest to `make crash`: each takes a quarter of a minute.
@@ -40,10 +40,6 @@ def wait_for(store: Path, pattern: str) -> None:
     while not any(store.glob(pattern)):
         assert time.monotonic() < deadline, pattern
         time.sleep(0.02)
-
-
-def left_behind(store: Path) -> list[Path]:
-    return [*store.rglob(".tmp-*"), *store.glob("blocks")]
 
 
 def children_of(pid: int) -> list[int]:
