@@ -55,8 +55,8 @@ def _text(found: PairMatch) -> str:
     }[found.status]
     lines = [f"{head}; {_counts(found)}"]
     if found.status is not Verdict.CANDIDATE and found.outline is not None:
-        places = " ".join(f"({x:.0f}, {y:.0f})" for x, y in found.outline.tolist())
-        lines.append(f"scale {found.scale:.3f}, turned by {found.degrees:.1f} degrees; the query's corners: {places}")
+        places = " ".join(f"({x:z.0f}, {y:z.0f})" for x, y in found.outline.tolist())
+        lines.append(f"scale {found.scale:.3f}, turned by {found.degrees:z.1f} degrees; the query's corners: {places}")
     return "\n".join(lines)
 
 
