@@ -171,6 +171,8 @@ def _thread_for(connection: duckdb.DuckDBPyConnection) -> Iterator[ThreadPoolExe
 
 
 def _result(future: Future[T], flow: Sequence[Stage]) -> T:
+    while not wait([future], timeout=0.05).done:
+        pass  # Python notices a Ctrl-C that came right before a wait only when that wait has ended
     try:
         return future.result()
     except (duckdb.Error, pa.ArrowException, OSError) as error:  # the last two come from Arrow, within a result

@@ -358,13 +358,20 @@ def test_an_interrupt_while_the_thread_starts_loses_no_query(
     assert not started[0].is_alive()
 
 
-def test_an_endless_question_can_be_interrupted(finished: FeatureStore) -> None:
+@pytest.mark.parametrize("notice", ["main thread", "other thread"])
+def test_an_endless_question_can_be_interrupted(finished: FeatureStore, notice: str) -> None:
+    """A signal that another thread takes wakes the main thread no more than one that comes right before it waits."""
     endless = "SELECT count(*) FROM range(1000000000) a, range(1000000000) b WHERE hash(a.range + b.range) % 7 = 1"
     code = (
-        f"import sys; from featurestore import FeatureStore; store = FeatureStore({str(finished.path)!r})\n"
+        f"import signal, threading; from featurestore import FeatureStore\n"
+        f"store = FeatureStore({str(finished.path)!r})\n"
         f"from featurestore.query import sql as query\n"
-        f"begin = query._reader\n"
-        f"query._reader = lambda *a: (print('begun', flush=True), begin(*a))[1]\n"
+        f"reader = query._reader\n"
+        f"def begin(*arguments):\n"
+        f"    if {notice == 'other thread'}: signal.pthread_kill(threading.get_ident(), signal.SIGINT)\n"
+        f"    print('begun', flush=True)\n"
+        f"    return reader(*arguments)\n"
+        f"query._reader = begin\n"
         f"store.sql({endless!r})"
     )
     process = subprocess.Popen(
@@ -375,7 +382,8 @@ def test_an_endless_question_can_be_interrupted(finished: FeatureStore) -> None:
     guard.start()
     try:
         assert process.stdout.readline() == "begun\n"
-        process.send_signal(signal.SIGINT)
+        if notice == "main thread":
+            process.send_signal(signal.SIGINT)
         _, said = process.communicate()
     finally:
         guard.cancel()
