@@ -72,8 +72,7 @@ def small_store(
 ) -> FeatureStore:
     """Make a store of a folder of `make_small`, with the small recipe."""
     store = FeatureStore.create(path, images=images, dataset=images / "dataset.csv", chunk_size=chunk_size)
-    for stage, values in recipe.items():
-        configure(store, stage, **values)
+    change_recipe(store, recipe)
     return store
 
 
@@ -92,14 +91,20 @@ def copy(store: FeatureStore, path: Path) -> FeatureStore:
 
 
 def configure(store: FeatureStore, stage: str, **values: Any) -> None:
-    """Change parameters in the recipe; a dictionary changes keys of a table."""
+    """Change parameters of a stage in the recipe; a dictionary changes keys of a table."""
+    change_recipe(store, {stage: values})
+
+
+def change_recipe(store: FeatureStore, recipe: dict[str, dict[str, Any]]) -> None:
+    """Change parameters of stages in the recipe; a dictionary changes keys of a table."""
     path = store.path / "featurestore.toml"
     document: Any = tomlkit.parse(path.read_text(encoding="utf-8"))
-    for key, value in values.items():
-        if isinstance(value, dict):
-            document[stage][key].update(value)
-        else:
-            document[stage][key] = value
+    for stage, values in recipe.items():
+        for key, value in values.items():
+            if isinstance(value, dict):
+                document[stage][key].update(value)
+            else:
+                document[stage][key] = value
     path.write_text(tomlkit.dumps(document), encoding="utf-8")
 
 

@@ -20,7 +20,7 @@ import duckdb
 import filelock
 
 from featurestore.catalog import diagnosis, revisions
-from featurestore.catalog.connection import Instance, transaction
+from featurestore.catalog.connection import Instance, restart, transaction
 from featurestore.catalog.revisions import columns_of, refuse_newer, revision, upgrade
 from featurestore.errors import CorruptFile, NotWritable, StoreBusy
 from featurestore.storage import CATALOG, Root, Writer, living_holder
@@ -37,13 +37,15 @@ POLL_SECONDS = 0.005
 class Catalog:
     """``catalog.duckdb`` of one store, to be read."""
 
+    threads: int | None = None  # of DuckDB; None is one for every core
+
     def __init__(self, root: Root) -> None:
         """Take the root of the store; the file is not opened yet."""
         self._root = root
         self.path = root.local(CATALOG)
         self._turn = threading.RLock()
         self._thread = threading.local()  # whether this thread has the catalog open
-        self._instances: dict[bool, Instance] = {}  # for reading, and for writing
+        self._opener: Instance | None = None
 
     @contextmanager
     def reading(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -91,10 +93,10 @@ class Catalog:
 
         Not every process takes ``catalog.lock``: a reader that may not write it has only DuckDB's own.
         """
-        instance = self._instances.get(read_only)
+        instance = self._opener
         if instance is None or not instance.is_open:
             with readable(self.path):
-                instance = self._instances[read_only] = Instance(threads=None if read_only else 1)
+                instance = self._opener = Instance(threads=self.threads)
         try:
             instance.attach(self.path, read_only=read_only)
         except duckdb.Error as error:
@@ -183,6 +185,8 @@ class Catalog:
 class WritableCatalog(Catalog, ABC):
     """A catalog that this process may change: of a store that it holds, or a private copy."""
 
+    threads = 1  # the cores are the workers'
+
     @contextmanager
     def transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """Open the catalog for writing; commit at the end, roll back on an exception.
@@ -226,6 +230,8 @@ class WritableCatalog(Catalog, ABC):
             if (found := revision(connection)) == revisions.HEAD:
                 return
             refuse_newer(found)
+            if found is None:
+                restart(connection)
             upgrade(connection, found)
 
     @abstractmethod

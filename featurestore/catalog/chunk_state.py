@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import pyarrow as pa
 from duckdb import DuckDBPyConnection
 
-from featurestore.catalog.statements import insert_row
+from featurestore.catalog.statements import registered_table
 from featurestore.catalog.steps import Step
 from featurestore.catalog.table_rows import query_rows
 from featurestore.stages import ChunkStage, FitStage, upstream_of
@@ -46,6 +47,19 @@ FROM joined JOIN of_chunk USING (chunk_id)
 ORDER BY pos, chunk_id
 """
 
+FLOW = pa.schema(
+    {
+        "pos": pa.int32(),
+        "stage": pa.string(),
+        "variant": pa.string(),
+        "reads": pa.string(),
+        "reads_variant": pa.string(),
+        "fit_wants": pa.bool_(),
+        "upstream": pa.list_(pa.string()),
+        "downstream": pa.list_(pa.struct({"stage": pa.string(), "between": pa.list_(pa.string())})),
+    }
+)
+
 
 class ChunkState(NamedTuple):
     """One chunk at one chunk stage. None marks what does not exist."""
@@ -70,20 +84,16 @@ class ChunkState(NamedTuple):
 
 def chunk_states(connection: DuckDBPyConnection, steps: Sequence[Step]) -> list[ChunkState]:
     """Return every chunk at every chunk stage among ``steps``, in order of the stages."""
-    _make_flow_table(connection, steps)
-    return query_rows(connection, ChunkState, STATE)
+    with registered_table(connection, "flow", _flow_table(steps)):
+        return query_rows(connection, ChunkState, STATE)
 
 
-def _make_flow_table(connection: DuckDBPyConnection, steps: Sequence[Step]) -> None:
+def _flow_table(steps: Sequence[Step]) -> pa.Table:
     unfitted = {s.stage.reads for s in steps if isinstance(s.stage, FitStage) and s.current_model is None}
     chunk_steps = [step for step in steps if isinstance(step.stage, ChunkStage)]
-    connection.execute(
-        "CREATE OR REPLACE TEMP TABLE flow "
-        "(pos INT, stage VARCHAR, variant VARCHAR, reads VARCHAR, reads_variant VARCHAR, fit_wants BOOLEAN, "
-        "upstream VARCHAR[], downstream STRUCT(stage VARCHAR, between VARCHAR[])[])"
-    )
     stages = [step.stage for step in steps]
     ways = {step.stage.name: [stage.name for stage in upstream_of(stages, step.stage.name)] for step in chunk_steps}
+    rows = []
     for pos, step in enumerate(chunk_steps):
         name = step.stage.name
         downstream = [
@@ -91,14 +101,16 @@ def _make_flow_table(connection: DuckDBPyConnection, steps: Sequence[Step]) -> N
             for other, way in ways.items()
             if name in way[:-1]
         ]
-        row = {
-            "pos": pos,
-            "stage": name,
-            "variant": step.variant,
-            "reads": step.stage.reads,
-            "reads_variant": step.reads_variant,
-            "fit_wants": name in unfitted,
-            "upstream": ways[name][:-1],
-            "downstream": downstream,
-        }
-        insert_row(connection, "flow", row)
+        rows.append(
+            {
+                "pos": pos,
+                "stage": name,
+                "variant": step.variant,
+                "reads": step.stage.reads,
+                "reads_variant": step.reads_variant,
+                "fit_wants": name in unfitted,
+                "upstream": ways[name][:-1],
+                "downstream": downstream,
+            }
+        )
+    return pa.Table.from_pylist(rows, schema=FLOW)

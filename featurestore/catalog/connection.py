@@ -93,3 +93,9 @@ def transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
         with suppress(duckdb.Error):  # DuckDB has ended the transaction, or accepts nothing any more
             connection.rollback()
         raise
+
+
+def restart(connection: duckdb.DuckDBPyConnection) -> None:
+    """Begin a new transaction after an error has ended the current one."""
+    connection.rollback()
+    connection.begin()

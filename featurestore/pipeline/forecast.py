@@ -1,6 +1,6 @@
 """The forecast of a run: the plans of all its stages, made before it begins.
 
-`run_stage` plans each stage after the earlier ones have run. The forecast makes the same plans ahead, from the chunks
+`run_each` plans each stage after the earlier ones have run. The forecast makes the same plans ahead, from the chunks
 that the earlier stages will have computed, and those that may have changed.
 """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from featurestore.catalog import Context, StagePlan, WritableContext, make_plan, resolve, with_finished_blocks
@@ -63,7 +63,7 @@ def run_stages(context: WritableContext, options: Options) -> list[StageSummary]
     try:
         agree_on_terms(engine, context)
         with one_blas_thread():
-            summaries = [run_stage(context, engine, options, name) for name in names]
+            summaries = run_each(context, engine, options, names)
     except BaseException:
         engine.close()
         context.root.sweep()  # a worker that was killed may have left a temporary file
@@ -74,9 +74,23 @@ def run_stages(context: WritableContext, options: Options) -> list[StageSummary]
     return [summary for summary in summaries if summary is not None]
 
 
-def run_stage(context: WritableContext, engine: Engine, options: Options, name: str) -> StageSummary | None:
+def run_each(
+    context: WritableContext, engine: Engine, options: Options, names: Sequence[str]
+) -> list[StageSummary | None]:
+    """Bring stages up to date, in this order, and return a summary of each; None for one that had nothing to do."""
+    summaries: list[StageSummary | None] = []
+    plans: dict[str, StagePlan] = {}
+    for name in names:
+        plans = plans or plan_of(context, options)
+        summaries.append(run_stage(context, engine, options, plans[name]))
+        if summaries[-1] is not None:  # it changed the catalog, which nobody else may do meanwhile
+            plans = {}
+    return summaries
+
+
+def run_stage(context: WritableContext, engine: Engine, options: Options, plan: StagePlan) -> StageSummary | None:
     """Compute the missing partitions or the model of one stage; return None if there are none."""
-    plan = plan_of(context, options)[name]
+    name = plan.step.stage.name
     if isinstance(plan.step.stage, FitStage):
         if fit_waits(plan, options):
             unready = [work.chunk_id for work in plan.todo if not work.input_ready]

@@ -13,7 +13,7 @@ from featurestore.engines import Task
 from featurestore.engines.inline import InlineEngine
 from featurestore.errors import EngineLost
 from featurestore.pipeline import Options, fit_run, run_stages
-from featurestore.pipeline.runner import run_stage
+from featurestore.pipeline.runner import run_each
 from featurestore.pipeline.tasks import FitChunk, Learnt
 from tests.small import StopAfter, configure, context_of, copy, current_model, make_small, small_store
 
@@ -78,7 +78,7 @@ def expected(extracted: FeatureStore, tmp_path_factory: pytest.TempPathFactory) 
 
 def test_what_is_done_first_changes_nothing(store: FeatureStore, expected: str) -> None:
     engine = Backwards()
-    run_stage(context_of(store), engine, Options(stages=("fit_pca",)), "fit_pca")
+    run_each(context_of(store), engine, Options(stages=("fit_pca",)), ["fit_pca"])
     assert engine.learnt == [0, 1, 2, 3, 4]
     assert current_model(store, "fit_pca").model_id == expected
 
@@ -98,7 +98,7 @@ def test_a_killed_fit_goes_on_where_it_was(store: FeatureStore, expected: str, n
     (state,) = store.path.glob("models/fit_pca/*/state.npz")
     assert state.is_file()
     engine = Backwards()
-    run_stage(context_of(store), engine, Options(stages=("fit_pca",)), "fit_pca")
+    run_each(context_of(store), engine, Options(stages=("fit_pca",)), ["fit_pca"])
     assert engine.learnt == list(range(n_chunks, 5))
     assert current_model(store, "fit_pca").model_id == expected
 
@@ -107,13 +107,13 @@ def test_a_worker_that_dies_of_a_chunk_ends_the_fit_and_keeps_what_was_learnt(
     store: FeatureStore, expected: str
 ) -> None:
     with pytest.raises(EngineLost) as caught:
-        run_stage(context_of(store), Dying(), Options(stages=("fit_pca",)), "fit_pca")
+        run_each(context_of(store), Dying(), Options(stages=("fit_pca",)), ["fit_pca"])
     assert str(caught.value) == (
         "fit_pca needs chunk 2, and the worker process died on it (SIGSEGV: segmentation fault). What was learnt is "
         "kept; run the same command again with fewer --workers, or with --workers 0"
     )
     engine = Backwards()
-    run_stage(context_of(store), engine, Options(stages=("fit_pca",)), "fit_pca")
+    run_each(context_of(store), engine, Options(stages=("fit_pca",)), ["fit_pca"])
     assert engine.learnt == [2, 3, 4]
     assert current_model(store, "fit_pca").model_id == expected
 
@@ -157,7 +157,7 @@ def test_what_waits_for_a_slow_chunk_is_bounded_by_its_bytes(
 
     monkeypatch.setattr(Learnt, "n_bytes", property(noted))
     monkeypatch.setattr(fit_run, "HELD_BYTES", 1)
-    run_stage(context_of(store), engine, Options(stages=("fit_pca",)), "fit_pca")
+    run_each(context_of(store), engine, Options(stages=("fit_pca",)), ["fit_pca"])
     assert learnt_before == [0, 1, 2]
     assert current_model(store, "fit_pca").model_id == expected
 

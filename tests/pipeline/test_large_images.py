@@ -17,7 +17,7 @@ from featurestore.images import n_pixels
 from featurestore.pipeline import Options
 from featurestore.pipeline.image_block import ImageBlock, Large
 from featurestore.pipeline.large_images import LargeImage, LargeImages
-from featurestore.pipeline.runner import run_stage
+from featurestore.pipeline.runner import run_each
 from featurestore.stages import Extract
 from featurestore.storage import Draft
 from featurestore.system import memory
@@ -82,7 +82,7 @@ def test_no_more_is_at_work_than_there_is_memory_for(
     store, engine = copy(fresh, tmp_path / "store"), Noting(workers)
     options = Options(("extract",), workers=workers, max_bytes=megabytes * MB)
     try:
-        run_stage(context_of(store), engine, options, "extract")
+        run_each(context_of(store), engine, options, ["extract"])
     finally:
         engine.close()
     assert digests(store) == expected
@@ -113,7 +113,7 @@ def test_workers_with_little_memory_give_the_same_bytes(
 
 def test_a_block_ends_before_a_large_image(fresh: FeatureStore, tmp_path: Path) -> None:
     store, engine = copy(fresh, tmp_path / "store"), Noting(2)
-    run_stage(context_of(store), engine, Options(("extract",), workers=2), "extract")
+    run_each(context_of(store), engine, Options(("extract",), workers=2), ["extract"])
     engine.close()
     images = tuple((number, f"{number:03d}.png") for number in (2, 3, 4, 6))
     block = replace(engine.moments[0][0], images=images, seconds=60, max_bytes=10 * MB)

@@ -16,7 +16,7 @@ from featurestore.engines.inline import InlineEngine
 from featurestore.errors import CorruptFile
 from featurestore.pipeline import ChunkWriter, Options, runner
 from featurestore.pipeline import extract_run as extraction
-from featurestore.pipeline.runner import run_stage
+from featurestore.pipeline.runner import run_each
 from featurestore.pipeline.tasks import JoinPieces, Target, TransformRows
 from featurestore.rows import Layout, Row
 from featurestore.storage import FORMAT, Writer, partition_writer
@@ -131,7 +131,7 @@ def test_chunks_that_do_not_suffice_for_all_workers_are_shared(
 ) -> None:
     store = copy(fitted, tmp_path / "store")
     engine = Watched(workers)
-    summary = run_stage(context_of(store), engine, Options(("project",), workers=workers), "project")
+    (summary,) = run_each(context_of(store), engine, Options(("project",), workers=workers), ["project"])
     assert sorted(engine.handed) == sorted(handed)
     assert summary is not None
     assert (summary.n_images, summary.n_chunks, dict(summary.statuses)) == (13, 3, {"ok": 12, "missing": 1})
@@ -169,7 +169,7 @@ class DyingOf(Watched):
 @pytest.mark.parametrize("workers", [1, 2, 8])
 def test_only_the_image_that_kills_a_worker_is_blamed(fitted: FeatureStore, tmp_path: Path, workers: int) -> None:
     store = copy(fitted, tmp_path / "store")
-    run_stage(context_of(store), DyingOf(workers, 1), Options(("project",), workers=workers), "project")
+    run_each(context_of(store), DyingOf(workers, 1), Options(("project",), workers=workers), ["project"])
     found = store.sql("SELECT image_id, error FROM failures WHERE stage = 'project' AND status = 'crashed'").fetchall()
     died = "the worker process died on this image (SIGSEGV: segmentation fault)"
     assert sorted(found) == [(1, died), (6, died), (11, died)]
@@ -212,7 +212,7 @@ def test_pieces_of_a_run_that_was_killed_are_removed_by_the_next(
         patch.setattr(ChunkWriter, "abandon", lambda chunk: None)
         patch.setattr(Writer, "remove", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            run_stage(context_of(store), engine, Options(("project",), workers=8), "project")
+            run_each(context_of(store), engine, Options(("project",), workers=8), ["project"])
     assert len(list(store.path.rglob(".tmp-*.parquet.0-2"))) > 0
     store.run("project", workers=0)
     assert not list(store.path.rglob(".tmp-*"))
