@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from featurestore.api.maintain import Upkeep
-from featurestore.api.search import Searching
+from featurestore.api.show import Showing
 from featurestore.catalog import Context, chunk_ids
 from featurestore.config import StoreSettings, check_given, initial, render
 from featurestore.errors import ConfigError, DatasetError, FeatureStoreError, StoreExists
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from featurestore.pipeline import Estimate, IngestReport, Options
 
 
-class FeatureStore(Searching, Upkeep):
+class FeatureStore(Showing, Upkeep):
     """A store of local image descriptors in a folder.
 
     Example::

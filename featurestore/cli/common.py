@@ -20,6 +20,13 @@ UNTRUSTED = click.option(
     is_flag=True,
     help="The store comes from an untrusted source: check every file, ignore those that fail.",
 )
+OUTPUT = click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Write a picture: .png, .jpg or .webp.",
+)
+FORCE = click.option("--force", is_flag=True, help="With --output: replace an existing file.")
 
 
 @contextmanager
@@ -53,3 +60,34 @@ def as_json(value: Any) -> str:
     import json
 
     return json.dumps(value, indent=2, default=str, ensure_ascii=False)
+
+
+def refuse_picture(path: Path, store: Path, *, force: bool) -> None:
+    """Refuse a place for a picture before it is drawn.
+
+    Raises:
+        UnusablePath, OutputError: no picture can be written there.
+    """
+    from featurestore.drawing import check_suffix
+    from featurestore.system import located, refuse_output
+
+    target = located(path, "a picture")
+    check_suffix(target)
+    refuse_output(target, store, force=force)
+
+
+def make_folder(path: Path, store: Path) -> None:
+    """Make a new folder for pictures; an empty one will do.
+
+    Raises:
+        UnusablePath, OutputError: it can't be made, or has files.
+    """
+    from featurestore.errors import OutputError
+    from featurestore.system import located, refuse_output, writing
+
+    folder = located(path, "a folder of pictures")
+    refuse_output(folder, store, force=folder.is_dir())
+    if folder.is_dir() and any(folder.iterdir()):
+        raise OutputError(f"{folder} has files in it; name a new folder for the pictures")
+    with writing(folder):
+        folder.mkdir(exist_ok=True)

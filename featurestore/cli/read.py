@@ -1,4 +1,4 @@
-"""Reading verbs of the command line: sql, info."""
+"""Reading verbs of the command line: sql, info, show."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from featurestore.cli.common import STORE, UNTRUSTED, answer, as_json, open_store
+from featurestore.cli.common import FORCE, OUTPUT, STORE, UNTRUSTED, answer, as_json, open_store, refuse_picture
 from featurestore.formatting import counted
 from featurestore.system import must_arrive
 
@@ -87,4 +87,24 @@ def info(store: Path, filename: str, json_wanted: bool, untrusted: bool) -> None
         answer(info_text(found))
 
 
-VERBS = (sql, info)
+@click.command(short_help="Draw an image with its keypoints.")
+@STORE
+@click.argument("filename")
+@click.option("--stage", help="Whose keypoints; default: those of the codes, over all that extract found.")
+@OUTPUT
+@FORCE
+@UNTRUSTED
+def show(store: Path, filename: str, stage: str | None, output: Path | None, force: bool, untrusted: bool) -> None:
+    """Draw an image of the store with its keypoints: place, size and angle.
+
+    Without -o the picture is NAME-keypoints.png in the current folder, where NAME is that of the image.
+    """
+    opened = open_store(store, untrusted=untrusted)
+    output = output or Path(f"{Path(filename).stem}-keypoints.png")
+    refuse_picture(output, opened.path, force=force)
+    picture = opened.show(filename, stage)
+    picture.save(output, force=force)
+    answer(f"{output}: {picture.title}")
+
+
+VERBS = (sql, info, show)

@@ -11,15 +11,28 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from featurestore.cli.common import STORE, UNTRUSTED, answer, as_json, open_store
+from featurestore.cli.common import (
+    FORCE,
+    OUTPUT,
+    STORE,
+    UNTRUSTED,
+    answer,
+    as_json,
+    make_folder,
+    open_store,
+    refuse_picture,
+)
 from featurestore.errors import FeatureStoreError, QueryError
 from featurestore.formatting import counted
 from featurestore.matching import MIN_INLIERS, Verdict
 from featurestore.system import command_line
 
 if TYPE_CHECKING:
+    from featurestore.api import FeatureStore
     from featurestore.matching import PairMatch
     from featurestore.query import SearchResult
+
+LONGEST_STEM = 60  # characters of a name that become part of a picture's name
 
 MIN = click.option(
     "--min-inliers",
@@ -36,14 +49,30 @@ MIN = click.option(
 @click.argument("image")
 @MIN
 @click.option("--json", "json_wanted", is_flag=True, help="As JSON, with the transform, the outline and all inliers.")
+@OUTPUT
+@FORCE
 @UNTRUSTED
-def match(store: Path, query: str, image: str, min_inliers: int, json_wanted: bool, untrusted: bool) -> None:
+def match(
+    store: Path,
+    query: str,
+    image: str,
+    min_inliers: int,
+    json_wanted: bool,
+    output: Path | None,
+    force: bool,
+    untrusted: bool,
+) -> None:
     """Tell whether QUERY shows a part of IMAGE.
 
-    Both are names of images in the store, or files outside of it, which are encoded with the store's models. The exit
-    code is 0 whether they match or not.
+    Both are names of images in the store, or files outside of it, which are encoded with the store's models. With -o
+    the two are drawn side by side, with their matches. The exit code is 0 whether they match or not.
     """
-    found = open_store(store, untrusted=untrusted).match(query, image, min_inliers=min_inliers)
+    opened = open_store(store, untrusted=untrusted)
+    if output is not None:
+        refuse_picture(output, opened.path, force=force)
+    found = opened.match(query, image, min_inliers=min_inliers)
+    if output is not None:
+        opened.show_match(query, image, found).save(output, force=force)
     answer(as_json({"query": query, "image": image, **found.as_dict()}) if json_wanted else _text(found))
 
 
@@ -73,8 +102,16 @@ def _counts(found: PairMatch) -> str:
 @MIN
 @click.option("--csv", "form", flag_value="csv", help="As CSV: a row for each hit.")
 @click.option("--json", "form", flag_value="json", help="As JSON: a line for each query, with transforms and inliers.")
+@click.option(
+    "--draw",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="A new folder for pictures of each query beside every image that is found or possible.",
+)
 @UNTRUSTED
-def search(store: Path, queries: tuple[str, ...], form: str | None, untrusted: bool, **options: Any) -> None:
+def search(
+    store: Path, queries: tuple[str, ...], form: str | None, draw: Path | None, untrusted: bool, **options: Any
+) -> None:
     """Find the images that each QUERY shows a part of.
 
     A QUERY is the name of an image in the store, a file outside of it, or a folder of files. Every descriptor is
@@ -87,10 +124,14 @@ def search(store: Path, queries: tuple[str, ...], form: str | None, untrusted: b
     every = [name for query in queries for name in _files(query)]
     if options["where"] is not None and len(every) > 1:
         opened.select(where=options["where"], allow_missing=True)  # a mistake in it is told once
+    if draw is not None:
+        make_folder(draw, opened.path)
     failed = False
-    for name in every:
+    for number, name in enumerate(every, start=1):
         try:
             result = opened.search(name, **options)
+            if draw is not None:
+                _draw(opened, result, draw, number)
         except FeatureStoreError as error:
             if len(every) == 1:
                 raise
@@ -101,6 +142,14 @@ def search(store: Path, queries: tuple[str, ...], form: str | None, untrusted: b
                 answer(text)
     if failed:
         click.get_current_context().exit(1)
+
+
+def _draw(store: FeatureStore, result: SearchResult, folder: Path, number: int) -> None:
+    for hit in result.hits:
+        if hit.status is not Verdict.CANDIDATE:
+            picture = store.show_match(result.query, hit.filename, hit.match)
+            stems = [Path(name).stem[:LONGEST_STEM] for name in (result.query, hit.filename)]
+            picture.save(folder / f"{number:04d}-{stems[0]}-{hit.rank}-{stems[1]}.png")
 
 
 def _files(query: str) -> Iterator[str]:

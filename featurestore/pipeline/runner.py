@@ -83,7 +83,7 @@ def run_each(
     for name in names:
         plans = plans or plan_of(context, options)
         summaries.append(run_stage(context, engine, options, plans[name]))
-        if summaries[-1] is not None:  # it changed the catalog, which nobody else may do meanwhile
+        if summaries[-1] is not None:  # the catalog has changed; no other process may change it
             plans = {}
     return summaries
 

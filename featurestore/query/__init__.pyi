@@ -14,6 +14,8 @@ from .load import load_table as load_table
 from .load import matrix as matrix
 from .lookup import Lookup as Lookup
 from .lookup import signature as signature
+from .pictures import picture_of as picture_of
+from .pictures import picture_of_match as picture_of_match
 from .result_files import RESULT_FORMATS as RESULT_FORMATS
 from .result_files import write_result as write_result
 from .scan import iter_tables as iter_tables
