@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import pyarrow as pa
 from duckdb import DuckDBPyConnection
 
-from featurestore.catalog.statements import registered_table
+from featurestore.catalog.statements import insert_rows
 from featurestore.catalog.steps import Step
 from featurestore.catalog.table_rows import query_rows
 from featurestore.stages import ChunkStage, FitStage, upstream_of
@@ -47,19 +46,6 @@ FROM joined JOIN of_chunk USING (chunk_id)
 ORDER BY pos, chunk_id
 """
 
-FLOW = pa.schema(
-    {
-        "pos": pa.int32(),
-        "stage": pa.string(),
-        "variant": pa.string(),
-        "reads": pa.string(),
-        "reads_variant": pa.string(),
-        "fit_wants": pa.bool_(),
-        "upstream": pa.list_(pa.string()),
-        "downstream": pa.list_(pa.struct({"stage": pa.string(), "between": pa.list_(pa.string())})),
-    }
-)
-
 
 class ChunkState(NamedTuple):
     """One chunk at one chunk stage. None marks what does not exist."""
@@ -84,13 +70,18 @@ class ChunkState(NamedTuple):
 
 def chunk_states(connection: DuckDBPyConnection, steps: Sequence[Step]) -> list[ChunkState]:
     """Return every chunk at every chunk stage among ``steps``, in order of the stages."""
-    with registered_table(connection, "flow", _flow_table(steps)):
-        return query_rows(connection, ChunkState, STATE)
+    _make_flow_table(connection, steps)
+    return query_rows(connection, ChunkState, STATE)
 
 
-def _flow_table(steps: Sequence[Step]) -> pa.Table:
+def _make_flow_table(connection: DuckDBPyConnection, steps: Sequence[Step]) -> None:
     unfitted = {s.stage.reads for s in steps if isinstance(s.stage, FitStage) and s.current_model is None}
     chunk_steps = [step for step in steps if isinstance(step.stage, ChunkStage)]
+    connection.execute(
+        "CREATE OR REPLACE TEMP TABLE flow "
+        "(pos INT, stage VARCHAR, variant VARCHAR, reads VARCHAR, reads_variant VARCHAR, fit_wants BOOLEAN, "
+        "upstream VARCHAR[], downstream STRUCT(stage VARCHAR, between VARCHAR[])[])"
+    )
     stages = [step.stage for step in steps]
     ways = {step.stage.name: [stage.name for stage in upstream_of(stages, step.stage.name)] for step in chunk_steps}
     rows = []
@@ -113,4 +104,5 @@ def _flow_table(steps: Sequence[Step]) -> pa.Table:
                 "downstream": downstream,
             }
         )
-    return pa.Table.from_pylist(rows, schema=FLOW)
+    # One statement: Arrow would be quicker, but DuckDB imports pandas to read it.
+    insert_rows(connection, "flow", rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -39,7 +39,13 @@ def insert_arrow(connection: DuckDBPyConnection, table: str, rows: pa.Table) -> 
 
 def insert_row(connection: DuckDBPyConnection, table: str, values: Values) -> None:
     """Insert a row."""
-    _put(connection, "INSERT", table, values)
+    _put(connection, "INSERT", table, [values])
+
+
+def insert_rows(connection: DuckDBPyConnection, table: str, rows: Sequence[Values]) -> None:
+    """Insert a few rows of the same columns by one statement."""
+    if rows:
+        _put(connection, "INSERT", table, rows)
 
 
 def upsert(connection: DuckDBPyConnection, table: str, values: Values) -> None:
@@ -47,12 +53,15 @@ def upsert(connection: DuckDBPyConnection, table: str, values: Values) -> None:
 
     A transaction may have been committed although its process was killed before it was told.
     """
-    _put(connection, "INSERT OR REPLACE", table, values)
+    _put(connection, "INSERT OR REPLACE", table, [values])
 
 
-def _put(connection: DuckDBPyConnection, verb: str, table: str, values: Values) -> None:
-    columns, places = ", ".join(map(identifier, values)), ", ".join(f"$new_{name}" for name in values)
-    connection.execute(f"{verb} INTO {table} ({columns}) VALUES ({places})", _stored(values, "new"))
+def _put(connection: DuckDBPyConnection, verb: str, table: str, rows: Sequence[Values]) -> None:
+    columns = ", ".join(map(identifier, rows[0]))
+    prefixes = [f"new{number}" for number in range(len(rows))]
+    places = ", ".join(f"({', '.join(f'${prefix}_{name}' for name in rows[0])})" for prefix in prefixes)
+    stored = {name: value for p, row in zip(prefixes, rows, strict=True) for name, value in _stored(row, p).items()}
+    connection.execute(f"{verb} INTO {table} ({columns}) VALUES {places}", stored)
 
 
 def update_rows(connection: DuckDBPyConnection, table: str, values: Values, *, where: Values) -> None:

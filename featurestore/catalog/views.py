@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 import duckdb
 
 from featurestore.catalog.snapshot import SNAPSHOT
-from featurestore.catalog.statements import insert_row
+from featurestore.catalog.statements import insert_rows
 from featurestore.catalog.steps import Step
 from featurestore.quoting import literal
 from featurestore.rows import USABLE_SQL
@@ -84,7 +84,8 @@ def _make_tables(connection: duckdb.DuckDBPyConnection, steps: Sequence[Step], t
 def _make_flow(connection: duckdb.DuckDBPyConnection, steps: Sequence[Step]) -> None:
     """Create the table of the stages, without Arrow: to convert Python values, it would import pandas."""
     connection.execute("CREATE TEMP TABLE _flow (position INTEGER, stage VARCHAR, variant VARCHAR, model_id VARCHAR)")
+    rows = []
     for position, step in enumerate(steps):
         model_id = step.current_model.model_id if step.current_model else None
-        row = {"position": position, "stage": step.stage.name, "variant": step.variant, "model_id": model_id}
-        insert_row(connection, "_flow", row)
+        rows.append({"position": position, "stage": step.stage.name, "variant": step.variant, "model_id": model_id})
+    insert_rows(connection, "_flow", rows)
