@@ -56,13 +56,15 @@ class Spent:
 
     wall: float  # seconds
     cpu: float  # seconds, user and system, of this process and of the processes that it started and waited for
+    own: float = 0.0  # those of this process; 0 if they were not measured apart
 
 
 def spend(work: Callable[[], object]) -> Spent:
     """Return the wall and CPU seconds that ``work`` takes."""
-    before = _cpu_seconds(resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    own, others = (_cpu_seconds(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     wall = clock(work)
-    return Spent(wall, _cpu_seconds(resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN) - before)
+    own = _cpu_seconds(resource.RUSAGE_SELF) - own
+    return Spent(wall, own + _cpu_seconds(resource.RUSAGE_CHILDREN) - others, own)
 
 
 def _cpu_seconds(*whose: int) -> float:
