@@ -11,7 +11,7 @@ LOWEST := build/lowest
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-quick coverage test-upgrade test-lowest crash lint bench bench-quick rooms clean
+.PHONY: help venv demo test test-quick coverage test-upgrade test-lowest crash lint bench bench-quick rooms pictures clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
@@ -82,6 +82,9 @@ bench-quick: venv  ## see that the benchmarks run, in a minute
 
 rooms: venv  ## draw the rooms in docs/architecture.md from the imports
 	@$(PY) -m docs.draw_rooms
+
+pictures: venv  ## draw the pictures in docs/images from the sample images
+	@$(PY) -m docs.draw_pictures
 
 clean:  ## remove what was made: .venv, the demo, caches, builds
 	rm -rf .venv demo build dist *.egg-info .coverage .coverage.* htmlcov .mypy_cache .ruff_cache .pytest_cache .hypothesis

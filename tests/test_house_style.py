@@ -21,6 +21,7 @@ OTHERS = sorted(
 PAGES = sorted([*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md")])
 MAX_LINES = 350
 MAX_BYTES = 300_000
+MAX_PICTURE_BYTES = 100_000
 
 # Nothing that is loaded can run code. The patterns are written so that they do not match themselves.
 RUNS_CODE = {"pickle.load", "pickle.loads", "joblib.load", "cloudpickle.load", "cloudpickle.loads", "eval", "exec"}
@@ -113,6 +114,13 @@ def test_docstrings_name_the_thing(path: Path) -> None:
     kinds = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
     nodes = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, kinds)]
     assert [text for node in nodes if ODD_BEGINNINGS.match(text := ast.get_docstring(node) or "")] == []
+
+
+def test_pictures_of_the_documentation_are_small_and_shown() -> None:
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    for path in (ROOT / "docs" / "images").iterdir():
+        assert path.stat().st_size < MAX_PICTURE_BYTES, path
+        assert f"images/{path.name})" in text, f"no page shows {path}"
 
 
 def test_files_are_small() -> None:
