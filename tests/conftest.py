@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -9,12 +10,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import duckdb
 import pytest
 from hypothesis import settings
 
 from featurestore import FeatureStore
 from featurestore.cli.samples import make_samples
 from tests.once import once
+from tests.recycled import Instances
 from tests.small import configure, copy
 from tests.warm import WarmSandbox
 
@@ -134,6 +137,23 @@ def warm_sandbox() -> Iterator[None]:
 def cold_sandbox(monkeypatch: pytest.MonkeyPatch) -> None:
     """Start the sandbox as users do, for a test of its memory limit or its environment."""
     monkeypatch.setattr("featurestore.maintenance.sandbox.subprocess", subprocess)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def recycled_instances() -> Iterator[None]:
+    """Use DuckDB instances again, which many tests make by the dozen; the long form makes new ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not LONG:
+            patch.setattr(duckdb, "connect", Instances().connect)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def rare_collections() -> None:
+    """Leave what was imported out of garbage collections, and have fewer of them: they take a twentieth of all time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 @dataclass(frozen=True)
