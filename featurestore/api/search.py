@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from featurestore.api.read import Reading
 from featurestore.errors import QueryError
@@ -41,11 +41,17 @@ class Searching(Reading):
             return check_pair(one.features, other.features, min_inliers=min_inliers)
 
     def search(
-        self, query: Given, *, top: int = 10, where: str | None = None, min_inliers: int = MIN_INLIERS
+        self,
+        query: Given,
+        *,
+        top: int = 10,
+        where: str | None = None,
+        min_inliers: int = MIN_INLIERS,
+        method: Literal["auto", "exact", "index"] = "auto",
     ) -> SearchResult:
         """Search the store for the images that a query shows a part of, best first.
 
-        Every descriptor of the query is compared with every descriptor of the store. The images with most votes are
+        Every descriptor of the query votes for the images that have descriptors near it. The images with most votes are
         checked as by `match`, and those that pass come first. No check drops an image: if nothing in the store matches,
         ``found`` of the result is empty, and ``hits`` has the candidates. A query from the store does not find itself.
 
@@ -59,37 +65,49 @@ class Searching(Reading):
             top: hits to return.
             where: SQL over the columns of the view ``images``, as in `select`; None searches all.
             min_inliers: as in `match`.
+            method: ``exact`` compares the query with every descriptor of the store. ``index`` compares words and
+                signatures; the store needs the stages that `index` adds, and faiss. ``auto`` is ``index`` where there
+                is one that covers nearly all of the store, else ``exact``.
 
         Raises:
+            MissingDependency: the index was asked for, and faiss is not installed.
             QueryError: the query or ``where`` can't be used.
-            NotReady: no codes have been computed yet, or they have no keypoints.
+            NotReady: no codes have been computed yet, or they have no keypoints; or there is no index.
             NothingUsable: the file can't be used, or has no keypoints; the message says why.
         """
-        from featurestore.query import search_store
+        from featurestore.query import METHODS, search_store
 
+        if method not in METHODS:
+            raise QueryError(f"there is no method {method!r} of searching; they are {', '.join(METHODS)}")
         if top < 1:
             raise QueryError(f"top is the number of hits, at least 1, and not {top}")
         return self._looked_up(
-            lambda lookup: search_store(lookup, query, top=top, where=where, min_inliers=min_inliers)
+            lambda lookup: search_store(lookup, query, top=top, where=where, min_inliers=min_inliers, method=method)
         )
 
     def index(self, *, quiet: bool = True) -> tuple[str, ...]:
         """Add the stages of an index to the recipe, and return their names; none if it has them already.
 
         From then on `run` fits ``fit_words`` on the codes of train images, and computes ``words``: the word and the
-        64-bit signature of each code. Nothing that was computed before becomes stale.
+        64-bit signature of each code, and writes the index file. Nothing that was computed before becomes stale. If
+        words have been computed already, the file is made now.
 
         Args:
             quiet: do not report a wait for another machine's sign of life.
 
         Raises:
+            NotEnoughSpace: the disk is full; the index that was there stays.
             StoreBusy: another process is changing the store.
         """
+        from featurestore.api.index_file import assemble_index
         from featurestore.pipeline import add_index
         from featurestore.progress import reporter
 
         with self._held("index", reporter(quiet=quiet)) as context:
-            return add_index(context)
+            added = add_index(context)
+            if not added:
+                assemble_index(context)
+            return added
 
     def _features(self, given: Given) -> Named:
         from featurestore.query import features_of

@@ -197,6 +197,7 @@ class FeatureStore(Showing, Upkeep):
             NotEnoughSpace: the disk has less room than the run will need.
             NothingUsable: every image failed, or there is nothing to learn from.
         """
+        from featurestore.api.index_file import run_and_index
         from featurestore.catalog import change_note, observed_before
         from featurestore.engines import REMOTE, all_cores, is_remote
         from featurestore.maintenance import replaced_images
@@ -206,7 +207,6 @@ class FeatureStore(Showing, Upkeep):
             make_forecast,
             refuse_if_too_large,
             refuse_unasked,
-            run_stages,
         )
 
         if workers is not None and is_remote(engine, scheduler):
@@ -236,7 +236,7 @@ class FeatureStore(Showing, Upkeep):
                     context.reporter.say(note)
             refuse_if_too_large(context, estimates)
             refuse_unasked(ahead, estimates, options)
-            return run_stages(context, options)
+            return run_and_index(context, options)
 
     def plan(
         self,

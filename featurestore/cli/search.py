@@ -100,6 +100,13 @@ def _counts(found: PairMatch) -> str:
 @click.option("--top", default=10, show_default=True, type=click.IntRange(min=1), help="Hits of each query.")
 @click.option("--where", help="SQL over the columns of images: search only these.")
 @MIN
+@click.option(
+    "--method",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", "exact", "index"]),
+    help="Compare all descriptors, or search through the index; auto takes the index if it covers the store.",
+)
 @click.option("--csv", "form", flag_value="csv", help="As CSV: a row for each hit.")
 @click.option("--json", "form", flag_value="json", help="As JSON: a line for each query, with transforms and inliers.")
 @click.option(
@@ -114,9 +121,8 @@ def search(
 ) -> None:
     """Find the images that each QUERY shows a part of.
 
-    A QUERY is the name of an image in the store, a file outside of it, or a folder of files. Every descriptor is
-    compared, without an index. The exit code is 0 whether something is found or not, and 1 if a query can't be used;
-    the other queries are answered nevertheless.
+    A QUERY is the name of an image in the store, a file outside of it, or a folder of files. The exit code is 0 whether
+    something is found or not, and 1 if a query can't be used; the other queries are answered nevertheless.
     """
     opened = open_store(store, untrusted=untrusted)
     writers: dict[str | None, Callable[[SearchResult], str]] = {"csv": _Csv(), "json": _json}

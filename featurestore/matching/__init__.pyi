@@ -1,5 +1,6 @@
 from .features import Features as Features
 from .pair import PairMatch as PairMatch
 from .pair import check_pair as check_pair
+from .similarity import fit_similarity as fit_similarity
 from .verdict import MIN_INLIERS as MIN_INLIERS
 from .verdict import Verdict as Verdict

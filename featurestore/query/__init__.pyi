@@ -2,6 +2,8 @@ from .encode import codes_and_keypoints as codes_and_keypoints
 from .features import Given as Given
 from .features import Named as Named
 from .features import features_of as features_of
+from .index_coverage import coverage_of as coverage_of
+from .index_file import write_index_file as write_index_file
 from .info import ImageInfo as ImageInfo
 from .info import ImageStage as ImageStage
 from .info import image_info as image_info
@@ -19,6 +21,7 @@ from .pictures import picture_of_match as picture_of_match
 from .result_files import RESULT_FORMATS as RESULT_FORMATS
 from .result_files import write_result as write_result
 from .scan import iter_tables as iter_tables
+from .search import METHODS as METHODS
 from .search import SearchResult as SearchResult
 from .search import search_store as search_store
 from .selection import Selection as Selection
@@ -32,5 +35,6 @@ from .sql import stream_query as stream_query
 from .status import StageStatus as StageStatus
 from .status import Status as Status
 from .status import store_status as store_status
+from .store_index import make_index as make_index
 from .table_files import write_arrow as write_arrow
 from .table_files import write_parquet as write_parquet

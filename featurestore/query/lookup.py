@@ -19,11 +19,13 @@ from numpy.typing import NDArray
 from featurestore.catalog import Context, chunk_states, image_table, resolve, why_missing
 from featurestore.errors import CorruptFile, NothingUsable, NotReady, QueryError, UnreadableFile
 from featurestore.query.encode import Decoder, Encoder, decoder_of, make_encoder
+from featurestore.query.index_coverage import Coverage, coverage_of
 from featurestore.query.names import no_such_image
 from featurestore.query.selection import check_stage, older_steps, open_partition, partition_of
+from featurestore.query.store_index import StoreIndex, open_index
 from featurestore.rows import USABLE, Layout, Row
 from featurestore.stages import codes_of
-from featurestore.storage import CATALOG, CONFIG, PartitionFile
+from featurestore.storage import CATALOG, CONFIG, INDEX, PartitionFile
 from featurestore.system import command_line
 
 OPEN_FILES = 64  # the most partitions to keep open
@@ -34,9 +36,9 @@ Signature = tuple[tuple[int, int, int] | None, ...]
 
 
 def signature(store: Path) -> Signature:
-    """Return a key that changes with the catalog and the recipe: their files' times, sizes and inodes."""
+    """Return a key that changes with the catalog, the recipe and the index: their files' times, sizes and inodes."""
     # commits of a killed process are still in the write-ahead log
-    return tuple(_file_signature(store / name) for name in (CATALOG, f"{CATALOG}.wal", CONFIG))
+    return tuple(_file_signature(store / name) for name in (CATALOG, f"{CATALOG}.wal", CONFIG, INDEX))
 
 
 def _file_signature(path: Path) -> tuple[int, int, int] | None:
@@ -88,6 +90,8 @@ class Lookup:
     _decoders: dict[str | None, Decoder] = field(default_factory=dict)
     _open: OrderedDict[Path, _Open] = field(default_factory=OrderedDict)
     _most: int = field(default_factory=most_open)
+    _coverage: list[Coverage | None] = field(default_factory=list)  # one, once it was asked for
+    _index: StoreIndex | None = None
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     @property
@@ -178,6 +182,24 @@ class Lookup:
             if variant not in self._decoders:
                 self._decoders[variant] = decoder_of(self.context, variant)
             return self._decoders[variant]
+
+    @property
+    def coverage(self) -> Coverage | None:
+        """The coverage of the store by its index; None if it has none."""
+        with self._lock:
+            if not self._coverage:
+                self._coverage.append(coverage_of(self.context))
+            return self._coverage[0]
+
+    @property
+    def index(self) -> StoreIndex:
+        """The index of a store that has one: its file, and in memory what the file lacks."""
+        coverage = self.coverage
+        assert coverage is not None
+        with self._lock:
+            if self._index is None:
+                self._index = open_index(self.context, coverage)
+            return self._index
 
     def _variant(self, stage: str, variant: str | None) -> _Variant:
         key = (stage, variant)

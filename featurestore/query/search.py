@@ -9,16 +9,24 @@ from typing import Any
 
 import pyarrow as pa
 
+from featurestore.errors import NotReady
 from featurestore.matching import MIN_INLIERS, PairMatch, Verdict, check_pair
 from featurestore.query.exact_search import Shortlist, search_exactly
 from featurestore.query.features import Given, Named, features_of, stored_features
+from featurestore.query.index_search import search_index
 from featurestore.query.lookup import Lookup
 from featurestore.query.result_files import as_json_value
 from featurestore.query.selection import Selection, select_images, with_columns
-from featurestore.system import one_blas_thread
+from featurestore.query.store_index import StoreIndex
+from featurestore.retrieval import has_faiss
+from featurestore.system import command_line, one_blas_thread
 
 CHECKED = 20  # images of the shortlist whose codes are compared with the query's
 RANKED = 6  # inliers from which on an image is ranked by them, and not by its votes
+METHODS = ("auto", "exact", "index")
+IN_MEMORY = 0.1  # of the images: how many the index file may lack before `auto` prefers the exact search
+SMALL = 5_000  # images in memory, in place of a file, in which `auto` searches through the index nevertheless
+LEAST_CHOSEN = 1 / 32  # of the images, below which `auto` prefers the exact search
 NOT_SHOWN = ("image_id", "filename", "chunk_id")  # columns of the view that are not of the dataset, or apart
 
 
@@ -71,6 +79,7 @@ class SearchResult:
         n_descriptors: of the query.
         n_images: images of the store that were compared.
         n_missing: chosen images that were left out, since their codes have not been computed.
+        method: ``exact``, or ``index``.
         seconds: wall time of ``encode``, which is extraction for a file, ``search`` and ``check``.
     """
 
@@ -79,6 +88,7 @@ class SearchResult:
     n_descriptors: int
     n_images: int
     n_missing: int
+    method: str
     seconds: Mapping[str, float]
 
     @property
@@ -94,17 +104,25 @@ class SearchResult:
             "n_descriptors": self.n_descriptors,
             "n_images": self.n_images,
             "n_missing": self.n_missing,
+            "method": self.method,
             "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
             "hits": [hit.as_dict() for hit in self.hits],
         }
 
 
 def search_store(
-    lookup: Lookup, given: Given, *, top: int, where: str | None = None, min_inliers: int = MIN_INLIERS
+    lookup: Lookup,
+    given: Given,
+    *,
+    top: int,
+    where: str | None = None,
+    min_inliers: int = MIN_INLIERS,
+    method: str = "auto",
 ) -> SearchResult:
     """Search the store for an image; see `FeatureStore.search`.
 
     Raises:
+        MissingDependency: the index was asked for, and faiss is not installed.
         StoreBusy: a run has replaced a partition in the meantime.
         QueryError, NotReady, NothingUsable: see `features_of` and `select_images`.
     """
@@ -113,20 +131,54 @@ def search_store(
     query = features_of(lookup, given)
     times.append(time.perf_counter())
     without = None if query.filename is None else lookup.find(query.filename)[0]
+    most = max(top, CHECKED)
     with one_blas_thread():  # several threads would change the last bits
-        shortlist = search_exactly(
-            query.features.descriptors,
-            selection,
-            lookup.decoder(None),
-            most=max(top, CHECKED),
-            without=without,
-        )
+        index = _index_for(lookup, selection, method)
+        if index is None:
+            values, decoder = query.features.descriptors, lookup.decoder(None)
+            shortlist = search_exactly(values, selection, decoder, most=most, without=without)
+        else:
+            shortlist = search_index(query.features, selection, index, most=most, without=without)
         times.append(time.perf_counter())
         checked = _checked(lookup, query, _chosen(selection, shortlist.rows), min_inliers)
     times.append(time.perf_counter())
     seconds = {name: times[i + 1] - times[i] for i, name in enumerate(("encode", "search", "check"))}
     hits = _hits(lookup, selection, shortlist, checked, top)
-    return SearchResult(query.name, hits, len(query.features), shortlist.n_images, shortlist.n_missing, seconds)
+    return SearchResult(
+        query=query.name,
+        hits=hits,
+        n_descriptors=len(query.features),
+        n_images=shortlist.n_images,
+        n_missing=shortlist.n_missing,
+        method="exact" if index is None else "index",
+        seconds=seconds,
+    )
+
+
+def _index_for(lookup: Lookup, selection: Selection, method: str) -> StoreIndex | None:
+    """Return the index to search through; None for the exact search.
+
+    Raises:
+        NotReady: the index was asked for, and the store has none.
+        MissingDependency: the index was asked for, and faiss is not installed.
+    """
+    if method == "exact":
+        return None
+    coverage = lookup.coverage
+    if method == "index":
+        if coverage is None:
+            store = lookup.context.root.path
+            raise NotReady(
+                "the store has no index, or its words have not been learnt yet; make it with: "
+                f"{command_line('index', store)}, then: {command_line('run', store)}"
+            )
+        return lookup.index
+    if coverage is None or not has_faiss():
+        return None
+    lacking = coverage.n_images - coverage.n_in_file
+    if lacking > max(SMALL, IN_MEMORY * coverage.n_images):
+        return None
+    return lookup.index if len(selection.images) >= LEAST_CHOSEN * coverage.n_images else None
 
 
 def _chosen(selection: Selection, rows: Any) -> pa.Table:

@@ -27,6 +27,7 @@ from featurestore.catalog import (
     stage_facts,
 )
 from featurestore.formatting import chunk_list, counted
+from featurestore.query.index_coverage import Coverage, index_coverage
 from featurestore.stages import Extract, FitStage
 from featurestore.storage import Root, living_holder
 from featurestore.system import command_line
@@ -76,6 +77,9 @@ def store_status(context: Context) -> Status:
         facts = stage_facts(connection, steps)
         notes = {step.stage.name: _notes(connection, context.root, step) for step in steps}
         before = observed_before(connection)
+        coverage = index_coverage(context, connection, steps)
+    if coverage is not None and coverage.chunks:
+        notes[coverage.stage.name].append(_index_note(context.root, coverage))
     stages = tuple(
         _stage_status(context.root, plans[step.stage.name], facts[step.stage.name], notes[step.stage.name])
         for step in steps
@@ -89,6 +93,15 @@ def store_status(context: Context) -> Status:
         living_holder(context.root),
         notes=tuple(filter(None, [change_note(context, before), _removed_note(dataset.n_removed)])),
     )
+
+
+def _index_note(root: Root, coverage: Coverage) -> str:
+    n, there = coverage.n_images, coverage.n_in_file
+    if there == n:
+        return f"the index file covers all {counted(n, 'image')}"
+    if not coverage.old:
+        return f"the index file covers {there:,} of {counted(n, 'image')}; a search reads the others too"
+    return f"the index file covers {there:,} of {counted(n, 'image')}; make it with: {command_line('index', root.path)}"
 
 
 def _removed_note(n: int) -> str | None:

@@ -43,6 +43,7 @@ from .pruned import write_index as write_index
 from .root import CATALOG as CATALOG
 from .root import CONFIG as CONFIG
 from .root import FOLDERS as FOLDERS
+from .root import INDEX as INDEX
 from .root import Root as Root
 from .thrift import read_field as read_field
 from .thrift import read_signed as read_signed

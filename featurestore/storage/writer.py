@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from featurestore.storage.root import BLOCKS, FOLDERS, TEMPORARY, Root
+from featurestore.storage.root import BLOCKS, FOLDERS, INDEX, TEMPORARY, Root
 from featurestore.system import files_below, flush, put_in_place, readable, writing
 
 LOG = logging.getLogger("featurestore.storage")
@@ -92,7 +92,12 @@ class Writer(Root, ABC):
         A folder that can't be listed is skipped.
         """
         self.check()
-        left = [path for folder in ("", *FOLDERS, BLOCKS) for path in self._walk(folder) if TEMPORARY.match(path.name)]
+        left = [
+            path
+            for folder in ("", *FOLDERS, BLOCKS, INDEX)
+            for path in self._walk(folder)
+            if TEMPORARY.match(path.name)
+        ]
         for path in left:
             with writing(path):
                 if path.is_dir() and not path.is_symlink():  # of DuckDB, for what an ingest sorts

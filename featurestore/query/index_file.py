@@ -1,0 +1,79 @@
+"""The file of the index: in a folder of its own, made of the partitions of words, disposable and never edited.
+
+``index/NAME.json`` says what it was made of, and is written last. ``NAME.faiss`` has the words and signatures,
+``NAME.images.npy`` and ``NAME.keypoints.npy`` the keypoints. NAME depends on what it was made of.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from featurestore.errors import CorruptFile
+from featurestore.query.index_header import PARTS, IndexHeader
+from featurestore.retrieval import PackedKeypoints, WordsIndex
+from featurestore.storage import INDEX, Root, Writer
+
+LOG = logging.getLogger("featurestore.query")
+
+
+@dataclass(frozen=True)
+class IndexFile:
+    """An open index file, mapped."""
+
+    header: IndexHeader
+    index: WordsIndex
+    keypoints: PackedKeypoints
+
+
+def open_index_file(root: Root, header: IndexHeader) -> IndexFile | None:
+    """Open the files of an index; None if they are damaged, or another process has removed them.
+
+    Raises:
+        MissingDependency: faiss is not installed.
+    """
+    index, images, keypoints = (root.local(f"{header.name}.{part}") for part in PARTS)
+    try:
+        ids, starts = np.load(images)
+        packed = PackedKeypoints(
+            ids[:-1], starts, np.load(keypoints, mmap_mode="r") if starts[-1] else np.load(keypoints)
+        )
+        found = IndexFile(header, WordsIndex.mapped(index), packed)
+        if not len(found.index) == len(packed.keypoints) == header.n_descriptors:
+            raise CorruptFile(f"{index.name} has not as many descriptors as its header says")
+    except (OSError, ValueError, CorruptFile) as error:
+        LOG.warning("the index %s is not used: %s", header.name, error)
+        return None
+    return found
+
+
+def write_index_file(
+    writer: Writer, variant: str, chunks: Mapping[int, str], index: WordsIndex, keypoints: PackedKeypoints
+) -> IndexHeader:
+    """Write an index, and remove all others.
+
+    Raises:
+        NotEnoughSpace: the disk is full; the index that was there stays.
+        StoreBusy: another process has taken over.
+    """
+    sizes: dict[str, int] = {}
+    name = IndexHeader(variant, chunks, len(index), sizes).name
+    ids = np.stack([np.append(keypoints.image_ids, -1), keypoints.starts])
+    for part in PARTS:
+        with writer.publishing(f"{name}.{part}") as path:
+            if part == "faiss":
+                index.save(path)
+            else:
+                with path.open("wb") as file:
+                    np.save(file, ids if part == "images.npy" else keypoints.keypoints)
+            sizes[part] = path.stat().st_size
+    header = IndexHeader(variant, chunks, len(index), sizes)
+    with writer.publishing(f"{name}.json") as path:
+        path.write_text(header.as_json(), encoding="utf-8")
+    for other in writer.files(INDEX, ""):
+        if not other.startswith(f"{name}."):
+            writer.remove(other)
+    return header

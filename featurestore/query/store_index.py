@@ -1,0 +1,110 @@
+"""The index of a store: what its file has, what it lacks, and an index in memory of what it lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurestore.catalog import Context
+from featurestore.query.index_coverage import Chunk, Coverage
+from featurestore.query.index_entries import read_chunk
+from featurestore.query.index_file import IndexFile, open_index_file
+from featurestore.retrieval import PackedKeypoints, WordsIndex
+from featurestore.storage import read_arrays
+
+AT_ONCE = 1 << 22  # descriptors added to an index at once
+
+Part = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class StoreIndex:
+    """The index of a store, whole: its file, and what the file lacks in memory.
+
+    Args:
+        coverage: that it was made by.
+        file: None if there is none that can be used.
+        memory: the chunks that the file lacks; None if it lacks none.
+        beside: the keypoints of ``memory``.
+    """
+
+    coverage: Coverage
+    file: IndexFile | None
+    memory: WordsIndex | None
+    beside: PackedKeypoints
+
+    @cached_property
+    def in_file(self) -> frozenset[int]:
+        """The chunks that are searched in the file."""
+        return frozenset() if self.file is None else self.coverage.in_file
+
+    def stale(self, image_ids: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return which images of the file were replaced since, or are no longer there."""
+        known = sorted((self.coverage.chunks[i].first, self.coverage.chunks[i].n_images) for i in self.in_file)
+        first = np.array([one for one, _ in known], np.int64)
+        end = np.array([one + n for one, n in known], np.int64)
+        if not len(known):
+            return np.ones(image_ids.shape, bool)
+        at = np.maximum(np.searchsorted(first, image_ids, side="right") - 1, 0)
+        stale: NDArray[np.bool_] = (image_ids < first[at]) | (image_ids >= end[at])
+        return stale
+
+    def image_ids(self) -> NDArray[np.int64]:
+        """Return the images with descriptors that are searched."""
+        mapped = np.empty(0, np.int64) if self.file is None else self.file.keypoints.image_ids
+        return np.union1d(mapped[~self.stale(mapped)], self.beside.image_ids)
+
+    def keypoints(self, image_id: int, numbers: NDArray[np.int64]) -> NDArray[Any] | None:
+        """Return the packed keypoints of an image's descriptors; None if it has none."""
+        found = self.beside.of(image_id, numbers)
+        return found if found is not None or self.file is None else self.file.keypoints.of(image_id, numbers)
+
+
+def open_index(context: Context, coverage: Coverage) -> StoreIndex:
+    """Open the index of a store: the chunks that the file lacks are read into memory.
+
+    Raises:
+        CorruptFile: a partition is damaged.
+        MissingDependency: faiss is not installed.
+        StoreBusy: a run has replaced a partition in the meantime.
+    """
+    file = None if coverage.header is None else open_index_file(context.root, coverage.header)
+    there: frozenset[int] = frozenset() if file is None else coverage.in_file
+    lacking = [chunk for i, chunk in sorted(coverage.chunks.items()) if i not in there]
+    memory, beside = make_index(coverage, lacking) if lacking else (None, PackedKeypoints.joined([]))
+    return StoreIndex(coverage, file, memory, beside)
+
+
+def make_index(coverage: Coverage, chunks: Sequence[Chunk]) -> tuple[WordsIndex, PackedKeypoints]:
+    """Return an index of some chunks, from their partitions. Words that have not been computed are computed.
+
+    Raises:
+        CorruptFile: a partition is damaged.
+        MissingDependency: faiss is not installed.
+        StoreBusy: a run has replaced a partition in the meantime.
+    """
+    model = read_arrays(coverage.model)[0]
+    index = WordsIndex.empty(model)
+    parts: list[Part] = []
+    waiting: list[tuple[NDArray[Any], ...]] = []
+
+    def flush() -> None:
+        if waiting:
+            index.add(*(np.concatenate(column) for column in zip(*waiting, strict=True)))
+        waiting.clear()
+
+    for chunk in chunks:
+        part = read_chunk(chunk.codes, chunk.words, coverage.stage, model)
+        parts.append((part.image_ids, part.counts, part.keypoints))
+        first = np.cumsum(part.counts) - part.counts
+        numbers = np.arange(len(part.words)) - np.repeat(first, part.counts)
+        waiting.append((part.words, part.signatures, np.repeat(part.image_ids, part.counts), numbers))
+        if sum(len(one[0]) for one in waiting) >= AT_ONCE:
+            flush()
+    flush()
+    return index, PackedKeypoints.joined(parts)

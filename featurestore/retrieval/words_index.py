@@ -1,0 +1,209 @@
+"""The index of words: for each word the signatures of its descriptors, searched by Hamming distance (faiss).
+
+`IndexIVFSpectralHash` whose thresholds are the centroids is Hamming embedding (Jégou et al. 2008). Nothing is trained
+here: words and rotation are those of ``fit_words``, and its cells are the first level of the quantizer.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurestore.errors import CorruptFile, MissingDependency
+
+BITS = 64
+PROBED_CELLS = 8  # in which a query's words are looked for, as in the stage `words`
+NUMBER_BITS = 24  # of an entry's id: the number of the descriptor in its image; the rest is the image_id
+PERIOD = 1e9  # of faiss's bits, which are signs if it is larger than any residual
+# faiss has a bit where the residual is negative, the lowest first; signatures have one where it is positive, the
+# highest first.
+_FAISS_BITS = np.array([int(f"{~byte & 255:08b}"[::-1], 2) for byte in range(256)], np.uint8)
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Descriptors near those of a query, nearest first.
+
+    Args:
+        distances: ``(n, k)`` float32, Hamming distances of signatures, from 0 to 64; infinite where there is none.
+        image_ids: ``(n, k)`` int64; -1 where there is none.
+        numbers: ``(n, k)`` int64, of the descriptor in its image.
+    """
+
+    distances: NDArray[np.float32]
+    image_ids: NDArray[np.int64]
+    numbers: NDArray[np.int64]
+
+
+def has_faiss() -> bool:
+    """Return whether faiss is installed."""
+    return importlib.util.find_spec("faiss") is not None
+
+
+def import_faiss() -> Any:
+    """Return the module faiss.
+
+    Raises:
+        MissingDependency: it is not installed.
+    """
+    try:
+        import faiss
+    except ImportError as error:
+        raise MissingDependency(
+            "the index is searched with faiss, which is not installed; pip install 'featurestore[search]'"
+        ) from error
+    return faiss
+
+
+class WordsIndex:
+    """An index in memory that entries are added to, or one of a file, mapped, that is only searched."""
+
+    def __init__(self, index: Any, quantizer: Any = None) -> None:
+        """Take a faiss index; it does not keep its quantizer alive."""
+        self._index, self._quantizer = index, quantizer
+
+    @classmethod
+    def empty(cls, model: Mapping[str, NDArray[Any]]) -> WordsIndex:
+        """Return an index without entries.
+
+        Args:
+            model: of ``fit_words``: ``cells`` ``(cells, dim)``, ``words`` ``(words, dim)``, ``starts`` ``(cells + 1,)``
+                and ``rotation`` ``(dim, 64)``.
+
+        Raises:
+            MissingDependency: faiss is not installed.
+        """
+        faiss = import_faiss()
+        words, rotation = model["words"].astype(np.float32), model["rotation"].astype(np.float32)
+        quantizer = _quantizer(faiss, model["cells"].astype(np.float32), words, model["starts"])
+        index = faiss.IndexIVFSpectralHash(quantizer, words.shape[1], len(words), BITS, PERIOD)
+        turn = faiss.LinearTransform(words.shape[1], BITS, False)
+        faiss.copy_array_to_vector(np.ascontiguousarray(rotation.T).ravel(), turn.A)
+        turn.is_trained = True
+        index.replace_vt(turn, False)
+        index.threshold_type = faiss.IndexIVFSpectralHash.Thresh_centroid  # replace_vt resets it
+        faiss.copy_array_to_vector((words @ rotation).ravel(), index.trained)
+        index.is_trained = True
+        return cls(index, (quantizer, turn))
+
+    @classmethod
+    def mapped(cls, path: Path) -> WordsIndex:
+        """Open a file of `save` without reading its entries.
+
+        Raises:
+            CorruptFile: faiss can't read it.
+            MissingDependency: faiss is not installed.
+        """
+        faiss = import_faiss()
+        try:
+            index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
+        except RuntimeError as error:
+            raise CorruptFile(f"{path.name} can't be read as an index; remove it, and the next run makes it") from error
+        if not isinstance(index, faiss.IndexIVFSpectralHash):
+            raise CorruptFile(f"{path.name} is an index of another kind; remove it, and the next run makes it")
+        return cls(index)
+
+    def __len__(self) -> int:
+        """Return the number of entries."""
+        return int(self._index.ntotal)
+
+    @property
+    def n_words(self) -> int:
+        """The number of words, with entries or without."""
+        return int(self._index.nlist)
+
+    def add(
+        self,
+        words: NDArray[np.uint32],
+        signatures: NDArray[np.uint8],
+        image_ids: NDArray[np.int64],
+        numbers: NDArray[np.int64],
+    ) -> None:
+        """Add the entries of some descriptors.
+
+        Args:
+            words: ``(n,)`` uint32.
+            signatures: ``(n, 8)`` uint8, as of the stage ``words``.
+            image_ids: ``(n,)`` int64.
+            numbers: ``(n,)`` int64, of each descriptor in its image.
+
+        Raises:
+            CorruptFile: there is no such word.
+        """
+        if not len(words):
+            return
+        if int(words.max()) >= self.n_words:
+            raise CorruptFile("a partition of words has words that the codebook lacks; put back a copy of it")
+        order = np.argsort(words, kind="stable")
+        entries = (image_ids[order] << NUMBER_BITS) | numbers[order]
+        codes = _FAISS_BITS[signatures[order]]
+        present, first = np.unique(words[order], return_index=True)
+        lists, pointer = self._index.invlists, import_faiss().swig_ptr
+        for word, start, stop in zip(present.tolist(), first, [*first[1:], len(words)], strict=True):
+            lists.add_entries(word, int(stop - start), pointer(entries[start:stop]), pointer(codes[start:stop]))
+        self._index.ntotal += len(words)
+
+    def search(self, query: NDArray[np.float32], *, k: int, n_words: int) -> Neighbours:
+        """Return the ``k`` nearest entries of each descriptor among those of its nearest words.
+
+        Args:
+            query: ``(n, dim)`` float32, in the space of the codes.
+            k: neighbours of each.
+            n_words: whose entries are compared.
+        """
+        parameters = import_faiss().SearchParametersIVF(nprobe=min(n_words, self.n_words))
+        distances, entries = self._index.search(np.ascontiguousarray(query), k, params=parameters)
+        none = entries < 0
+        return Neighbours(
+            np.where(none, np.inf, distances).astype(np.float32),
+            np.where(none, -1, entries >> NUMBER_BITS),
+            np.where(none, 0, entries & ((1 << NUMBER_BITS) - 1)),
+        )
+
+    def save(self, path: Path) -> None:
+        """Write the index to a file."""
+        import_faiss().write_index(self._index, str(path))
+
+
+def _quantizer(faiss: Any, cells: NDArray[np.float32], words: NDArray[np.float32], starts: NDArray[np.int64]) -> Any:
+    """Return an index of the words: flat for few of them, else by cells."""
+    dim = words.shape[1]
+    if len(cells) <= PROBED_CELLS:
+        flat = faiss.IndexFlatL2(dim)
+        flat.add(np.ascontiguousarray(words))
+        return flat
+    first = faiss.IndexFlatL2(dim)
+    first.add(np.ascontiguousarray(cells))
+    quantizer = faiss.IndexIVFFlat(first, dim, len(cells))
+    quantizer.own_fields = True
+    first.this.disown()
+    for cell in range(len(cells)):
+        ids = np.arange(starts[cell], starts[cell + 1], dtype=np.int64)
+        own = np.ascontiguousarray(words[ids])
+        if len(ids):
+            quantizer.invlists.add_entries(
+                cell, len(ids), faiss.swig_ptr(ids), faiss.swig_ptr(own.view(np.uint8).ravel())
+            )
+    quantizer.ntotal, quantizer.is_trained, quantizer.nprobe = len(words), True, PROBED_CELLS
+    return quantizer
+
+
+def merge_neighbours(parts: Sequence[Neighbours], *, k: int) -> Neighbours:
+    """Return the ``k`` nearest of several indexes' neighbours; on a tie those of the earlier index."""
+    distances = np.concatenate([part.distances for part in parts], axis=1)
+    kept = np.argsort(distances, axis=1, kind="stable")[:, :k]
+
+    def chosen(values: list[NDArray[Any]]) -> NDArray[Any]:
+        return np.take_along_axis(np.concatenate(values, axis=1), kept, axis=1)
+
+    return Neighbours(
+        np.take_along_axis(distances, kept, axis=1),
+        chosen([part.image_ids for part in parts]),
+        chosen([part.numbers for part in parts]),
+    )

@@ -1,0 +1,255 @@
+"""Search through the index: nearly the exact answer, of the store as it is now, whatever its file has."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from featurestore import FeatureStore
+from featurestore.errors import MissingDependency, NotReady, QueryError
+from featurestore.query import SearchResult, coverage_of, index_file, search, store_index
+from tests.small import configure, context_of, copy, invoke
+
+pytest.importorskip("faiss", reason="faiss is an optional dependency")
+
+NAME = "china/whole-000.jpg"
+
+
+@pytest.fixture(scope="module")
+def made(finished: FeatureStore, tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    """A store with an index. Not to be changed."""
+    store = copy(finished, tmp_path_factory.mktemp("indexed") / "store")
+    store.index()
+    store.run(workers=0)
+    return store
+
+
+@pytest.fixture
+def indexed(made: FeatureStore, tmp_path: Path) -> FeatureStore:
+    """A store with an index that the test may change."""
+    return copy(made, tmp_path / "indexed")
+
+
+def files(store: FeatureStore) -> list[str]:
+    return sorted(path.name for path in (store.path / "index").iterdir())
+
+
+def names(result: SearchResult) -> list[str]:
+    return [hit.filename for hit in result.hits]
+
+
+def same_but_for_ties(result: SearchResult, expected: SearchResult) -> bool:
+    """Return whether results have the same images and checks; of equally near entries others may have voted."""
+    one, other = ({hit.filename: hit for hit in of.hits} for of in (result, expected))
+    assert names(result)[:5] == names(expected)[:5]
+    assert {name: hit.score for name, hit in one.items()} == pytest.approx(
+        {name: hit.score for name, hit in other.items()}, rel=0.2, abs=2
+    )
+    return {hit.filename for hit in result.found} == {hit.filename for hit in expected.found}
+
+
+def answer(result: SearchResult) -> dict[str, Any]:
+    return {**result.as_dict(), "seconds": 0, "method": ""}
+
+
+def note(store: FeatureStore) -> str:
+    (found,) = (line for stage in store.status().stages for line in stage.notes if "index file" in line)
+    return found
+
+
+def test_a_run_makes_the_file_and_searches_use_it(made: FeatureStore) -> None:
+    assert [name.partition(".")[2] for name in files(made)] == ["faiss", "images.npy", "json", "keypoints.npy"]
+    assert note(made) == "the index file covers all 26 images"
+    index = made._current_lookup().index
+    assert index.file is not None
+    assert index.memory is None
+    result = made.search(NAME)
+    assert result.method == "index"
+    assert made.search(NAME, method="exact").method == "exact"
+
+
+@pytest.mark.parametrize("photo", ["china", "flower"])
+def test_the_answer_is_that_of_the_exact_search(made: FeatureStore, samples: Any, photo: str) -> None:
+    for path in sorted((samples.images / photo).iterdir()):
+        pixels = cv2.imread(str(path))
+        assert pixels is not None
+        height, width = pixels.shape[:2]
+        query = np.ascontiguousarray(pixels[height // 5 : -height // 5, width // 5 : -width // 5])
+        exact, found = (made.search(query, top=30, method=method) for method in ("exact", "index"))
+        assert found.hits[0].filename == exact.hits[0].filename
+        assert {hit.filename for hit in found.found} == {hit.filename for hit in exact.found}
+        assert (found.n_images, found.n_missing) == (exact.n_images, exact.n_missing) == (24, 0)
+
+
+def test_where_and_the_query_itself_are_masked(made: FeatureStore) -> None:
+    result = made.search(NAME, top=30)
+    assert NAME not in names(result)
+    assert result.n_images == 23
+    some = made.search(NAME, top=30, where="filename LIKE 'china/%-090.jpg'")
+    assert some.method == "index"
+    assert all(name.endswith("-090.jpg") for name in names(some))
+    assert names(some)
+    assert made.search(NAME, where="false").hits == ()
+
+
+def test_without_a_file_the_index_is_in_memory(indexed: FeatureStore) -> None:
+    expected = indexed.search(NAME, top=30)
+    for path in (indexed.path / "index").iterdir():
+        path.unlink()
+    assert note(indexed).startswith("the index file covers 0 of 26 images; make it with: featurestore index ")
+    result = indexed.search(NAME, top=30)
+    assert indexed._current_lookup().index.file is None
+    assert answer(result) == answer(expected)
+    assert invoke("index", indexed.path).exit_code == 0
+    assert note(indexed) == "the index file covers all 26 images"
+
+
+def test_chunks_that_the_file_lacks_are_searched_beside_it(
+    indexed: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = indexed.search(NAME, top=30)
+    context = context_of(indexed)
+    coverage = coverage_of(context)
+    assert coverage is not None
+    some = [chunk for i, chunk in coverage.chunks.items() if i != 1]
+    index, keypoints = store_index.make_index(coverage, some)
+    keys = {chunk.chunk_id: chunk.key or "" for chunk in some}
+    index_file.write_index_file(context.root, coverage.variant, keys, index, keypoints)
+    assert len(files(indexed)) == 4
+    result = indexed.search(NAME, top=30)
+    assert indexed._current_lookup().index.memory is not None
+    assert same_but_for_ties(result, expected)
+    assert " covers 18 of 26 images" in note(indexed)
+    # a chunk that was replaced since is masked, and its new rows are searched
+    keys[0] = "another-payload"
+    index, keypoints = store_index.make_index(coverage, list(coverage.chunks.values()))
+    index_file.write_index_file(
+        context.root, coverage.variant, {**keys, 1: coverage.chunks[1].key or ""}, index, keypoints
+    )
+    assert same_but_for_ties(indexed.search(NAME, top=30), expected)
+    monkeypatch.setattr(search, "SMALL", 0)
+    assert indexed.search(NAME).method == "exact"  # more than a tenth is not in the file
+    indexed.run(workers=0)
+    assert coverage_of(context_of(indexed)).n_in_file == 26  # type: ignore[union-attr]
+    assert indexed.search(NAME).method == "index"
+
+
+def test_images_that_were_ingested_later_are_found_at_once(indexed: FeatureStore, samples: Any, tmp_path: Path) -> None:
+    lines = samples.dataset.read_text(encoding="utf-8").splitlines()
+    images = tmp_path / "images"
+    images.mkdir()
+    for path in samples.images.rglob("*.jpg"):
+        target = images / path.relative_to(samples.images)
+        target.parent.mkdir(exist_ok=True)
+        target.write_bytes(path.read_bytes())
+    (images / "later.jpg").write_bytes((samples.images / NAME).read_bytes())
+    more = tmp_path / "more.csv"
+    more.write_text("\n".join([*lines, "later.jpg" + lines[1][lines[1].index(",") :]]) + "\n", encoding="utf-8")
+    configure(indexed, "store", images=str(images))
+    indexed.ingest(more)
+    before = files(indexed)
+    indexed.run("extract", "project", "quantize", workers=0)
+    result = indexed.search(NAME)  # its words have not been computed
+    assert result.method == "index"
+    assert names(result)[0] == "later.jpg"
+    indexed.run(workers=0)
+    assert files(indexed) == before  # less than a tenth is new
+    assert note(indexed) == "the index file covers 26 of 27 images; a search reads the others too"
+    assert names(indexed.search(NAME))[0] == "later.jpg"
+    more.write_text("\n".join(line for line in lines if not line.startswith("china/left-000")) + "\n", encoding="utf-8")
+    indexed.ingest(more, yes=True)
+    left = names(indexed.search(NAME, top=30))
+    assert "later.jpg" not in left
+    assert "china/left-000.jpg" not in left
+
+
+def test_a_damaged_file_is_not_used(indexed: FeatureStore, caplog: pytest.LogCaptureFixture) -> None:
+    expected = answer(indexed.search(NAME, top=30))
+    (path,) = (indexed.path / "index").glob("*.faiss")
+    path.write_bytes(bytes(path.stat().st_size))
+    (indexed.path / "index").joinpath("notice").touch()  # a lookup begins again
+    assert answer(indexed.search(NAME, top=30)) == expected
+    assert f"{path.name} can't be read as an index" in caplog.text
+    path.write_bytes(b"short")
+    (indexed.path / "index" / "notice").unlink()
+    assert answer(indexed.search(NAME, top=30)) == expected
+    for header in (indexed.path / "index").glob("*.json"):
+        header.write_text("[]", encoding="utf-8")
+    assert indexed.verify().problems == []
+    indexed.run(workers=0)
+    assert note(indexed) == "the index file covers all 26 images"
+
+
+def test_the_file_of_an_untrusted_store_is_never_opened(made: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = answer(made.search(NAME, top=30))
+    untrusted = FeatureStore.open_untrusted(made.path)
+    monkeypatch.setattr(index_file, "open_index_file", None)
+    monkeypatch.setattr(store_index, "open_index_file", None)
+    result = untrusted.search(NAME, top=30, method="index")
+    assert untrusted._current_lookup().index.file is None
+    assert answer(result) == expected
+
+
+def test_maintenance_knows_the_file(indexed: FeatureStore) -> None:
+    before = files(indexed)
+    assert indexed.verify().problems == []
+    indexed.prune("quantize")
+    assert files(indexed) == before
+    for path in indexed.path.glob("catalog.duckdb*"):
+        path.unlink()
+    indexed.rebuild()
+    assert note(indexed) == "the index file covers all 26 images"
+    assert indexed.search(NAME).method == "index"
+
+
+def test_without_faiss_searches_are_exact(indexed: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in (indexed.path / "index").iterdir():
+        path.unlink()
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    assert indexed.search(NAME).method == "exact"
+    with pytest.raises(MissingDependency, match=r"which is not installed; pip install 'featurestore\[search\]'"):
+        indexed.search(NAME, method="index")
+    assert indexed.run(workers=0) == []
+    assert files(indexed) == []
+
+
+def test_a_store_without_an_index(finished: FeatureStore) -> None:
+    assert finished.search(NAME).method == "exact"
+    with pytest.raises(NotReady, match="the store has no index, or its words have not been learnt yet; make it with"):
+        finished.search(NAME, method="index")
+    with pytest.raises(QueryError, match="there is no method 'fast' of searching; they are auto, exact, index"):
+        finished.search(NAME, method="fast")  # type: ignore[arg-type]
+
+
+def test_the_command_line_chooses_the_method(made: FeatureStore) -> None:
+    for method in ("exact", "index"):
+        result = invoke("search", made.path, NAME, "--json", "--method", method)
+        assert f'"method": "{method}"' in result.output
+
+
+def test_crops_of_paintings(image_folder: Path, tmp_path: Path) -> None:
+    listed: dict[str, str] = {}
+    for collection in ("imgdata_square", "rss_cut"):
+        with (image_folder / "groundtruth" / collection / "pairs.csv").open(encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if row["ref"].startswith("paintings/")]
+        listed |= {row["query"]: row["ref"] for row in rows[::8][:5]}
+    (tmp_path / "images").mkdir()
+    for ref in sorted(set(listed.values())):
+        pixels = cv2.imread(str(image_folder / ref))
+        assert pixels is not None
+        small = cv2.resize(pixels, None, fx=0.4, fy=0.4, interpolation=cv2.INTER_AREA)
+        assert cv2.imwrite(str(tmp_path / "images" / Path(ref).name), small)
+    store = FeatureStore.create(tmp_path / "store", images=tmp_path / "images")
+    configure(store, "project", top=600)
+    store.index()
+    store.run(workers=0)
+    for query, ref in listed.items():
+        for method in ("exact", "index"):
+            result = store.search(image_folder / query, method=method)
+            assert [hit.filename for hit in result.found] == [Path(ref).name]

@@ -1,0 +1,143 @@
+"""The index of words: distances are Hamming distances to the entries of the nearest words, and votes are counted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from featurestore.errors import CorruptFile
+from featurestore.retrieval import PackedKeypoints, WordsIndex, count_votes, merge_neighbours, pack, unpack
+from featurestore.rows import KEYPOINT
+from featurestore.stages.codebook import assign, learn_words, rotation, signatures
+
+faiss = pytest.importorskip("faiss", reason="faiss is an optional dependency")
+
+DIM = 24
+
+
+def model(n_words: int) -> dict[str, NDArray[Any]]:
+    values = np.random.default_rng(1).normal(0, 50, (4000, DIM)).astype(np.float32)
+    cells, words, starts = learn_words(values, n_words, seed=0)
+    return {"cells": cells, "words": words, "starts": starts, "rotation": rotation(DIM, seed=0)}
+
+
+def entries(of: dict[str, NDArray[Any]], n: int, seed: int) -> tuple[NDArray[Any], ...]:
+    """Return values, their words and signatures, and the image and number of each."""
+    values = np.random.default_rng(seed).normal(0, 50, (n, DIM)).astype(np.float32)
+    words = assign(values, of["cells"], of["words"], of["starts"])
+    bits = signatures(values, of["words"], words, of["rotation"])
+    return values, words, bits, np.arange(n) // 30 + 7, np.arange(n) % 30
+
+
+def by_hand(
+    query: NDArray[np.float32], of: dict[str, NDArray[Any]], words: NDArray[Any], bits: NDArray[Any], n_words: int
+) -> list[list[int]]:
+    """Return the Hamming distances of each descriptor to all entries of its nearest words, ascending."""
+    found = []
+    for one in query:
+        near = np.argsort(np.linalg.norm(of["words"] - one, axis=1))[:n_words]
+        distances: list[int] = []
+        for word in near:
+            own = signatures(one[np.newaxis], of["words"], np.array([word], np.uint32), of["rotation"])
+            distances += np.unpackbits(bits[words == word] ^ own, axis=1).sum(axis=1).tolist()
+        found.append(sorted(distances))
+    return found
+
+
+@pytest.mark.parametrize(("n_words", "probed"), [(16, 16), (16, 3), (64, 2), (256, 1)])
+def test_neighbours_are_those_counted_by_hand(n_words: int, probed: int, tmp_path: Path) -> None:
+    of = model(n_words)
+    values, words, bits, images, numbers = entries(of, 900, seed=2)
+    index = WordsIndex.empty(of)
+    for part in (slice(0, 500), slice(500, 500), slice(500, 900)):
+        index.add(words[part], bits[part], images[part], numbers[part])
+    assert (len(index), index.n_words) == (900, len(of["words"]))
+    query = values[::9] + np.random.default_rng(3).normal(0, 4, (100, DIM)).astype(np.float32)
+    found = index.search(query, k=900, n_words=probed)
+    expected = by_hand(query, of, words, bits, probed)
+    same = [
+        sorted(row[np.isfinite(row)].astype(int).tolist()) == wanted
+        for row, wanted in zip(found.distances, expected, strict=True)
+    ]
+    assert np.mean(same) > 0.85 if n_words == 256 else all(same)  # of many words some are in cells not looked into
+    itself = index.search(values, k=1, n_words=probed)
+    assert (itself.distances[:, 0] == 0).mean() > 0.97
+    exact = itself.distances[:, 0] == 0
+    assert np.array_equal(itself.image_ids[exact, 0] * 30 + itself.numbers[exact, 0] - 210, np.flatnonzero(exact))
+    index.save(tmp_path / "words.faiss")
+    again = WordsIndex.mapped(tmp_path / "words.faiss").search(query, k=900, n_words=probed)
+    for one, other in zip(vars(found).values(), vars(again).values(), strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_nothing_near_is_told_apart() -> None:
+    of = model(16)
+    found = WordsIndex.empty(of).search(np.zeros((2, DIM), np.float32), k=3, n_words=2)
+    assert np.isinf(found.distances).all()
+    assert (found.image_ids == -1).all()
+
+
+def test_two_indexes_are_one(tmp_path: Path) -> None:
+    of = model(64)
+    values, *columns = entries(of, 600, seed=4)
+    whole, one, other = (WordsIndex.empty(of) for _ in range(3))
+    whole.add(*columns)
+    one.add(*(column[:350] for column in columns))
+    other.add(*(column[350:] for column in columns))
+    parts = [index.search(values, k=5, n_words=4) for index in (one, other)]
+    merged = merge_neighbours(parts, k=5)
+    assert np.array_equal(merged.distances, whole.search(values, k=5, n_words=4).distances)
+    assert set(merged.image_ids[:, 0]) == set(columns[2])
+
+
+def test_what_is_no_index(tmp_path: Path) -> None:
+    path = tmp_path / "words.faiss"
+    path.write_bytes(b"nothing")
+    with pytest.raises(CorruptFile, match=r"words.faiss can't be read as an index; remove it"):
+        WordsIndex.mapped(path)
+    faiss.write_index(faiss.IndexFlatL2(4), str(path))
+    with pytest.raises(CorruptFile, match=r"words.faiss is an index of another kind"):
+        WordsIndex.mapped(path)
+    one, index = np.ones(1, np.int64), WordsIndex.empty(model(16))
+    with pytest.raises(CorruptFile, match="has words that the codebook lacks"):
+        index.add(np.array([99], np.uint32), np.zeros((1, 8), np.uint8), one, one)
+
+
+def test_a_descriptor_has_one_vote_for_an_image() -> None:
+    distances = np.array([[0, 2, 12, np.inf], [5, 6, 7, 8]], np.float32)
+    rows = np.array([[3, 3, 1, 0], [-1, 1, 3, 2]])
+    numbers = np.array([[10, 11, 12, 13], [20, 21, 22, 23]])
+    votes = count_votes(distances, rows, numbers, most=2)
+    assert votes.rows.tolist() == [3, 1]
+    assert votes.scores == pytest.approx([1 + np.exp(-((7 / 12) ** 2)), np.exp(-1) + np.exp(-0.25)])
+    matches = [(ours.tolist(), theirs.tolist()) for ours, theirs in votes.matches()]
+    assert matches == [([0, 1], [10, 22]), ([0, 1], [12, 21])]
+    nothing = count_votes(distances, np.full((2, 4), -1), numbers, most=2)
+    assert (len(nothing.rows), list(nothing.matches())) == (0, [])
+
+
+def test_packed_keypoints_are_near_enough() -> None:
+    rng = np.random.default_rng(0)
+    x, y, angle = rng.uniform(0, 5000, 500), rng.uniform(0, 5000, 500), rng.uniform(0, 360, 500)
+    size = np.append(np.exp(rng.uniform(np.log(1.5), np.log(2000), 499)), 0)
+    found = unpack(pack(x, y, size, angle), KEYPOINT)
+    assert np.abs(found["x"] - x).max() <= 0.51
+    assert np.abs(found["y"] - y).max() <= 0.51
+    assert np.abs(np.log2(found["size"][:-1] / size[:-1])).max() < 0.04
+    assert found["size"][-1] == 0
+    assert np.abs((found["angle"] - angle + 180) % 360 - 180).max() < 0.8
+
+
+def test_keypoints_of_an_image() -> None:
+    part = (np.array([4, 9]), np.array([2, 3]), pack(np.arange(5), np.zeros(5), np.ones(5), np.zeros(5)))
+    packed = PackedKeypoints.joined([part])
+    found = packed.of(9, np.array([2, 0]))
+    assert found is not None
+    assert found["x"].tolist() == [4, 2]
+    assert packed.of(5, np.array([0])) is None
+    assert packed.of(10, np.array([0])) is None
+    assert packed.of(4, np.array([2])) is None
