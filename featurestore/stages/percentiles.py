@@ -41,14 +41,15 @@ def _smallest(values: NDArray[np.float32], k: int) -> NDArray[np.float32]:
     """Return the ``k`` smallest values of each column, ``(k, dim)``, ascending.
 
     They are in the ``k`` blocks with the smallest minima: a value of another block is not below that block's minimum,
-    so each of the ``k`` blocks has a value that is not above it.
+    so each of the ``k`` blocks has a value that is not above it. A block has every ``n_blocks``-th row, since minima
+    over the first axis are those that NumPy takes fastest.
     """
     n_blocks, dim = len(values) // BLOCK, values.shape[1]
     if n_blocks < 4 * k:
         return np.sort(values, axis=0)[:k]
-    blocks = values[: n_blocks * BLOCK].reshape(n_blocks, BLOCK, dim)
-    chosen = np.argpartition(blocks.min(axis=1), k - 1, axis=0)[:k]
-    found = blocks[chosen[:, None, :], np.arange(BLOCK)[:, None], np.arange(dim)].reshape(k * BLOCK, dim)
+    blocks = values[: n_blocks * BLOCK].reshape(BLOCK, n_blocks, dim)
+    chosen = np.argpartition(blocks.min(axis=0), k - 1, axis=0)[:k]
+    found = blocks[np.arange(BLOCK)[:, None, None], chosen, np.arange(dim)].reshape(k * BLOCK, dim)
     return np.sort(np.concatenate([found, values[n_blocks * BLOCK :]]), axis=0)[:k]
 
 

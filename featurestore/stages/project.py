@@ -54,7 +54,7 @@ class Project(TransformStage):
         assert row.descriptors is not None
         projected = project(row.descriptors, model)
         kept = strongest(projected, self.top)
-        descriptors = projected.astype(np.float32).take(kept, axis=0)
+        descriptors = projected.take(kept, axis=0).astype(np.float32)
         keypoints = None if row.keypoints is None else _taken(row.keypoints, kept)
         bounds = {
             "low": percentile(descriptors, self.low_percentile),
