@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from featurestore._version import __version__
+from featurestore.cli.apps import VERBS as APPS
 from featurestore.cli.common import STORE, UNTRUSTED, answer, as_json, open_store, stoppable
 from featurestore.cli.exchange import VERBS as EXCHANGE
 from featurestore.cli.log import with_log
@@ -234,7 +235,7 @@ def demo(folder: Path) -> None:
     run_demo(folder)
 
 
-for verb in (*ASK, *SEARCH, *EXCHANGE, *UPKEEP):
+for verb in (*ASK, *SEARCH, *APPS, *EXCHANGE, *UPKEEP):
     cli.add_command(verb)
 for verb in cli.commands.values():
     with_log(verb)
