@@ -16,6 +16,12 @@ EIO = Path("/proc/self/mem")  # its first byte can't be read: a link to it is a 
 
 _VERSION, _DAC = 0x20080522, 1 << 1 | 1 << 2  # CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH
 _GET_BITS, _SET_BITS, _NO_ROOT = 27, 28, 1  # of prctl: what root gets back when it starts a program
+_limited: list[bool] = []  # not empty while a thread of this process is an ordinary user
+
+
+def is_ordinary_user() -> bool:
+    """Whether `ordinary_user` holds, so that a process that is forked elsewhere has to enter it as well."""
+    return bool(_limited)
 
 
 @contextmanager
@@ -35,9 +41,11 @@ def ordinary_user() -> Iterator[None]:
     fewer = (ctypes.c_uint32 * 6)(*rights)
     fewer[0] &= ~_DAC
     assert libc.capset(header, fewer) == 0
+    _limited.append(True)
     try:
         yield
     finally:
+        _limited.pop()
         assert libc.capset(header, rights) == 0
         assert libc.prctl(_SET_BITS, bits, 0, 0, 0) == 0
 

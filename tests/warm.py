@@ -14,9 +14,13 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from multiprocessing import forkserver
 from multiprocessing.reduction import DupFd
 from pathlib import Path
 from typing import Any
+
+from tests.faults import is_ordinary_user, ordinary_user
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
@@ -34,6 +38,11 @@ CONTEXT.set_forkserver_preload(
 )
 
 
+def start_server() -> None:
+    """Start the process from which others are forked now, with the rights that this one has now."""
+    forkserver.ensure_running()
+
+
 class WarmProcess:
     """``python -m MODULE ARGUMENTS``."""
 
@@ -41,7 +50,9 @@ class WarmProcess:
         """Start it."""
         pipes = [os.pipe(), os.pipe()]
         ends = [DupFd(writing) for _, writing in pipes]
-        self._process = CONTEXT.Process(target=run_module, args=(module, list(arguments), cwd, dict(environment), ends))
+        self._process = CONTEXT.Process(
+            target=run_module, args=(module, list(arguments), cwd, dict(environment), ends, is_ordinary_user())
+        )
         self._process.start()
         for _, writing in pipes:
             os.close(writing)
@@ -99,8 +110,10 @@ def read_all(descriptor: int) -> str:
         return file.read()
 
 
-def run_module(module: str, arguments: list[str], cwd: Path, environment: dict[str, str], outputs: list[Any]) -> None:
-    """Be the new process: take its environment and its streams, then run the module as the program."""
+def run_module(
+    module: str, arguments: list[str], cwd: Path, environment: dict[str, str], outputs: list[Any], ordinary: bool
+) -> None:
+    """Be the new process: take its environment, its streams and its rights, then run the module as the program."""
     os.setsid()
     os.chdir(cwd)
     os.environ.clear()
@@ -111,4 +124,5 @@ def run_module(module: str, arguments: list[str], cwd: Path, environment: dict[s
         os.dup2(descriptor, stream)
         os.close(descriptor)
     sys.argv = [module, *arguments]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    with ordinary_user() if ordinary else nullcontext():
+        runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -22,6 +22,7 @@ from featurestore.stages import Extract
 from featurestore.storage import Draft
 from featurestore.system import memory
 from tests.broken_images import encoded, picture
+from tests.conftest import LONG
 from tests.small import context_of, copy, digests, make_small, small_store
 
 T = TypeVar("T")
@@ -74,8 +75,11 @@ def expected(fresh: FeatureStore, tmp_path_factory: pytest.TempPathFactory) -> d
     return digests(store)
 
 
-@pytest.mark.parametrize("workers", [2, 4])
-@pytest.mark.parametrize("megabytes", [1, 20, 40, 400])
+# Shares of 0.25 to 100 MB: every image is large, or four, or none. The long form has three more in between.
+@pytest.mark.parametrize(
+    ("megabytes", "workers"),
+    [(1, 2), (20, 4), (40, 2), (40, 4), (400, 2), *([(1, 4), (20, 2), (400, 4)] if LONG else [])],
+)
 def test_no_more_is_at_work_than_there_is_memory_for(
     fresh: FeatureStore, expected: dict[str, str], tmp_path: Path, megabytes: int, workers: int
 ) -> None:

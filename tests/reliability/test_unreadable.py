@@ -19,9 +19,12 @@ from featurestore.storage import CATALOG, CONFIG
 from tests.catalogs import change, tables
 from tests.faults import EIO, forbidden, no_open_files, ordinary_user
 from tests.small import Listening, context_of, copy, digests, make_small, small_store
+from tests.warm import start_server
 
-# A child gives up rights only when a program starts in it.
-pytestmark = pytest.mark.usefixtures("cold_sandbox")
+
+@pytest.fixture(scope="module", autouse=True)
+def _server_of_root() -> None:
+    start_server()
 
 
 @pytest.fixture(scope="module")
@@ -300,7 +303,7 @@ def test_untrusted_stores(small: FeatureStore) -> None:
 
 
 @pytest.fixture
-def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+def child(cold_sandbox: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
     """Let the child do something else than its job."""
     folder = tmp_path / "site"
     folder.mkdir()
