@@ -16,9 +16,9 @@ from hypothesis import settings
 
 from featurestore import FeatureStore
 from featurestore.cli.samples import make_samples
-from tests.once import once
+from tests.once import copied, once
 from tests.recycled import Instances
-from tests.small import configure, copy
+from tests.small import configure, copy, make_small, small_store, tiny_store
 from tests.warm import WarmSandbox
 
 LONG_SIDE = 200  # pixels: SIFT then takes milliseconds an image
@@ -217,6 +217,23 @@ def begun(samples: Samples, tmp_path_factory: pytest.TempPathFactory) -> Feature
 def fresh(begun: FeatureStore, tmp_path: Path) -> FeatureStore:
     """A store without any run, which the test may change."""
     return copy(begun, tmp_path / "fresh")
+
+
+@pytest.fixture(scope="session")
+def thirteen(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    """A store of thirteen small pictures in chunks of 5, with every stage done. Not to be changed; nor are they."""
+
+    def make(folder: Path) -> None:
+        make_small(folder / "images")
+        small_store(folder / "store", folder / "images").run(workers=0)
+
+    return FeatureStore(copied(tmp_path_factory, "thirteen", make) / "store")
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    """A store of three pictures, with every stage done, and the folder ``images`` beside it. Not to be changed."""
+    return FeatureStore(copied(tmp_path_factory, "tiny", tiny_store) / "store")
 
 
 @pytest.fixture(scope="session")

@@ -23,3 +23,11 @@ def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], obje
             make(folder)
             whole.touch()
     return folder
+
+
+def copied(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """Return a copy of the folder ``name`` for this test process alone: who reads a store may lock it.
+
+    Names belong to all modules: two that make different things need two names.
+    """
+    return Path(shutil.copytree(once(factory, name, make), factory.mktemp(name) / name))

@@ -23,6 +23,7 @@ from featurestore.storage import Root, Writer, block_names, read_block
 from featurestore.storage.root import BLOCKS
 from tests.broken_images import encoded, picture
 from tests.faults import forbidden
+from tests.once import copied, once
 from tests.small import (
     Unlocked,
     configure,
@@ -65,28 +66,35 @@ def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Pictures, one of which is broken. Not to be changed."""
-    folder = tmp_path_factory.mktemp("images")
-    make_small(folder, n=N)
-    (folder / "002.png").write_bytes(b"no picture")
-    return folder
+
+    def make(folder: Path) -> None:
+        make_small(folder, n=N)
+        (folder / "002.png").write_bytes(b"no picture")
+
+    return once(tmp_path_factory, "pictures-in-blocks", make)
 
 
 @pytest.fixture(scope="module")
 def whole(images: Path, tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
     """What an undisturbed run makes of them, in one chunk. Not to be changed."""
-    store = small_store(tmp_path_factory.mktemp("whole") / "store", images, chunk_size=N)
-    store.run("extract", workers=0)
-    return store
+
+    def make(folder: Path) -> None:
+        small_store(folder / "store", images, chunk_size=N).run("extract", workers=0)
+
+    return FeatureStore(copied(tmp_path_factory, "whole-blocks", make) / "store")
 
 
 @pytest.fixture(scope="module")
 def stopped(images: Path, tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
     """A store whose first run was ended when `FINISHED` images were in blocks. Not to be changed: see `broken_off`."""
-    store = small_store(tmp_path_factory.mktemp("stopped") / "store", images, chunk_size=N)
-    with pytest.MonkeyPatch.context() as patch:
-        small_blocks(patch)
-        stop(store, after=FINISHED)
-    return store
+
+    def make(folder: Path) -> None:
+        store = small_store(folder / "store", images, chunk_size=N)
+        with pytest.MonkeyPatch.context() as patch:
+            small_blocks(patch)
+            stop(store, after=FINISHED)
+
+    return FeatureStore(copied(tmp_path_factory, "stopped-blocks", make) / "store")
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from featurestore.pipeline import Options, run_stages
 from featurestore.storage import from_bitmap, read_arrays, write_arrays
 from tests.catalogs import change
 from tests.conftest import LONG
+from tests.once import copied
 from tests.small import (
     Listening,
     StopAfter,
@@ -37,18 +38,20 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def images(thirteen: FeatureStore) -> Path:
     """Thirteen small pictures. Not to be changed."""
-    folder = tmp_path_factory.mktemp("images")
-    make_small(folder)
-    return folder
+    return thirteen.path.parent / "images"
 
 
 @pytest.fixture(scope="module")
 def extracted(images: Path, tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
     """A store of them in chunks of 3, with extract done. Not to be changed."""
-    store = small_store(tmp_path_factory.mktemp("extracted") / "store", images, chunk_size=3)
-    store.run("extract", workers=0)
+
+    def make(folder: Path) -> None:
+        small_store(folder / "store", images, chunk_size=3).run("extract", workers=0)
+
+    store = FeatureStore(copied(tmp_path_factory, "extracted", make) / "store")
+    configure(store, "store", images=str(images), dataset=str(images / "dataset.csv"))
     return store
 
 
@@ -68,11 +71,9 @@ def store(extracted: FeatureStore, tmp_path: Path) -> FeatureStore:
 
 
 @pytest.fixture(scope="module")
-def done(images: Path, tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+def done(thirteen: FeatureStore) -> FeatureStore:
     """A store of them in chunks of 5, with every stage done. Not to be changed: see `growing`."""
-    store = small_store(tmp_path_factory.mktemp("done") / "store", images)
-    store.run(workers=0)
-    return store
+    return thirteen
 
 
 @pytest.fixture

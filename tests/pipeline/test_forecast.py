@@ -17,6 +17,7 @@ from featurestore.pipeline.forecast import FOLLOWS
 from featurestore.storage import Root
 from tests.broken_images import encoded, picture
 from tests.conftest import LONG
+from tests.once import copied
 from tests.small import configure, copy, digests, make_small, small_store
 
 Change = Callable[[FeatureStore, Path], None]
@@ -26,14 +27,16 @@ Arguments = tuple[tuple[str, ...], dict[str, Any]]
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
     """A finished store of six images in three chunks; the image files are beside it. Not to be changed."""
-    folder = tmp_path_factory.mktemp("base")
-    make_small(folder / "images", n=6)
-    (folder / "images" / "001.png").unlink()
-    (folder / "images" / "005.png").write_bytes(encoded(".png", picture(80, 60, seed=5)))
-    store = small_store(folder / "store", folder / "images", chunk_size=2)
-    configure(store, "store", images="../images", dataset="../images/dataset.csv")
-    store.run(workers=0)
-    return store
+
+    def make(folder: Path) -> None:
+        make_small(folder / "images", n=6)
+        (folder / "images" / "001.png").unlink()
+        (folder / "images" / "005.png").write_bytes(encoded(".png", picture(80, 60, seed=5)))
+        store = small_store(folder / "store", folder / "images", chunk_size=2)
+        configure(store, "store", images="../images", dataset="../images/dataset.csv")
+        store.run(workers=0)
+
+    return FeatureStore(copied(tmp_path_factory, "forecast", make) / "store")
 
 
 def own(base: FeatureStore, folder: Path) -> tuple[FeatureStore, Path]:

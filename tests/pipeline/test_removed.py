@@ -17,20 +17,16 @@ from featurestore.catalog import HeldCatalog, replay
 from featurestore.cli.program import cli
 from featurestore.storage import CATALOG, Root
 from tests.catalogs import tables
-from tests.small import copy, digests, make_small, small_store, write_dataset
+from tests.small import copy, digests, small_store, write_dataset
 
 GONE = ("001.png", "007.png")  # of 13 in chunks of 5; both are train or test: 1 % 4 and 7 % 4
 Columns = dict[str, str]
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+def whole(thirteen: FeatureStore) -> FeatureStore:
     """A small store in which everything was run. Not to be changed."""
-    folder = tmp_path_factory.mktemp("removed")
-    make_small(folder / "images")
-    store = small_store(folder / "store", folder / "images")
-    store.run(workers=0)
-    return store
+    return thirteen
 
 
 @pytest.fixture(scope="module")

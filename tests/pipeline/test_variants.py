@@ -13,6 +13,7 @@ from featurestore import FeatureStore
 from featurestore.errors import ConfigError, LossyDescriptors
 from featurestore.stages import Sift
 from tests.catalogs import change
+from tests.once import copied
 from tests.small import configure, copy, current_model, digests, make_small, rows_of, small_store
 
 STAGES = ["extract", "fit_pca", "project", "fit_scale", "quantize"]
@@ -21,11 +22,12 @@ STAGES = ["extract", "fit_pca", "project", "fit_scale", "quantize"]
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
     """A finished store of small pictures. Not to be changed: see `store`."""
-    folder = tmp_path_factory.mktemp("done")
-    make_small(folder / "images", n=6)
-    store = small_store(folder / "store", folder / "images", chunk_size=4)
-    store.run(workers=0)
-    return store
+
+    def make(folder: Path) -> None:
+        make_small(folder / "images", n=6)
+        small_store(folder / "store", folder / "images", chunk_size=4).run(workers=0)
+
+    return FeatureStore(copied(tmp_path_factory, "variants", make) / "store")
 
 
 @pytest.fixture

@@ -17,17 +17,11 @@ from featurestore import FeatureStore
 from featurestore.errors import DatasetError, FeatureStoreError, NotAStore, OutputError, UnusablePath
 from featurestore.query.result_files import write_result
 from featurestore.system import located, scratch_folder, temporary_name
-from tests.small import Unlocked, copy, tiny_store
+from tests.small import Unlocked, copy
 
 NOT_UTF8 = os.fsdecode(b"caf\xe9")
 TAKEN = ["#%20;'\"\n*a[0]{a,b}$HOME:~", "status=ok/ -x "]
 REFUSED = {"what?": "a question mark", "back\\slash": "a backslash", NOT_UTF8: "not UTF-8"}
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
-    """A finished store of three images."""
-    return tiny_store(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.mark.parametrize("name", TAKEN)

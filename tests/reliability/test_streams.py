@@ -11,17 +11,11 @@ import pytest
 
 from featurestore import FeatureStore
 from tests.conftest import LONG
-from tests.small import configure, copy, tiny_store
+from tests.small import configure, copy
 
 FULL = Path("/dev/full")
 ROOT = Path(__file__).parent.parent.parent
 needs_full = pytest.mark.skipif(not FULL.exists(), reason="there is no /dev/full")
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
-    """A finished store of three images."""
-    return tiny_store(tmp_path_factory.mktemp("tiny"))
 
 
 def typed(redirection: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:

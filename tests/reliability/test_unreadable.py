@@ -18,7 +18,8 @@ from featurestore.maintenance.sandbox import run_child
 from featurestore.storage import CATALOG, CONFIG
 from tests.catalogs import change, tables
 from tests.faults import EIO, forbidden, no_open_files, ordinary_user
-from tests.small import Listening, context_of, copy, digests, make_small, small_store
+from tests.once import copied
+from tests.small import Listening, configure, context_of, copy, digests, make_small, small_store
 from tests.warm import start_server
 
 
@@ -30,10 +31,16 @@ def _server_of_root() -> None:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
     """A small store with every stage done. Not to be changed: see `small`."""
-    folder = tmp_path_factory.mktemp("made")
-    make_small(folder / "images", n=6)
-    store = small_store(folder / "store", folder / "images", chunk_size=2)
-    store.run(workers=0)
+
+    def make(folder: Path) -> None:
+        make_small(folder / "images", n=6)
+        small_store(folder / "store", folder / "images", chunk_size=2).run(workers=0)
+
+    store = FeatureStore(copied(tmp_path_factory, "unreadable", make) / "store")
+    images = store.path.parent / "images"
+    configure(
+        store, "store", images=str(images), dataset=str(images / "dataset.csv")
+    )  # of this process, which hides it
     return store
 
 
