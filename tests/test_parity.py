@@ -29,6 +29,7 @@ from featurestore import FeatureStore
 from featurestore.rows import Row
 from featurestore.storage import read_arrays
 from tests.conftest import LONG, Samples
+from tests.once import copied
 from tests.small import current_model, rows_of, write_dataset
 
 COMPONENTS = 64
@@ -158,15 +159,20 @@ def paintings(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> t
     with (source / "dataset.csv").open(encoding="utf-8", newline="") as file:
         subsets = {row["filename"]: row["subset"] for row in csv.DictReader(file)}
     chosen = sorted(subsets, key=lambda name: ((source / name).stat().st_size, name))[: 40 if LONG else 20]
-    folder = tmp_path_factory.mktemp("paintings")
-    images = folder / "images"
-    images.mkdir()
-    for name in chosen:
-        shutil.copy(source / name, images)
-    dataset = write_dataset(folder, ["filename,subset", *(f'"{name}",{subsets[name]}' for name in chosen)])
-    store = FeatureStore.create(folder / "store", images=images, dataset=dataset, chunk_size=8)
-    store.run(workers=0)
-    return store, images, dataset
+
+    def make(folder: Path) -> None:
+        (folder / "images").mkdir()
+        for name in chosen:
+            shutil.copy(source / name, folder / "images")
+        dataset = write_dataset(folder, ["filename,subset", *(f'"{name}",{subsets[name]}' for name in chosen)])
+        create_and_run(folder / "store", folder / "images", dataset)
+
+    folder = copied(tmp_path_factory, "parity-paintings", make)
+    return FeatureStore(folder / "store"), folder / "images", folder / "dataset.csv"
+
+
+def create_and_run(path: Path, images: Path, dataset: Path) -> None:
+    FeatureStore.create(path, images=images, dataset=dataset, chunk_size=8).run(workers=0)
 
 
 @pytest.fixture(
@@ -177,10 +183,10 @@ def compared(
 ) -> Compared:
     if request.param == "samples":
         images, dataset = large_samples.images, large_samples.dataset
-        path = tmp_path_factory.mktemp("large") / "store"
-        store = FeatureStore.create(path, images=images, dataset=dataset, chunk_size=8)
-        store.run(workers=0)
-        return compare(store, images, dataset)
+        folder = copied(
+            tmp_path_factory, "parity-samples", lambda folder: create_and_run(folder / "store", images, dataset)
+        )
+        return compare(FeatureStore(folder / "store"), images, dataset)
     return compare(*request.getfixturevalue("paintings"))
 
 

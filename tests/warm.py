@@ -34,6 +34,7 @@ CONTEXT.set_forkserver_preload(
         "pandas",  # pyarrow imports it
         "pytest",  # since it is the main program that starts these processes
         "sklearn.decomposition",
+        "tests.frozen",  # last
     ]
 )
 

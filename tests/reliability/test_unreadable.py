@@ -38,9 +38,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
 
     store = FeatureStore(copied(tmp_path_factory, "unreadable", make) / "store")
     images = store.path.parent / "images"
-    configure(
-        store, "store", images=str(images), dataset=str(images / "dataset.csv")
-    )  # of this process, which hides it
+    # Its own images, since tests hide them
+    configure(store, "store", images=str(images), dataset=str(images / "dataset.csv"))
     return store
 
 
