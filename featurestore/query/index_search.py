@@ -18,6 +18,7 @@ N_WORDS = 3  # whose entries are compared with a descriptor
 N_WORDS_OF_FEW = 6  # the same, in an index of fewer words than `MANY`
 MANY = 65_536
 QUICK = 100  # images that are checked by scale and angle
+MOST_MATCHES = 128  # of an image, the nearest, that the quick check looks at: its time grows with their square
 AGREEING = 8  # inliers of the quick check from which on an image is ranked by them, and not by its votes
 
 
@@ -82,6 +83,7 @@ def _quick_order(query: Features, selection: Selection, index: StoreIndex, votes
             break
         if len(ours) < AGREEING:
             continue
+        ours, theirs = ours[:MOST_MATCHES], theirs[:MOST_MATCHES]
         packed = index.keypoints(int(selection.image_ids[votes.rows[i]]), theirs)
         found = None if packed is None else fit_similarity(query.keypoints[ours], unpack(packed, KEYPOINT))
         agreeing[i] = 0 if found is None else int(found.inliers.sum())

@@ -30,7 +30,7 @@ class Votes:
     numbers: NDArray[np.int64]
 
     def matches(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-        """Yield the descriptors of the query and of the image that match, for each image in order."""
+        """Yield the descriptors of the query and of the image that match, nearest first, for each image in order."""
         for start, stop in zip(self.borders[:-1], self.borders[1:], strict=True):
             yield self.descriptors[start:stop], self.numbers[start:stop]
 
@@ -60,7 +60,7 @@ def count_votes(
     best = np.lexsort((present, -scores))[:most]
     rank = np.full(len(present), len(best))
     rank[best] = np.arange(len(best))
-    order = np.argsort(rank[place], kind="stable")
+    order = np.lexsort((near[first], rank[place]))
     borders = np.searchsorted(rank[place][order], np.arange(len(best) + 1))
     return Votes(
         present[best].astype(np.int64), scores[best], borders.astype(np.int64), descriptors[order], which[order]
