@@ -34,11 +34,14 @@ def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
 
 class TestEngine(EngineContract):
     @pytest.fixture
-    def engine(self, engine: Engine, request: pytest.FixtureRequest) -> Engine:
+    def engine(self, engine: Engine) -> Engine:
+        return engine
+
+    @pytest.fixture(autouse=True)
+    def short(self, engine: Engine, request: pytest.FixtureRequest) -> None:
         # A cluster tries it on three workers, with nine children in all, and each of these does what `local` does.
         if "no_image_takes_away" in request.node.name and isinstance(engine, DaskEngine) and not LONG:
             pytest.skip("on a cluster it takes half a minute: FEATURESTORE_TESTS=long")
-        return engine
 
 
 def test_work_is_done_where_the_engine_says(engine: Engine) -> None:
