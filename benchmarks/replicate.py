@@ -117,7 +117,7 @@ def written(
     work = _work(chunk, input_payload)
     writer = ChunkWriter(context.root, layout=layout, manifest=partition_manifest(step, work, origin="run"))
     written = writer.target.write(members)
-    writer.publish(context.catalog, written.payload, written.checksum)
+    writer.publish(context.catalog, written.payload, written.checksum, written.facts)
 
 
 def _work(chunk: dict[str, Any], input_payload: str) -> Work:

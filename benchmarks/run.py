@@ -22,6 +22,7 @@ SECTIONS = {
     "load": "Loading",
     "memory": "Peak memory",
     "dispatch": "Workers in use",
+    "cluster": "Many machines",
     "maintenance": "Verify, rebuild, merge and export",
     "growth": "Growth of the catalog",
     "ingest": "Reading the dataset",

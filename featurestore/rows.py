@@ -20,6 +20,8 @@ KEYPOINT = np.dtype(
 
 
 KEYPOINT_COLUMNS = KEYPOINT.names or ()
+# Columns that the catalog keeps, where a partition has them.
+FACTS = ("image_id", "status", "error", "n_descriptors", "width", "height", "n_clipped")
 
 
 class Status(StrEnum):
@@ -90,6 +92,10 @@ class Layout:
         if self.keypoints:
             columns += [(name, pa.list_(pa.from_numpy_dtype(KEYPOINT[name]))) for name in KEYPOINT_COLUMNS]
         return pa.schema([*columns, *self.extra])
+
+    def facts(self) -> list[str]:
+        """Return the names of the columns that the catalog keeps."""
+        return [name for name in FACTS if name in self.schema().names]
 
     def matrix(self, blob: Any) -> NDArray[Any]:
         """Return a BLOB as an ``(n, dim)`` matrix, without a copy.

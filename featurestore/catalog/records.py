@@ -40,7 +40,6 @@ from featurestore.storage import (
 from featurestore.system import file_digest, file_size, readable
 
 LOG = logging.getLogger("featurestore.catalog")
-FACTS = ("image_id", "status", "error", "n_descriptors", "width", "height", "n_clipped")
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,38 @@ def record_file(root: Writer, catalog: WritableCatalog, name: str, *, checksum: 
     Raises:
         CorruptFile: the file is not a partition.
     """
-    described = describe_partition(root, name, checksum=checksum)
+    return _record(root, catalog, describe_partition(root, name, checksum=checksum))
+
+
+def record_written(
+    root: Writer,
+    catalog: WritableCatalog,
+    name: str,
+    manifest: Mapping[str, Any],
+    facts: pa.Table,
+    *,
+    dim: int,
+    checksum: str,
+) -> PartitionRow:
+    """Record the committed partition ``name`` by what its writer reports: it is not opened. See `record_file`.
+
+    Args:
+        root: of the store.
+        catalog: of the store.
+        name: of the file.
+        manifest: that it holds.
+        facts: its columns of `Layout.facts`.
+        dim: of its descriptors.
+        checksum: its SHA-256, taken while it was written.
+
+    Raises:
+        CorruptFile: manifest or columns do not match the name.
+    """
+    _check_manifest(manifest, name)
+    return _record(root, catalog, _described(root, name, manifest, facts, dim=dim, checksum=checksum))
+
+
+def _record(root: Writer, catalog: WritableCatalog, described: Described) -> PartitionRow:
     replaced = record_described(catalog, described)
     if replaced:
         root.remove(replaced)
@@ -111,7 +141,7 @@ def record_partition(connection: DuckDBPyConnection, row: PartitionRow, results:
 
 
 def describe_partition(root: Root, name: str, *, checksum: str | None = None) -> Described:
-    """Return the record of a partition, from its small columns and the digest of its bytes.
+    """Return the record of a partition, from the columns of `Layout.facts` and the digest of its bytes.
 
     Args:
         root: of the store.
@@ -123,16 +153,14 @@ def describe_partition(root: Root, name: str, *, checksum: str | None = None) ->
     """
     with PartitionFile(root.local(name)) as file:
         _check_manifest(file.manifest, name)
-        facts = file.columns(_facts_of(file))
-        return _described(root, name, file, facts, checksum=checksum)
+        facts, layout = file.columns(file.layout.facts()), file.layout
+        return _described(root, name, file.manifest, facts, dim=layout.dim, checksum=checksum)
 
 
-def _facts_of(file: PartitionFile) -> list[str]:
-    return [fact for fact in FACTS if fact in file.layout.schema().names]
-
-
-def _described(root: Root, name: str, file: PartitionFile, facts: pa.Table, *, checksum: str | None) -> Described:
-    manifest, path = file.manifest, root.local(name)
+def _described(
+    root: Root, name: str, manifest: Mapping[str, Any], facts: pa.Table, *, dim: int, checksum: str | None
+) -> Described:
+    path = root.local(name)
     _check_facts(manifest, facts, name)
     clipped = pc.sum(facts["n_clipped"]).as_py() or 0 if "n_clipped" in facts.column_names else None
     row = PartitionRow(
@@ -143,11 +171,11 @@ def _described(root: Root, name: str, file: PartitionFile, facts: pa.Table, *, c
         n_bytes=file_size(path),
         n_images=len(facts),
         n_descriptors=pc.sum(facts["n_descriptors"]).as_py() or 0,
-        dim=file.layout.dim,
+        dim=dim,
         n_clipped=clipped,
         pruned=is_index(name),
     )
-    return Described(manifest, row, _results(facts))
+    return Described(dict(manifest), row, _results(facts))
 
 
 def _check_manifest(manifest: Mapping[str, Any], name: str) -> None:
@@ -202,7 +230,7 @@ def check_partition(root: Root, name: str) -> Described:
         with PartitionFile(path, hashed=True) as file:
             _check_manifest(file.manifest, name)
             payload, counts, facts = _read_back(file)
-            described = _described(root, name, file, facts, checksum=file.checksum())
+            described = _described(root, name, file.manifest, facts, dim=file.layout.dim, checksum=file.checksum())
     if payload != PurePosixPath(name).stem.rpartition("-")[2]:
         raise CorruptFile(f"{name} does not hold the rows that its name promises")
     if counts != described.results["n_descriptors"].to_pylist():
@@ -211,15 +239,15 @@ def check_partition(root: Root, name: str) -> Described:
 
 
 def _read_back(file: PartitionFile) -> tuple[str, list[int], pa.Table]:
-    """Return the digest of a partition's rows, the number of descriptors of each, and the columns `FACTS`."""
+    """Return the digest of a partition's rows, the number of descriptors of each, and the columns of `Layout.facts`."""
     digest, counts, facts = RowDigest(str(file.manifest["input_payload"])), list[int](), list[pa.Table]()
     for row_group in range(file.n_row_groups):
         table = file.table(row_group, file.layout.schema().names)
-        facts.append(table.select(_facts_of(file)))
+        facts.append(table.select(file.layout.facts()))
         for row in file.rows_of(table):
             digest.update(row)
             counts.append(row.n_descriptors)
-    return digest.hexdigest(), counts, pa.concat_tables(facts) if facts else file.columns(_facts_of(file))
+    return digest.hexdigest(), counts, pa.concat_tables(facts) if facts else file.columns(file.layout.facts())
 
 
 def record_model(root: Root, catalog: WritableCatalog, name: str) -> ModelRow:

@@ -11,8 +11,9 @@ import logging
 import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
+from concurrent.futures import BrokenExecutor, Future
 from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import Any
 
 from featurestore.engines.absent import refuse_absent_module
@@ -26,11 +27,27 @@ ATTEMPTS = 4  # at a task that dies alone: a machine may be switched off, which 
 
 
 class _Flight(dict[Future[list[T]], Task[T]]):
-    """The tasks in flight, in the order of submission, and how often each of them has died alone."""
+    """The tasks in flight, in the order of submission, and how often each of them has died alone.
+
+    Futures report that they are done: to ask all of them takes milliseconds where there are thousands.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self._deaths = Counter[int]()  # by the `id` of the task
+        self._done = SimpleQueue[Future[list[T]]]()
+
+    def add(self, future: Future[list[T]], task: Task[T]) -> None:
+        """Add a task that was submitted."""
+        self[future] = task
+        future.add_done_callback(self._done.put)
+
+    def wait(self) -> list[Future[list[T]]]:
+        """Wait until a task is done, and return all that are."""
+        done = [self._done.get()]
+        while not self._done.empty():
+            done.append(self._done.get())
+        return done
 
     def died(self, task: Task[T]) -> bool:
         """Count a death of a task; return whether it has died too often to be tried again."""
@@ -47,6 +64,7 @@ class _Flight(dict[Future[list[T]], Task[T]]):
         """Remove all tasks."""
         super().clear()
         self._deaths.clear()
+        self._done = SimpleQueue()  # those that are removed report to the old one
 
 
 def dispatch_tasks(engine: Engine, tasks: Iterable[Task[T] | None]) -> Iterator[tuple[Task[T], list[T]]]:
@@ -69,7 +87,7 @@ def dispatch_tasks(engine: Engine, tasks: Iterable[Task[T] | None]) -> Iterator[
     while following is not None or flight:
         while following is not None and _has_room(engine, flight):
             try:
-                flight[engine.submit(following)] = following
+                flight.add(engine.submit(following), following)
             except BrokenExecutor:  # a worker died while idle, or on a task whose future will report it
                 idle = not flight
                 yield from _run_suspects(engine, flight)
@@ -115,8 +133,7 @@ def _has_room(engine: Engine, flight: _Flight[Any]) -> bool:
 
 
 def _collect(engine: Engine, flight: _Flight[T]) -> Iterator[tuple[Task[T], list[T]]]:
-    done, _ = wait(flight, return_when=FIRST_COMPLETED)
-    for future in done:
+    for future in flight.wait():
         error = future.exception()
         refuse_absent_module(error)
         if isinstance(error, TaskDied):
@@ -139,13 +156,15 @@ def _resubmit(
     task, cause = flight[future], _cause(error)
     if not flight.died(task):
         LOG.warning("a task of chunk %d died with its worker (%s): trying it again", task.chunk_id, cause)
-        flight[engine.submit(task)] = flight.pop(future)
+        again = engine.submit(task)
+        flight.add(again, flight.pop(future))
         return
     flight.land(future)
     parts = task.split()
     if len(parts) > 1:
         LOG.warning("a task of chunk %d died %d times: trying its %d parts", task.chunk_id, ATTEMPTS, len(parts))
-        flight.update((engine.submit(part), part) for part in parts)
+        for part in parts:
+            flight.add(engine.submit(part), part)
     else:
         _refuse_dead_engine(engine)
         LOG.warning("a task of chunk %d crashes its worker (%s); its result says so", task.chunk_id, cause)

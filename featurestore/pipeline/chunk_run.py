@@ -85,7 +85,8 @@ class ChunkRun:
 
     def _publish(self, chunk_id: int, written: Written) -> None:
         """Publish and record the partition of a chunk."""
-        row = self._open.pop(chunk_id).publish(self._context.catalog, written.payload, written.checksum)
+        chunk = self._open.pop(chunk_id)
+        row = chunk.publish(self._context.catalog, written.payload, written.checksum, written.facts)
         self._counts["n_chunks"] += 1
         self._counts["n_bytes"] += row.n_bytes
 

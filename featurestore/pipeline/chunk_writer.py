@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
-from featurestore.catalog import PartitionRow, WritableCatalog, check_partition, record_file
+import pyarrow as pa
+
+from featurestore.catalog import PartitionRow, WritableCatalog, check_partition, record_file, record_written
 from featurestore.errors import CorruptFile
 from featurestore.pipeline.tasks import Target
 from featurestore.rows import Layout
@@ -27,21 +30,25 @@ class ChunkWriter:
         of = self._manifest
         return partition_name(of["stage"], of["variant"], of["chunk_id"], payload)
 
-    def publish(self, catalog: WritableCatalog, payload: str, checksum: str) -> PartitionRow:
+    def publish(self, catalog: WritableCatalog, payload: str, checksum: str, facts: pa.Table) -> PartitionRow:
         """Give the file its final name, and record it. A file of that name with the same rows is left as it is.
 
         Args:
             catalog: of the store.
             payload: the digest of its rows.
             checksum: the SHA-256 of its bytes.
+            facts: its columns of `Layout.facts`.
         """
         name = self._name(payload)
         with self._stack, room_on_disk(self.target.what):
             new = not self._is_there(name)
             if new:
                 self._root.publish(self.target.path, name)
-        # A file that is left may be encoded in another way.
-        return record_file(self._root, catalog, name, checksum=checksum if new else None)
+        if not new:  # the file that is left may be encoded in another way
+            return record_file(self._root, catalog, name)
+        manifest = json.loads(json.dumps({**self._manifest, "payload": payload}))  # as the file holds it
+        dim = self.target.layout.dim
+        return record_written(self._root, catalog, name, manifest, facts, dim=dim, checksum=checksum)
 
     def _is_there(self, name: str) -> bool:
         if not is_file(self._root.local(name)):

@@ -49,6 +49,8 @@ LOG = logging.getLogger("featurestore.pipeline")
 # A block is what a kill costs each worker: long enough that its file costs nothing beside it, and that many workers do
 # not keep the coordinator busy; short enough that the progress is seen.
 BLOCK_SECONDS = 5.0
+MOST_BLOCKS = 40  # finished blocks a second: with many workers blocks are longer
+LONGEST = 25.0  # seconds of a block, however many workers there are
 FIRST_SECONDS = 0.5  # the first blocks of a run are short, so that progress shows at once
 OVERTIME = 2  # a block ends early once it takes this many times the planned seconds
 MAX_BLOCK = 512  # images in a block
@@ -138,7 +140,7 @@ class ExtractRun(ChunkRun):
             return filenames_of_chunks(connection, [work.chunk_id for work in several])
 
     def _next_block(self, chunk_id: int, images: Images) -> ImageBlock:
-        seconds = min(BLOCK_SECONDS, max(FIRST_SECONDS, time.monotonic() - self._begun))
+        seconds = block_seconds(self._engine.workers, since=time.monotonic() - self._begun)
         size = self._size(seconds)
         if images[size:]:
             self._waiting.appendleft((chunk_id, images[size:]))
@@ -237,6 +239,12 @@ class ExtractRun(ChunkRun):
                 f"{self._context.images} the right folder? Correct `images` in featurestore.toml, then run again "
                 "with --retry-failed"
             )
+
+
+def block_seconds(workers: int, *, since: float) -> float:
+    """Return the seconds that a block is to take, ``since`` seconds after the begin of the run."""
+    planned = min(LONGEST, max(BLOCK_SECONDS, workers / MOST_BLOCKS))
+    return min(planned, max(FIRST_SECONDS, since))
 
 
 def _without_gaps(work: Work, done: set[int]) -> Iterator[list[int]]:

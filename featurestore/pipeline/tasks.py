@@ -16,6 +16,8 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from featurestore.engines import Task
 from featurestore.errors import CorruptFile, EngineLost
 from featurestore.pipeline.image_row import crashed
@@ -42,6 +44,7 @@ class Written:
     checksum: str  # SHA-256 of the file
     statuses: Counter[str]  # of its rows
     n_descriptors: int
+    facts: pa.Table  # the columns that the catalog keeps; see `Layout.facts`
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ class Target:
                 writer.abandon()
                 own.unlink(missing_ok=True)
                 raise
-        return Written(path, writer.payload, writer.checksum, writer.statuses, writer.n_descriptors)
+        return Written(path, writer.payload, writer.checksum, writer.statuses, writer.n_descriptors, writer.facts)
 
 
 class _Join:

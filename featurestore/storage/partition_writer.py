@@ -49,6 +49,7 @@ class PartitionWriter:
         self.payload = self.checksum = ""  # of the rows, and of the file: known at the end
         self.statuses: Counter[str] = Counter()  # of the rows so far
         self.n_descriptors = 0
+        self._facts = list[pa.Table]()
 
     def write(self, row: Row) -> None:
         """Add the row of the next image. A write error may be raised by a later call.
@@ -89,6 +90,12 @@ class PartitionWriter:
         self._file.close()
         self.checksum = self._file.digest.hexdigest()
 
+    @property
+    def facts(self) -> pa.Table:
+        """The columns of `Layout.facts` of all rows so far."""
+        names = self._layout.facts()
+        return pa.concat_tables([self._layout.schema().empty_table().select(names), *self._facts])
+
     def abandon(self) -> None:
         """Close the file without finishing it; the caller removes it."""
         self._thread.shutdown()
@@ -111,7 +118,9 @@ class PartitionWriter:
     def _write_group(self, rows: list[Row]) -> None:
         for row in rows:
             self._digest.update(row)
-        self._writer.write_table(to_table(rows, self._layout))
+        table = to_table(rows, self._layout)
+        self._facts.append(table.select(self._layout.facts()))
+        self._writer.write_table(table)
 
 
 class _DigestedFile(io.BufferedWriter):

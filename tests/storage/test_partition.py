@@ -216,6 +216,15 @@ def test_row_groups_stay_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert [row.image_id for row in file.rows()] == list(range(8))
 
 
+def test_the_writer_reports_the_columns_of_the_catalog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(partition_writer, "ROW_GROUP_ROWS", 3)
+    writer = write(tmp_path / "p", rows_of(RICH), RICH)
+    with PartitionFile(tmp_path / "p") as file:
+        assert file.n_row_groups > 1
+        assert writer.facts == file.columns(RICH.facts())
+    assert writer.facts.column_names == ["image_id", "status", "error", "n_descriptors", "width"]
+
+
 def test_columns_can_be_left_out(tmp_path: Path) -> None:
     write(tmp_path / "p", rows_of(RICH), RICH)
     with PartitionFile(tmp_path / "p") as file:

@@ -54,7 +54,8 @@ class RowsInOrder:
 
     def publish(self, catalog: WritableCatalog) -> PartitionRow:
         """Publish and record what is finished."""
-        return self._chunk.publish(catalog, self._writer.payload, self._writer.checksum)
+        writer = self._writer
+        return self._chunk.publish(catalog, writer.payload, writer.checksum, writer.facts)
 
     def abandon(self) -> None:
         """Remove the temporary file."""
