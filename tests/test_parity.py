@@ -24,6 +24,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from sklearn.decomposition import IncrementalPCA
+from threadpoolctl import threadpool_limits
 
 from featurestore import FeatureStore
 from featurestore.rows import Row
@@ -123,7 +124,8 @@ def compare(store: FeatureStore, images: Path, dataset: Path) -> Compared:
     refused = [rows[i]["filename"] for i, found in enumerate(theirs) if found is not None and i not in both]
     sift: dict[int, Matrix] = {i: matrix for i in both if (matrix := theirs[i]) is not None}
     train = [i for i in both if rows[i]["subset"] == "train"]
-    pca = learn([draw(sift[i], i) for i in train])
+    with threadpool_limits(1):  # threads of BLAS that wait for each other double the time beside other tests
+        pca = learn([draw(sift[i], i) for i in train])
     models = {s: read_arrays(store.path / current_model(store, s).path)[0] for s in ("fit_pca", "fit_scale")}
     # the sign of a component is arbitrary: it is taken from the store's
     signs = np.sign((pca.components_ * models["fit_pca"]["components_"]).sum(axis=1))
