@@ -46,7 +46,8 @@ class ChunkWriter:
                 self._root.publish(self.target.path, name)
         if not new:  # the file that is left may be encoded in another way
             return record_file(self._root, catalog, name)
-        manifest = json.loads(json.dumps({**self._manifest, "payload": payload}))  # as the file holds it
+        text = json.dumps({**self._manifest, "payload": payload}, sort_keys=True)  # as the file holds it
+        manifest = json.loads(text)
         dim = self.target.layout.dim
         return record_written(self._root, catalog, name, manifest, facts, dim=dim, checksum=checksum)
 
