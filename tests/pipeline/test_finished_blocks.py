@@ -17,7 +17,7 @@ from featurestore.errors import NotEnoughSpace
 from featurestore.pipeline import Options, run_stages
 from featurestore.pipeline import extract_run as extraction
 from featurestore.pipeline.estimate import SPARE
-from featurestore.pipeline.extract_run import BLOCK_SECONDS, FIRST_SECONDS, LONGEST, OVERTIME, block_seconds
+from featurestore.pipeline.extract_run import BLOCK_SECONDS, LONGEST, OVERTIME, block_seconds
 from featurestore.progress import Silent
 from featurestore.storage import Root, Writer, block_names, read_block
 from featurestore.storage.root import BLOCKS
@@ -40,12 +40,11 @@ from tests.small import (
 N, FINISHED = 13, 5
 
 
-def test_blocks_are_longer_with_many_workers_and_short_at_first() -> None:
+def test_blocks_are_longer_with_many_workers_and_shorter_at_first() -> None:
     assert [block_seconds(workers, since=3600) for workers in (0, 2, 200)] == [BLOCK_SECONDS] * 3
     assert block_seconds(400, since=3600) == 2 * BLOCK_SECONDS
     assert block_seconds(10_000, since=3600) == LONGEST
     assert OVERTIME * LONGEST <= 60  # at most a minute of work is lost with a worker
-    assert block_seconds(1000, since=0) == FIRST_SECONDS
     assert block_seconds(1000, since=8) == 8
 
 
