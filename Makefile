@@ -6,8 +6,6 @@ FROM ?= 5376c63
 PY := .venv/bin/python
 UPGRADE := build/upgrade
 LOWEST := build/lowest
-# Tests wait for processes a quarter of their time: with one more than there are cores, no core does.
-JOBS ?= $(shell $(PYTHON) -c 'import os; print(len(os.sched_getaffinity(0)) + 1)' 2>/dev/null || echo auto)
 
 # Tests start hundreds of Python processes, which take twice as long where each compiles all modules again.
 unexport PYTHONDONTWRITEBYTECODE
@@ -44,13 +42,13 @@ demo: venv  ## run the main job on images that come with the dependencies
 	@$(PY) -m featurestore demo "$(DEMO)"
 
 test: venv  ## run the tests (ARGS="-k name" to choose)
-	@$(PY) -m pytest -n $(JOBS) --dist worksteal $(ARGS)
+	@$(PY) -m pytest -n auto --dist worksteal $(ARGS)
 
 test-quick: venv  ## run the quick tests only, for the inner loop
-	@$(PY) -m pytest -n $(JOBS) --dist worksteal -m "not slow" $(ARGS)
+	@$(PY) -m pytest -n auto --dist worksteal -m "not slow" $(ARGS)
 
 coverage: venv  ## run the tests, and list the lines that they miss; takes a third longer
-	@$(PY) -m pytest -n $(JOBS) --dist worksteal --cov=featurestore --cov-report=term $(ARGS)
+	@$(PY) -m pytest -n auto --dist worksteal --cov=featurestore --cov-report=term $(ARGS)
 
 test-upgrade: venv  ## open, verify, rebuild and merge stores that an earlier commit made (FROM=commit)
 	@PYTHON="$(PYTHON)" tests/upgrade/make-stores "$(FROM)" $(UPGRADE)
@@ -64,7 +62,7 @@ test-lowest: venv  ## run the tests with the lowest versions that pyproject.toml
 	  $(PY) -m uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct --editable '.[dev]' && \
 	  printf '%s\n' "$$ready" > $(LOWEST)/ready || exit 1; \
 	fi
-	@$(LOWEST)/bin/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
+	@$(LOWEST)/bin/python -m pytest -n auto --dist worksteal $(ARGS)
 
 crash: venv  ## kill more than a hundred runs, at other moments each time (FEATURESTORE_KILLS=500 for more)
 	@export FEATURESTORE_KILLS="$${FEATURESTORE_KILLS:-100}" FEATURESTORE_KILL_SEED="$${FEATURESTORE_KILL_SEED:-$$(date +%s)}"; \
