@@ -176,6 +176,7 @@ def test_every_parameter_but_policies_and_how_results_are_stored_changes_the_var
     silent = {"max_pixels", "truncated", "max_seconds", "compression"}
     changed = {"int": 7, "float": 0.5, "bool": False}
     others: dict[str, Any] = {"extractor": "rootsift", "over": "train", "truncated": "keep", "solver": "covariance"}
+    others |= {"select": "mix"}
     others |= {"compression": "none" if getattr(stage, "compression", "zstd") == "zstd" else "zstd"}
     before = stage().variant(reads="", model_id=None)
     for field in fields(stage):

@@ -1,4 +1,4 @@
-"""project: PCA, the descriptors of largest norm in descending order, and the percentiles that fit_scale needs."""
+"""project: PCA, the descriptors that are kept of an image in order, and the percentiles that fit_scale needs."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from featurestore.config import option
+from featurestore.errors import NotReady
 from featurestore.rows import Compression, Layout, Row, Status
 from featurestore.stages.base import Arrays, FitStage, TransformStage
 from featurestore.stages.percentiles import percentile
+from featurestore.stages.ranking import Select, ranked
 
 
 @dataclass(frozen=True)
 class Project(TransformStage):
-    """Project an image's descriptors and keep those of largest norm."""
+    """Project an image's descriptors and keep some, by default those of largest norm."""
 
     name: ClassVar[str] = "project"
     reads: ClassVar[str] = "extract"
@@ -25,7 +27,12 @@ class Project(TransformStage):
     view: ClassVar[str] = "projected"
     typical_bytes: ClassVar[int] = 500_000
 
-    top: int = option(1800, "descriptors that are kept of an image, those of largest L2 norm", low=1)
+    top: int = option(1800, "descriptors that are kept of an image", low=1)
+    select: Select = option(
+        "norm",
+        "which: of largest L2 norm, scale (keypoint size), response, a mix of these two, or response in a grid",
+        late=True,
+    )
     low_percentile: float = option(
         0.1, "the percentile of every dimension that fit_scale takes as low", low=0, high=100
     )
@@ -50,10 +57,14 @@ class Project(TransformStage):
         return Layout(dim=dim, dtype="float32", keypoints=keypoints, extra=extra, compression=self.compression)
 
     def apply(self, row: Row, model: Arrays) -> Row:
-        """Return the projected descriptors ``(min(n, top), n_components)`` float32 and their percentiles."""
+        """Return the projected descriptors ``(min(n, top), n_components)`` float32 and their percentiles.
+
+        Raises:
+            NotReady: they are selected by their keypoints, and there are none.
+        """
         assert row.descriptors is not None
         projected = project(row.descriptors, model)
-        kept = strongest(projected, self.top)
+        kept = self._kept(row, projected)
         descriptors = projected.take(kept, axis=0).astype(np.float32)
         keypoints = None if row.keypoints is None else _taken(row.keypoints, kept)
         bounds = {
@@ -61,6 +72,17 @@ class Project(TransformStage):
             "high": percentile(descriptors, self.high_percentile),
         }
         return Row(row.image_id, row.filename, Status.OK, row.error, descriptors, keypoints, bounds)
+
+    def _kept(self, row: Row, projected: NDArray[np.float64]) -> NDArray[np.intp]:
+        if self.select == "norm":
+            return strongest(projected, self.top)
+        if row.keypoints is None:
+            raise NotReady(
+                f"the descriptors of {row.filename!r} have no keypoints, since they were imported, and select = "
+                f'"{self.select}" in [project] goes by these; set select = "norm" in featurestore.toml, or make a new '
+                "store and extract its images"
+            )
+        return ranked(self.select, row.keypoints, self.top)
 
 
 def project(descriptors: NDArray[Any], model: Arrays) -> NDArray[np.float64]:

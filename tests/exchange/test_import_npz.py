@@ -12,7 +12,7 @@ import pytest
 from featurestore import FeatureStore
 from featurestore.catalog import FoundMembers
 from featurestore.cli.program import cli
-from featurestore.errors import ConfigError, CorruptFile, DatasetError, LossyDescriptors, StoreBusy
+from featurestore.errors import ConfigError, CorruptFile, DatasetError, LossyDescriptors, NotReady, StoreBusy
 from featurestore.exchange.importers import npz as import_npz
 from featurestore.exchange.importers.rows_in_order import RowsInOrder
 from featurestore.pipeline import Options, run_stages
@@ -90,6 +90,16 @@ def test_everything_downstream_is_what_our_own_extraction_gives(
     variants = "SELECT stage, variant FROM partitions GROUP BY ALL ORDER BY 1"
     assert theirs.sql(variants).fetchall() == ours.sql(variants).fetchall()
     assert theirs.run(workers=0) == []
+
+
+def test_a_selection_by_keypoints_refuses_imported_descriptors(
+    theirs: FeatureStore, images: Images, tmp_path: Path
+) -> None:
+    write_chunks(tmp_path / "npz", images, size=4)
+    theirs.import_npz(tmp_path / "npz")
+    configure(theirs, "project", select="scale")
+    with pytest.raises(NotReady, match=r"'000\.png' have no keypoints, since they were imported"):
+        theirs.run(workers=0)
 
 
 def test_it_is_recorded(theirs: FeatureStore, images: Images, tmp_path: Path) -> None:

@@ -27,12 +27,24 @@ RECIPES: list[tuple[dict[str, Any], dict[str, str]]] = [
         {**DEFAULT, "extract": "5ffaa51377a4bd91"},
     ),
     ({"fit_pca": {"solver": "incremental"}}, DEFAULT),
+    ({"project": {"select": "norm"}}, DEFAULT),
     *(
         ({stage: {"compression": kind} for stage in ("extract", "project", "quantize")}, DEFAULT)
         for kind in ("none", "zstd")
     ),
     ({"fit_pca": {"solver": "covariance"}}, {**DEFAULT, "fit_pca": "b5d976015a45a60d"}),
 ]
+
+
+def test_each_selection_is_a_variant_of_its_own() -> None:
+    recipes = [{}, *({"project": {"select": select}} for select in ("scale", "response", "mix", "grid"))]
+    found = {
+        stage.variant(reads="r", model_id="m")
+        for recipe in recipes
+        for stage in flow_from(recipe)
+        if stage.name == "project"
+    }
+    assert len(found) == 5
 
 
 @pytest.mark.parametrize(("recipe", "variants"), RECIPES, ids=str)

@@ -12,6 +12,7 @@ import pytest
 from featurestore import FeatureStore
 from featurestore.errors import ConfigError, LossyDescriptors
 from featurestore.stages import Sift
+from featurestore.stages.ranking import ranked
 from tests.catalogs import change
 from tests.once import copied
 from tests.small import configure, copy, current_model, digests, make_small, rows_of, small_store
@@ -105,6 +106,23 @@ def test_keypoints_follow_their_descriptors_through_the_flow(done: FeatureStore)
         assert quantized.keypoints.tolist() == projected.keypoints.tolist()
         assert set(projected.keypoints.tolist()) <= set(extracted.keypoints.tolist())
         assert len(projected.keypoints) == projected.n_descriptors == 200
+
+
+def test_a_selection_is_a_variant_beside_the_others(done: FeatureStore, store: FeatureStore) -> None:
+    before = variants(store)
+    configure(store, "project", select="mix")
+    assert redone(store) == ["project", "fit_scale", "quantize"]
+    for extracted, quantized in zip(rows_of(store, "extract"), rows_of(store, "quantize"), strict=True):
+        assert extracted.keypoints is not None
+        assert quantized.keypoints is not None
+        expected = extracted.keypoints[ranked("mix", extracted.keypoints, 200)]
+        assert quantized.keypoints.tolist() == expected.tolist()
+    stored = store.descriptors("000.png"), store.keypoints("000.png")
+    encoded = store.encode(done.path.parent / "images" / "000.png", keypoints=True)
+    assert [array.tolist() for array in encoded] == [array.tolist() for array in stored]
+    configure(store, "project", select="norm")
+    assert variants(store) == before
+    assert redone(store) == []
 
 
 def test_rootsift_runs_from_end_to_end(store: FeatureStore) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from featurestore.errors import ConfigError
+from featurestore.errors import ConfigError, NotReady
 from featurestore.rows import KEYPOINT, Layout, Row
 from featurestore.stages import flow_from
 from featurestore.stages.fit_pca import FitPca
@@ -121,6 +121,27 @@ def test_without_keypoints_there_are_none_afterwards() -> None:
     assert row.n_descriptors == 1
 
 
+@pytest.mark.parametrize(
+    ("select", "expected"), [("scale", [1, 2]), ("response", [0, 1]), ("mix", [1, 0]), ("grid", [0, 1])]
+)
+def test_a_selection_by_keypoints_keeps_descriptors_and_keypoints_in_its_order(
+    select: Any, expected: list[int]
+) -> None:
+    row = image([[1, 0, 0], [2, 0, 0], [3, 0, 0]])
+    assert row.keypoints is not None
+    row.keypoints["size"], row.keypoints["response"] = [1, 9, 5], [0.3, 0.2, 0.1]
+    made = Project(top=2, select=select).transform(row, IDENTITY)
+    assert kept(made) == expected
+    assert made.descriptors is not None
+    assert made.descriptors[:, 0].tolist() == [i + 1 for i in expected]
+    assert made.extra["high"][0] == pytest.approx(max(expected) + 1, abs=0.01), "the percentiles are those of the kept"
+
+
+def test_a_selection_by_keypoints_needs_them() -> None:
+    with pytest.raises(NotReady, match=r"'a.jpg' have no keypoints, .* select = \"scale\" in \[project\]"):
+        Project(select="scale").transform(image([[1, 0, 0]], keypoints=False), IDENTITY)
+
+
 @pytest.mark.parametrize("status", ["empty", "unreadable", "crashed"])
 def test_an_image_without_descriptors_goes_on_as_it_is(status: str) -> None:
     row = Row(3, "b.jpg", status, "why", extra={"width": 4})
@@ -164,6 +185,7 @@ def test_the_layout_follows_the_model_and_what_is_read() -> None:
         ({"low_percentile": 99.0, "high_percentile": 1.0}, r"\[project\] low_percentile 99.0 is not below high_perc"),
         ({"low_percentile": 50, "high_percentile": 50}, "low_percentile 50.0 is not below high_percentile 50.0"),
         ({"high_percentile": 101.0}, r"\[project\] high_percentile is 101.0, and should be at least 0 and at most 100"),
+        ({"select": "size"}, r"\[project\] select is 'size', and can be norm or scale or response or mix or grid"),
         ({"top": 0}, r"\[project\] top is 0, and should be at least 1"),
     ],
 )
