@@ -1,17 +1,26 @@
-"""Progress of a run: the `Reporter` that stages report to. Every report is logged; `Terminal` shows it too."""
+"""Progress of a run: the `Reporter` that stages report to. Every report is logged, and shown in a chosen way."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import logging
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from featurestore.formatting import counted, human_bytes, human_seconds
 
 LOG = logging.getLogger("featurestore.progress")
 SHOWN = {"shown": True}  # on a record whose text is on stderr already
+LINE_SECONDS = 30.0  # between two lines
+EVENT_SECONDS = 1.0  # between two events, which a program reads
+
+Progress = Literal["bar", "lines", "json", "none"]
+PROGRESS: tuple[Progress, ...] = ("bar", "lines", "json", "none")
+Clock = Callable[[], float]
 
 
 @dataclass(frozen=True)
@@ -27,6 +36,29 @@ class StageSummary:
     n_warned: int = 0  # pictures that were used although the decoder warned
     seconds: float = 0.0
     note: str = ""  # about the model, or why there was nothing to do
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+        return {**dataclasses.asdict(self), "statuses": dict(self.statuses)}
+
+
+@dataclass
+class Pace:
+    """The images that a stage has done, and its rate."""
+
+    stage: str
+    n_images: int
+    begun: float  # seconds
+    n_done: int = 0
+
+    def rate(self, now: float) -> float | None:
+        """Return the images per second since the stage began; None before the first."""
+        return self.n_done / (now - self.begun) if self.n_done and now > self.begun else None
+
+    def seconds_left(self, now: float) -> float | None:
+        """Return the seconds that the rest will take at this rate; None before the first image."""
+        rate = self.rate(now)
+        return None if rate is None else max(self.n_images - self.n_done, 0) / rate
 
 
 class Reporter(Protocol):
@@ -69,8 +101,23 @@ class Silent:
             LOG.info("%s", summary_line(summary))
 
 
-class Terminal(Silent):
-    """A reporter that also shows a bar on stderr if that is a terminal, and prints a line for each stage."""
+class Summaries(Silent):
+    """A reporter that prints a line for each stage that ended."""
+
+    def say(self, line: str) -> None:
+        """Log a line and print it to stderr."""
+        LOG.info("%s", line, extra=SHOWN)
+        print(line, file=sys.stderr, flush=True)
+
+    def end(self, summary: StageSummary | None) -> None:
+        """Log the summary and print it."""
+        if summary is not None:
+            LOG.info("%s", summary_line(summary), extra=SHOWN)
+            print(summary_line(summary), flush=True)
+
+
+class Bar(Summaries):
+    """A reporter that also shows a bar, in a terminal on stderr or in a notebook."""
 
     def __init__(self) -> None:
         """Start without a bar."""
@@ -79,40 +126,140 @@ class Terminal(Silent):
     def begin(self, stage: str, n_images: int) -> None:
         """Log it, and show a bar over the whole stage."""
         super().begin(stage, n_images)
-        from tqdm import tqdm
+        from tqdm.auto import tqdm
 
-        # disable=None: no bar where stderr is not a terminal
-        self._bar = tqdm(
-            total=n_images, desc=f"{stage:<9}", unit=" images", disable=None, leave=False, dynamic_ncols=True
-        )
+        self._bar = tqdm(total=n_images, desc=f"{stage:<9}", unit=" images", leave=False, dynamic_ncols=True)
 
     def advance(self, n_images: int) -> None:
         """Move the bar."""
         self._bar.update(n_images)
 
     def say(self, line: str) -> None:
-        """Log a line and print it, above the bar if there is one."""
-        LOG.info("%s", line, extra=SHOWN)
-        self._clear()
-        print(line, file=sys.stderr, flush=True)
+        """Log a line and print it above the bar, if there is one."""
+        if self._bar is not None:
+            self._bar.clear()
+        super().say(line)
 
     def end(self, summary: StageSummary | None) -> None:
         """Remove the bar, log the summary and print it."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+        super().end(summary)
+
+
+class _Paced(Silent):
+    """The base class of reporters that tell from time to time how far a stage is."""
+
+    def __init__(self, seconds: float, clock: Clock) -> None:
+        self._seconds, self._clock = seconds, clock
+        self._pace: Pace | None = None
+        self._told = 0.0
+
+    def begin(self, stage: str, n_images: int) -> None:
+        super().begin(stage, n_images)
+        self._told = self._clock()
+        self._pace = Pace(stage, n_images, begun=self._told)
+
+    def advance(self, n_images: int) -> None:
+        assert self._pace is not None
+        self._pace.n_done += n_images
+        now = self._clock()
+        if now - self._told >= self._seconds:
+            self._told = now
+            self._tell(self._pace, now)
+
+    def _tell(self, pace: Pace, now: float) -> None:
+        raise NotImplementedError(f"{type(self).__name__}._tell")
+
+
+class Lines(_Paced, Summaries):
+    """A reporter for a log file or a batch system: every half minute a line on stderr."""
+
+    def __init__(self, clock: Clock = time.monotonic) -> None:
+        """Take the clock, whose unit is a second."""
+        super().__init__(LINE_SECONDS, clock)
+
+    def _tell(self, pace: Pace, now: float) -> None:
+        self.say(progress_line(pace, now))
+
+
+class Events(_Paced):
+    """A reporter for programs: each report is a JSON object on a line of stderr."""
+
+    def __init__(self, clock: Clock = time.monotonic) -> None:
+        """Take the clock, whose unit is a second."""
+        super().__init__(EVENT_SECONDS, clock)
+
+    def begin(self, stage: str, n_images: int) -> None:
+        """Log that the stage begins, and print it."""
+        super().begin(stage, n_images)
+        _print_event("begin", stage=stage, n_images=n_images)
+
+    def say(self, line: str) -> None:
+        """Log a line and print it."""
+        LOG.info("%s", line, extra=SHOWN)
+        _print_event("message", text=line)
+
+    def end(self, summary: StageSummary | None) -> None:
+        """Log the summary, and print it."""
+        super().end(summary)
         if summary is not None:
-            LOG.info("%s", summary_line(summary), extra=SHOWN)
-            print(summary_line(summary), flush=True)
+            _print_event("end", **summary.as_dict())
+        elif self._pace is not None:
+            _print_event("end", stage=self._pace.stage, summary=None)
 
-    def _clear(self) -> None:
-        if self._bar is not None and not self._bar.disable:
-            self._bar.clear()
+    def _tell(self, pace: Pace, now: float) -> None:
+        rate, left = pace.rate(now), pace.seconds_left(now)
+        _print_event(
+            "progress",
+            stage=pace.stage,
+            n_done=pace.n_done,
+            n_images=pace.n_images,
+            images_per_second=None if rate is None else round(rate, 3),
+            seconds_left=None if left is None else round(left, 1),
+        )
 
 
-def reporter(*, quiet: bool) -> Reporter:
-    """Return the reporter of a verb."""
-    return Silent() if quiet else Terminal()
+def _print_event(event: str, **values: Any) -> None:
+    print(json.dumps({"event": event, **values}, ensure_ascii=False), file=sys.stderr, flush=True)
+
+
+def reporter(*, quiet: bool, progress: Progress | None = None) -> Reporter:
+    """Return the reporter of a verb.
+
+    Args:
+        quiet: show nothing, unless ``progress`` says otherwise.
+        progress: ``bar``, ``lines``, ``json`` (events) or ``none`` (summaries alone); None is a bar in a terminal or a
+            notebook, and lines elsewhere.
+    """
+    if progress is None and not quiet:
+        progress = "bar" if sys.stderr.isatty() or _in_a_notebook() else "lines"
+    match progress:
+        case "bar":
+            return Bar()
+        case "lines":
+            return Lines()
+        case "json":
+            return Events()
+    return Silent() if quiet else Summaries()
+
+
+def _in_a_notebook() -> bool:
+    """Whether the output of this process is shown by Jupyter. Nothing is imported to find out."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return getattr(shell, "kernel", None) is not None
+
+
+def progress_line(pace: Pace, now: float) -> str:
+    """Return one line: the images that are done, the rate and the time left."""
+    parts = [f"{pace.n_done:,} of {counted(pace.n_images, 'image')}"]
+    rate, left = pace.rate(now), pace.seconds_left(now)
+    if rate is not None and left is not None:
+        parts += [f"{rate:,.1f} images/s" if rate >= 1 else f"{60 * rate:,.1f} images/min"]
+        parts += [f"about {human_seconds(left)} left"]
+    return f"{pace.stage:<9}  {', '.join(parts)}"
 
 
 def summary_line(summary: StageSummary) -> str:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from featurestore.api.base import OpenStore
 from featurestore.errors import QueryError
-from featurestore.progress import Silent, StageSummary, Terminal
+from featurestore.progress import Silent, StageSummary, reporter
 from featurestore.system import StrPath, located
 
 if TYPE_CHECKING:
@@ -162,5 +162,5 @@ class Images:
         exporter = find_format(format)
         if not isinstance(exporter, ImageExporter):
             raise QueryError(f"{format} holds models and no images; call FeatureStore.export instead")
-        context = self._store._context(Silent() if quiet else Terminal())
+        context = self._store._context(reporter(quiet=quiet))
         return export_images(context, self._selection, located(out, "an export"), exporter, force=force)

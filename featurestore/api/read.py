@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from featurestore.api.base import OpenStore
 from featurestore.api.images import Choice, Images, OfVariant
 from featurestore.errors import QueryError, StoreBusy
-from featurestore.progress import Silent, StageSummary, Terminal
+from featurestore.progress import Silent, StageSummary, reporter
 from featurestore.query import Status
 from featurestore.rows import KEYPOINT, KEYPOINT_COLUMNS, Layout, Row
 from featurestore.system import StrPath, located
@@ -224,7 +224,7 @@ class Reading(OpenStore):
             return self.select(**choice).export(out, format, force=force, quiet=quiet)
         if choice.get("where") is not None or choice.get("stage") is not None:
             raise QueryError(f"{format} holds models and no images; leave out where and stage")
-        context = self._context(Silent() if quiet else Terminal())
+        context = self._context(reporter(quiet=quiet))
         return export_models(context, located(out, "an export"), exporter, choice.get("variant"), force=force)
 
     def _row(self, filename: str, stage: str | None, variant: str | None, columns: Sequence[str]) -> tuple[Row, Layout]:

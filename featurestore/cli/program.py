@@ -173,7 +173,12 @@ class _Run(click.Command):
 @click.option("--update", is_flag=True, help="Continue fitting the models with the images that are new to them.")
 @click.option("--yes", is_flag=True, help="Answer yes to questions about stale, removed or costly results.")
 @click.option("--ingest", is_flag=True, help="Read the dataset again first.")
-@click.option("--quiet", is_flag=True, help="Show no bars and no summaries.")
+@click.option("--quiet", is_flag=True, help="Show no progress and no summaries.")
+@click.option(
+    "--progress",
+    type=click.Choice(["bar", "lines", "json", "none"]),
+    help="On stderr: a bar, a line every 30 seconds, or events in JSON; default: a bar in a terminal, else lines.",
+)
 def run(store: Path, stages: tuple[str, ...], dry_run: bool, statuses: str | None, **options: Any) -> None:
     """Compute what is missing."""
     if statuses is not None:
@@ -182,6 +187,8 @@ def run(store: Path, stages: tuple[str, ...], dry_run: bool, statuses: str | Non
         options["retry_failed"] = [status.strip() for status in statuses.split(",")]
     if options["workers"] is not None and (options["engine"] == "dask" or options["scheduler"]):
         raise click.UsageError("--workers is for this machine; with --engine dask the cluster has them")
+    if options["quiet"] and options["progress"]:
+        raise click.UsageError("--quiet shows no progress; leave out one of --quiet and --progress")
     if dry_run and options["ingest"]:
         raise click.UsageError("--dry-run changes nothing; leave out --ingest")
     with stoppable(f"finished work is kept. To continue: {command_line('run', store)}"):

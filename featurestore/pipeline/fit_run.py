@@ -125,6 +125,7 @@ class FitRun:
         with context.catalog.reading() as connection:
             self._selected = TrainingSet(connection, step).selected
         self._parent_arrays = read_arrays(context.root.local(self._parent.path))[0] if self._parent else None
+        self._n_ahead = 0  # images of the current chunk that are reported as done
         if self._parent_arrays is not None:
             seen = from_bitmap(self._parent_arrays[IMAGES])
             self._selected[seen[seen < len(self._selected)]] = False
@@ -209,14 +210,19 @@ class FitRun:
             fold.add(image_ids)
             fold.chunks[work.chunk_id] = self._source(work)
             self._checkpoint(fold)
-            self._context.reporter.advance(work.n_images)
+            self._context.reporter.advance(work.n_images - self._n_ahead)
+            self._n_ahead = 0
             yield len(image_ids)
 
     def _in_turn(self, fold: _Fold, todo: list[Work]) -> Iterator[tuple[Work, list[int]]]:
-        """Learn image after image, while a thread reads ahead."""
-        learnt: list[int] = []
+        """Learn image after image, while a thread reads ahead; report all row groups of a chunk but its last."""
+        learnt, n_rows = list[int](), 0
         with closing(read_ahead(self._blocks(todo))) as blocks:
             for work, rows in blocks:
+                if rows and n_rows:
+                    self._context.reporter.advance(n_rows)
+                    self._n_ahead += n_rows
+                n_rows = len(rows or ())
                 for row in rows or ():
                     fold.learner.learn(row)
                     learnt.append(row.image_id)

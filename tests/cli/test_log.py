@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from featurestore.cli.log import log_records
 from featurestore.engines import Task, dispatch_tasks
 from featurestore.engines.inline import InlineEngine
 from featurestore.errors import StoreBusy
-from featurestore.progress import Terminal
+from featurestore.progress import Bar, Events, Lines, Reporter, Summaries
 from featurestore.storage import block_names
 from tests.small import context_of, invoke, make_small, small_store
 
@@ -162,8 +162,11 @@ def test_a_level_alone_logs_to_stderr(ran: FeatureStore) -> None:
     assert invoke("status", ran.path, "--log-level", "info").stderr == ""
 
 
-def test_what_is_shown_is_not_logged_to_stderr_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    reporter, log = Terminal(), tmp_path / "log"
+@pytest.mark.parametrize("kind", [Summaries, Bar, Lines, Events])
+def test_what_is_shown_is_not_logged_to_stderr_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: Callable[[], Reporter]
+) -> None:
+    reporter, log = kind(), tmp_path / "log"
     with log_records("info", None), log_records("info", log):
         reporter.begin("extract", 2)
         reporter.say("the lamp is on")
