@@ -7,29 +7,39 @@ import shutil
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from benchmarks import data, notebook, replicate
-from benchmarks.measure import Bench, Finding, Spent, alternate, at_least, in_time, ratios, spend, spent, walls
+from benchmarks.measure import Bench, Finding, Spent, alternate, at_least, at_most, in_time, ratios, spend, spent, walls
 from featurestore import FeatureStore
+from featurestore.rows import Compression
 
 
 def run(bench: Bench) -> list[Finding]:
     """Measure on 10,000 images: the paintings, over and over."""
     n = 20 if bench.quick else 10_000
-    store = replicated(bench.scratch, n, pictures=6 if bench.quick else 192)
-    final = final_npz(bench.scratch, store)
+    pictures = 6 if bench.quick else 192
+    store, plain = (replicated(bench.scratch, n, pictures=pictures, compression=kind) for kind in ("zstd", "none"))
+    final, flat = final_npz(bench.scratch, store), flat_npy(bench.scratch, store)
     costs = alternate(
         {
             "npz": lambda: spend(lambda: notebook.load(final)),
             "concatenated": lambda: spend(lambda: notebook.matrix(final)),
             "store": lambda: spend(lambda: FeatureStore(store.path).matrix()),
+            "plain": lambda: spend(lambda: FeatureStore(plain.path).matrix()),
+            "mapped": lambda: spend(lambda: np.array(np.load(flat, mmap_mode="r"))),
         },
         bench.repetitions,
     )
     found = {name: walls(cost) for name, cost in costs.items()}
+    cpu = {name: [cost.cpu for cost in costs[name]] for name in ("store", "plain", "mapped")}
     return [
         Finding(f"np.load of the notebook's npz, {n:,} images", spent(costs["npz"])),
         Finding("the same and np.concatenate", spent(costs["concatenated"])),
         Finding("matrix()", spent(costs["store"])),
+        Finding("a copy of the same matrix, mapped from one file", spent(costs["mapped"])),
+        at_most("matrix(), CPU, times that copy", ratios(cpu["store"], cpu["mapped"]), 5),
+        at_most("matrix() of uncompressed codes, CPU, times that copy", ratios(cpu["plain"], cpu["mapped"]), 2.5),
         at_least("matrix(), times as fast", ratios(found["npz"], found["store"]), 5),
         at_least(
             "matrix(), times as fast as np.load and np.concatenate", ratios(found["concatenated"], found["store"]), 5
@@ -39,13 +49,13 @@ def run(bench: Bench) -> list[Finding]:
     ]
 
 
-def replicated(scratch: Path, n: int, *, pictures: int) -> FeatureStore:
+def replicated(scratch: Path, n: int, *, pictures: int, compression: Compression = "zstd") -> FeatureStore:
     """Return a store of ``n`` images whose codes are those of a few pictures, repeated."""
-    path = scratch / f"replicated-{n}"
+    path = scratch / f"replicated-{n}-{compression}"
     if not path.is_dir():
-        draft = scratch / f".replicated-{n}"
+        draft = scratch / f".{path.name}"
         shutil.rmtree(draft, ignore_errors=True)
-        replicate.replicate(data.finished(scratch, pictures), draft, n)
+        replicate.replicate(data.finished(scratch, pictures), draft, n, compression=compression)
         draft.rename(path)
     return FeatureStore(path)
 
@@ -56,6 +66,14 @@ def final_npz(scratch: Path, store: FeatureStore) -> Path:
     if not path.is_file():
         rows = data.rows(store, "quantize")
         notebook.save(path, [row.descriptors for row in rows], [row.filename for row in rows])
+    return path
+
+
+def flat_npy(scratch: Path, store: FeatureStore) -> Path:
+    """Write the matrix of all codes to one file, as fast to read as any."""
+    path = scratch / f"{store.path.name}.npy"
+    if not path.is_file():
+        np.save(path, store.matrix().codes)
     return path
 
 

@@ -26,16 +26,16 @@ from featurestore.catalog.records import record_partition, record_variant
 from featurestore.catalog.statements import query_arrow
 from featurestore.pipeline import ChunkWriter
 from featurestore.progress import Silent
-from featurestore.rows import Layout, Row
+from featurestore.rows import Compression, Layout, Row
 from featurestore.storage import PartitionFile
 
 
-def replicate(source: FeatureStore, path: Path, n: int) -> None:
+def replicate(source: FeatureStore, path: Path, n: int, *, compression: Compression = "zstd") -> None:
     """Make a store of ``n`` images: quantize is there, and what it was made from counts as pruned."""
     path.mkdir(parents=True)
     rows = data.rows(source, "quantize")
     with PartitionFile(data.partitions(source, "quantize")[0]) as file:
-        layout = file.layout
+        layout = replace(file.layout, compression=compression)
     names = [f"copy-{i // len(rows):04d}/{rows[i % len(rows)].filename}" for i in range(n)]
     dataset = data.write_dataset(path.parent / f"{path.name}.csv", names)
     images = path.parent / f"{path.name}-images"  # none is ever read, and no store is made where none exists

@@ -13,13 +13,14 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks import data
-from benchmarks.measure import ROOT, Bench, Finding, alternate, at_most, spread
+from benchmarks.measure import CORES, ROOT, Bench, Finding, alternate, at_most, spend, spread
 from benchmarks.replicate import chunks_of, written
 from benchmarks.settings import set_option
 from featurestore import FeatureStore
@@ -54,7 +55,8 @@ def run(bench: Bench) -> list[Finding]:
         findings.append(
             at_most(stage, values, AIMS[stage], " ms") if stage in AIMS else Finding(stage, spread(values, " ms"))
         )
-    return findings
+    own = [coordinators(bench.scratch, store, small) for _ in range(bench.repetitions)]
+    return [*findings, at_most(f"project on {CORES} workers, coordinator's CPU", own, 0.3, " ms")]
 
 
 def replicated(scratch: Path, source: FeatureStore, n: int) -> FeatureStore:
@@ -115,6 +117,18 @@ def milliseconds(scratch: Path, store: FeatureStore, small: FeatureStore, solver
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
     found: dict[str, float] = json.loads(done.stdout)
     return found
+
+
+def coordinators(scratch: Path, store: FeatureStore, small: FeatureStore) -> float:
+    """Return the coordinator's CPU milliseconds an image of project, without those of a run that has hardly any."""
+    found = []
+    for original in (small, small, store):  # the first run imports all modules
+        path = scratch / "stages-own"
+        shutil.rmtree(path, ignore_errors=True)
+        copy = FeatureStore(shutil.copytree(original.path, path))
+        copy.run("fit_pca", workers=0)
+        found.append(spend(partial(copy.run, "project", workers=CORES)).own)
+    return 1000 * (found[2] - found[1]) / (n_images(store, "project") - n_images(small, "project"))
 
 
 def main() -> None:

@@ -77,10 +77,12 @@ def quantize(
     """
     span = high - low
     with np.errstate(over="ignore"):  # in a very narrow dimension a value may become infinite; it is clipped
-        normalized = (values - low) / np.where(span == 0, np.float32(1), span)
-    n_clipped = int(np.count_nonzero((normalized < 0) | (normalized > 1)))
+        normalized = values - low
+        normalized /= np.where(span == 0, np.float32(1), span)
+    n_clipped = int(np.count_nonzero(normalized < 0) + np.count_nonzero(normalized > 1))
     np.clip(normalized, 0, 1, out=normalized)
-    return np.rint(normalized * np.float32(255)).astype(np.uint8), n_clipped
+    normalized *= np.float32(255)
+    return np.rint(normalized, out=normalized).astype(np.uint8), n_clipped
 
 
 def dequantize(codes: NDArray[np.uint8], *, low: NDArray[np.float32], high: NDArray[np.float32]) -> NDArray[np.float32]:
