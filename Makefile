@@ -10,6 +10,10 @@ LOWEST := build/lowest
 # Tests start hundreds of Python processes, which take twice as long where each compiles all modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
+# Tests flush thousands of files to disk. Unless TMPDIR is set, they work in memory, if there are 4 GB of it.
+SHM := $(shell df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 && $$4 > 4000000 { print "/dev/shm" }')
+IN_MEMORY := $(if $(TMPDIR),,$(if $(SHM),TMPDIR=$(SHM)))
+
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test test-quick coverage test-upgrade test-lowest crash lint bench bench-quick rooms pictures clean
 
@@ -42,17 +46,17 @@ demo: venv  ## run the main job on images that come with the dependencies
 	@$(PY) -m featurestore demo "$(DEMO)"
 
 test: venv  ## run the tests (ARGS="-k name" to choose)
-	@$(PY) -m pytest -n auto --dist worksteal $(ARGS)
+	@$(IN_MEMORY) $(PY) -m pytest -n auto --dist worksteal $(ARGS)
 
 test-quick: venv  ## run the quick tests only, for the inner loop
-	@$(PY) -m pytest -n auto --dist worksteal -m "not slow" $(ARGS)
+	@$(IN_MEMORY) $(PY) -m pytest -n auto --dist worksteal -m "not slow" $(ARGS)
 
 coverage: venv  ## run the tests, and list the lines that they miss; takes a third longer
-	@$(PY) -m pytest -n auto --dist worksteal --cov=featurestore --cov-report=term $(ARGS)
+	@$(IN_MEMORY) $(PY) -m pytest -n auto --dist worksteal --cov=featurestore --cov-report=term $(ARGS)
 
 test-upgrade: venv  ## open, verify, rebuild and merge stores that an earlier commit made (FROM=commit)
 	@PYTHON="$(PYTHON)" tests/upgrade/make-stores "$(FROM)" $(UPGRADE)
-	@FEATURESTORE_EARLIER_STORES="$(CURDIR)/$(UPGRADE)/stores" $(PY) -m pytest tests/upgrade $(ARGS)
+	@FEATURESTORE_EARLIER_STORES="$(CURDIR)/$(UPGRADE)/stores" $(IN_MEMORY) $(PY) -m pytest tests/upgrade $(ARGS)
 
 test-lowest: venv  ## run the tests with the lowest versions that pyproject.toml allows
 	@ready="$$(pwd -P) $$(cksum < pyproject.toml)"; \
@@ -62,11 +66,11 @@ test-lowest: venv  ## run the tests with the lowest versions that pyproject.toml
 	  $(PY) -m uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct --editable '.[dev]' && \
 	  printf '%s\n' "$$ready" > $(LOWEST)/ready || exit 1; \
 	fi
-	@$(LOWEST)/bin/python -m pytest -n auto --dist worksteal $(ARGS)
+	@$(IN_MEMORY) $(LOWEST)/bin/python -m pytest -n auto --dist worksteal $(ARGS)
 
 crash: venv  ## kill more than a hundred runs, at other moments each time (FEATURESTORE_KILLS=500 for more)
 	@export FEATURESTORE_KILLS="$${FEATURESTORE_KILLS:-100}" FEATURESTORE_KILL_SEED="$${FEATURESTORE_KILL_SEED:-$$(date +%s)}"; \
-	$(PY) -m pytest -s tests/crash $(ARGS)
+	$(IN_MEMORY) $(PY) -m pytest -s tests/crash $(ARGS)
 
 lint: venv  ## ruff, import-linter and mypy --strict
 	@$(PY) -m ruff check .
