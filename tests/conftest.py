@@ -68,6 +68,7 @@ SLOW = frozenset(
         "engines/test_engines::test_workers_end_without_a_word_whatever_waits_for_them",
         "engines/test_engines::test_workers_make_no_difference_to_any_byte",
         "engines/test_hosts",
+        "exchange/test_colmap",
         "exchange/test_export",
         "exchange/test_import_npz",
         "images/test_damage::test_damaged_pictures_are_refused_or_kept_and_counted",

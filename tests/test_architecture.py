@@ -108,8 +108,8 @@ ASKED_OF_VIEWS = {
     "query/sql.py": ['ask one like "SELECT count(*) FROM images"'],
     "query/status.py": ["see: SELECT DISTINCT versions FROM partitions"],
 }
-# Rooms of which tables of their own have such names, and the rest.
-ELSEWHERE = ("catalog/", "dataset/")
+# Rooms and modules of which tables of their own have such names, and the rest.
+ELSEWHERE = ("catalog/", "dataset/", "exchange/exporters/colmap.py")
 
 
 def sql_on_tables(text: str, viewed: Iterable[str] = ()) -> Iterator[str]:

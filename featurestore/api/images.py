@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, TypedDict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -138,6 +138,7 @@ class Images:
         out: StrPath,
         format: str = "npy",  # noqa: A002 - what the command line calls it
         *,
+        options: Mapping[str, Any] | None = None,
         force: bool = False,
         quiet: bool = True,
     ) -> StageSummary:
@@ -147,7 +148,8 @@ class Images:
 
         Args:
             out: the file; of ``npy`` the folder.
-            format: ``npz``, ``npy``, ``parquet``, ``parquet-flat``, ``arrow``, ``fvecs`` or ``bvecs``.
+            format: ``npz``, ``npy``, ``parquet``, ``parquet-flat``, ``arrow``, ``fvecs``, ``bvecs`` or ``colmap``.
+            options: of the format, such as ``{"single_camera": True}`` of ``colmap``.
             force: replace ``out``, and write an npz even if this machine lacks the memory to read it.
             quiet: show nothing.
 
@@ -159,7 +161,7 @@ class Images:
         """
         from featurestore.exchange import ImageExporter, export_images, find_format
 
-        exporter = find_format(format)
+        exporter = find_format(format, options)
         if not isinstance(exporter, ImageExporter):
             raise QueryError(f"{format} holds models and no images; call FeatureStore.export instead")
         context = self._store._context(reporter(quiet=quiet))

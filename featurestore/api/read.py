@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
@@ -202,6 +202,7 @@ class Reading(OpenStore):
         out: StrPath,
         format: str = "npy",  # noqa: A002 - what the command line calls it
         *,
+        options: Mapping[str, Any] | None = None,
         force: bool = False,
         quiet: bool = True,
         **choice: Unpack[Choice],
@@ -209,7 +210,8 @@ class Reading(OpenStore):
         """Write descriptors or models in a format that others read; ``docs/export.md`` describes each.
 
         Descriptors are written by `Images.export` of what `select` chooses. ``model`` and ``joblib`` hold the models
-        of a variant of quantize, and no images: ``where`` and ``stage`` do not go with them.
+        of a variant of quantize, and no images: ``where`` and ``stage`` do not go with them. ``colmap`` takes the
+        descriptors of extract where no stage is named.
 
         Raises:
             OutputError: ``out`` exists already, or can't be written.
@@ -217,11 +219,13 @@ class Reading(OpenStore):
             NotReady: chosen images lack the stage, or a model has not been fitted yet.
             NotEnoughSpace: the disk is full, or an npz could not be read here.
         """
-        from featurestore.exchange import ModelExporter, export_models, find_format
+        from featurestore.exchange import ImageExporter, ModelExporter, export_models, find_format
 
-        exporter = find_format(format)
+        exporter = find_format(format, options)
         if not isinstance(exporter, ModelExporter):
-            return self.select(**choice).export(out, format, force=force, quiet=quiet)
+            if isinstance(exporter, ImageExporter) and choice.get("stage") is None:
+                choice["stage"] = exporter.stage
+            return self.select(**choice).export(out, format, options=options, force=force, quiet=quiet)
         if choice.get("where") is not None or choice.get("stage") is not None:
             raise QueryError(f"{format} holds models and no images; leave out where and stage")
         context = self._context(reporter(quiet=quiet))

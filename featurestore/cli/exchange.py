@@ -61,6 +61,7 @@ npz           the notebook's final file: descriptors_list and filenames
 npy           a folder of codes.npy, offsets.npy and images.parquet, for memory mapping
 parquet       one row per image, or with --flat one row per descriptor
 arrow         one row per image in an Arrow IPC file, for memory mapping
+colmap        a COLMAP database of RootSIFT (or --plain SIFT) and keypoints, of the stage extract
 fvecs, bvecs  vectors for nearest-neighbour benchmarks, as float32 or bytes
 model         an npz of mean, components, low and high
 joblib        the fitted IncrementalPCA as a pickle, like the notebook's
@@ -72,11 +73,13 @@ OUT appears when it is complete. Writing it takes little memory."""
 @STORE
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--format", "format_", type=_Format(), required=True, help="What is written.")
-@click.option("--stage", help="The stage, such as extract or project.  [default: the one of the codes]")
+@click.option("--stage", help="Such as extract or project.  [default: that of the codes; of colmap: extract]")
 @click.option("--where", metavar="SQL", help="Only these images: SQL over the columns of the view images.")
 @click.option("--variant", help="Another variant than the current recipe's; a prefix of its name is enough.")
 @click.option("--allow-missing", is_flag=True, help="Write the finished images, although others lack the stage.")
 @click.option("--flat", is_flag=True, help="With parquet: one row per descriptor.")
+@click.option("--plain", is_flag=True, help="With colmap: SIFT as it is, and not RootSIFT.")
+@click.option("--single-camera", is_flag=True, help="With colmap: all images were taken by one camera.")
 @click.option(
     "--force",
     is_flag=True,
@@ -84,11 +87,15 @@ OUT appears when it is complete. Writing it takes little memory."""
 )
 @click.option("--quiet", is_flag=True, help="Show no bar and no summary.")
 @UNTRUSTED
-def export(store: Path, out: Path, format_: str, flat: bool, untrusted: bool, **options: Any) -> None:
+def export(
+    store: Path, out: Path, format_: str, flat: bool, plain: bool, single_camera: bool, untrusted: bool, **choice: Any
+) -> None:
     """Write descriptors or models to OUT."""
     if flat and format_ not in ("parquet", "parquet-flat"):
         raise click.UsageError("--flat goes with --format parquet")
-    open_store(store, untrusted=untrusted).export(out, "parquet-flat" if flat else format_, **options)
+    options = {name: True for name, given in {"plain": plain, "single_camera": single_camera}.items() if given}
+    opened = open_store(store, untrusted=untrusted)
+    opened.export(out, "parquet-flat" if flat else format_, options=options, **choice)
 
 
 VERBS = (import_npz, export)

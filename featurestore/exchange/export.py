@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from featurestore.catalog import Context, ModelRow, find_model, resolve
 from featurestore.errors import NotReady, OutputError, QueryError
@@ -93,14 +95,19 @@ def _write(
     return summary
 
 
-def find_format(name: str) -> Exporter:
-    """Return the format called ``name``.
+def find_format(name: str, options: Mapping[str, Any] | None = None) -> Exporter:
+    """Return the format called ``name``, with values of its options.
 
     Raises:
-        QueryError: there is none.
+        QueryError: there is none, or it has no such option.
         PluginError: the package that provides it can't be loaded.
     """
-    return EXPORTERS.find(name)()
+    kind = EXPORTERS.find(name)
+    known = [field.name for field in fields(kind)]
+    if strange := [option for option in options or {} if option not in known]:
+        has = f"its options are {', '.join(known)}" if known else "it has none"
+        raise QueryError(f"{name} has no option {strange[0]!r}; {has}")
+    return kind(**(options or {}))
 
 
 def _job(context: Context, exporter: ImageExporter, selection: Selection, *, force: bool) -> Job:
@@ -110,7 +117,12 @@ def _job(context: Context, exporter: ImageExporter, selection: Selection, *, for
         raise QueryError(f"{what}, so there is nothing to export; look at them with: SELECT * FROM images")
     if exporter.dataset_columns:
         selection = with_columns(context, selection, selection.dataset_columns)
-    job = Job(selection, descriptor_counts(context, selection), context.reporter.advance)
+    if exporter.stage not in (None, selection.stage):
+        raise QueryError(
+            f"{exporter.name} holds descriptors of {exporter.stage}, and none of {selection.stage}; choose them with "
+            f"stage={exporter.stage!r} (--stage {exporter.stage})"
+        )
+    job = Job(selection, descriptor_counts(context, selection), context.reporter.advance, context)
     exporter.check(job, force=force)
     return job
 

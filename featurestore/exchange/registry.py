@@ -22,6 +22,7 @@ EXPORTERS: Registry[type[Exporter]] = Registry(
         "arrow": f"{_FOLDER}.arrow:Arrow",
         "fvecs": f"{_FOLDER}.vecs:Fvecs",
         "bvecs": f"{_FOLDER}.vecs:Bvecs",
+        "colmap": f"{_FOLDER}.colmap:Colmap",
         "model": f"{_FOLDER}.model:Model",
         "joblib": f"{_FOLDER}.joblib:Joblib",
     },

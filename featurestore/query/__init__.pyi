@@ -20,6 +20,7 @@ from .pictures import picture_of as picture_of
 from .pictures import picture_of_match as picture_of_match
 from .result_files import RESULT_FORMATS as RESULT_FORMATS
 from .result_files import write_result as write_result
+from .scan import iter_rows as iter_rows
 from .scan import iter_tables as iter_tables
 from .search import METHODS as METHODS
 from .search import SearchResult as SearchResult

@@ -10,7 +10,7 @@ import pytest
 
 from featurestore.api import FeatureStore
 from featurestore.errors import OutputError, QueryError
-from featurestore.exchange import Exporter, find_format
+from featurestore.exchange import Exporter, ImageExporter, find_format
 from featurestore.testing.pictures import write_pictures
 
 
@@ -123,9 +123,12 @@ class ExporterContract:
 class ImageExporterContract(ExporterContract):
     """The suite of a format that holds descriptors of images: give the fixture ``exporter``."""
 
-    def test_only_what_was_chosen_is_written(self, store: FeatureStore, exporter: Exporter, tmp_path: Path) -> None:
+    def test_only_what_was_chosen_is_written(
+        self, store: FeatureStore, exporter: ImageExporter, tmp_path: Path
+    ) -> None:
         expected = store.sql(
-            "SELECT count(*), sum(n_descriptors) FROM descriptor_counts WHERE stage = 'quantize' AND subset = 'test'"
+            "SELECT count(*), sum(n_descriptors) FROM descriptor_counts "
+            f"WHERE stage = '{exporter.stage or 'quantize'}' AND subset = 'test'"
         ).fetchall()
         summary = store.export(tmp_path / "out", exporter.name, where="subset = 'test'")
         assert [(summary.n_images, summary.n_descriptors)] == expected
@@ -136,9 +139,10 @@ class ImageExporterContract(ExporterContract):
         assert names(tmp_path) == []
 
     def test_images_without_descriptors_are_no_obstacle(
-        self, store: FeatureStore, exporter: Exporter, tmp_path: Path
+        self, store: FeatureStore, exporter: ImageExporter, tmp_path: Path
     ) -> None:
-        where = "image_id IN (SELECT image_id FROM descriptor_counts WHERE stage = 'quantize' AND n_descriptors = 0)"
+        none = f"SELECT image_id FROM descriptor_counts WHERE stage = '{exporter.stage or 'quantize'}'"
+        where = f"image_id IN ({none} AND n_descriptors = 0)"
         summary = store.export(tmp_path / "out", exporter.name, where=where)
         assert summary.n_images > 0
         assert summary.n_descriptors == 0

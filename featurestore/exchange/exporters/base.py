@@ -11,8 +11,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from featurestore.query import Selection, iter_tables
-from featurestore.rows import blob_bytes
+from featurestore.catalog import Context, find_variant
+from featurestore.config import build
+from featurestore.query import Selection, iter_rows, iter_tables
+from featurestore.rows import Row, blob_bytes
+from featurestore.stages import EXTRACTORS, Extractor
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -24,6 +27,7 @@ class Job:
     selection: Selection
     counts: NDArray[np.int64]  # descriptors of each image
     advance: Callable[[int], None]
+    context: Context  # of the store
 
     @property
     def dim(self) -> int:
@@ -51,6 +55,25 @@ class Job:
             yield table
             self.advance(len(table))
 
+    def rows(self) -> Iterator[Row]:
+        """Yield the images' rows with their keypoints, in ``image_id`` order; a row group is in memory at a time."""
+        for row in iter_rows(self.selection, keypoints=True):
+            yield row
+            self.advance(1)
+
+    def extractor(self) -> Extractor:
+        """Return the extractor that made the descriptors, for those of extract.
+
+        Raises:
+            ConfigError: a package brought it that is not installed.
+        """
+        with self.context.catalog.reading() as connection:
+            recorded = find_variant(connection, self.selection.variant)
+        assert recorded is not None, "partitions name a variant that has a row"
+        kind = EXTRACTORS.find(recorded.parameters["extractor"])
+        table = kind.table or kind.name
+        return build(kind, recorded.parameters[table], where=f"extract.{table}")
+
     def matrices(self) -> Iterator[NDArray[Any]]:
         """Yield the descriptors of all images in their order, ``(n, dim)``, about 4 MB at a time."""
         for table in self.tables(["descriptors"]):
@@ -60,7 +83,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Exporter:
-    """A format."""
+    """A format. Its fields are its options."""
 
     name: ClassVar[str]
     about: ClassVar[str]  # one line
@@ -71,6 +94,7 @@ class Exporter:
 class ImageExporter(Exporter):
     """A format that holds descriptors of images."""
 
+    stage: ClassVar[str | None] = None  # the only stage whose descriptors it holds; None: all, and the codes by default
     dataset_columns: ClassVar[bool] = False  # whether it holds the columns of the dataset CSV
 
     def check(self, job: Job, *, force: bool) -> None:

@@ -30,6 +30,11 @@ class Extractor:
     absent: ClassVar[Mapping[str, float]] = {}  # fields of `KEYPOINT` that it does not give, and what stands there
     table: ClassVar[str] = ""  # of the recipe that has its parameters; empty: that of its own name
 
+    @property
+    def first_pixel(self) -> float:
+        """Return x and y of the centre of the upper left pixel, as its keypoints count; exports depend on it."""
+        return 0.0
+
     def detect_and_compute(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return keypoints ``(n,)`` and descriptors ``(n, dim)`` of ``dtype``.
 

@@ -35,6 +35,11 @@ class Sift(Extractor):
     edge_threshold: float = option(10.0, "larger: more keypoints on edges", low=0.0)
     sigma: float = option(1.6, "sigma of the Gaussian at octave 0, in pixels", low=0.01, high=100.0)
 
+    @property
+    def first_pixel(self) -> float:
+        """Return 0.25, by which OpenCV's SIFT is off: https://github.com/opencv/opencv/issues/23123."""
+        return 0.25
+
     def detect_and_compute(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return keypoints ``(n,)`` and descriptors ``(n, 128)`` uint8 of a BGR image.
 
