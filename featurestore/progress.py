@@ -102,7 +102,11 @@ class Silent:
 
 
 class Summaries(Silent):
-    """A reporter that prints a line for each stage that ended."""
+    """A reporter that prints what is said to stderr, and a line for each stage that ended to stdout."""
+
+    def __init__(self, *, summaries: bool = True) -> None:
+        """Take whether a line is printed for each stage."""
+        self._summaries = summaries
 
     def say(self, line: str) -> None:
         """Log a line and print it to stderr."""
@@ -111,7 +115,9 @@ class Summaries(Silent):
 
     def end(self, summary: StageSummary | None) -> None:
         """Log the summary and print it."""
-        if summary is not None:
+        if not self._summaries:
+            super().end(summary)
+        elif summary is not None:
             LOG.info("%s", summary_line(summary), extra=SHOWN)
             print(summary_line(summary), flush=True)
 
@@ -119,8 +125,9 @@ class Summaries(Silent):
 class Bar(Summaries):
     """A reporter that also shows a bar, in a terminal on stderr or in a notebook."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, summaries: bool = True) -> None:
         """Start without a bar."""
+        super().__init__(summaries=summaries)
         self._bar: Any = None
 
     def begin(self, stage: str, n_images: int) -> None:
@@ -176,9 +183,10 @@ class _Paced(Silent):
 class Lines(_Paced, Summaries):
     """A reporter for a log file or a batch system: every half minute a line on stderr."""
 
-    def __init__(self, clock: Clock = time.monotonic) -> None:
+    def __init__(self, clock: Clock = time.monotonic, *, summaries: bool = True) -> None:
         """Take the clock, whose unit is a second."""
-        super().__init__(LINE_SECONDS, clock)
+        _Paced.__init__(self, LINE_SECONDS, clock)
+        Summaries.__init__(self, summaries=summaries)
 
     def _tell(self, pace: Pace, now: float) -> None:
         self.say(progress_line(pace, now))
@@ -229,20 +237,24 @@ def reporter(*, quiet: bool, progress: Progress | None = None) -> Reporter:
     """Return the reporter of a verb.
 
     Args:
-        quiet: show nothing, unless ``progress`` says otherwise.
-        progress: ``bar``, ``lines``, ``json`` (events) or ``none`` (summaries alone); None is a bar in a terminal or a
-            notebook, and lines elsewhere.
+        quiet: print no summaries, and show nothing at all unless ``progress`` is given.
+        progress: ``bar``, ``lines``, ``json`` (events) or ``none``; None is `usual_progress`, unless ``quiet``.
     """
     if progress is None and not quiet:
-        progress = "bar" if sys.stderr.isatty() or _in_a_notebook() else "lines"
+        progress = usual_progress()
     match progress:
         case "bar":
-            return Bar()
+            return Bar(summaries=not quiet)
         case "lines":
-            return Lines()
+            return Lines(summaries=not quiet)
         case "json":
             return Events()
     return Silent() if quiet else Summaries()
+
+
+def usual_progress() -> Progress:
+    """Return ``bar`` in a terminal or a notebook, and ``lines`` elsewhere."""
+    return "bar" if sys.stderr.isatty() or _in_a_notebook() else "lines"
 
 
 def _in_a_notebook() -> bool:
@@ -254,12 +266,17 @@ def _in_a_notebook() -> bool:
 
 def progress_line(pace: Pace, now: float) -> str:
     """Return one line: the images that are done, the rate and the time left."""
-    parts = [f"{pace.n_done:,} of {counted(pace.n_images, 'image')}"]
-    rate, left = pace.rate(now), pace.seconds_left(now)
+    told = pace_text(pace.n_done, pace.n_images, pace.rate(now), pace.seconds_left(now))
+    return f"{pace.stage:<9}  {told}"
+
+
+def pace_text(n_done: int, n_images: int, rate: float | None, left: float | None) -> str:
+    """Return the images that are done, the images per second, and the seconds left, as people read them."""
+    parts = [f"{n_done:,} of {counted(n_images, 'image')}"]
     if rate is not None and left is not None:
         parts += [f"{rate:,.1f} images/s" if rate >= 1 else f"{60 * rate:,.1f} images/min"]
         parts += [f"about {human_seconds(left)} left"]
-    return f"{pace.stage:<9}  {', '.join(parts)}"
+    return ", ".join(parts)
 
 
 def summary_line(summary: StageSummary) -> str:

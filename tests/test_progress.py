@@ -125,6 +125,15 @@ def test_a_bar_is_shown_and_removed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert screen.getvalue().endswith("\r")
 
 
+@pytest.mark.parametrize("kind", [Bar, Lines, Summaries])
+def test_without_summaries_stdout_is_empty(capsys: pytest.CaptureFixture[str], kind: type[Summaries]) -> None:
+    for summaries in (False, True):
+        shown = kind(summaries=summaries)
+        shown.begin("extract", 1)
+        shown.end(StageSummary("extract", n_images=1))
+        assert capsys.readouterr().out == ("extract    1 image, in 0.0 s\n" if summaries else "")
+
+
 def one_chunk(folder: Path) -> FeatureStore:
     make_small(folder / "images", n=5)
     return small_store(folder / "store", folder / "images")
@@ -150,6 +159,19 @@ def test_the_command_line_shows_what_was_asked(tmp_path: Path) -> None:
     events = [json.loads(line)["event"] for line in ended.stderr.splitlines()]
     assert (events[0], events[-1]) == ("begin", "end")
     assert ended.stdout == "done\n"
+
+
+def test_a_run_and_its_plan_for_programs(tmp_path: Path) -> None:
+    store = one_chunk(tmp_path)
+    run = ["run", str(store.path), "extract", "--workers", "0", "--json"]
+    (planned,) = json.loads(CliRunner().invoke(cli, [*run, "--dry-run"]).stdout)["stages"]
+    assert (planned["stage"], planned["n_images"], planned["chunks"]) == ("extract", 5, [0])
+    ended = CliRunner().invoke(cli, run)
+    done = json.loads(ended.stdout)
+    assert [(stage["stage"], stage["statuses"]) for stage in done["stages"]] == [("extract", {"ok": 5})]
+    assert done["failed"] == {}
+    assert ended.stderr == ""
+    assert json.loads(CliRunner().invoke(cli, run).stdout) == {"stages": [], "failed": {}}
 
 
 def test_python_names_the_ways_to_show_progress(tiny: FeatureStore) -> None:

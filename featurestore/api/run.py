@@ -116,10 +116,9 @@ class Running(OpenStore):
             yes: agree to what an update makes stale, to what ``ingest`` removes, and to extracting whole pruned chunks
                 again for some of their images; a function is asked.
             ingest: read the dataset again first, as `ingest` does.
-            quiet: show nothing, unless ``progress`` says otherwise.
-            progress: ``bar``, ``lines`` (one every half minute), ``json`` (events, a line each) or ``none`` (a summary
-                of each stage); None with ``quiet=False`` is a bar in a terminal or a notebook, and lines elsewhere.
-                All goes to stderr, but for the summaries.
+            quiet: print no summary of each stage, and show nothing at all unless ``progress`` is given.
+            progress: shown on stderr: ``bar``, ``lines`` (one every half minute), ``json`` (events, a line each) or
+                ``none``; None with ``quiet=False`` is a bar in a terminal or a notebook, and lines elsewhere.
 
         Raises:
             ConfigError: ``max_memory`` is not a positive number, ``workers`` is given with the engine dask, or there

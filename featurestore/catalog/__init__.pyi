@@ -97,11 +97,14 @@ from .run_history import finished_runs as finished_runs
 from .run_history import record_rebuilt_run as record_rebuilt_run
 from .run_history import restore_runs as restore_runs
 from .run_history import runs_of_manifests as runs_of_manifests
+from .running import RunningStage as RunningStage
+from .running import running_stage as running_stage
 from .runs import UNKNOWN as UNKNOWN
 from .runs import opencv_of as opencv_of
 from .runs import paces as paces
 from .runs import partition_manifest as partition_manifest
 from .runs import recorded_run as recorded_run
+from .runs import utc_now as utc_now
 from .runs import versions as versions
 from .salvage import salvage_runs as salvage_runs
 from .snapshot import attach_copy as attach_copy

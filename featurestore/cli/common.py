@@ -27,6 +27,7 @@ OUTPUT = click.option(
     help="Write a picture: .png, .jpg or .webp.",
 )
 FORCE = click.option("--force", is_flag=True, help="With --output: replace an existing file.")
+JSON = click.option("--json", "json_wanted", is_flag=True, help="As JSON.")
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from featurestore.cli.common import STORE, UNTRUSTED, answer, as_json, open_store, stoppable
+from featurestore.cli.common import JSON, STORE, UNTRUSTED, answer, as_json, open_store, stoppable
 
 WORKERS = click.option(
     "--workers",
@@ -20,7 +20,7 @@ WORKERS = click.option(
 @click.option("--deep", is_flag=True, help="Decode every value, and read the image files too.")
 @click.option("--repair", is_flag=True, help="Drop damaged files and records, so that a run recomputes only these.")
 @WORKERS
-@click.option("--json", "json_wanted", is_flag=True, help="As JSON.")
+@JSON
 @UNTRUSTED
 def verify(store: Path, deep: bool, repair: bool, workers: int | None, json_wanted: bool, untrusted: bool) -> None:
     """Compare every file with the catalog, and the images with the extracted ones. Exits with 1 on a problem."""
@@ -50,12 +50,16 @@ def rebuild(store: Path, workers: int | None) -> None:
 @STORE
 @click.argument("others", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="OTHER...")
 @WORKERS
-def merge(store: Path, others: tuple[Path, ...], workers: int | None) -> None:
+@JSON
+def merge(store: Path, others: tuple[Path, ...], workers: int | None, json_wanted: bool) -> None:
     """Copy partitions and models from stores of the same dataset and recipe, made on other machines."""
     from featurestore.cli.text import merge_text
 
     with stoppable("copied partitions and models are kept. To continue, merge again"):
         reports = open_store(store).merge(*others, workers=workers, quiet=False)
+    if json_wanted:
+        answer(as_json([report.as_dict() for report in reports]))
+        return
     for report in reports:
         click.echo(merge_text(report))
 
@@ -64,13 +68,17 @@ def merge(store: Path, others: tuple[Path, ...], workers: int | None) -> None:
 @STORE
 @click.option("--keep", multiple=True, metavar="STAGE", help="Also prune the inputs of STAGE's partitions.")
 @click.option("--dry-run", is_flag=True, help="Only show what would be deleted, and the cost to recompute it.")
-def prune(store: Path, keep: tuple[str, ...], dry_run: bool) -> None:
+@JSON
+def prune(store: Path, keep: tuple[str, ...], dry_run: bool, json_wanted: bool) -> None:
     """Delete old variants, files without a record and, with --keep, partitions upstream of finished chunks."""
     from featurestore.cli.text import prune_text
 
     with stoppable("deleted files are recorded. To continue, prune again"):
         report = open_store(store).prune(keep, dry_run=dry_run, quiet=False)
-    (answer if dry_run else click.echo)(prune_text(report, dry_run=dry_run))
+    if json_wanted:
+        answer(as_json(report.as_dict()))
+    else:
+        (answer if dry_run else click.echo)(prune_text(report, dry_run=dry_run))
 
 
 @click.command("cluster-check", short_help="Check the workers of a Dask cluster.")

@@ -12,12 +12,13 @@ import click
 
 from featurestore._version import __version__
 from featurestore.cli.apps import VERBS as APPS
-from featurestore.cli.common import STORE, UNTRUSTED, answer, as_json, open_store, stoppable
+from featurestore.cli.common import JSON, STORE, answer, as_json, open_store, stoppable
 from featurestore.cli.exchange import VERBS as EXCHANGE
 from featurestore.cli.log import with_log
 from featurestore.cli.maintain import VERBS as UPKEEP
 from featurestore.cli.read import VERBS as ASK
 from featurestore.cli.search import VERBS as SEARCH
+from featurestore.cli.status import VERBS as STATUS
 from featurestore.errors import FeatureStoreError
 from featurestore.system import (
     Interrupt,
@@ -179,6 +180,7 @@ class _Run(click.Command):
     type=click.Choice(["bar", "lines", "json", "none"]),
     help="On stderr: a bar, a line every 30 seconds, or events in JSON; default: a bar in a terminal, else lines.",
 )
+@JSON
 def run(store: Path, stages: tuple[str, ...], dry_run: bool, statuses: str | None, **options: Any) -> None:
     """Compute what is missing."""
     if statuses is not None:
@@ -204,11 +206,17 @@ def _print_plan(store: FeatureStore, stages: tuple[str, ...], options: dict[str,
 
     asked = {name: options[name] for name in ("chunks", "retry_failed", "check_images", "partial", "update")}
     estimates = store.plan(*stages, **asked)
-    answer(plan_text(estimates) if estimates else last_word(store, done=False))
+    if options["json_wanted"]:
+        answer(as_json({"stages": [estimate.as_dict() for estimate in estimates]}))
+    else:
+        answer(plan_text(estimates) if estimates else last_word(store, done=False))
 
 
 def _run(store: FeatureStore, stages: tuple[str, ...], options: dict[str, Any]) -> None:
     options["yes"] = _agreed(options["yes"])
+    if options.pop("json_wanted"):
+        _run_for_programs(store, stages, options)
+        return
     if options.pop("ingest"):  # here, so that its summary is printed before the run
         _ingest(store, None, yes=options["yes"])
     done = store.run(*stages, **options)
@@ -218,19 +226,16 @@ def _run(store: FeatureStore, stages: tuple[str, ...], options: dict[str, Any]) 
         click.echo(last_word(store, done=bool(done)))
 
 
-@cli.command(short_help="Show what is done and what is missing.")
-@STORE
-@click.option("--json", "json_wanted", is_flag=True, help="As JSON.")
-@UNTRUSTED
-def status(store: Path, json_wanted: bool, untrusted: bool) -> None:
-    """Show each stage: chunks done, images by status, and what is missing and why."""
-    found = open_store(store, untrusted=untrusted).status()
-    if json_wanted:
-        answer(as_json(found.as_dict()))
-    else:
-        from featurestore.cli.text import status_text
+def _run_for_programs(store: FeatureStore, stages: tuple[str, ...], options: dict[str, Any]) -> None:
+    """Run, with progress on stderr and one JSON value on stdout."""
+    from featurestore.cli.text import failed_counts
+    from featurestore.progress import usual_progress
 
-        answer(status_text(found))
+    if not options["quiet"]:  # quiet in Python: the summaries are in the value
+        options.update(quiet=True, progress=options["progress"] or usual_progress())
+    done = store.run(*stages, **options)
+    failed = failed_counts(store)
+    answer(as_json({"stages": [summary.as_dict() for summary in done], "failed": failed}))
 
 
 @cli.command(short_help="Run the whole job on sample images.")
@@ -242,7 +247,7 @@ def demo(folder: Path) -> None:
     run_demo(folder)
 
 
-for verb in (*ASK, *SEARCH, *APPS, *EXCHANGE, *UPKEEP):
+for verb in (*STATUS, *ASK, *SEARCH, *APPS, *EXCHANGE, *UPKEEP):
     cli.add_command(verb)
 for verb in cli.commands.values():
     with_log(verb)

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 from tabulate import tabulate
 
 from featurestore.formatting import chunk_list, counted, human_bytes, human_seconds
+from featurestore.progress import pace_text
 from featurestore.rows import USABLE
 from featurestore.system import command_line
 
 if TYPE_CHECKING:
     from featurestore.api import FeatureStore
-    from featurestore.catalog import ModelRow
+    from featurestore.catalog import ModelRow, RunningStage
     from featurestore.exchange import ImportReport
     from featurestore.maintenance import MergeReport, PruneReport, RebuildReport, VerifyReport
     from featurestore.pipeline import ClusterReport, Estimate, IngestReport
@@ -36,9 +37,16 @@ def status_text(status: Status) -> str:
     align = ("left", *[NUMBERS] * 6, "left")
     lines.append(tabulate(rows, header, tablefmt="simple", colalign=align, disable_numparse=True))
     notes = [*status.notes, *(line for stage in status.stages for line in _stage_notes(stage))]
+    if status.running:
+        notes.insert(0, _running_text(status.running))
     if status.holder:
         notes.append(f"in use by {status.holder}")
     return "\n".join([*lines, *([""] if notes else []), *notes])
+
+
+def _running_text(running: RunningStage) -> str:
+    pace = pace_text(running.n_done, running.n_images, running.images_per_second, running.seconds_left)
+    return f"{running.stage} has been running for {human_seconds(running.seconds)}: {pace}"
 
 
 def _status_row(stage: StageStatus) -> list[str]:
@@ -84,12 +92,17 @@ def _learnt(model: ModelRow) -> str:
 
 def last_word(store: FeatureStore, *, done: bool) -> str:
     """Return the last line of a run: whether it did anything, and how many images failed."""
-    counts = store.sql("SELECT status, count(*) FROM failures GROUP BY 1 ORDER BY 2 DESC, 1").fetchall()
+    counts = failed_counts(store)
     what = "done" if done else "everything is up to date"
     if not counts:
         return what if done else f"{what}; there is nothing to do"
-    failed = ", ".join(f"{n:,} {status}" for status, n in counts)
+    failed = ", ".join(f"{n:,} {status}" for status, n in counts.items())
     return f"{what}; {failed}: see the view failures (run --retry-failed tries them again)"
+
+
+def failed_counts(store: FeatureStore) -> dict[str, int]:
+    """Return the number of failed images by status, the most frequent first."""
+    return dict(store.sql("SELECT status, count(*) FROM failures GROUP BY 1 ORDER BY 2 DESC, 1").fetchall())
 
 
 def plan_text(estimates: Sequence[Estimate]) -> str:

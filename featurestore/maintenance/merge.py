@@ -6,6 +6,7 @@ before any is copied, and no file is copied twice.
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
@@ -56,6 +57,10 @@ class MergeReport:
     n_bytes: int
     n_here: int  # partitions that this store had already
     notes: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+        return dataclasses.asdict(self)
 
 
 @dataclass

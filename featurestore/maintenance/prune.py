@@ -6,9 +6,11 @@ catalog can still be rebuilt.
 
 from __future__ import annotations
 
+import dataclasses
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from duckdb import DuckDBPyConnection
 
@@ -63,6 +65,10 @@ class PruneReport:
     def n_bytes(self) -> int:
         """The bytes that are freed."""
         return sum(item.n_bytes for item in self.items)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+        return {**dataclasses.asdict(self), "n_bytes": self.n_bytes}
 
 
 @dataclass

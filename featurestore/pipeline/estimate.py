@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from duckdb import DuckDBPyConnection
 
@@ -26,6 +28,10 @@ class Estimate:
     block_bytes: int  # of blocks and other pieces of partitions, deleted when their chunk is published
     seconds: float | None  # None: no earlier run tells
     why: tuple[tuple[str, str], ...]  # the reasons, and the chunks of each
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+        return dataclasses.asdict(self)
 
 
 def estimate_costs(connection: DuckDBPyConnection, plans: Mapping[str, StagePlan]) -> list[Estimate]:

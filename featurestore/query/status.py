@@ -13,6 +13,7 @@ from duckdb import DuckDBPyConnection
 from featurestore.catalog import (
     Context,
     ModelRow,
+    RunningStage,
     StageFacts,
     StagePlan,
     Step,
@@ -24,7 +25,9 @@ from featurestore.catalog import (
     observed_before,
     opencv_of,
     resolve,
+    running_stage,
     stage_facts,
+    utc_now,
 )
 from featurestore.formatting import chunk_list, counted
 from featurestore.query.index_coverage import Coverage, index_coverage
@@ -62,6 +65,7 @@ class Status:
     stages: tuple[StageStatus, ...]
     holder: str | None  # the process that is changing the store
     notes: tuple[str, ...] = ()
+    running: RunningStage | None = None  # the stage that the holder is at
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
@@ -78,20 +82,23 @@ def store_status(context: Context) -> Status:
         notes = {step.stage.name: _notes(connection, context.root, step) for step in steps}
         before = observed_before(connection)
         coverage = index_coverage(context, connection, steps)
+        running = running_stage(connection, context.root, plans, now=utc_now())
     if coverage is not None and coverage.chunks:
         notes[coverage.stage.name].append(_index_note(context.root, coverage))
     stages = tuple(
         _stage_status(context.root, plans[step.stage.name], facts[step.stage.name], notes[step.stage.name])
         for step in steps
     )
+    holder = living_holder(context.root)
     return Status(
         str(context.root.path),
         dataset.n_images,
         dataset.subsets,
         dataset.n_chunks,
         stages,
-        living_holder(context.root),
+        holder,
         notes=tuple(filter(None, [change_note(context, before), _removed_note(dataset.n_removed)])),
+        running=running if holder is not None else None,
     )
 
 

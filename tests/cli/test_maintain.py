@@ -58,6 +58,8 @@ def test_merge_says_what_it_took(store: FeatureStore, finished: FeatureStore, fr
     assert first.endswith(" MB), 0 partitions here already")
     assert second == f"{store.path}: 0 partitions and 0 models copied, 12 partitions here already"
     assert invoke("merge", fresh.path).exit_code == 2
+    (report,) = json.loads(invoke("merge", fresh.path, store.path, "--json").stdout)
+    assert (report["store"], report["n_partitions"], report["n_here"]) == (str(store.path), 0, 12)
 
 
 def test_prune_says_what_it_frees_and_what_that_costs(store: FeatureStore) -> None:
@@ -67,6 +69,9 @@ def test_prune_says_what_it_frees_and_what_that_costs(store: FeatureStore) -> No
     assert lines[0].split() == ["what", "files", "frees", "to", "recompute", "it"]
     assert lines[2].startswith("descriptors of extract ")
     assert lines[-1].endswith(" would be freed")
+    report = json.loads(invoke("prune", store.path, "--keep", "quantize", "--dry-run", "--json").stdout)
+    assert report["n_bytes"] == sum(item["n_bytes"] for item in report["items"]) > 0
+    assert report["items"][0]["what"].startswith("descriptors of extract ")
     assert invoke("prune", store.path, "--keep", "quantize").stdout.endswith(" freed\n")
     assert invoke("prune", store.path, "--keep", "quantize").stdout == "there is nothing to prune\n"
 

@@ -1,0 +1,97 @@
+"""The stage that a run is at, as others see it: from finished blocks, partitions and the checkpoint of a fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from duckdb import DuckDBPyConnection
+
+from featurestore.catalog.blocks import count_finished_images
+from featurestore.catalog.plan import StagePlan
+from featurestore.catalog.statements import query_value
+from featurestore.catalog.table_rows import Outcome, query_row, query_rows
+from featurestore.errors import CorruptFile, FormatError, UnreadableFile
+from featurestore.stages import FitStage
+from featurestore.storage import Root, block_names, read_state
+
+
+@dataclass(frozen=True)
+class RunningStage:
+    """The stage that a run is at, and how far it is."""
+
+    stage: str
+    n_images: int  # of the stage, in all chunks
+    n_done: int  # of these, by earlier runs too
+    seconds: float  # since the stage began
+    images_per_second: float | None  # since then; None until the first images are done
+    seconds_left: float | None  # at this rate
+
+
+class _Begun(NamedTuple):
+    stage: str
+    variant: str
+    started: datetime  # UTC, naive
+
+
+_LATEST = f"""SELECT stage, variant, started FROM runs WHERE outcome = '{Outcome.RUNNING}'
+              ORDER BY started DESC LIMIT 1"""
+
+
+class _Made(NamedTuple):
+    path: str
+    n_images: int
+
+
+def running_stage(
+    connection: DuckDBPyConnection, root: Root, plans: Mapping[str, StagePlan], *, now: datetime
+) -> RunningStage | None:
+    """Return the stage that is recorded as running, whether its process lives or not; None if there is none.
+
+    Args:
+        connection: to the catalog.
+        root: of the store.
+        plans: of every stage.
+        now: the current time, UTC and naive.
+    """
+    begun = query_row(connection, _Begun, _LATEST)
+    plan = plans.get(begun.stage) if begun is not None else None
+    if begun is None or plan is None or plan.step.variant != begun.variant:
+        return None
+    if isinstance(plan.step.stage, FitStage):
+        n_images = sum(work.n_images for work in plan.inputs)
+        n_done = n_new = _learnt(root, plan)
+    else:
+        n_images = int(query_value(connection, "SELECT coalesce(sum(n_images), 0) FROM chunks"))
+        n_done = n_images - sum(work.n_images for work in plan.todo) + count_finished_images(root, plan)
+        query = "SELECT path, n_images FROM partitions WHERE variant = $variant AND NOT pruned"
+        made = query_rows(connection, _Made, query, {"variant": begun.variant})
+        n_new = _since(root, [*made, *(_Made(n.name, n.n_images) for n in block_names(root))], begun.started)
+    seconds = max((now - begun.started).total_seconds(), 0.0)
+    rate = n_new / seconds if n_new and seconds else None
+    left = None if rate is None else (n_images - n_done) / rate
+    return RunningStage(begun.stage, n_images, n_done, seconds, rate, left)
+
+
+def _since(root: Root, files: Iterable[_Made], started: datetime) -> int:
+    """Return the number of images in files that were written since then."""
+    begun = started.replace(tzinfo=UTC).timestamp()
+    n_images = 0
+    for file in files:
+        try:
+            n_images += file.n_images if root.local(file.path).stat().st_mtime >= begun else 0
+        except OSError:  # a block whose partition was published meanwhile
+            continue
+    return n_images
+
+
+def _learnt(root: Root, plan: StagePlan) -> int:
+    """Return the number of images in the chunks that the checkpoint of a fit has learnt."""
+    path = root.local(f"models/{plan.step.stage.name}/{plan.step.variant}/state.npz")
+    try:
+        _, manifest = read_state(path)
+    except (OSError, CorruptFile, FormatError, UnreadableFile):  # before the first chunk, or after the last
+        return 0
+    return sum(work.n_images for work in plan.inputs if str(work.chunk_id) in manifest.get("chunks", {}))
