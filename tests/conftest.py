@@ -48,6 +48,7 @@ SLOW = frozenset(
         "api/test_search::test_what_a_store_lacks",
         "api/test_search::test_without_the_size_the_outline_is_that_of_the_keypoints",
         "api/test_store",
+        "apps/test_all_pairs",
         "apps/test_evaluation",
         "catalog/test_runs::test_the_error_of_a_run_is_not_hidden_by_that_of_its_record",
         "catalog/test_training",

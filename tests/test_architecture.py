@@ -101,6 +101,7 @@ SQL = re.compile(rf"\b(?:FROM|JOIN|INTO|UPDATE|TABLE)\s+(?:{TABLES}|{DATASET_COL
 STATEMENTS = {"text", "select", "insert", "update", "delete"}  # of SQLAlchemy
 # What people may ask of the views, which bear the names of tables: as an example, a hint, or for them.
 ASKED_OF_VIEWS = {
+    "apps/all_pairs.py": ["SELECT chunk_id, payload FROM partitions WHERE stage"],
     "apps/evaluation.py": ["SELECT filename FROM images"],
     "cli/demo.py": ["FROM descriptor_counts JOIN images USING", "FROM models WHERE stage = 'fit_pca' AND current"],
     "exchange/export.py": ["look at them with: SELECT * FROM images"],

@@ -1,6 +1,6 @@
 """apps: what joins verbs of `FeatureStore` to answer a larger question, such as how good its searches are.
 
-They use the public methods of `FeatureStore` alone, so that anybody could have written them.
+They ask and change a store by the public methods of `FeatureStore` alone, so that anybody could have written them.
 """
 
 import lazy_loader

@@ -1,4 +1,4 @@
-"""Verbs that join others: evaluate."""
+"""Verbs that join others: evaluate, pairs."""
 
 from __future__ import annotations
 
@@ -7,12 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from featurestore.cli.common import STORE, UNTRUSTED, answer, as_json, open_store
+from featurestore.cli.common import STORE, UNTRUSTED, answer, as_json, open_store, stoppable
 from featurestore.formatting import counted
+from featurestore.matching import MIN_INLIERS
 
 if TYPE_CHECKING:
-    from featurestore.apps import Evaluation
+    from featurestore.apps import Evaluation, Pairs
 
+METHOD = click.option(
+    "--method",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", "exact", "index"]),
+    help="As of search.",
+)
 COLUMNS = ("class", "queries", "recall@1", "95 %", "recall@5", "recall@100", "mAP", "found", "wrong", "s")
 
 
@@ -20,13 +28,7 @@ COLUMNS = ("class", "queries", "recall@1", "95 %", "recall@5", "recall@100", "mA
 @STORE
 @click.argument("pairs", type=click.Path(path_type=Path))
 @click.option("--class", "kind", help="The column with the class of each query; class if there is one.")
-@click.option(
-    "--method",
-    default="auto",
-    show_default=True,
-    type=click.Choice(["auto", "exact", "index"]),
-    help="As of search.",
-)
+@METHOD
 @click.option("--json", "json_wanted", is_flag=True, help="As JSON, with the outcome of each query.")
 @UNTRUSTED
 def evaluate(store: Path, pairs: Path, json_wanted: bool, untrusted: bool, **options: Any) -> None:
@@ -71,4 +73,50 @@ def _text(found: Evaluation) -> str:
     return "\n".join(lines)
 
 
-VERBS = (evaluate,)
+@click.command(short_help="Search for every image among the others.")
+@STORE
+@click.argument("output", type=click.Path(path_type=Path))
+@click.option("--top", default=20, show_default=True, type=click.IntRange(min=1), help="Hits of each image.")
+@click.option(
+    "--format",
+    "form",
+    default="csv",
+    show_default=True,
+    type=click.Choice(["csv", "txt"]),
+    help="csv: a row for each hit; txt: a line 'query ref' for each pair that is found, for hloc and COLMAP.",
+)
+@click.option(
+    "--min-inliers",
+    default=MIN_INLIERS,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="The least inliers of a found image.",
+)
+@METHOD
+@click.option("--force", is_flag=True, help="Begin again, and replace an existing file.")
+@UNTRUSTED
+def pairs(store: Path, output: Path, untrusted: bool, **options: Any) -> None:
+    """Search for every image of the store among the others, and write the hits to OUTPUT.
+
+    OUTPUT grows query by query. After an interruption the same command goes on; OUTPUT.progress knows how far it is.
+    """
+    from featurestore.apps import pairs
+
+    opened = open_store(store, untrusted=untrusted)
+    with stoppable("the same command goes on where it was"):
+        found = pairs(opened, output, quiet=False, **options)
+    answer(_told(found))
+
+
+def _told(found: Pairs) -> str:
+    lines = [f"{found.path}: {counted(found.n_found, 'pair')} found among {counted(found.n_queries, 'image')}"]
+    if found.n_before == found.n_queries:
+        lines[0] += "; it was complete already"
+    elif found.n_before:
+        lines[0] += f", {found.n_before:,} of which were searched for before"
+    if found.n_missing:
+        lines.append(f"{counted(found.n_missing, 'image')} without codes left out; the next run makes them")
+    return "\n".join(lines)
+
+
+VERBS = (evaluate, pairs)

@@ -1,0 +1,211 @@
+"""Every image against the others, in a file that grows query by query."""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import duckdb
+import numpy as np
+import pytest
+
+from featurestore import FeatureStore
+from featurestore.apps import pairs
+from featurestore.apps.all_pairs import refuse_blanks
+from featurestore.apps.growing_file import progress_of
+from featurestore.errors import NotReady, OutputError, QueryError
+from tests.broken_images import encoded, picture
+from tests.once import copied
+from tests.small import SMALL, change_recipe, configure, copy, invoke
+
+DUPLICATES = """
+    SELECT least(query, ref) AS one, greatest(query, ref) AS other FROM 'pairs.csv' WHERE status = 'found'
+    GROUP BY ALL ORDER BY max(inliers) DESC"""  # as in docs/search.md
+PAIRS = [("a.png", "part-a.png"), ("b.png", "part-b.png")]  # that show the same
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    """A store of two pictures, the middle of each, enlarged, and a blank. Not to be changed."""
+
+    def make(folder: Path) -> None:
+        images = folder / "images"
+        images.mkdir()
+        for seed, (whole, part) in enumerate(PAIRS):
+            pixels = picture(seed=seed)
+            (images / whole).write_bytes(encoded(".png", pixels))
+            middle = cv2.resize(pixels[20:100, 20:140], None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
+            (images / part).write_bytes(encoded(".png", middle))
+        (images / "blank.png").write_bytes(encoded(".png", np.full((80, 80, 3), 200, np.uint8)))
+        store = FeatureStore.create(folder / "store", images=images)
+        change_recipe(store, SMALL)
+        store.run(workers=0)
+
+    return FeatureStore(copied(tmp_path_factory, "parts", make) / "store")
+
+
+@pytest.fixture(scope="module")
+def whole(parts: FeatureStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of pairs of the store."""
+    path = tmp_path_factory.mktemp("whole") / "pairs.csv"
+    pairs(parts, path)
+    return path
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, n: int) -> Callable[[], int]:
+    """Interrupt the search after ``n`` more; return what counts those that were begun."""
+    original, begun = FeatureStore.search, []
+
+    def search(store: FeatureStore, query: Any, **options: Any) -> Any:
+        begun.append(query)
+        if len(begun) > n:
+            raise KeyboardInterrupt
+        return original(store, query, **options)
+
+    monkeypatch.setattr(FeatureStore, "search", search)
+    return lambda: len(begun)
+
+
+def test_every_image_is_searched_for_among_the_others(parts: FeatureStore, whole: Path) -> None:
+    with whole.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    found = [(row["query"], row["ref"]) for row in rows if row["status"] == "found"]
+    assert found == [*PAIRS, *((part, whole) for whole, part in PAIRS)]
+    for name in sum(PAIRS, ()):
+        hits = parts.search(name, top=20).hits
+        expected = [[name, hit.filename, str(hit.inliers), str(round(hit.score, 4)), str(hit.status)] for hit in hits]
+        assert [list(row.values()) for row in rows if row["query"] == name] == expected
+        assert len(expected) == 3
+
+
+@pytest.mark.parametrize("n", [0, 1, 3])
+def test_after_an_interruption_it_goes_on(
+    parts: FeatureStore, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n: int
+) -> None:
+    path = tmp_path / "pairs.csv"
+    with monkeypatch.context() as patch:
+        stop_after(patch, n)
+        with pytest.raises(KeyboardInterrupt):
+            pairs(parts, path)
+    text = path.read_text()
+    assert whole.read_text().startswith(text)
+    assert len({line.partition(",")[0] for line in text.splitlines()[1:]}) == n
+    path.write_text(text + "a.png,b.p")  # as a kill in the middle of a write leaves it
+    n_begun = stop_after(monkeypatch, 9)
+    found = pairs(parts, path)
+    assert (found.n_queries, found.n_before, found.n_found, n_begun()) == (4, n, 4, 4 - n)
+    assert path.read_bytes() == whole.read_bytes()
+    assert pairs(parts, path).n_before == 4
+    assert n_begun() == 4 - n, "a complete file is left alone"
+
+
+def test_a_kill_before_anything_was_noted_leaves_a_file_that_is_begun(
+    parts: FeatureStore, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "pairs.csv"
+    path.touch()
+    stop_after(monkeypatch, 0)
+    with pytest.raises(KeyboardInterrupt):
+        pairs(parts, path)
+    assert path.read_text() == whole.read_text().splitlines(keepends=True)[0]
+
+
+def test_pairs_for_hloc_and_colmap_are_written_once(
+    parts: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "pairs.txt"
+    with monkeypatch.context() as patch:
+        stop_after(patch, 1)
+        with pytest.raises(KeyboardInterrupt):
+            pairs(parts, path, form="txt")
+    found = pairs(parts, path, form="txt")
+    assert (found.n_before, found.n_found) == (1, 2)
+    assert path.read_text() == "a.png part-a.png\nb.png part-b.png\n"
+
+
+def test_other_options_are_noticed(parts: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "pairs.csv"
+    with monkeypatch.context() as patch:
+        stop_after(patch, 1)
+        with pytest.raises(KeyboardInterrupt):
+            pairs(parts, path)
+    begun = path.read_bytes()
+    with pytest.raises(OutputError, match=r"was begun with top 20, and this is 3; begin it again with --force"):
+        pairs(parts, path, top=3)
+    with pytest.raises(OutputError, match=r"was begun with format csv, and this is txt"):
+        pairs(parts, path, form="txt")
+    assert path.read_bytes() == begun
+    assert pairs(parts, path, top=1, force=True).n_before == 0
+    assert len(path.read_text().splitlines()) == 5
+
+
+def test_a_store_that_changes_meanwhile_is_noticed(
+    parts: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, store, original = tmp_path / "pairs.csv", copy(parts, tmp_path / "store"), FeatureStore.search
+
+    def search(searched: FeatureStore, query: Any, **options: Any) -> Any:
+        result = original(searched, query, **options)
+        if query == "part-b.png":  # the last
+            configure(store, "project", top=150)
+            store.run(workers=0)
+        return result
+
+    monkeypatch.setattr(FeatureStore, "search", search)
+    with pytest.raises(OutputError, match=r"the store has changed since .*pairs\.csv was begun"):
+        pairs(store, path)
+    with pytest.raises(OutputError, match="was begun with another state of the store; begin it again with --force"):
+        pairs(store, path)
+    configure(store, "project", top=200)
+    assert pairs(store, path).n_before == 4, "the former recipe has the former codes"
+
+
+def test_what_is_not_ours_stays(parts: FeatureStore, whole: Path, tmp_path: Path) -> None:
+    path = tmp_path / "pairs.csv"
+    path.write_text("mine\n")
+    with pytest.raises(OutputError, match="exists already"):
+        pairs(parts, path)
+    assert path.read_text() == "mine\n"
+    progress_of(path).write_text("{}")
+    with pytest.raises(OutputError, match=r"pairs\.csv\.progress can't be used to go on"):
+        pairs(parts, path)
+    state = json.loads(progress_of(whole).read_text())
+    progress_of(path).write_text(json.dumps(state))
+    with pytest.raises(OutputError, match="was made shorter since it was begun"):
+        pairs(parts, path)
+    with pytest.raises(OutputError, match="lies in the store"):
+        pairs(parts, parts.path / "pairs.csv")
+    with pytest.raises(QueryError, match="there is no format 'xml' of pairs; they are csv, txt"):
+        pairs(parts, tmp_path / "other", form="xml")  # type: ignore[arg-type]
+    assert path.read_text() == "mine\n"
+
+
+def test_two_processes_do_not_write_one_file(parts: FeatureStore, tmp_path: Path) -> None:
+    path = tmp_path / "pairs.csv"
+    with path.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(OutputError, match="is being written by another process"):
+            pairs(parts, path)
+
+
+def test_names_with_blanks_can_not_be_in_a_list_of_two_names(fresh: FeatureStore, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"'b c\.png' has a blank, .* rename .*, or write a CSV with --format csv"):
+        refuse_blanks(["a.png", "b c.png"])
+    with pytest.raises(NotReady, match="nothing of quantize is there yet"):
+        pairs(fresh, tmp_path / "pairs.csv")
+
+
+def test_the_command_line_tells_what_was_found(parts: FeatureStore, tmp_path: Path) -> None:
+    path = tmp_path / "pairs.csv"
+    result = invoke("pairs", parts.path, path, "--top", 1)
+    assert (result.exit_code, result.output) == (0, f"{path}: 4 pairs found among 4 images\n")
+    again = invoke("pairs", parts.path, path, "--top", 1)
+    assert again.output == f"{path}: 4 pairs found among 4 images; it was complete already\n"
+    duplicates = duckdb.sql(DUPLICATES.replace("pairs.csv", str(path)))
+    assert duplicates is not None
+    assert duplicates.fetchall() in (PAIRS, PAIRS[::-1])
