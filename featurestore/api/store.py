@@ -11,6 +11,7 @@ from featurestore.api.run import Running
 from featurestore.api.show import Showing
 from featurestore.config import StoreSettings, check_given, initial, render
 from featurestore.errors import DatasetError, FeatureStoreError, StoreExists
+from featurestore.images import existing_images
 from featurestore.stages import FLOW
 from featurestore.storage import CONFIG, FOLDERS, remove_dead_drafts
 from featurestore.system import StrPath, command_line, is_text, located, replacing, shown, store_folder
@@ -44,7 +45,7 @@ class FeatureStore(Showing, Upkeep, Running):
 
         Args:
             path: the new folder.
-            images: the folder of images.
+            images: the folder of images, or a file that holds them, see ``docs/sources.md``.
             dataset: the dataset, a CSV, Parquet or JSON file; None scans the folder of images, and holds nothing out.
             filename_column: the dataset's column of paths below ``images``.
             split: SQL over the dataset's columns that gives ``'train'`` or ``'test'``.
@@ -63,13 +64,9 @@ class FeatureStore(Showing, Upkeep, Running):
             is_store = (target / CONFIG).exists()
             other = f", or go on with: {command_line('run', path)}" if is_store else ": it is no store, and not empty"
             raise StoreExists(f"{target} exists already; choose another folder{other}")
-        folder = located(images, "the folder of images")
-        if not folder.is_dir():
-            raise DatasetError(
-                f"the folder of images {shown(images)} does not exist or is not a folder; give another to --images"
-            )
+        where = existing_images(images)
         settings = {
-            "images": _for_the_recipe(folder),
+            "images": _for_the_recipe(where),
             "dataset": _for_the_recipe(located(dataset, "the dataset")) if dataset is not None else "",
             "filename_column": filename_column,
             "split": split,

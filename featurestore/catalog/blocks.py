@@ -18,8 +18,9 @@ from featurestore.catalog.runs import partition_manifest, versions
 from featurestore.catalog.steps import Step, resolve
 from featurestore.config import policies
 from featurestore.errors import CorruptFile, FormatError, UnreadableFile
+from featurestore.images import state_of_image
 from featurestore.stages import Extract
-from featurestore.storage import Attempt, Block, Named, Origin, Root, Writer, block_names, file_state, read_block
+from featurestore.storage import Attempt, Block, Named, Origin, Root, Writer, block_names, read_block
 
 
 def attempt_of(step: Step, work: Work) -> Attempt:
@@ -80,7 +81,7 @@ def _usable(context: Context, work: Work, several: list[Named], retry: Collectio
         except (CorruptFile, FormatError, UnreadableFile):
             continue  # removed with its chunk, if `recover` leaves it
         image_ids = found.block.image_ids
-        unchanged = (file_state(context.images / names[i]) == s for i, s in zip(image_ids, found.files, strict=True))
+        unchanged = (state_of_image(context.image(names[i])) == s for i, s in zip(image_ids, found.files, strict=True))
         if wanted.issuperset(image_ids) and found.statuses.isdisjoint(retry) and all(unchanged):
             finished.append(found.block)
             wanted.difference_update(image_ids)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from featurestore.catalog.catalog import Catalog, StoreCatalog
 from featurestore.config import StoreSettings
+from featurestore.images import ImagePath, Source, image_at, located_images, source_at
 from featurestore.progress import Reporter
 from featurestore.stages import Stage
 from featurestore.storage import Root, Writer
@@ -25,8 +26,21 @@ class Context:
 
     @property
     def images(self) -> Path:
-        """The folder of images; a relative path in the recipe starts at the store."""
-        return self._located(self.settings.images, "the folder of images")
+        """The address of the images; a relative path in the recipe starts at the store."""
+        return located_images(self.settings.images, self.root.path)
+
+    @property
+    def source(self) -> Source:
+        """The source of images, open.
+
+        Raises:
+            ImagesGone: a file that holds images is not there.
+        """
+        return source_at(str(self.images))
+
+    def image(self, filename: str) -> ImagePath:
+        """Return where an image is, for `read_image`."""
+        return image_at(str(self.images), filename)
 
     @property
     def dataset(self) -> Path | None:

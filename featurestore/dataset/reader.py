@@ -22,7 +22,7 @@ from featurestore.dataset.dataset_file import read_file
 from featurestore.dataset.given_types import give_types, types_by_position
 from featurestore.dataset.split import BLANK, check_split, evaluate_split, is_subset
 from featurestore.errors import DatasetError
-from featurestore.images import IMAGE_SUFFIXES, leads_to_folder
+from featurestore.images import IMAGE_SUFFIXES, Source, is_container, open_source
 from featurestore.quoting import folded
 from featurestore.system import IN_MEMORY, Spill
 
@@ -121,50 +121,33 @@ def _typed(
 
 
 def scan_folder(folder: Path) -> pa.Table:
-    """List the image files below a folder; all of them are ``train``.
+    """List the image files below a folder, as `scan_images` does."""
+    return scan_images(open_source(str(folder)))
 
-    Hidden files and folders are skipped. Links to folders are followed, but no folder is entered twice.
+
+def scan_images(source: Source) -> pa.Table:
+    """List the images of a source; all of them are ``train``.
+
+    Of a folder, hidden files and folders are skipped. Links to folders are followed, but no folder is entered twice.
 
     Returns:
-        ``filename`` (string, relative to ``folder``, with ``/``), sorted, and ``subset`` (string, ``'train'``).
+        ``filename`` (string), in the order of the source, which is sorted for a folder, and ``subset`` (string,
+        ``'train'``).
 
     Raises:
-        DatasetError: the folder does not exist, a part of it can't be read, it holds no image, or the name of an image
+        DatasetError: the source does not exist, a part of it can't be read, it holds no image, or the name of an image
             is not UTF-8.
     """
-    if not folder.is_dir():
-        what = "is not a folder" if folder.exists() else "does not exist"
-        raise DatasetError(f"The image folder {folder} {what}. Give the folder that the images are in.")
     try:
-        filenames = pa.array(sorted(_images_below(folder)), pa.string())
-    except OSError as error:
-        raise DatasetError(f"Can't list {error.filename}: {error.strerror}. Make it readable or move it.") from None
+        filenames = pa.array([entry.name for entry in source.entries()], pa.string())
     except UnicodeEncodeError as error:
         raise DatasetError(f"The file name {os.fsencode(error.object)!r} is not UTF-8. Rename it.") from None
     if not len(filenames):
-        raise DatasetError(f"The folder {folder} holds no image: no file ends in one of {' '.join(IMAGE_SUFFIXES)}.")
+        what = "file" if is_container(source.where) else "folder"
+        raise DatasetError(
+            f"The {what} {source.where} holds no image: no file ends in one of {' '.join(IMAGE_SUFFIXES)}."
+        )
     return pa.table({"filename": filenames, "subset": pa.repeat("train", len(filenames))})
-
-
-def _images_below(folder: Path) -> Iterator[str]:
-    """Yield relative paths; real folders come before links, so that an image gets its real path if it has one."""
-    # A link to a folder above would add what lies beside the image folder, and then the image folder a second time.
-    seen = {(above.stat().st_dev, above.stat().st_ino) for above in folder.resolve().parents}
-    real, links = [""], list[str]()
-    while real or links:
-        here = real.pop() if real else links.pop(0)
-        stat = (folder / here).stat()
-        if (stat.st_dev, stat.st_ino) in seen:
-            continue
-        seen.add((stat.st_dev, stat.st_ino))
-        with os.scandir(folder / here) as found:
-            entries = sorted((entry for entry in found if not entry.name.startswith(".")), key=lambda entry: entry.name)
-        for entry in entries:
-            name = posixpath.join(here, entry.name)
-            if leads_to_folder(entry):
-                (links if entry.is_symlink() else real).append(name)
-            elif name.lower().endswith(IMAGE_SUFFIXES) and (entry.is_symlink() or entry.is_file()):
-                yield name  # even a dangling or circular link: extract reports it
 
 
 def _normalise(

@@ -6,6 +6,7 @@ print, so a child process decodes for it. The child receives an image's bytes an
 for a megapixel. It ends with its parent.
 
     request   a header and the file's bytes       header: the arguments of `decoding.judge`, or a path to measure
+                                                  (null measures the file's bytes)
     answer    a header and the pixels, if any     header: the `ImageFile`, or the exception
 
 A header is JSON, preceded by its length and the length of the data after it, as `LENGTHS`.
@@ -68,12 +69,15 @@ def judge(read: ImageFile, data: bytes, max_pixels: int, *, keep: bool) -> Image
     return replace(found, pixels=np.frombuffer(pixels, np.uint8).reshape(header["shape"]))
 
 
-def size_of(path: str) -> Size | None:
+def size_of(file: str | bytes) -> Size | None:
     """Return the result of `decoding.size_of`, here or in the child; None if the child died on the file."""
     if _Here.decodes:
-        return decoding.size_of(path)
+        return decoding.size_of(file)
     try:
-        size = _ask({"path": os.path.abspath(path)}, b"")[0]["size"]  # noqa: PTH100 - a path may hold any byte
+        if isinstance(file, bytes):
+            size = _ask({"path": None}, file)[0]["size"]
+        else:
+            size = _ask({"path": os.path.abspath(file)}, b"")[0]["size"]  # noqa: PTH100 - a path may hold any byte
     except _Died:
         return None
     return None if size is None else (size[0], size[1])
@@ -190,7 +194,7 @@ def _exactly(stream: RawIOBase, count: int) -> bytearray:
 
 def _answer(request: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes | memoryview]:
     if "path" in request:
-        return {"size": decoding.size_of(request["path"])}, b""
+        return {"size": decoding.size_of(data if request["path"] is None else request["path"])}, b""
     found = decoding.judge(ImageFile(**request["read"]), data, request["max_pixels"], keep=request["keep"])
     pixels = found.pixels
     header = {"image": asdict(replace(found, pixels=None)), "shape": None if pixels is None else pixels.shape}

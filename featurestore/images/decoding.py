@@ -119,9 +119,9 @@ def judge(read: ImageFile, data: bytes, max_pixels: int, *, keep: bool) -> Image
     return replace(read, message=message or None, pixels=pixels, width=width, height=height)
 
 
-def size_of(path: str) -> Size | None:
-    """Return a picture's size from its header, without decoding it."""
-    with Path(path).open("rb") as stream:
+def size_of(file: str | bytes) -> Size | None:
+    """Return the size of a picture, in a file or in memory, from its header, without decoding it."""
+    with io.BytesIO(file) if isinstance(file, bytes) else Path(file).open("rb") as stream:
         return _pillow_size(stream, ("JPEG", "PNG", *PILLOW_FORMATS))
 
 

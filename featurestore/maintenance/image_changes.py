@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import stat
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import pyarrow.compute as pc
 
 from featurestore.catalog import Context, files_read_before, partitions_of, removed_ids, resolve
 from featurestore.errors import UnreadableFile
+from featurestore.images import Damaged, Missing, ReadFailed, Source, TooLarge, image_at, why_absent
 from featurestore.rows import Status
 from featurestore.stages import Extract
 from featurestore.storage import PartitionFile
-from featurestore.system import file_digest, is_folder, status_of
+from featurestore.system import file_digest, unreadable
 
 
 @dataclass(frozen=True)
-class Source:
+class Recorded:
     """The record of extract about one image file."""
 
     chunk_id: int
@@ -33,12 +35,12 @@ class Source:
 class Change:
     """An image file that has changed since it was extracted."""
 
-    source: Source
+    source: Recorded
     kind: Literal["replaced", "gone", "appeared"]
     what: str
 
 
-def recorded_sources(context: Context) -> Iterator[Source]:
+def recorded_sources(context: Context) -> Iterator[Recorded]:
     """Yield the records of the image files in the current partitions of extract, pruned ones included.
 
     Images that have left the dataset are skipped: their files may be deleted.
@@ -52,40 +54,56 @@ def recorded_sources(context: Context) -> Iterator[Source]:
         if len(removed):
             table = table.filter(pc.invert(pc.is_in(table["image_id"], removed)))
         for values in zip(*(table[name].to_pylist() for name in table.column_names), strict=True):
-            yield Source(row.chunk_id, *values)
+            yield Recorded(row.chunk_id, *values)
 
 
-def change_of(context: Context, source: Source, *, deep: bool) -> Change | None:
+def change_of(images: Source, source: Recorded, *, deep: bool) -> Change | None:
     """Return the change of an image file since extraction, None if there is none.
 
     Args:
-        context: of the store.
+        images: where the images are.
         source: what was recorded.
         deep: compare the content too if the size is the same.
 
     Raises:
         UnreadableFile: the file can't be read.
     """
-    path = context.images / source.filename
     try:
-        found = status_of(path)
-    except (UnreadableFile, ValueError):  # ValueError: no file can have such a name
+        found = images.stat(source.filename)
+    except Missing:
+        gone = source.n_bytes is not None
+        return Change(source, "gone", "the image file is gone; what was extracted from it is kept") if gone else None
+    except Damaged:  # it is no file
+        return None
+    except UnreadableFile:
         if source.n_bytes is None:
             return None
         raise
-    if found is None:
-        gone = source.n_bytes is not None
-        return Change(source, "gone", "the image file is gone; what was extracted from it is kept") if gone else None
-    if not stat.S_ISREG(found.st_mode):
-        return None
     if source.n_bytes is None:
         there = source.status == Status.MISSING
         return Change(source, "appeared", "the image file was missing, and is there now") if there else None
-    if found.st_size != source.n_bytes:
-        return Change(source, "replaced", f"the image file has {found.st_size} bytes, and had {source.n_bytes}")
-    if deep and source.digest is not None and file_digest(path) != source.digest:
+    if found.n_bytes not in (None, source.n_bytes):
+        return Change(source, "replaced", f"the image file has {found.n_bytes} bytes, and had {source.n_bytes}")
+    if deep and source.digest is not None and _digest(images, source.filename, source.n_bytes) != source.digest:
         return Change(source, "replaced", "the image file has the same size and another content")
     return None
+
+
+def _digest(images: Source, filename: str, n_bytes: int) -> str | None:
+    """Return the SHA-256 of an image's bytes, None if there are more of them than before.
+
+    Raises:
+        UnreadableFile: they can't be read.
+    """
+    image = image_at(images.where, filename)
+    if isinstance(image, str):
+        return file_digest(Path(image))
+    try:
+        return hashlib.sha256(images.read(filename, n_bytes)).hexdigest()
+    except TooLarge:
+        return None
+    except (Missing, Damaged, ReadFailed) as error:
+        raise unreadable(Path(image), str(error)) from error
 
 
 def replaced_images(context: Context) -> dict[int, frozenset[int]]:
@@ -94,9 +112,10 @@ def replaced_images(context: Context) -> dict[int, frozenset[int]]:
     Every file is read. The descriptors of one that is missing or can't be read are kept.
     """
     found: dict[int, set[int]] = {}
+    images = context.source
     for source in recorded_sources(context):
         try:
-            change = change_of(context, source, deep=True)
+            change = change_of(images, source, deep=True)
         except UnreadableFile as error:
             context.reporter.say(f"what was extracted is kept: {error}")
             continue
@@ -111,12 +130,23 @@ def reason_to_pass_over(context: Context) -> str | None:
     Raises:
         UnreadableFile: the file can't be read.
     """
-    if not is_folder(context.images):
-        return f"{context.images} is not there"
+    if (reason := why_absent(str(context.images))) is not None:
+        return reason
     with context.catalog.reading() as connection:
         read = files_read_before(connection).values()
+    images = context.source
     try:
-        gone = bool(read) and all(status_of(context.images / name) is None for name in read)
+        gone = bool(read) and not any(_is_there(images, name) for name in read)
     except UnreadableFile:  # there are missing files, which the comparison reports
         return None
     return f"there are no images in {context.images}, though some were read from it before" if gone else None
+
+
+def _is_there(images: Source, name: str) -> bool:
+    try:
+        images.stat(name)
+    except Missing:
+        return False
+    except Damaged:  # there is something, though it is no file
+        return True
+    return True

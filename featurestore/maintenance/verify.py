@@ -44,8 +44,9 @@ from featurestore.catalog import (
 )
 from featurestore.errors import CorruptFile, FormatError, UnreadableFile
 from featurestore.formatting import counted
+from featurestore.images import Source as ImageSource
 from featurestore.maintenance.check_files import DAMAGED, Checked, CheckFile, check_files
-from featurestore.maintenance.image_changes import Source, change_of, reason_to_pass_over, recorded_sources
+from featurestore.maintenance.image_changes import Recorded, change_of, reason_to_pass_over, recorded_sources
 from featurestore.maintenance.problems import Kind, Problem, VerifyReport
 from featurestore.maintenance.sandbox import run_child
 from featurestore.maintenance.stray_files import stray_files
@@ -272,15 +273,16 @@ class _Checks:
         if reason is not None:
             self._report.notes.append(f"the image files were not checked: {reason}")
             return
+        images = self._context.source
         try:
             for source in recorded_sources(self._context):
                 self._report.n_images += source.n_bytes is not None
-                yield from _unless_unreadable(source.filename, self._image(source))
+                yield from _unless_unreadable(source.filename, self._image(images, source))
         except (CorruptFile, UnreadableFile):
             self._report.notes.append("not every image file was looked at: a partition of extract can't be read")
 
-    def _image(self, source: Source) -> Iterator[Problem]:
-        change = change_of(self._context, source, deep=self._deep)
+    def _image(self, images: ImageSource, source: Recorded) -> Iterator[Problem]:
+        change = change_of(images, source, deep=self._deep)
         if change is not None:
             yield Problem(
                 Kind.IMAGE, source.filename, change.what, command_line("run", self._root.path, "--check-images")

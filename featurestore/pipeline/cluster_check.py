@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from featurestore.catalog import WritableContext, filenames_of
 from featurestore.engines import REMOTE, Engine, RemoteEngine, Task, dispatch_tasks, open_engine
-from featurestore.images import ImageFolder
+from featurestore.images import RunImages
 from featurestore.pipeline.extract_run import image_folder
 from featurestore.pipeline.image_row import make_rows
 from featurestore.pipeline.runner import Options, plan_of
@@ -39,7 +39,7 @@ class SampleImages:
     """Images to be extracted without keeping anything."""
 
     stage: Extract
-    folder: ImageFolder
+    folder: RunImages
     images: tuple[tuple[int, str], ...]
     chunk_id: int = 0
 

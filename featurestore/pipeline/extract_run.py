@@ -33,7 +33,7 @@ from featurestore.catalog import (
 from featurestore.engines import WINDOW, Engine, Task
 from featurestore.errors import NothingUsable
 from featurestore.formatting import counted
-from featurestore.images import ImageFolder, Streak, open_folder
+from featurestore.images import RunImages, Streak, open_images
 from featurestore.pipeline.chunk_run import ChunkRun
 from featurestore.pipeline.chunk_writer import ChunkWriter
 from featurestore.pipeline.image_block import Image, ImageBlock, Large
@@ -84,7 +84,7 @@ class ExtractRun(ChunkRun):
         self._waiting: deque[tuple[int, Images]] = deque()  # consecutive images of a chunk, for one block or more
         self._complete: deque[_Chunk] = deque()
         self._streak = Streak[tuple[_Chunk, Draft]]()
-        self._folder: ImageFolder | None = None
+        self._folder: RunImages | None = None
         self._large = LargeImages(max_bytes, workers=engine.workers)
         self._n_at_work = 0  # images in blocks that are not finished
         self._n_waiting = sum(work.n_left for work in plan.todo)  # images without a task
@@ -272,8 +272,8 @@ def _take_images(todo: list[Work]) -> list[Work]:
 SAMPLE = 1000  # of the images to read, to check the folder with
 
 
-def image_folder(context: Context, plan: StagePlan) -> ImageFolder:
-    """Open the folder of images at the start of a run of extract.
+def image_folder(context: Context, plan: StagePlan) -> RunImages:
+    """Open the images at the start of a run of extract.
 
     Raises:
         ImagesGone: it holds neither images that were read from it before nor those that will be read.
@@ -282,4 +282,4 @@ def image_folder(context: Context, plan: StagePlan) -> ImageFolder:
     wanted = [i for work in works for i in work.wanted[:: len(work.wanted) * len(works) // SAMPLE + 1]]
     with context.catalog.reading() as connection:
         read, names = files_read_before(connection), filenames_of(connection, wanted)
-    return open_folder(context.images, read=read.values(), wanted=[names[i] for i in wanted if i in names])
+    return open_images(context.source, read=read.values(), wanted=[names[i] for i in wanted if i in names])

@@ -9,14 +9,13 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import takewhile
-from pathlib import Path
 
 from featurestore.engines import Task
-from featurestore.images import ImageFolder, n_pixels
+from featurestore.images import RunImages, n_pixels, state_of_image
 from featurestore.pipeline.image_row import blamed, make_rows
 from featurestore.rows import Row
 from featurestore.stages import Extract
-from featurestore.storage import Attempt, Draft, FileState, Root, file_state, write_block
+from featurestore.storage import Attempt, Draft, FileState, Root, write_block
 from featurestore.system import limited
 
 Image = tuple[int, str]  # image_id, filename
@@ -39,7 +38,7 @@ class ImageBlock:
 
     stage: Extract
     chunk_id: int
-    folder: ImageFolder
+    folder: RunImages
     images: tuple[Image, ...]
     root: Root
     attempt: Attempt
@@ -79,11 +78,11 @@ class ImageBlock:
     def _n_bytes(self, image: Image) -> int:
         """Return the memory that an image needs; 0 if its size is unknown, or over the limit on pixels."""
         with limited(self.stage.max_seconds):
-            pixels = n_pixels(self.folder.file(image[1]))
+            pixels = n_pixels(self.folder.file(image[1]), max_pixels=self.stage.max_pixels)
         return pixels * self.stage.extractor.bytes_per_pixel if pixels <= self.stage.max_pixels else 0
 
     def _write(self, rows: Iterable[tuple[FileState, Row]]) -> list[Draft | Large]:
         return [write_block(self.root, self.attempt, self.stage.layout(), rows, warned=self.stage.warned)]
 
     def _state(self, name: str) -> FileState:
-        return file_state(Path(self.folder.file(name)))
+        return state_of_image(self.folder.file(name))

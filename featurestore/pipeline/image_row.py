@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from featurestore.errors import FeatureStoreError
-from featurestore.images import ImageFolder, ReadFailed, died, unread_twice
+from featurestore.images import ImagePath, ReadFailed, RunImages, died, unread_twice
 from featurestore.rows import Row, Status
 from featurestore.stages import Extract
 from featurestore.system import (
@@ -25,8 +25,10 @@ from featurestore.system import (
     line_of,
 )
 
+UNREAD = (Status.MISSING, Status.UNREADABLE, Status.DAMAGED)  # where the bytes of the file are not known
 
-def make_row(stage: Extract, image_id: int, filename: str, folder: ImageFolder) -> Row:
+
+def make_row(stage: Extract, image_id: int, filename: str, folder: RunImages) -> Row:
     """Return the row of one image of a folder.
 
     Raises:
@@ -44,7 +46,7 @@ def make_row(stage: Extract, image_id: int, filename: str, folder: ImageFolder) 
     return row
 
 
-def make_rows(stage: Extract, images: Sequence[tuple[int, str]], folder: ImageFolder) -> list[Row]:
+def make_rows(stage: Extract, images: Sequence[tuple[int, str]], folder: RunImages) -> list[Row]:
     """Return the rows of a batch of images: sound ones are extracted together, the others one by one.
 
     Raises: as `make_row` does.
@@ -59,7 +61,7 @@ def make_rows(stage: Extract, images: Sequence[tuple[int, str]], folder: ImageFo
     return [made.get(image_id) or make_row(stage, image_id, name, folder) for image_id, name in images]
 
 
-def _tried(stage: Extract, image_id: int, filename: str, path: str) -> tuple[Row, str]:
+def _tried(stage: Extract, image_id: int, filename: str, path: ImagePath) -> tuple[Row, str]:
     """Return the row, and the reason if the file could not be read."""
     try:
         row = stage.extract(image_id, filename, path)
@@ -71,7 +73,7 @@ def _tried(stage: Extract, image_id: int, filename: str, path: str) -> tuple[Row
         if lacking(error):
             raise
         return Row(image_id, filename, Status.CRASHED, line_of(error)), ""
-    unread = row.status in (Status.MISSING, Status.UNREADABLE) and row.extra.get("source_bytes") is None
+    unread = row.status in UNREAD and row.extra.get("source_bytes") is None
     return row, (row.error or row.status) if unread else ""
 
 

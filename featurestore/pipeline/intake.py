@@ -35,8 +35,9 @@ def take_in(
     """
     from featurestore.dataset import (
         is_subset,
-        scan_folder,  # imported late: `status` needs none of these
+        scan_images,  # imported late: `status` needs none of these
     )
+    from featurestore.images import open_source
     from featurestore.pipeline.ingest import ingest_rows
     from featurestore.system import Spill
 
@@ -44,7 +45,7 @@ def take_in(
     if path is None:
         if types:
             raise DatasetError("There is no dataset, so no column can have a type. Give one with --dataset.")
-        rows = scan_folder(context.images)
+        rows = scan_images(open_source(str(context.images)))
         warnings = ["there is no dataset CSV, so every image is train, and none is test"]
     else:
         observed = observe(path)
@@ -116,13 +117,13 @@ def look_for_new(context: Context, rows: pa.Table) -> list[str]:
         DatasetError: the store is new, and not one of them exists.
     """
     from featurestore.catalog import new_filenames
-    from featurestore.images import MOST_NAMES, look_for
+    from featurestore.images import MOST_NAMES, look_for_images, why_absent
 
-    if not context.images.is_dir():  # the run reports it; an ingest does not need the images
+    if why_absent(str(context.images)) is not None:  # the run reports it; an ingest does not need the images
         return []
     with context.catalog.reading() as connection:
         names = new_filenames(connection, rows, MOST_NAMES)
-    found = look_for(context.images, names)
+    found = look_for_images(context.source, names)
     if found.n_absent == found.n_looked and not context.root.files("dataset", ".parquet"):
         raise DatasetError(f"{found}. Nothing was made")
     return [str(found)] if found.n_absent else []

@@ -9,8 +9,8 @@ from pathlib import Path
 from featurestore.catalog import WritableContext, filenames_of, files_read_before, versions
 from featurestore.engines import Engine, RemoteEngine
 from featurestore.errors import UnreadableFile
+from featurestore.images import Damaged, Missing, Source, is_container, source_at, why_absent
 from featurestore.storage import HOLDER, Root, read_signature
-from featurestore.system import is_file, is_folder
 
 N_NAMES = 100  # images among which one is looked for that is there
 
@@ -23,7 +23,7 @@ class RunTerms:
     token: str  # of the signature of the store's holder
     versions: Mapping[str, str]
     images: Path
-    sample: tuple[str, int] | None  # name and bytes of an image that is there; None: the run sees none itself
+    sample: tuple[str, int | None] | None  # name and bytes of an image that is there; None: the run sees none itself
 
     def misfit(self) -> str | None:
         """Return why this process can't work for the run, None if it can."""
@@ -38,12 +38,14 @@ class RunTerms:
             )
         if self.sample is None:
             return None
-        if not is_folder(self.images):
-            return f"has no folder {self.images}"
+        if why_absent(str(self.images)) is not None:
+            what = "file" if is_container(str(self.images)) else "folder"
+            return f"has no {what} {self.images}"
         name, n_bytes = self.sample
-        path = self.images / name
-        if not is_file(path) or path.stat().st_size != n_bytes:
-            return f"does not see the image {path} as it is here: another folder is mounted there, or none"
+        if _n_bytes(source_at(str(self.images)), name) != (n_bytes,):
+            return (
+                f"does not see the image {self.images / name} as it is here: another folder is mounted there, or none"
+            )
         return None
 
     def is_over(self) -> bool:
@@ -61,17 +63,27 @@ def agree_on_terms(engine: Engine, context: WritableContext) -> None:
         return
     signature = read_signature(context.root)
     if signature is not None:
-        root, images = Root(context.root.path.absolute()), context.images.absolute()
+        root, images = Root(context.root.path.absolute()), context.images
         terms = RunTerms(root, signature.token, versions(), images, _sample(context))
         engine.agree(terms, say=context.reporter.say)
 
 
-def _sample(context: WritableContext) -> tuple[str, int] | None:
+def _sample(context: WritableContext) -> tuple[str, int | None] | None:
     """Return an image that is there, preferably one that was read before."""
     with context.catalog.reading() as connection:
         names = [*files_read_before(connection).values(), *filenames_of(connection, list(range(N_NAMES))).values()]
+    if why_absent(str(context.images)) is not None:
+        return None
+    images = context.source
     for name in names:
-        path = context.images / name
-        if is_file(path):
-            return name, path.stat().st_size
+        if found := _n_bytes(images, name):
+            return name, found[0]
     return None
+
+
+def _n_bytes(images: Source, name: str) -> tuple[int | None] | None:
+    """Return the size of an image, where the source knows it; None if there is no such image."""
+    try:
+        return (images.stat(name).n_bytes,)
+    except (Missing, Damaged):
+        return None

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from featurestore.drawing import ALL, KEPT, Layer, Picture, draw_keypoints, draw_pair
 from featurestore.errors import FeatureStoreError, NothingUsable, NotReady, QueryError
 from featurestore.formatting import counted
-from featurestore.images import ReadFailed, read_image
+from featurestore.images import ImagePath, ReadFailed, read_image
 from featurestore.matching import PairMatch, Verdict
 from featurestore.query.features import Given
 from featurestore.query.lookup import Lookup
@@ -49,7 +49,7 @@ def picture_of(lookup: Lookup, filename: str, *, stage: str | None, longest: int
         else:
             found.insert(0, Layer(every, ALL))
             text = f"{len(keypoints):,} of {counted(len(every), 'keypoint')} are in {stage}"
-    pixels = _pixels(lookup, lookup.context.images / filename, filename, checked=True)
+    pixels = _pixels(lookup, lookup.context.image(filename), filename, checked=True)
     return draw_keypoints(pixels, found, title=f"{filename}: {text}", longest=longest)
 
 
@@ -94,18 +94,18 @@ def _pixels_of(lookup: Lookup, given: Given) -> NDArray[np.uint8]:
     if isinstance(given, tuple):
         raise QueryError("codes have no pixels, so they can't be drawn; name an image or a file instead")
     if isinstance(given, str) and pc.index(lookup.images["filename"], given).as_py() >= 0:
-        return _pixels(lookup, lookup.context.images / given, given, checked=True)
+        return _pixels(lookup, lookup.context.image(given), given, checked=True)
     path = Path(given)
     if not is_file(path):
         raise QueryError(f"there is no file {os.fspath(given)!r} here, and no image of that name in the store")
-    return _pixels(lookup, path, os.fspath(given), checked=False)
+    return _pixels(lookup, str(path), os.fspath(given), checked=False)
 
 
-def _pixels(lookup: Lookup, path: Path, name: str, *, checked: bool) -> NDArray[np.uint8]:
+def _pixels(lookup: Lookup, path: ImagePath, name: str, *, checked: bool) -> NDArray[np.uint8]:
     """Return the pixels of a file; if it is ``checked``, those of which the store has the keypoints."""
     (extract,) = (stage for stage in lookup.context.flow if isinstance(stage, Extract))
     try:
-        found = read_image(str(path), max_pixels=extract.max_pixels, truncated="keep")
+        found = read_image(path, max_pixels=extract.max_pixels, truncated="keep")
     except ReadFailed as error:
         raise NothingUsable(f"{name} can't be drawn: it can't be read ({error})") from error
     if found.pixels is None:

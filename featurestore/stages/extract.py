@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from featurestore.config import chosen, option
 from featurestore.errors import FeatureStoreError, MissingDependency
-from featurestore.images import KEEPABLE_SQL, LOSSY_SQL, ImageFile, read_image
+from featurestore.images import KEEPABLE_SQL, LOSSY_SQL, ImageFile, ImagePath, read_image
 from featurestore.rows import USABLE, USABLE_SQL, Compression, Layout, Row, Status
 from featurestore.stages.base import ChunkStage, FitStage
 from featurestore.stages.extractors import EXTRACTORS, Extractor, Sift
@@ -85,7 +85,7 @@ class Extract(ChunkStage):
             return f"coalesce({cpu}, {clock}) IS NOT NULL"
         return f"coalesce({cpu} < {self.max_seconds}, {clock} < {BY_THE_CLOCK * self.max_seconds}, false)"
 
-    def extract(self, image_id: int, filename: str, path: str) -> Row:
+    def extract(self, image_id: int, filename: str, path: ImagePath) -> Row:
         """Return the row of one image file; a file that can't be used becomes a row with a status and a message.
 
         Raises:
@@ -107,7 +107,7 @@ class Extract(ChunkStage):
             return Row(image_id, filename, Status.CRASHED, line_of(error), extra=_source(image))
         return _row(image_id, filename, image, keypoints, descriptors)
 
-    def extract_batch(self, images: Sequence[tuple[int, str, str]]) -> list[Row]:
+    def extract_batch(self, images: Sequence[tuple[int, str, ImagePath]]) -> list[Row]:
         """Return the rows of the images of a batch; no row for one that must be tried alone after a shortage.
 
         Args:

@@ -5,7 +5,6 @@ from .block_file import Draft as Draft
 from .block_file import FileState as FileState
 from .block_file import Named as Named
 from .block_file import block_names as block_names
-from .block_file import file_state as file_state
 from .block_file import read_block as read_block
 from .block_file import rows_of as rows_of
 from .block_file import write_block as write_block

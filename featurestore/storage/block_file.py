@@ -27,7 +27,7 @@ from featurestore.storage.partition_writer import PartitionWriter
 from featurestore.storage.root import BLOCKS, Root
 from featurestore.system import flush
 
-FileState = tuple[int, int] | None  # bytes and time of the last change in nanoseconds; None: there is no such file
+FileState = tuple[int, int] | None  # bytes and version, see `state_of_image`; None: there is no such file
 
 _NAME = re.compile(
     rf"(?P<folder>{BLOCKS}/[a-z_]+/[0-9a-f]{{16}}/chunk-(?P<chunk_id>\d{{6,9}})-[0-9a-f]{{16}})"
@@ -97,15 +97,6 @@ def block_names(root: Root) -> list[Named]:
             folder, chunk_id, n_images, payload = match.group("folder", "chunk_id", "n", "payload")
             found.append(Named(name, folder, int(chunk_id), int(n_images), payload))
     return found
-
-
-def file_state(path: Path) -> FileState:
-    """Return the size and mtime of an image file, by which a replaced file is recognised."""
-    try:
-        found = path.stat()
-    except (OSError, ValueError):
-        return None
-    return found.st_size, found.st_mtime_ns
 
 
 def write_block(

@@ -9,8 +9,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from featurestore.dataset import read_dataset, scan_folder
-from featurestore.dataset.reader import RESERVED
+from featurestore.dataset import read_dataset
+from featurestore.dataset.reader import RESERVED, scan_folder
 from featurestore.errors import DatasetError
 from featurestore.images import IMAGE_SUFFIXES
 

@@ -11,7 +11,7 @@ import pytest
 
 from featurestore import FeatureStore
 from featurestore.errors import ImagesGone
-from featurestore.images import ImageFolder, open_folder
+from featurestore.images.image_folder import ImageFolder, open_folder
 from featurestore.pipeline import Options, run_stages
 from featurestore.pipeline.image_row import make_row
 from featurestore.progress import Silent

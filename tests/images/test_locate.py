@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from featurestore import FeatureStore, errors
-from featurestore.images import MOST_NAMES, look_for, read_image
-from featurestore.images.locate import twin
+from featurestore.images import MOST_NAMES, read_image
+from featurestore.images.locate import look_for, twin
 from tests.broken_images import encoded, picture
 from tests.small import write_dataset
 

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from featurestore.errors import PluginError
-from featurestore.images import open_folder
+from featurestore.images.image_folder import open_folder
 from featurestore.pipeline.image_row import make_row, make_rows
 from featurestore.rows import KEYPOINT, Row
 from featurestore.stages import Extract, Extractor

@@ -1,0 +1,43 @@
+"""Looking for the images of a dataset in a source: how many there are, and a hint if names are absent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+
+from featurestore.images.image_container import Member, state_of_image
+from featurestore.images.locate import MOST_NAMES, TRIED, Whereabouts, look_for
+from featurestore.images.sources.base import Source
+from featurestore.images.sources.container import Container
+
+SHOWN = 3  # names that a hint gives as examples
+COMPARED = 10_000  # names of the container in which those of the dataset are looked for
+
+
+def look_for_images(source: Source, filenames: Sequence[str]) -> Whereabouts:
+    """Look for the first thousand of the images ``filenames`` in a source.
+
+    Raises:
+        DatasetError: the source can't be used.
+    """
+    if not isinstance(source, Container):
+        return look_for(Path(source.where), filenames)
+    looked = filenames[:MOST_NAMES]
+    absent = [name for name in looked if state_of_image(Member(source.where, name)) is None]
+    return Whereabouts(len(looked), len(absent), repr(absent[0]) if absent else "", _hint(source, absent[:TRIED]))
+
+
+def _hint(source: Container, absent: Sequence[str]) -> str:
+    held = [entry.name for entry in islice(source.entries(), COMPARED)] if absent else []
+    for there in held:
+        for name in absent:
+            if there.endswith(f"/{name}"):
+                above = there[: -len(name) - 1]
+                if source.takes_prefix:
+                    return f"they are in {above!r} there: give --images '{source.where}!{above}'"
+                return f"{name!r} is {there!r} there: write the names as they are there"
+            if name.endswith(f"/{there}"):
+                return f"without {name[: -len(there)]!r} before them the names exist: remove it from the dataset"
+    examples = ", ".join(map(repr, held[:SHOWN])) or "no image"
+    return f"the names are those in {source.where}, which holds {examples}: is it the right file?"

@@ -1,0 +1,148 @@
+"""Addresses of sources: a folder, a file that holds images, or a pattern of such files.
+
+``paintings``, ``wikiart.zip`` and ``wikiart.zip!wikiart``, which means a folder in the file.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from glob import glob, has_magic
+from pathlib import Path
+from typing import NamedTuple
+
+from featurestore.errors import DatasetError, ImagesGone
+from featurestore.images.sources.base import Source
+from featurestore.images.sources.container import Archive, Container, Place, by_stem, gone, plain
+from featurestore.images.sources.folder import Folder
+from featurestore.images.sources.zip_file import ZipArchive
+from featurestore.system import StrPath, is_folder, located, shown
+
+ARCHIVES: dict[str, type[Archive]] = {".zip": ZipArchive}
+WITH_PREFIX = re.compile(r"(?P<file>.*\.zip)!(?P<prefix>.*)", re.IGNORECASE | re.DOTALL)
+COMPRESSED = re.compile(r"\.(tar\.\w+|tgz|tbz2?|txz|tzst)$", re.IGNORECASE)
+
+
+class _Parts(NamedTuple):
+    file: str  # a path, or a pattern of paths
+    prefix: str | None  # what follows the exclamation mark
+    archive: type[Archive] | None  # None: it is a folder
+
+
+def located_images(path: StrPath, base: StrPath = "") -> Path:
+    """Return an address with an absolute path; nothing need exist there.
+
+    The name of a file is kept if it is a link: it tells the format.
+
+    Raises:
+        UnusablePath: no file can have such a path.
+    """
+    given = os.fspath(path)
+    whole = located(given if given.startswith("~") else Path(base, given), "the folder of images")
+    parts = _parts(given)
+    if parts.archive is None or whole.is_dir():
+        return whole
+    file = Path(parts.file)
+    above = located(file.parent if parts.file.startswith("~") else base / file.parent, "the folder of images")
+    return Path(f"{above / file.name}{'' if parts.prefix is None else f'!{parts.prefix}'}")
+
+
+def existing_images(path: StrPath) -> Path:
+    """Return an address as `located_images` does.
+
+    Raises:
+        DatasetError: there is nothing, or it can't be used.
+        UnusablePath: no file can have such a path.
+    """
+    where = located_images(path)
+    if why_absent(str(where)) is not None:
+        file = is_container(str(where))
+        what, why = ("file", "does not exist") if file else ("folder", "does not exist or is not a folder")
+        raise DatasetError(f"the {what} of images {shown(path)} {why}; give another to --images")
+    return where
+
+
+def open_source(where: str) -> Source:
+    """Open the source at an address, as `located_images` returns it.
+
+    Raises:
+        ImagesGone: it names a file that is not there.
+        DatasetError: it can't be used.
+        UnreadableFile: the system does not say whether it is there.
+    """
+    parts = _parts(where)
+    if parts.archive is None or not is_container(where):
+        if COMPRESSED.search(where) and not Path(where).is_dir():
+            raise DatasetError(
+                f"{where} is compressed as a whole, so one image can't be read without all before it; unpack it to a "
+                "tar or a folder, and give that to --images"
+            )
+        return Folder(where)
+    return Container(where, Place(parts.archive, _files(parts.file), plain(parts.prefix or "") or ""))
+
+
+_OPEN: dict[tuple[str, int], Container] = {}
+
+
+def source_at(where: str) -> Source:
+    """Return the open source at an address: each process opens it once, and again when its files have changed.
+
+    Raises: as `open_source` does.
+    """
+    key = (where, os.getpid())  # what a forked process inherits is its parent's
+    known = _OPEN.get(key)
+    if known is not None and known.is_same():
+        return known
+    forget(where)
+    found = open_source(where)
+    if isinstance(found, Container):
+        _OPEN[key] = found
+    return found
+
+
+def is_container(where: str) -> bool:
+    """Return whether an address names files that hold images, by their extension; they need not exist."""
+    return _parts(where).archive is not None and not Path(where).is_dir()
+
+
+def container_at(where: str) -> Container:
+    """Return an open container as `source_at` does, without a look at its files if it is open."""
+    found = _OPEN.get((where, os.getpid())) or source_at(where)
+    assert isinstance(found, Container)
+    return found
+
+
+def forget(where: str) -> None:
+    """Close a container that this process opened."""
+    known = _OPEN.pop((where, os.getpid()), None)
+    if known is not None:
+        known.close()
+
+
+def why_absent(where: str) -> str | None:
+    """Return why there is no source at an address, like ``/data is not there``; None if there is one.
+
+    Raises:
+        UnreadableFile: the system does not say.
+        DatasetError: it can't be used.
+    """
+    try:
+        there = not isinstance(open_source(where), Folder) or is_folder(Path(where))
+    except ImagesGone:
+        there = False
+    return None if there else f"{where} is not there"
+
+
+def _parts(where: str) -> _Parts:
+    match = WITH_PREFIX.fullmatch(where)
+    file, prefix = (match["file"], match["prefix"]) if match else (where, None)
+    return _Parts(file, prefix, ARCHIVES.get(Path(file).suffix.lower()))
+
+
+def _files(file: str) -> dict[str, Path]:
+    if not has_magic(file) or Path(file).exists():
+        return {"": Path(file)}
+    found = [Path(path) for path in glob(file)]  # noqa: PTH207 - the pattern is absolute
+    if not found:
+        raise gone(Path(file))
+    return by_stem(found, file)

@@ -1,0 +1,248 @@
+"""A zip file as a source of images, as a folder is one; whatever is wrong with it is a row, or a sentence."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import struct
+import zipfile
+import zlib
+from pathlib import Path
+
+import pytest
+
+from featurestore import FeatureStore
+from featurestore.errors import DatasetError, ImagesGone
+from featurestore.images import image_at, look_for_images, n_pixels, open_images, open_source, read_image, source_at
+from featurestore.images.sources.base import Damaged, Missing, Source, TooLarge
+from featurestore.rows import Status
+from tests.broken_images import encoded, picture
+from tests.small import change_recipe, context_of, invoke, make_small, rows_of
+
+LIMIT = 2**20
+
+
+@pytest.fixture
+def packed(tmp_path: Path) -> Path:
+    """A zip file of three members, the second deflated, the last one not an image."""
+    path = tmp_path / "images.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("wiki/b.png", encoded(".png", picture(seed=1)))
+        file.writestr("wiki/a.png", encoded(".png", picture(seed=2)), zipfile.ZIP_DEFLATED)
+        file.writestr("wiki/notes.txt", "no image")
+    return path
+
+
+def source_of(path: Path) -> Source:
+    return open_source(str(path))
+
+
+def test_members_have_names_sizes_and_crcs_in_the_order_of_the_file(packed: Path) -> None:
+    source = source_of(packed)
+    entries = list(source.entries())
+    assert [entry.name for entry in entries] == ["wiki/b.png", "wiki/a.png"]
+    for entry in entries:
+        data = source.read(entry.name, LIMIT)
+        assert (entry.n_bytes, entry.version) == (len(data), zlib.crc32(data))
+        assert source.stat(entry.name) == entry
+    assert source.read("wiki/notes.txt", LIMIT) == b"no image", "a dataset may name what a scan leaves out"
+
+
+def test_a_prefix_leaves_the_folder_out_of_the_names(packed: Path) -> None:
+    source = open_source(f"{packed}!wiki")
+    assert [entry.name for entry in source.entries()] == ["b.png", "a.png"]
+    assert source.read("a.png", LIMIT) == source_of(packed).read("wiki/a.png", LIMIT)
+    with pytest.raises(Missing, match=r"images\.zip has no member of this name"):
+        source.stat("wiki/a.png")
+
+
+def test_several_files_begin_names_with_their_stem(tmp_path: Path) -> None:
+    for stem in ("01", "00"):
+        with zipfile.ZipFile(tmp_path / f"{stem}.zip", "w") as file:
+            file.writestr("a.png", stem)
+    source = open_source(str(tmp_path / "0*.zip"))
+    assert [entry.name for entry in source.entries()] == ["00/a.png", "01/a.png"]
+    assert source.read("01/a.png", LIMIT) == b"01"
+    for name in ("02/a.png", "a.png"):
+        with pytest.raises(Missing, match="no file of"):
+            source.read(name, LIMIT)
+
+
+def test_names_never_lead_out(tmp_path: Path) -> None:
+    path = tmp_path / "names.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        for name in ("../../up.png", "/etc/root.png", "./here.png", "a//b/../c.png", ".hidden.png", "__MACOSX/d.png"):
+            file.writestr(name, name)
+    source = source_of(path)
+    assert [entry.name for entry in source.entries()] == ["up.png", "etc/root.png", "here.png", "a/b/c.png"]
+    assert source.read("up.png", LIMIT) == b"../../up.png"
+
+
+def test_a_damaged_member_is_a_row(packed: Path) -> None:
+    data = bytearray(packed.read_bytes())
+    with zipfile.ZipFile(packed) as file:
+        stored, deflated = (file.getinfo(f"wiki/{name}.png") for name in "ba")
+        stored_at, deflated_at = (m.header_offset + 30 + len(m.filename) + 50 for m in (stored, deflated))
+    data[stored_at] ^= 1
+    data[deflated_at : deflated_at + 40] = b"\xff" * 40
+    packed.write_bytes(data)
+    for name in ("wiki/b.png", "wiki/a.png"):
+        image = read_image(image_at(str(packed), name), max_pixels=LIMIT, truncated="refuse")
+        assert image.status == Status.DAMAGED
+        assert str(image.message).startswith("the zip file is damaged at this member (")
+
+
+@pytest.mark.parametrize("size", [3, 3_000_000_000])
+def test_a_directory_that_lies_about_a_size(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("a.png", b"\0" * 5_000_000)
+    data = path.read_bytes()
+    path.write_bytes(data.replace(struct.pack("<L", 5_000_000), struct.pack("<L", size)))
+    with pytest.raises(TooLarge if size > LIMIT else Damaged) as found:
+        source_of(path).read("a.png", LIMIT)
+    assert size < LIMIT or len(found.value.head) == LIMIT, "the first bytes, to measure the picture"  # type: ignore[attr-defined]
+
+
+def test_a_picture_that_is_too_large_is_measured(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("featurestore.images.image_file.EXTRA_BYTES", -7)
+    image = read_image(image_at(str(packed), "wiki/a.png"), max_pixels=1, truncated="refuse")
+    height, width = picture(seed=2).shape[:2]
+    assert (image.status, image.width, image.height) == (Status.TOO_LARGE, width, height)
+    assert n_pixels(image_at(str(packed), "wiki/a.png"), max_pixels=1) == width * height
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_methods_that_inflate_without_a_limit_are_refused(tmp_path: Path, method: int) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", method) as file:
+        file.writestr("a.png", b"\0" * 5_000_000)
+    with pytest.raises(Damaged, match="make the file again with deflate") as found:
+        source_of(tmp_path / "a.zip").read("a.png", 2**30)
+    assert found.value.status == Status.UNREADABLE
+
+
+def test_half_a_file_is_no_source(packed: Path) -> None:
+    packed.write_bytes(packed.read_bytes()[:-100])
+    with pytest.raises(DatasetError, match=r"images\.zip is not a whole zip file .* get it again"):
+        list(source_of(packed).entries())
+
+
+def test_cut_and_changed_bytes_never_end_it(packed: Path) -> None:
+    whole = packed.read_bytes()
+    for at in range(0, len(whole), 997):
+        packed.write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
+        try:
+            source = source_of(packed)
+            for entry in source.entries():
+                source.read(entry.name, LIMIT)
+        except (DatasetError, Damaged, TooLarge):
+            continue
+
+
+def test_a_file_that_changes_ends_the_run(packed: Path, tmp_path: Path) -> None:
+    images = open_images(source_of(packed), read=[], wanted=["wiki/a.png"])
+    image = images.file("wiki/a.png")
+    assert read_image(image, max_pixels=LIMIT, truncated="refuse").status == Status.OK
+    images.refuse_if_gone("wiki/c.png", "missing")
+    os.utime(packed, ns=(1, 1))
+    with pytest.raises(ImagesGone, match="have changed since the run began"):
+        read_image(image, max_pixels=LIMIT, truncated="refuse")
+    with pytest.raises(ImagesGone, match="have changed since the run began"):
+        images.refuse_if_gone("wiki/c.png", "missing")
+    packed.unlink()
+    with pytest.raises(ImagesGone, match="there is no file"):
+        read_image(image, max_pixels=LIMIT, truncated="refuse")
+    with pytest.raises(ImagesGone, match="there is no file"):
+        images.refuse_if_gone("wiki/c.png", "missing")
+
+
+def test_a_run_does_not_begin_without_one_of_its_images(packed: Path) -> None:
+    with pytest.raises(ImagesGone, match=r"there are none in .*images\.zip by any of 1 name"):
+        open_images(source_of(packed), read=[], wanted=["c.png"])
+
+
+def test_a_process_opens_a_file_once_and_again_when_it_has_changed(packed: Path) -> None:
+    first = source_at(str(packed))
+    assert source_at(str(packed)) is first
+    os.utime(packed, ns=(1, 1))
+    assert source_at(str(packed)) is not first
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("a.png", "they are in 'wiki' there: give --images '{}!wiki'"),
+        ("x/wiki/a.png", "without 'x/' before them the names exist: remove it from the dataset"),
+        ("c.png", "the names are those in {}, which holds 'wiki/b.png', 'wiki/a.png': is it the right file?"),
+    ],
+)
+def test_hints_for_names_that_are_not_there(packed: Path, name: str, hint: str) -> None:
+    found = look_for_images(source_of(packed), [name])
+    assert (found.n_absent, found.hint) == (1, hint.format(packed))
+
+
+def payloads(store: FeatureStore) -> list[tuple[object, ...]]:
+    query = "SELECT variant, chunk_id, payload FROM partitions WHERE stage = 'extract' ORDER BY ALL"
+    return store.sql(query).fetchall()
+
+
+def zipped(folder: Path, path: Path, *, below: str = "") -> Path:
+    """Return a zip file of a folder's pictures, the last one first."""
+    with zipfile.ZipFile(path, "w") as file:
+        for picture_file in sorted(folder.glob("*.png"), reverse=True):
+            file.write(picture_file, f"{below}{picture_file.name}")
+    return path
+
+
+def test_a_folder_and_a_zip_of_it_give_the_same_payloads(tiny: FeatureStore, tmp_path: Path) -> None:
+    """The same names, so the same rows: the source is no part of a variant."""
+    folder = context_of(tiny).images
+    where = zipped(folder, tmp_path / "tiny.zip", below="wiki/")
+    store = FeatureStore.create(
+        tmp_path / "store", images=f"{where}!wiki", dataset=folder / "dataset.csv", chunk_size=5
+    )
+    change_recipe(store, {"fit_pca": {"n_components": 4}, "project": {"top": 20}})
+    store.run(workers=2)
+    assert payloads(store) == payloads(tiny)
+    assert store.verify(deep=True).problems == []
+
+
+def test_init_without_a_dataset_then_repair_and_move_to_a_folder(tmp_path: Path) -> None:
+    make_small(tmp_path / "images", n=3)
+    where = zipped(tmp_path / "images", tmp_path / "images.zip")
+    made = invoke("init", tmp_path / "store", "--images", where)
+    assert made.exit_code == 0, made.output
+    store = FeatureStore(tmp_path / "store")
+    names = [name for (name,) in store.sql("SELECT filename FROM images ORDER BY image_id").fetchall()]
+    change_recipe(store, {"fit_pca": {"n_components": 4}, "project": {"top": 20}})
+    assert names == ["002.png", "001.png", "000.png"], "in the order of the container"
+    store.run("extract", workers=0)
+    (tmp_path / "images" / "001.png").write_bytes((tmp_path / "images" / "000.png").read_bytes())
+    zipped(tmp_path / "images", where)
+    (problem,) = store.verify().problems
+    assert problem.name == "001.png"
+    store.run("extract", check_images=True, workers=0)
+    assert store.verify(deep=True).problems == []
+    change_recipe(store, {"store": {"images": str(tmp_path / "images")}})
+    where.unlink()
+    assert store.verify(deep=True).problems == [], "what was read from one source is checked in another"
+    assert [row.status for row in rows_of(store, "extract")] == [Status.OK] * 3
+
+
+def test_a_file_that_is_not_there_is_passed_over(tmp_path: Path) -> None:
+    make_small(tmp_path / "images", n=2)
+    where = zipped(tmp_path / "images", tmp_path / "images.zip")
+    store = FeatureStore.create(tmp_path / "store", images=where)
+    shutil.move(where, tmp_path / "away.zip")
+    assert store.verify().notes == [f"the image files were not checked: {where} is not there"]
+    assert store.status().stages
+    with pytest.raises(ImagesGone, match=r"there is no file .*images\.zip"):
+        store.run(workers=0)
+
+
+@pytest.mark.parametrize("name", ["a.zip", "*.zip", "a.tar.gz", "a.tgz", "a.tar.zst"])
+def test_init_refuses_what_is_not_there_or_compressed(tmp_path: Path, name: str) -> None:
+    reason = "file of images .* does not exist" if name.endswith(".zip") else "is compressed as a whole"
+    with pytest.raises(DatasetError, match=reason):
+        FeatureStore.create(tmp_path / "store", images=tmp_path / name)
+    assert not (tmp_path / "store").exists()
