@@ -24,6 +24,7 @@ from featurestore.pipeline import Options, run_stages
 from featurestore.progress import Silent
 from featurestore.rows import Row
 from tests.broken_images import NOT_IMAGES, bomb_png, cuttable, encoded, picture, unusual
+from tests.conftest import LONG
 from tests.small import SMALL, configure, context_of, digests, rows_of, small_store, write_dataset
 
 
@@ -269,7 +270,7 @@ def test_the_folder_has_every_kind_of_row_in_it(alone: FeatureStore) -> None:
     )
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, 2] if LONG else [2])
 def test_workers_make_no_difference_to_any_byte(mixed: Path, alone: FeatureStore, tmp_path: Path, workers: int) -> None:
     store = small_store(tmp_path / "store", mixed, chunk_size=20, recipe=KEEPING)
     store.run(workers=workers)

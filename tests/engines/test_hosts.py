@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from featurestore import FeatureStore
+from tests.conftest import LONG
 from tests.small import copy, make_small, small_store
 
 ROOT = Path(__file__).parent.parent.parent
@@ -58,7 +59,11 @@ def importing(**more: str) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     ("variable", "value"),
-    [("LOKY_MAX_CPU_COUNT", "abc"), ("LOKY_PICKLER", "no_such_module"), ("LOKY_MAX_DEPTH", "0"), ("LOKY_PICKLER", "")],
+    [
+        ("LOKY_MAX_CPU_COUNT", "abc"),
+        ("LOKY_PICKLER", "no_such_module"),
+        *([("LOKY_MAX_DEPTH", "0"), ("LOKY_PICKLER", "")] if LONG else []),
+    ],
 )
 def test_odd_variables_of_joblib_are_named_or_ignored(
     new: FeatureStore, tmp_path: Path, variable: str, value: str

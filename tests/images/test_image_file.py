@@ -331,7 +331,7 @@ def test_threads_take_turns(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -
 
 
 def test_too_little_memory(tmp_path: Path) -> None:
-    path = put(tmp_path, "large.jpg", encoded(".jpg", picture(6000, 5000)))
+    path = put(tmp_path, "large.jpg", encoded(".jpg", picture(3600, 3600)))
     code = """
 import resource, sys
 import cv2, numpy
@@ -339,7 +339,7 @@ from featurestore.images.decoder import decode_here
 from featurestore.images.image_file import read_image
 decode_here()
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + 2**26, -1))
+resource.setrlimit(resource.RLIMIT_AS, (used + 2**25, -1))
 try:
     read_image(sys.argv[1], max_pixels=10**8, truncated="keep")
 except MemoryError as error:

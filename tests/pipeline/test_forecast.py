@@ -163,8 +163,8 @@ def test_the_plan_is_what_the_run_does(base: FeatureStore, tmp_path: Path, state
     store, images = own(base, tmp_path / "0")
     for change in STATES[state]:
         change(store, images)
-    # In the short form every state meets a quarter of them, and every one of them meets a quarter of the states.
-    chosen = ARGUMENTS if LONG else ARGUMENTS[list(STATES).index(state) % 4 :: 4]
+    # In the short form every state meets a sixth of them, and every one of them meets a sixth of the states.
+    chosen = ARGUMENTS if LONG else ARGUMENTS[list(STATES).index(state) % 6 :: 6]
     for number, arguments in enumerate(chosen, start=1):
         folder = tmp_path / str(number)
         shutil.copytree(images, folder / "images")

@@ -14,6 +14,7 @@ from featurestore.errors import ConfigError, LossyDescriptors
 from featurestore.stages import Sift
 from featurestore.stages.ranking import ranked
 from tests.catalogs import change
+from tests.conftest import LONG
 from tests.once import copied
 from tests.small import configure, copy, current_model, digests, make_small, rows_of, small_store
 
@@ -49,9 +50,8 @@ def redone(store: FeatureStore) -> list[str]:
     ("stage", "values"),
     [
         ("extract", {"sift": {"contrast_threshold": 0.05}}),
-        ("fit_pca", {"seed": 1}),
         ("project", {"high_percentile": 99.0}),
-        ("fit_scale", {"margin": 0.1}),
+        *([("fit_pca", {"seed": 1}), ("fit_scale", {"margin": 0.1})] if LONG else []),
         ("quantize", {"keypoints": False}),
     ],
 )
