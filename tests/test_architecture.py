@@ -106,7 +106,7 @@ ASKED_OF_VIEWS = {
     "cli/demo.py": ["FROM descriptor_counts JOIN images USING", "FROM models WHERE stage = 'fit_pca' AND current"],
     "exchange/export.py": ["look at them with: SELECT * FROM images"],
     "pipeline/extract_run.py": ["SELECT versions, origin FROM partitions"],
-    "query/sql.py": ['ask one like "SELECT count(*) FROM images"'],
+    "query/sql.py": ['ask one like "SELECT count(*) FROM images"', "is a column of images: FROM images JOIN"],
     "query/status.py": ["see: SELECT DISTINCT versions FROM partitions"],
 }
 # Rooms and modules of which tables of their own have such names, and the rest.

@@ -36,21 +36,28 @@ class Reading(OpenStore):
 
         return store_status(self._context(Silent()))
 
-    def sql(self, query: str) -> QueryResult:
+    def sql(self, query: str, /, **parameters: Any) -> QueryResult:
         """Run an SQL query on the store; ``docs/views.md`` lists the views.
 
+        Args:
+            query: one SQL query.
+            parameters: the values of ``$artist`` and the like in it, by name: text, numbers, dates, lists or None.
+
         Raises:
-            QueryError: it is not a single query, DuckDB refused it, or the result does not fit into memory.
+            QueryError: it is not a single query, its parameters are others, DuckDB refused it, or the result does not
+                fit into memory.
         """
         from featurestore.query import run_query
 
-        return run_query(self._context(Silent()), query)
+        return run_query(self._context(Silent()), query, parameters)
 
     @contextmanager
-    def answer(self, query: str, *, as_text: bool = False) -> Iterator[Answer]:
+    def answer(
+        self, query: str, parameters: Mapping[str, Any] | None = None, *, as_text: bool = False
+    ) -> Iterator[Answer]:
         """Run an SQL query and read its result batch by batch, for results larger than memory.
 
-        ``as_text`` casts every value but BLOBs to DuckDB's text, for display.
+        ``parameters`` are those of `sql`; ``as_text`` casts every value but BLOBs to DuckDB's text, for display.
 
         Example::
 
@@ -63,7 +70,7 @@ class Reading(OpenStore):
         """
         from featurestore.query import stream_query
 
-        with stream_query(self._context(Silent()), query, as_text=as_text) as answer:
+        with stream_query(self._context(Silent()), query, parameters, as_text=as_text) as answer:
             yield answer
 
     def select(

@@ -12,10 +12,12 @@ import duckdb
 from featurestore.catalog.snapshot import SNAPSHOT
 from featurestore.catalog.statements import insert_rows
 from featurestore.catalog.steps import Step
-from featurestore.quoting import literal
+from featurestore.quoting import identifier, literal
 from featurestore.rows import USABLE_SQL
+from featurestore.stages import ChunkStage
 
-# Views by name: the catalog's tables that each one reads, and its SQL. `_flow` is the current recipe.
+# Views by name: the catalog's tables that each one reads, and its SQL. `_flow` is the current
+# recipe, and `{stages}` a column for each of its chunk stages.
 CATALOG_VIEWS: dict[str, tuple[tuple[str, ...], str]] = {
     "images": (
         ("images", "dataset_columns"),
@@ -26,6 +28,12 @@ CATALOG_VIEWS: dict[str, tuple[tuple[str, ...], str]] = {
         ("images", "results"),
         "SELECT i.image_id, i.filename, i.subset, r.stage, r.status, r.n_descriptors "
         "FROM _results r JOIN _images i ON i.image_id = r.image_id WHERE i.removed_by IS NULL",
+    ),
+    "image_counts": (
+        ("images", "results"),
+        "SELECT i.image_id, i.filename, i.subset{stages} FROM _images i "
+        "LEFT JOIN _results r ON r.image_id = i.image_id WHERE i.removed_by IS NULL "
+        "GROUP BY i.image_id, i.filename, i.subset",
     ),
     "failures": (
         ("images", "results"),
@@ -69,8 +77,11 @@ def make_catalog_views(connection: duckdb.DuckDBPyConnection, views: Collection[
     """
     _make_flow(connection, steps)
     _make_tables(connection, steps, {table for view in views for table in CATALOG_VIEWS[view][0]})
+    chunk_stages = [step.stage.name for step in steps if isinstance(step.stage, ChunkStage)]
+    counts = (f"max(r.n_descriptors) FILTER (r.stage = {literal(n)}) AS {identifier(n)}" for n in chunk_stages)
+    stages = "".join(f", {count}" for count in counts)
     for view in views:
-        connection.execute(f"CREATE TEMP VIEW {view} AS {CATALOG_VIEWS[view][1]}")
+        connection.execute(f"CREATE TEMP VIEW {view} AS {CATALOG_VIEWS[view][1].replace('{stages}', stages)}")
 
 
 def _make_tables(connection: duckdb.DuckDBPyConnection, steps: Sequence[Step], tables: set[str]) -> None:

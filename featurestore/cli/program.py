@@ -18,6 +18,7 @@ from featurestore.cli.log import with_log
 from featurestore.cli.maintain import VERBS as UPKEEP
 from featurestore.cli.read import VERBS as ASK
 from featurestore.cli.search import VERBS as SEARCH
+from featurestore.cli.sql import VERBS as SQL
 from featurestore.cli.status import VERBS as STATUS
 from featurestore.errors import FeatureStoreError
 from featurestore.system import (
@@ -247,7 +248,7 @@ def demo(folder: Path) -> None:
     run_demo(folder)
 
 
-for verb in (*STATUS, *ASK, *SEARCH, *APPS, *EXCHANGE, *UPKEEP):
+for verb in (*STATUS, *SQL, *ASK, *SEARCH, *APPS, *EXCHANGE, *UPKEEP):
     cli.add_command(verb)
 for verb in cli.commands.values():
     with_log(verb)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,11 +14,12 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from featurestore.catalog import Context
+from featurestore.catalog import Context, column_types
 from featurestore.errors import MissingDependency, QueryError
 from featurestore.formatting import human_bytes
 from featurestore.query.exact import NUMBERS, WIDE, exact_columns, texts
 from featurestore.query.views import every_view, make_views
+from featurestore.quoting import folded
 from featurestore.stages import Stage
 from featurestore.system import command_line, free_memory, optional_scratch_folder, ready_thread
 from featurestore.wording import first_line
@@ -81,6 +82,15 @@ class QueryResult:
                 raise
             raise QueryError(f"polars can't hold a column of the answer ({error}); CAST it to VARCHAR") from error
 
+    def __len__(self) -> int:
+        """The number of rows."""
+        return len(self.table)
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows as tuples."""
+        for batch in self.table.to_batches():
+            yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+
     def fetchall(self) -> list[tuple[Any, ...]]:
         """Return the answer as a list of tuples."""
         columns = [column.to_pylist() for column in self.table.columns]
@@ -96,14 +106,14 @@ class Answer:
     numbers: tuple[bool, ...] = ()  # the numeric columns, if the result was requested as text
 
 
-def run_query(context: Context, query: str) -> QueryResult:
+def run_query(context: Context, query: str, parameters: Mapping[str, Any] | None = None) -> QueryResult:
     """Run a query on the store.
 
     Raises:
         QueryError: it is not a query, DuckDB refused it, or the result does not fit into memory.
     """
     free, n_bytes, batches = free_memory(), 0, []
-    with stream_query(context, query) as answer:
+    with stream_query(context, query, parameters) as answer:
         for batch in answer.batches:
             batches.append(batch)
             n_bytes += batch.nbytes
@@ -116,26 +126,30 @@ def run_query(context: Context, query: str) -> QueryResult:
 
 
 @contextmanager
-def stream_query(context: Context, query: str, *, as_text: bool = False) -> Iterator[Answer]:
+def stream_query(
+    context: Context, query: str, parameters: Mapping[str, Any] | None = None, *, as_text: bool = False
+) -> Iterator[Answer]:
     """Start a query; its batches can be read as long as the context is open.
 
     Args:
         context: of the store.
         query: one SQL query.
+        parameters: the values of its parameters, like ``$artist``, by name.
         as_text: cast every value but BLOBs to DuckDB's text, for display.
 
     Raises:
-        QueryError: it is not a single query, or DuckDB refused it.
+        QueryError: it is not a single query, its parameters are others, or DuckDB refused it.
     """
-    _refuse_statements(query, context.flow)
+    values = dict(parameters or {})
+    _refuse_parameters(_statement(query, context.flow), values)
     if LIST_VIEWS.fullmatch(query):
         query = VIEW_LIST
     with open_query(context, query) as connection, _thread_for(connection) as thread:
 
         def run(work: Callable[[], T]) -> T:
-            return _result(thread.submit(work), context.flow)
+            return _result(thread.submit(work), context, query)
 
-        reader, numbers = run(lambda: _reader(connection, query, as_text))
+        reader, numbers = run(lambda: _reader(connection, query, values, as_text))
         schema = tidy_schema(reader.schema)
         yield Answer(schema, _batches(reader, schema, run), numbers)
 
@@ -150,7 +164,7 @@ def open_query(context: Context, text: str) -> Iterator[duckdb.DuckDBPyConnectio
         try:
             make_views(context, connection, text, folder)
         except duckdb.Error as error:
-            raise QueryError(explain(error, context.flow)) from error
+            raise QueryError(explain(error, context.flow)) from None
         yield connection
 
 
@@ -170,19 +184,33 @@ def _thread_for(connection: duckdb.DuckDBPyConnection) -> Iterator[ThreadPoolExe
         thread.shutdown()
 
 
-def _result(future: Future[T], flow: Sequence[Stage]) -> T:
+def _result(future: Future[T], context: Context, query: str) -> T:
     while not wait([future], timeout=0.05).done:
         pass  # Python notices a Ctrl-C that came right before a wait only when that wait has ended
     try:
         return future.result()
     except (duckdb.Error, pa.ArrowException, OSError) as error:  # the last two come from Arrow, within a result
-        raise QueryError(explain(error, flow)) from error
+        hint = _column_hint(context, query, error)
+        raise QueryError(explain(error, context.flow) + (f". {hint}" if hint else "")) from None
+
+
+def _column_hint(context: Context, query: str, error: Exception) -> str:
+    """Return advice for a query that asks a view without it for a column of the dataset; else nothing."""
+    unknown = re.search(r'Referenced column "(.+?)" not found|not have a column named "(.+?)"', first_line(error))
+    words = set(re.findall(r"\w+", query.lower()))
+    view = next((view for view in every_view(context.flow) if view in words), None)
+    if unknown is None or view is None or "images" in words:
+        return ""
+    name = unknown[1] or unknown[2]
+    with context.catalog.reading() as connection:
+        known = folded(name) in column_types(connection)
+    return f"{name} is a column of images: FROM images JOIN {view} USING (image_id)" if known else ""
 
 
 def _reader(
-    connection: duckdb.DuckDBPyConnection, query: str, as_text: bool
+    connection: duckdb.DuckDBPyConnection, query: str, values: Mapping[str, Any], as_text: bool
 ) -> tuple[pa.RecordBatchReader, tuple[bool, ...]]:
-    asked = connection.sql(query)
+    asked = connection.sql(query, params=dict(values)) if values else connection.sql(query)
     relation = texts(asked) if as_text else exact_columns(asked, keep_in=connection)
     wide = any(kind.id in WIDE for kind in asked.types)
     return relation.to_arrow_reader(WIDE_ROWS if wide else ROWS), tuple(kind.id in NUMBERS for kind in asked.types)
@@ -237,11 +265,11 @@ def explain(error: Exception, flow: Sequence[Stage]) -> str:
     return f"{about}{'. ' + hint if hint else ''}"
 
 
-def _refuse_statements(query: str, flow: Sequence[Stage]) -> None:
+def _statement(query: str, flow: Sequence[Stage]) -> duckdb.Statement:
     try:
         statements = duckdb.extract_statements(query)
     except duckdb.Error as error:
-        raise QueryError(explain(error, flow)) from error
+        raise QueryError(explain(error, flow)) from None
     if not statements:
         raise QueryError('there is no question in this; ask one like "SELECT count(*) FROM images"')
     if len(statements) > 1:
@@ -252,3 +280,16 @@ def _refuse_statements(query: str, flow: Sequence[Stage]) -> None:
             f"sql only answers questions, and this is {kind.name}; begin with SELECT, FROM, WITH, DESCRIBE, "
             "SUMMARIZE, SHOW or EXPLAIN"
         )
+    return statements[0]
+
+
+def _refuse_parameters(statement: duckdb.Statement, values: Mapping[str, Any]) -> None:
+    wanted = sorted(statement.named_parameters)
+    known = {name.lower() for name in wanted}  # as DuckDB compares them
+    given = {name.lower() for name in values}
+    if missing := [name for name in wanted if name.lower() not in given]:
+        name = missing[0]
+        raise QueryError(f"the query needs a value for ${name}; give it with -p {name}=VALUE (in Python {name}=VALUE)")
+    if unknown := [name for name in values if name.lower() not in known]:
+        has = f"it has {', '.join(f'${name}' for name in wanted)}" if wanted else "it has none"
+        raise QueryError(f"the query has no parameter ${unknown[0]}; {has}")

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from featurestore import FeatureStore
-from featurestore.cli import read as cli_ask
+from featurestore.cli import sql as cli_sql
 from featurestore.cli.text import table_text
 from tests.crash.harness import run
 from tests.small import context_of, invoke
@@ -34,7 +34,7 @@ def test_a_table_for_people(finished: FeatureStore) -> None:
 def test_a_table_that_is_cut_says_so(finished: FeatureStore) -> None:
     ended = invoke("sql", finished.path, "SELECT range AS n FROM range(2500)")
     lines = ended.stdout.splitlines()
-    assert len(lines) == 2 + cli_ask.SHOWN + 1
+    assert len(lines) == 2 + cli_sql.SHOWN + 1
     assert lines[-1] == "(1,000 of 2,500 rows)"
     assert ended.stderr == "only the first 1,000 rows are shown; use --csv, --json or --output for all\n"
     assert invoke("sql", finished.path, "SELECT range AS n FROM range(1000)").stdout.endswith("\n(1,000 rows)\n")

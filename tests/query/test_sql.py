@@ -228,7 +228,7 @@ def test_views_are_of_the_current_recipe(store: FeatureStore) -> None:
 def test_before_anything_was_run(fresh: FeatureStore) -> None:
     for view in EVERY_VIEW:
         n = fresh.sql(f"SELECT count(*) FROM {view}").fetchall()[0][0]
-        assert n == {"images": 26, "chunks": 4, "missing": 12}.get(view, 0)
+        assert n == {"images": 26, "image_counts": 26, "chunks": 4, "missing": 12}.get(view, 0)
     kinds = dict(fresh.sql("SELECT column_name, column_type FROM (DESCRIBE quantized_descriptors)").fetchall())
     assert kinds["descriptor"] == "FLOAT[64]"
 
@@ -389,3 +389,57 @@ def test_an_endless_question_can_be_interrupted(finished: FeatureStore, notice: 
         guard.cancel()
         process.kill()
     assert said.rstrip().endswith("KeyboardInterrupt")
+
+
+def test_parameters(finished: FeatureStore) -> None:
+    counted = "SELECT count(*) FROM images WHERE subset = $subset AND crop IN $crops AND photo <> $photo"
+    found = finished.sql(counted, subset="train", crops=["whole", "half"], photo="'; DROP TABLE images")
+    again = "SELECT count(*) FROM images WHERE subset = 'train' AND crop IN ('whole', 'half')"
+    assert found.fetchall() == finished.sql(again).fetchall() != [(0,)]
+    assert finished.sql("SELECT $a + 1 AS b, $nothing IS NULL", A=1, nothing=None).fetchall() == [(2, True)]
+    with finished.answer("FROM range($n)", {"n": 3}, as_text=True) as answer:
+        assert [row for batch in answer.batches for row in batch["range"].to_pylist()] == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("question", "values", "says"),
+    [
+        ("SELECT $a, $b", {"a": 1}, r"needs a value for \$b; give it with -p b=VALUE \(in Python b=VALUE\)"),
+        ("SELECT $a, $b", {"a": 1, "b": 2, "c": 3}, r"has no parameter \$c; it has \$a, \$b"),
+        ("SELECT '$a'", {"a": 1}, r"has no parameter \$a; it has none"),
+    ],
+)
+def test_parameters_must_be_those_of_the_query(
+    finished: FeatureStore, question: str, values: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(QueryError, match=says):
+        finished.sql(question, **values)
+
+
+@pytest.mark.parametrize("question", ["SELECT PHOTO FROM descriptor_counts", "SELECT c.photo FROM failures c"])
+def test_a_column_of_the_csv_is_in_images(finished: FeatureStore, question: str) -> None:
+    view = question.split("FROM ")[1].split()[0]
+    says = rf"photo is a column of images: FROM images JOIN {view} USING \(image_id\)$"
+    with pytest.raises(QueryError, match=re.compile(says, re.IGNORECASE)) as refused:
+        finished.sql(question)
+    assert refused.value.__suppress_context__
+    with pytest.raises(QueryError) as other:
+        finished.sql("SELECT nonsense FROM descriptor_counts")
+    assert "images" not in str(other.value)
+
+
+def test_counts_by_image(finished: FeatureStore) -> None:
+    one = "SELECT image_id, extract, project, quantize FROM image_counts ORDER BY image_id"
+    every = """PIVOT (SELECT image_id, stage, n_descriptors FROM descriptor_counts)
+               ON stage IN ('extract', 'project', 'quantize') USING max(n_descriptors) ORDER BY image_id"""
+    assert finished.sql(one).fetchall() == finished.sql(every).fetchall()
+    assert len(finished.sql(one)) == 26
+
+
+def test_counts_by_image_before_a_run(begun: FeatureStore) -> None:
+    assert begun.sql("SELECT count(*), count(extract), count(quantize) FROM image_counts").fetchall() == [(26, 0, 0)]
+
+
+def test_a_result_is_iterated(finished: FeatureStore) -> None:
+    result = finished.sql("SELECT image_id, filename FROM images ORDER BY 1")
+    assert list(result) == result.fetchall()
