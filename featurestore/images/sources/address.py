@@ -13,13 +13,14 @@ from typing import NamedTuple
 
 from featurestore.errors import DatasetError, ImagesGone
 from featurestore.images.sources.base import Source
-from featurestore.images.sources.container import Archive, Container, Place, by_stem, gone, plain
+from featurestore.images.sources.container import Archive, Container, Place, by_stem, compressed, gone, plain
 from featurestore.images.sources.folder import Folder
+from featurestore.images.sources.tar_file import TarArchive
 from featurestore.images.sources.zip_file import ZipArchive
 from featurestore.system import StrPath, is_folder, located, shown
 
-ARCHIVES: dict[str, type[Archive]] = {".zip": ZipArchive}
-WITH_PREFIX = re.compile(r"(?P<file>.*\.zip)!(?P<prefix>.*)", re.IGNORECASE | re.DOTALL)
+ARCHIVES: dict[str, type[Archive]] = {".zip": ZipArchive, ".tar": TarArchive}
+WITH_PREFIX = re.compile(r"(?P<file>.*\.(zip|tar))!(?P<prefix>.*)", re.IGNORECASE | re.DOTALL)
 COMPRESSED = re.compile(r"\.(tar\.\w+|tgz|tbz2?|txz|tzst)$", re.IGNORECASE)
 
 
@@ -73,10 +74,7 @@ def open_source(where: str) -> Source:
     parts = _parts(where)
     if parts.archive is None or not is_container(where):
         if COMPRESSED.search(where) and not Path(where).is_dir():
-            raise DatasetError(
-                f"{where} is compressed as a whole, so one image can't be read without all before it; unpack it to a "
-                "tar or a folder, and give that to --images"
-            )
+            raise compressed(where)
         return Folder(where)
     return Container(where, Place(parts.archive, _files(parts.file), plain(parts.prefix or "") or ""))
 

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from featurestore.errors import DatasetError, ImagesGone
+from featurestore.images.locate import IMAGE_SUFFIXES
 from featurestore.images.sources.base import Entry, Missing, Source
-from featurestore.system import ABSENT, readable
+from featurestore.system import ABSENT, StrPath, readable
 
 MOST_OPEN = 32  # files at a time
 AGAIN = "Nothing of this is recorded; put it back and run the same command again"
@@ -192,6 +193,20 @@ def plain(name: str) -> str | None:
     """
     parts = [part for part in name.split("/") if part not in ("", ".", "..")]
     return "/".join(parts) or None
+
+
+def is_image(name: str) -> bool:
+    """Return whether a member is an image by its extension, and neither hidden nor in the folder that macOS adds."""
+    parts = name.split("/")
+    return name.lower().endswith(IMAGE_SUFFIXES) and not any(p.startswith(".") or p == "__MACOSX" for p in parts)
+
+
+def compressed(path: StrPath) -> DatasetError:
+    """Return the error for an archive that is compressed as a whole."""
+    return DatasetError(
+        f"{os.fspath(path)} is compressed as a whole, so one image can't be read without all before it; unpack it to a "
+        "tar or a folder, and give that to --images"
+    )
 
 
 def by_stem(paths: list[Path], where: str) -> dict[str, Path]:

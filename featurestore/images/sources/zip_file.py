@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from featurestore.errors import DatasetError
-from featurestore.images.locate import IMAGE_SUFFIXES
 from featurestore.images.sources.base import HEAD, Damaged, Entry, Missing, ReadFailed, TooLarge
-from featurestore.images.sources.container import Archive, FileState, plain
+from featurestore.images.sources.container import Archive, FileState, is_image, plain
 from featurestore.rows import Status
 from featurestore.system import lacking, reason_unreadable
 
@@ -42,7 +41,7 @@ class ZipArchive(Archive):
     def entries(self) -> Iterator[Entry]:
         """Yield the image files, in the order of their bytes."""
         for name, member in sorted(self._members.items(), key=lambda item: item[1].header_offset):
-            if name.lower().endswith(IMAGE_SUFFIXES) and not is_hidden(name):
+            if is_image(name):
                 yield Entry(name, member.file_size, member.CRC)
 
     def stat(self, name: str) -> Entry:
@@ -87,11 +86,6 @@ class ZipArchive(Archive):
             return self._members[name]
         except KeyError:
             raise Missing(f"{self.path.name} has no member of this name") from None
-
-
-def is_hidden(name: str) -> bool:
-    """Return whether a part of a name begins with a dot, or is the folder that macOS adds to zip files."""
-    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
 
 
 def _words(error: BaseException) -> str:
