@@ -1,11 +1,11 @@
-"""Verbs that make what is missing: ingest, import_npz, run, plan."""
+"""Verbs that make what is missing: ingest, import_npz, import_colmap, run, plan."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from featurestore.api.base import OpenStore
 from featurestore.catalog import Context, chunk_ids
@@ -81,6 +81,41 @@ class Running(OpenStore):
 
         with self._changing("import-npz", reporter(quiet=quiet)) as context:
             return import_npz(context, located(folder, "the folder of npz files"), opencv=opencv)
+
+    def import_colmap(
+        self,
+        database: StrPath,
+        *,
+        normalization: Literal["l1_root", "l2"] | None = None,
+        quiet: bool = True,
+    ) -> ImportReport:
+        """Import keypoints and descriptors from a COLMAP database as partitions of extract.
+
+        Names are matched with the catalog; a chunk is published when all its images have an entry. A store without
+        descriptors becomes one of the extractor ``colmap`` by a change of its recipe. ``run`` computes later stages.
+
+        Args:
+            database: the file, which COLMAP has closed.
+            normalization: of its descriptors, which it does not say; None: what the recipe says, else ``l1_root``,
+                which is COLMAP's default, if they look like it.
+            quiet: show nothing.
+
+        Raises:
+            ConfigError: the store has other descriptors, or these look like another normalization.
+            DatasetError: the file is no such database, or its descriptors are not SIFT.
+            CorruptFile: it is damaged. Published chunks stay.
+            StoreBusy: another process is changing the store.
+        """
+        from featurestore.exchange import import_colmap, open_database, settle_recipe
+
+        told = reporter(quiet=quiet)
+        with (
+            open_database(located(database, "the COLMAP database")) as opened,
+            self._changing("import-colmap", told) as context,
+        ):
+            if settle_recipe(context, opened, normalization):
+                context = self._context(told).changed_by(context.root)
+            return import_colmap(context, opened)
 
     def run(
         self,

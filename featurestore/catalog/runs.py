@@ -68,7 +68,7 @@ def partition_manifest(step: Step, work: Work, *, origin: str, opencv: str = UNK
     Args:
         step: the stage, with its variant.
         work: the chunk.
-        origin: ``run``, or ``npz`` for imported descriptors.
+        origin: ``run``, or ``npz`` or ``colmap`` for imported descriptors.
         opencv: the version that computed imported descriptors.
     """
     known = versions()

@@ -1,4 +1,4 @@
-"""Exchange verbs of the command line: import-npz, export."""
+"""Exchange verbs of the command line: import-npz, import-colmap, export."""
 
 from __future__ import annotations
 
@@ -28,6 +28,34 @@ def import_npz(store: Path, folder: Path, opencv: str | None, quiet: bool) -> No
         report = opened.import_npz(folder, opencv=opencv, quiet=quiet)
     except KeyboardInterrupt:
         go_on = command_line("import-npz", store, typed(folder))
+        click.echo(f"stopped; published chunks are kept. To continue: {go_on}", err=True)
+        raise
+    if not quiet:
+        from featurestore.cli.text import import_text
+
+        click.echo(import_text(report))
+
+
+@click.command("import-colmap", short_help="Import the features of a COLMAP database.")
+@STORE
+@click.argument("database", type=click.Path(path_type=Path), metavar="DB")
+@click.option(
+    "--normalization",
+    type=click.Choice(["l1_root", "l2"]),
+    help="Of its descriptors, which it does not say: l1_root (COLMAP's default) or l2. It is part of the variant.",
+)
+@click.option("--quiet", is_flag=True, help="Show no bar and no summary.")
+def import_colmap(store: Path, database: Path, normalization: Any, quiet: bool) -> None:
+    """Import keypoints and descriptors from a COLMAP database, as descriptors of the extractor colmap.
+
+    A chunk of the store is published when DB has an entry for all of its images. Then featurestore run STORE computes
+    the later stages. A store that has other descriptors is left as it is.
+    """
+    opened = open_store(store)
+    try:
+        report = opened.import_colmap(database, normalization=normalization, quiet=quiet)
+    except KeyboardInterrupt:
+        go_on = command_line("import-colmap", store, typed(database))
         click.echo(f"stopped; published chunks are kept. To continue: {go_on}", err=True)
         raise
     if not quiet:
@@ -98,5 +126,5 @@ def export(
     opened.export(out, "parquet-flat" if flat else format_, options=options, **choice)
 
 
-VERBS = (import_npz, export)
+VERBS = (import_npz, import_colmap, export)
 """Added to the command line by `featurestore.cli`."""

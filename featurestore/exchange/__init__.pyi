@@ -5,6 +5,9 @@ from .exporters.base import Exporter as Exporter
 from .exporters.base import ImageExporter as ImageExporter
 from .exporters.base import Job as Job
 from .exporters.base import ModelExporter as ModelExporter
-from .importers.npz import ImportReport as ImportReport
+from .importers.colmap import import_colmap as import_colmap
+from .importers.colmap import settle_recipe as settle_recipe
+from .importers.colmap_database import open_database as open_database
 from .importers.npz import import_npz as import_npz
+from .importers.report import ImportReport as ImportReport
 from .registry import EXPORTERS as EXPORTERS

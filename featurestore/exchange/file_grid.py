@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import io
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featurestore.errors import QueryError
+from featurestore.catalog import Context
+from featurestore.errors import FeatureStoreError, QueryError
 from featurestore.exchange.orientation import angle_to_file, orientation_of, sides_swapped, to_file
+from featurestore.images import Damaged, Missing, ReadFailed, TooLarge
 from featurestore.rows import USABLE, Row
 from featurestore.stages import Extractor
+
+LARGEST = 1 << 30  # bytes of an image in a container
 
 
 @dataclass(frozen=True)
@@ -33,12 +39,37 @@ class FileGrid:
     angle: NDArray[np.float64]
 
 
-def file_grid(row: Row, images: Path, extractor: Extractor) -> FileGrid | None:
+class NotRead(Exception):
+    """An image file can't be read; the message says why."""
+
+
+def size_and_orientation(context: Context, filename: str) -> tuple[int, int]:
+    """Return the bytes of an image file and the EXIF orientation in its header; of a container, the image is read.
+
+    Raises:
+        NotRead: it is gone, or can't be read.
+    """
+    image = context.image(filename)
+    try:
+        if isinstance(image, str):
+            with Path(image).open("rb") as stream:
+                return os.fstat(stream.fileno()).st_size, orientation_of(stream)
+        data = image.read(LARGEST)
+        return len(data), orientation_of(io.BytesIO(data))
+    except TooLarge as error:
+        return error.n_bytes, orientation_of(io.BytesIO(error.head))
+    except OSError as error:
+        raise NotRead(error.strerror or str(error)) from error
+    except (ValueError, Missing, Damaged, ReadFailed, FeatureStoreError) as error:
+        raise NotRead(str(error)) from error
+
+
+def file_grid(row: Row, context: Context, extractor: Extractor) -> FileGrid | None:
     """Return the keypoints of a row of extract on the grid of its file; None for an image without a picture.
 
     Args:
         row: with its keypoints and its own columns.
-        images: the folder of images.
+        context: of the store.
         extractor: that made the keypoints.
 
     Raises:
@@ -52,7 +83,7 @@ def file_grid(row: Row, images: Path, extractor: Extractor) -> FileGrid | None:
             f"the keypoints of {row.filename} are not known: its descriptors were imported without them; extract it "
             "in a store of its own, or leave it out with where (--where)"
         )
-    orientation = _orientation(row, images)
+    orientation = _orientation(row, context)
     found = np.empty(0, [("x", float), ("y", float), ("angle", float)]) if keypoints is None else keypoints
     corner = 0.5 - extractor.first_pixel
     points = np.stack([found["x"], found["y"]], axis=1).astype(np.float64) + corner
@@ -61,19 +92,19 @@ def file_grid(row: Row, images: Path, extractor: Extractor) -> FileGrid | None:
     return FileGrid(*sides, x, y, angle_to_file(found["angle"].astype(np.float64), orientation))
 
 
-def _orientation(row: Row, images: Path) -> int:
+def _orientation(row: Row, context: Context) -> int:
     """Return the EXIF orientation by which extract turned an image, from the header of its file.
 
     Raises:
         QueryError: the file is gone, or has changed.
     """
-    path, what = images / row.filename, "its keypoints are exported on the grid of its file, whose EXIF orientation"
+    what = "its keypoints are exported on the grid of its file, whose EXIF orientation"
     try:
-        n_bytes, orientation = path.stat().st_size, orientation_of(path)
-    except (OSError, ValueError) as error:
+        n_bytes, orientation = size_and_orientation(context, row.filename)
+    except NotRead as error:
         raise QueryError(
-            f"{row.filename} can't be read in {images} any more ({getattr(error, 'strerror', None) or error}), and "
-            f"{what} is recorded nowhere else; put the file back, or leave it out with where (--where)"
+            f"{row.filename} can't be read in {context.images} any more ({error}), and {what} is recorded nowhere "
+            "else; put the file back, or leave it out with where (--where)"
         ) from error
     if row.extra.get("source_bytes") not in (None, n_bytes):
         raise QueryError(

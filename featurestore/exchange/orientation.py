@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Iterator
-from pathlib import Path
 from typing import IO
 
 import numpy as np
@@ -36,19 +35,16 @@ _TO_FILE = {
 }
 
 
-def orientation_of(path: Path) -> int:
+def orientation_of(stream: IO[bytes]) -> int:
     """Return the EXIF orientation of a JPEG, PNG, WebP or TIFF, 1 to 8; 1 where it says nothing.
 
     Raises:
         OSError: the file can't be read.
-        ValueError: its name holds a character that no file name can hold.
     """
-    with path.open("rb") as stream:
-        start = stream.read(12)
-        try:
-            found = _orientation(stream, start)
-        except struct.error:  # the file ends there
-            found = UPRIGHT
+    try:
+        found = _orientation(stream, stream.read(12))
+    except struct.error:  # the file ends there
+        found = UPRIGHT
     return found if found in _TO_FILE else UPRIGHT
 
 

@@ -7,16 +7,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featurestore.stages import Extractor, RootSift, Sift
+from featurestore.stages import Colmap, Extractor, RootSift, Sift
 
 
 def is_sift(extractor: Extractor) -> bool:
     """Return whether an extractor makes SIFT, with whatever norm."""
-    return isinstance(extractor, Sift)
+    return isinstance(extractor, (Sift, Colmap))
 
 
 def is_root(extractor: Extractor) -> bool:
     """Return whether its descriptors have the square roots of RootSIFT already."""
+    if isinstance(extractor, Colmap):
+        return extractor.normalization == "l1_root"
     return isinstance(extractor, RootSift)
 
 

@@ -15,7 +15,7 @@ from featurestore.pipeline.fit_run import run_fit
 from featurestore.pipeline.terms import agree_on_terms
 from featurestore.progress import StageSummary
 from featurestore.stages import Extract, FitStage
-from featurestore.system import one_blas_thread
+from featurestore.system import command_line, one_blas_thread
 
 
 @dataclass(frozen=True)
@@ -102,11 +102,25 @@ def run_stage(context: WritableContext, engine: Engine, options: Options, plan: 
         return None
     refuse_unready(plan, fitted=plan.step.variant is not None)
     if isinstance(plan.step.stage, Extract):
+        refuse_imported(context, plan.step.stage, [work.chunk_id for work in plan.todo])
         max_bytes = options.max_bytes
         if max_bytes is None and isinstance(engine, RemoteEngine):
             max_bytes = engine.memory()
         return ExtractRun(context, engine, plan, max_bytes=max_bytes).run()
     return TransformRun(context, engine, plan).run()
+
+
+def refuse_imported(context: Context, stage: Extract, chunks: Sequence[int]) -> None:
+    """Check that an extractor can compute descriptors.
+
+    Raises:
+        NotReady: they are imported from elsewhere.
+    """
+    if verb := stage.extractor.imported_by:
+        raise NotReady(
+            f"the descriptors of {stage.extractor.name} are not computed but imported, and {chunk_list(chunks)} can't "
+            f"be without them; import them with: {command_line(verb, context.root.path, 'DB')}"
+        )
 
 
 def fit_waits(plan: StagePlan, options: Options) -> bool:

@@ -8,6 +8,7 @@ from .base import TransformStage as TransformStage
 from .extract import Extract as Extract
 from .extractors import EXTRACTORS as EXTRACTORS
 from .extractors import Extractor as Extractor
+from .extractors.colmap import Colmap as Colmap
 from .extractors.rootsift import RootSift as RootSift
 from .extractors.sift import Sift as Sift
 from .flow import FLOW as FLOW

@@ -60,11 +60,13 @@ class Extract(ChunkStage):
         )
         return Layout(dim=self.extractor.dim, dtype=self.extractor.dtype, extra=extra, compression=self.compression)
 
-    def stale_rows(self) -> str:
-        """Return SQL that is true for rows that the current policies would change.
+    def stale_rows(self) -> str | None:
+        """Return SQL that is true for rows that the current policies would change; None for imported descriptors.
 
         A lower ``max_seconds`` changes no rows: the time of an image is not recorded.
         """
+        if self.extractor.imported_by:
+            return None
         other = KEEPABLE_SQL if self.truncated == "keep" else f"status IN {USABLE_SQL} AND ({LOSSY_SQL})"
         return (
             f"(status = '{Status.TOO_LARGE}' AND pixels <= {self.max_pixels}) "

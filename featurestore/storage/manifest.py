@@ -55,6 +55,7 @@ class Origin(StrEnum):
 
     RUN = "run"
     NPZ = "npz"  # imported from the notebook's files
+    COLMAP = "colmap"  # imported from a COLMAP database
 
 
 Check = Callable[[Any], bool]

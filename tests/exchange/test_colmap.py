@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import zipfile
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -225,6 +226,22 @@ def test_a_file_that_is_gone_or_another(views: FeatureStore, tmp_path: Path) -> 
         QueryError, match=r"^view\.png is not the file that was extracted: it had [\d,]+ bytes and has 7"
     ):
         store.export(tmp_path / "out.db", "colmap", where="filename = 'view.png'")
+
+
+def test_images_in_a_zip_file_have_the_same_keypoints(views: FeatureStore, database: Path, tmp_path: Path) -> None:
+    store, images = copy(views, tmp_path / "store"), views.path.parent / "images"
+    packed = tmp_path / "images.zip"
+    with zipfile.ZipFile(packed, "w") as file:
+        for name in ("view.png", "exif.png"):
+            file.write(images / name, name)
+    configure(store, "store", images=str(packed))
+    store.export(tmp_path / "out.db", "colmap", where="filename IN ('view.png', 'exif.png')")
+    expected, found = features(database), features(tmp_path / "out.db")
+    assert sorted(found) == ["exif.png", "view.png"]
+    for name, (points, _) in found.items():
+        np.testing.assert_array_equal(points, expected[name][0])
+    with pytest.raises(QueryError, match=r"^a b/turned\.png can't be read in .*images\.zip any more \(.*put the file"):
+        store.export(tmp_path / "two.db", "colmap")
 
 
 def test_a_full_disk_is_one_line(views: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

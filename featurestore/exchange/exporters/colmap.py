@@ -78,7 +78,7 @@ class Colmap(ImageExporter):
         with _database(path) as database:
             first: FileGrid | None = None
             for row in job.rows():
-                grid = file_grid(row, job.context.images, extractor)
+                grid = file_grid(row, job.context, extractor)
                 if grid is None:
                     left_out[row.status] += 1
                     continue
@@ -137,8 +137,9 @@ def _add_image(
     database: sqlite3.Connection, row: Row, camera_id: int, grid: FileGrid, descriptors: NDArray[np.uint8]
 ) -> None:
     image_id, size = row.image_id + 1, row.keypoints["size"] if row.keypoints is not None else np.empty(0)
-    # The size is a diameter of the blob, twice its sigma.
-    points: NDArray[Any] = np.stack([grid.x, grid.y, size / 2, np.radians(grid.angle)], axis=1).astype("<f4")
+    # The size is a diameter of the blob, twice its sigma. COLMAP takes a scale of 1 where there is none.
+    scale = np.where(size > 0, size / 2, 1)
+    points: NDArray[Any] = np.stack([grid.x, grid.y, scale, np.radians(grid.angle)], axis=1).astype("<f4")
     database.execute("INSERT INTO images VALUES (?, ?, ?)", (image_id, row.filename, camera_id))
     for table, values in (("keypoints", points), ("descriptors", descriptors)):
         shape = (image_id, *values.shape, values.tobytes())

@@ -35,6 +35,7 @@ from featurestore.catalog import (
 )
 from featurestore.errors import ConfigError, DatasetError, LossyDescriptors
 from featurestore.exchange.importers.notebook_file import NotebookFile
+from featurestore.exchange.importers.report import EXAMPLES, ImportReport, make_report
 from featurestore.exchange.importers.rows_in_order import RowsInOrder
 from featurestore.progress import StageSummary
 from featurestore.rows import Row, Status
@@ -47,23 +48,6 @@ VERSION = re.compile(r"\d+(\.\d+){1,3}[\w.+-]{0,40}")
 UNKNOWN = "the notebook kept no descriptors: missing, unreadable or without keypoints"
 HELD_BYTES = 2 << 30  # bytes of descriptors held in memory
 MOST_OPEN = 64  # chunks assembled at a time
-EXAMPLES = 3
-
-
-@dataclass(frozen=True)
-class ImportReport:
-    """The report of an import."""
-
-    n_files: int
-    n_matched: int  # images of the store found in a file
-    n_unmatched: int  # names in the files that match no image
-    unmatched: tuple[str, ...]  # the first of them, with their files
-    n_repeated: int  # names found in an earlier file, which was used
-    published: tuple[int, ...]  # chunks
-    left_alone: tuple[int, ...]  # chunks that had descriptors already
-    waiting: tuple[FoundMembers, ...]  # chunks of which the files hold only some images
-    n_absent: int  # chunks of which the files hold no image
-    statuses: dict[str, int]  # images of the published chunks by status
 
 
 def import_npz(context: WritableContext, folder: Path, *, opencv: str | None = None) -> ImportReport:
@@ -93,17 +77,13 @@ def import_npz(context: WritableContext, folder: Path, *, opencv: str | None = N
     statuses: Counter[str] = Counter()
     if work:
         statuses = Import(context, plan.step, work, found.members, opencv=opencv or UNKNOWN_VERSION).run()
-    return ImportReport(
+    return make_report(
+        plan,
+        found.chunks,
         n_files=len(files),
-        n_matched=sum(chunk.n_found for chunk in found.chunks),
-        n_unmatched=found.n_unmatched,
+        statuses=statuses,
         unmatched=found.unmatched,
         n_repeated=found.n_repeated,
-        published=tuple(sorted(work)),
-        left_alone=tuple(chunk.chunk_id for chunk in found.chunks if chunk.chunk_id not in missing),
-        waiting=tuple(chunk for chunk in found.chunks if chunk.n_missing and chunk.chunk_id in missing),
-        n_absent=plan.n_chunks - len(found.chunks),
-        statuses=dict(statuses),
     )
 
 
@@ -152,7 +132,6 @@ class Match:
 
     members: tuple[Members, ...]
     chunks: tuple[FoundMembers, ...]  # every chunk with an image that was found, complete or not
-    n_unmatched: int
     unmatched: tuple[str, ...]
     n_repeated: int
 
@@ -175,13 +154,11 @@ def match(context: Context, files: list[NotebookFile]) -> Match:
     image_ids = np.where(first, matched["image_id"].fill_null(-1).to_numpy(), -1)
     chunk_ids = matched["chunk_id"].fill_null(-1).to_numpy()
     ends = np.cumsum(sizes)[:-1]
-    unmatched = [
-        f"{flat[i]} in {files[matched['file'][i].as_py()].path.name}" for i in np.flatnonzero(~known)[:EXAMPLES]
-    ]
+    origins = matched["file"].to_numpy()
+    unmatched = [f"{flat[i]} in {files[origins[i]].path.name}" for i in np.flatnonzero(~known)]
     return Match(
         members=tuple(map(Members, files, np.split(image_ids, ends), np.split(chunk_ids, ends))),
         chunks=tuple(chunks),
-        n_unmatched=int(np.count_nonzero(~known)),
         unmatched=tuple(unmatched),
         n_repeated=int(np.count_nonzero(known & ~first)),
     )

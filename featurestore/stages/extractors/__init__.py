@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from featurestore.registry import Registry
 from featurestore.stages.extractors.base import Extractor
+from featurestore.stages.extractors.colmap import Colmap
 from featurestore.stages.extractors.rootsift import RootSift
 from featurestore.stages.extractors.sift import Sift
 
-__all__ = ["EXTRACTORS", "Extractor", "RootSift", "Sift"]
+__all__ = ["EXTRACTORS", "Colmap", "Extractor", "RootSift", "Sift"]
 
 EXTRACTORS = Registry[type[Extractor]](
     "extractor",
@@ -18,5 +19,6 @@ EXTRACTORS = Registry[type[Extractor]](
     {
         "sift": "featurestore.stages.extractors.sift:Sift",
         "rootsift": "featurestore.stages.extractors.rootsift:RootSift",
+        "colmap": "featurestore.stages.extractors.colmap:Colmap",
     },
 )

@@ -28,6 +28,7 @@ class Extractor:
     batch_size: ClassVar[int] = 1  # images that it takes at a time, at most
     bytes_per_pixel: ClassVar[int] = 240  # of memory that a picture needs at most, so that a run bounds large ones
     absent: ClassVar[Mapping[str, float]] = {}  # fields of `KEYPOINT` that it does not give, and what stands there
+    imported_by: ClassVar[str] = ""  # the verb that imports its descriptors, if it can't compute any
     table: ClassVar[str] = ""  # of the recipe that has its parameters; empty: that of its own name
 
     @property
