@@ -1,8 +1,9 @@
-"""Formatting for messages: counts, bytes, durations and ranges of chunks."""
+"""Formatting for messages and tables: counts, bytes, durations, ranges of chunks, cells."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 
 def counted(n: int, noun: str) -> str:
@@ -38,3 +39,22 @@ def chunk_list(chunks: Collection[int]) -> str:
             spans.append([chunk, chunk])
     parts = [str(first) if first == last else f"{first}-{last}" for first, last in spans[:5]]
     return f"chunk{'s' if len(chunks) > 1 else ''} {', '.join(parts)}{', ...' if len(spans) > 5 else ''}"
+
+
+def cell_text(value: Any) -> str:
+    """Return a value as the text of a cell, on one line and without control characters."""
+    if isinstance(value, bytes):
+        return f"<{len(value):,} bytes>"
+    if isinstance(value, float):
+        return str(value)
+    if isinstance(value, list):
+        more = [f"... {len(value):,} in all"] if len(value) > 6 else []
+        return f"[{', '.join([*map(cell_text, value[:6]), *more])}]"
+    if isinstance(value, tuple):  # of a map
+        return "=".join(map(cell_text, value))
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{cell_text(name)}: {cell_text(item)}' for name, item in value.items())}}}"
+    if value is None:
+        return "NULL"
+    # a line feed or an escape sequence in a CSV must not redraw the terminal
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(value))

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from featurestore.api.base import OpenStore
 from featurestore.api.images import Choice, Images, OfVariant
-from featurestore.errors import QueryError, StoreBusy
+from featurestore.errors import FeatureStoreError, QueryError, StoreBusy
 from featurestore.progress import Silent, StageSummary, reporter
 from featurestore.query import Status
 from featurestore.rows import KEYPOINT, KEYPOINT_COLUMNS, Layout, Row
-from featurestore.system import StrPath, located
+from featurestore.system import StrPath, located, shown
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,6 +29,19 @@ class Reading(OpenStore):
     """Reading verbs of `FeatureStore`."""
 
     _lookup: Lookup | None = None  # cached between calls of `descriptors` and its like
+
+    def __repr__(self) -> str:
+        """Return the path, the number of images, and what is unfinished; or why that can't be told."""
+        from featurestore.query import outline
+
+        try:
+            about = outline(self._context(Silent()))
+        except (FeatureStoreError, OSError) as error:
+            about = f"can't be read: {' '.join(str(error).split())}"
+        return f"<{type(self).__name__} {shown(self.path)}: {about}>"
+
+    def _repr_html_(self) -> str:
+        return self.status()._repr_html_()
 
     def status(self) -> Status:
         """Return the progress of every stage, and what is missing and why."""

@@ -18,7 +18,7 @@ from featurestore.system import StrPath, located
 
 if TYPE_CHECKING:
     from featurestore.exchange import ImportReport
-    from featurestore.pipeline import Estimate, IngestReport, Options
+    from featurestore.pipeline import IngestReport, Options, Plan
 
 
 class Running(OpenStore):
@@ -216,7 +216,7 @@ class Running(OpenStore):
         check_images: bool = False,
         partial: bool = False,
         update: bool = False,
-    ) -> list[Estimate]:
+    ) -> Plan:
         """Return what `run` would do with the same arguments, and its cost. Nothing is changed.
 
         Raises:

@@ -8,18 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
 
-from featurestore.formatting import chunk_list, counted, human_bytes, human_seconds
-from featurestore.progress import pace_text
-from featurestore.rows import USABLE
+from featurestore.formatting import cell_text, chunk_list, counted, human_bytes, human_seconds
 from featurestore.system import command_line
 
 if TYPE_CHECKING:
     from featurestore.api import FeatureStore
-    from featurestore.catalog import ModelRow, RunningStage
     from featurestore.exchange import ImportReport
     from featurestore.maintenance import MergeReport, PruneReport, RebuildReport, VerifyReport
     from featurestore.pipeline import ClusterReport, Estimate, IngestReport
-    from featurestore.query import ImageInfo, ImageStage, StageStatus, Status
+    from featurestore.query import ImageInfo, ImageStage, Status
 
 NUMBERS = "right"
 MOST_WAITING = 5  # chunks that are listed with their missing images
@@ -27,67 +24,16 @@ MOST_WAITING = 5  # chunks that are listed with their missing images
 
 def status_text(status: Status) -> str:
     """Return a store's status: a table of stages, then the missing work and notes."""
-    subsets = ", ".join(f"{n:,} {subset}" for subset, n in status.subsets.items())
-    lines = [
-        f"{status.path}: {counted(status.n_images, 'image')} ({subsets}) in {counted(status.n_chunks, 'chunk')}",
-        "",
-    ]
-    header = ["stage", "chunks", "ok", "empty", "failed", "descriptors", "on disk", "variant"]
-    rows = [_status_row(stage) for stage in status.stages]
+    from featurestore.query import STATUS_HEADER, headline, status_notes, status_rows
+
     align = ("left", *[NUMBERS] * 6, "left")
-    lines.append(tabulate(rows, header, tablefmt="simple", colalign=align, disable_numparse=True))
-    notes = [*status.notes, *(line for stage in status.stages for line in _stage_notes(stage))]
-    if status.running:
-        notes.insert(0, _running_text(status.running))
-    if status.holder:
-        notes.append(f"in use by {status.holder}")
-    return "\n".join([*lines, *([""] if notes else []), *notes])
-
-
-def _running_text(running: RunningStage) -> str:
-    pace = pace_text(running.n_done, running.n_images, running.images_per_second, running.seconds_left)
-    return f"{running.stage} has been running for {human_seconds(running.seconds)}: {pace}"
-
-
-def _status_row(stage: StageStatus) -> list[str]:
-    ok, empty = (stage.images.get(status, 0) for status in USABLE)
-    failed = sum(stage.images.values()) - ok - empty
-    if stage.is_fit:
-        counts = [f"{stage.model.n_images:,}" if stage.model else "", "", ""]
-        descriptors = stage.model.summary.get("n_descriptors", 0) if stage.model else 0
-    else:
-        counts, descriptors = [f"{ok:,}", f"{empty:,}", f"{failed:,}"], stage.n_descriptors
-    return [
-        stage.stage,
-        f"{stage.n_done:,}/{stage.n_chunks:,}",
-        *counts,
-        f"{descriptors:,}" if descriptors else "",
-        human_bytes(stage.n_bytes) if stage.n_bytes else "",
-        stage.variant or "",
+    lines = [
+        headline(status),
+        "",
+        tabulate(status_rows(status), STATUS_HEADER, tablefmt="simple", colalign=align, disable_numparse=True),
     ]
-
-
-def _stage_notes(stage: StageStatus) -> list[str]:
-    lines = [f"{stage.stage}: {why}" + (f" ({chunks})" if chunks else "") for why, chunks in stage.missing]
-    failed = {status: n for status, n in stage.images.items() if status not in USABLE}
-    if failed and stage.stage == "extract":
-        lines.append(
-            "extract: " + ", ".join(f"{n:,} {status}" for status, n in failed.items()) + "; see the view failures"
-        )
-    if stage.n_in_blocks:
-        lines.append(f"{stage.stage}: of these, {counted(stage.n_in_blocks, 'image')} in finished blocks")
-    if stage.model:
-        lines.append(f"{stage.stage}: model {stage.model.model_id}{_learnt(stage.model)}")
-    return [*lines, *(f"{stage.stage}: {note}" for note in stage.notes)]
-
-
-def _learnt(model: ModelRow) -> str:
-    ratio = model.summary.get("explained_variance_ratio")
-    solver = model.summary.get("solver", "incremental")
-    explained = f" by {solver} explains {ratio:.1%} of the variance" if ratio is not None else ""
-    generation = f", generation {model.generation}" if model.generation else ""
-    partial = ", fitted before all chunks were finished" if model.partial else ""
-    return f"{explained}{generation}{partial}"
+    notes = status_notes(status)
+    return "\n".join([*lines, *([""] if notes else []), *notes])
 
 
 def last_word(store: FeatureStore, *, done: bool) -> str:
@@ -107,21 +53,11 @@ def failed_counts(store: FeatureStore) -> dict[str, int]:
 
 def plan_text(estimates: Sequence[Estimate]) -> str:
     """Return the plan of a run as a table."""
-    rows = [
-        [
-            e.stage,
-            f"{len(e.chunks):,}",
-            f"{e.n_images:,}",
-            human_bytes(e.n_bytes) if e.n_bytes else "",
-            human_seconds(e.seconds) if e.seconds is not None else "unknown",
-            "; ".join(f"{why} ({chunks})" for why, chunks in e.why),
-        ]
-        for e in estimates
-    ]
-    header = ["stage", "chunks", "images", "writes about", "takes about", "why"]
-    table = tabulate(rows, header, tablefmt="simple", colalign=("left", *[NUMBERS] * 4, "left"), disable_numparse=True)
-    total = human_bytes(sum(e.n_bytes for e in estimates))
-    return f"{table}\n\nabout {total} in all; stages that wait for a model are counted in full"
+    from featurestore.pipeline import PLAN_HEADER, plan_rows, plan_total
+
+    align = ("left", *[NUMBERS] * 4, "left")
+    table = tabulate(plan_rows(estimates), PLAN_HEADER, tablefmt="simple", colalign=align, disable_numparse=True)
+    return f"{table}\n\n{plan_total(estimates)}"
 
 
 def cluster_text(report: ClusterReport) -> str:
@@ -188,9 +124,9 @@ def table_text(
         n_rows: the number of all rows, if these are not all.
         numbers: for each column, whether it has numbers; by default the values decide.
     """
-    text = [[_cell(value) for value in row] for row in rows]
+    text = [[cell_text(value) for value in row] for row in rows]
     align = tuple(NUMBERS if number else "left" for number in numbers) if rows and numbers else None
-    header = [_cell(name) for name in columns]
+    header = [cell_text(name) for name in columns]
     align = align or _alignment(rows, len(columns))
     table = tabulate(text, header, tablefmt="simple", disable_numparse=True, colalign=align)
     shown = f"{len(rows):,} of " if n_rows is not None and n_rows > len(rows) else ""
@@ -206,24 +142,6 @@ def _alignment(rows: Sequence[Sequence[Any]], n_columns: int) -> tuple[str, ...]
     )
 
 
-def _cell(value: Any) -> str:
-    if isinstance(value, bytes):
-        return f"<{len(value):,} bytes>"
-    if isinstance(value, float):
-        return str(value)
-    if isinstance(value, list):
-        more = [f"... {len(value):,} in all"] if len(value) > 6 else []
-        return f"[{', '.join([*map(_cell, value[:6]), *more])}]"
-    if isinstance(value, tuple):  # of a map
-        return "=".join(map(_cell, value))
-    if isinstance(value, dict):
-        return f"{{{', '.join(f'{_cell(name)}: {_cell(item)}' for name, item in value.items())}}}"
-    if value is None:
-        return "NULL"
-    # a line feed or an escape sequence in a CSV must not redraw the terminal
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(value))
-
-
 def explain_text(rows: Sequence[Sequence[Any]]) -> str:
     """Return the result of EXPLAIN as DuckDB draws it."""
     return "\n".join(str(plan).rstrip() for _, plan in rows)
@@ -233,7 +151,11 @@ def info_text(info: ImageInfo) -> str:
     """Return everything about one image."""
     facts = {"image_id": info.image_id, "chunk": info.chunk_id, "subset": info.subset, **info.dataset}
     width = max(map(len, facts))
-    lines = [info.filename, *(f"  {name:<{width}}  {'' if v is None else _cell(v)}" for name, v in facts.items()), ""]
+    lines = [
+        info.filename,
+        *(f"  {name:<{width}}  {'' if v is None else cell_text(v)}" for name, v in facts.items()),
+        "",
+    ]
     if info.removed_by is not None:
         lines[1:1] = [f"  removed from the dataset by ingest {info.removed_by}; it comes back with its row"]
     header = ["stage", "status", "descriptors", "variant", "model", "partition"]

@@ -39,6 +39,7 @@ from featurestore.catalog import (
 from featurestore.errors import CorruptFile, Incompatible, NotEnoughSpace
 from featurestore.formatting import counted, human_bytes
 from featurestore.maintenance.check_files import Checked, CheckFile, check_files
+from featurestore.notebook import Tabular
 from featurestore.stages import FitStage, Stage
 from featurestore.storage import HashedFile, refuse_busy
 from featurestore.system import command_line, readable
@@ -48,7 +49,7 @@ COPIED_AT_ONCE = 1 << 20  # bytes
 
 
 @dataclass(frozen=True)
-class MergeReport:
+class MergeReport(Tabular):
     """The report of copying from one store."""
 
     store: str

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from featurestore.notebook import Tabular
+
 
 class Kind(StrEnum):
     """The kind of a problem."""
@@ -41,7 +43,7 @@ class Problem:
 
 
 @dataclass
-class VerifyReport:
+class VerifyReport(Tabular):
     """The report of verify: counts of checked files, and the problems."""
 
     n_files: int = 0

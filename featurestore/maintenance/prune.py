@@ -39,6 +39,7 @@ from featurestore.errors import ConfigError
 from featurestore.formatting import chunk_list
 from featurestore.maintenance.recover import recover_store
 from featurestore.maintenance.stray_files import stray_files
+from featurestore.notebook import Tabular
 from featurestore.stages import ChunkStage, upstream_of
 from featurestore.storage import Root, index_name, write_index
 from featurestore.system import command_line, file_digest, file_size, is_file
@@ -55,7 +56,7 @@ class PruneItem:
 
 
 @dataclass
-class PruneReport:
+class PruneReport(Tabular):
     """The report of prune, or of its dry run."""
 
     items: list[PruneItem] = field(default_factory=list)

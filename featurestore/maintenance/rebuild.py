@@ -30,6 +30,7 @@ from featurestore.catalog import (
 from featurestore.errors import CorruptFile, FormatError, UnreadableFile
 from featurestore.maintenance.check_files import CheckFile, check_files
 from featurestore.maintenance.sandbox import run_child
+from featurestore.notebook import Tabular
 from featurestore.rows import USABLE
 from featurestore.stages import FLOW
 from featurestore.storage import CATALOG, Root, is_index
@@ -42,7 +43,7 @@ PARTITION_FILE = re.compile(r"partitions/[^/]+/[^/]+/(?:chunk|index)-(\d+)[-.].*
 
 
 @dataclass(frozen=True)
-class RebuildReport:
+class RebuildReport(Tabular):
     """The report of rebuild: the counts of the new catalog."""
 
     n_images: int

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from featurestore.catalog import WritableContext, filenames_of
 from featurestore.engines import REMOTE, Engine, RemoteEngine, Task, dispatch_tasks, open_engine
 from featurestore.images import RunImages
+from featurestore.notebook import Tabular
 from featurestore.pipeline.extract_run import image_folder
 from featurestore.pipeline.image_row import make_rows
 from featurestore.pipeline.runner import Options, plan_of
@@ -19,7 +20,7 @@ N_MEASURED = 4  # images for each worker, after one that starts its process
 
 
 @dataclass(frozen=True)
-class ClusterReport:
+class ClusterReport(Tabular):
     """The workers that a run would find on a cluster, and their rate."""
 
     n_workers: int  # threads

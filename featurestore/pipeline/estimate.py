@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from duckdb import DuckDBPyConnection
 
 from featurestore.catalog import Context, StagePlan, bytes_per_image, paces
 from featurestore.errors import NotEnoughSpace
-from featurestore.formatting import chunk_list, human_bytes
+from featurestore.formatting import chunk_list, human_bytes, human_seconds
 from featurestore.stages import ChunkStage
 
 SPARE = 1.1  # reserve beyond the estimate: a new file is written before the old one is deleted
@@ -34,11 +34,46 @@ class Estimate:
         return dataclasses.asdict(self)
 
 
-def estimate_costs(connection: DuckDBPyConnection, plans: Mapping[str, StagePlan]) -> list[Estimate]:
+class Plan(list[Estimate]):
+    """The work of a run, by stage; a notebook shows it as a table."""
+
+    def _repr_html_(self) -> str:
+        from featurestore.notebook import html_lines, html_table
+
+        if not self:
+            return html_lines(["everything is up to date; there is nothing to do"])
+        table = html_table(PLAN_HEADER, plan_rows(self), numbers=[False, *[True] * 4, False])
+        return table + html_lines([plan_total(self)])
+
+
+PLAN_HEADER = ("stage", "chunks", "images", "writes about", "takes about", "why")
+
+
+def plan_rows(plan: Sequence[Estimate]) -> list[list[str]]:
+    """Return a row for each stage, with the columns of `PLAN_HEADER`."""
+    return [
+        [
+            e.stage,
+            f"{len(e.chunks):,}",
+            f"{e.n_images:,}",
+            human_bytes(e.n_bytes) if e.n_bytes else "",
+            human_seconds(e.seconds) if e.seconds is not None else "unknown",
+            "; ".join(f"{why} ({chunks})" for why, chunks in e.why),
+        ]
+        for e in plan
+    ]
+
+
+def plan_total(plan: Sequence[Estimate]) -> str:
+    """Return the line below the table."""
+    return f"about {human_bytes(sum(e.n_bytes for e in plan))} in all; stages that wait for a model are counted in full"
+
+
+def estimate_costs(connection: DuckDBPyConnection, plans: Mapping[str, StagePlan]) -> Plan:
     """Return the cost of every stage that has work."""
     past = paces(connection)
     sizes = bytes_per_image(connection)
-    return [_of(name, plan, past.get(name), sizes) for name, plan in plans.items() if plan.todo]
+    return Plan(_of(name, plan, past.get(name), sizes) for name, plan in plans.items() if plan.todo)
 
 
 def _of(name: str, plan: StagePlan, pace: float | None, sizes: Mapping[str, float]) -> Estimate:
@@ -66,7 +101,7 @@ def _in_blocks(plan: StagePlan) -> int:
     return sum(sorted(left)[-2:])
 
 
-def refuse_if_too_large(context: Context, estimates: list[Estimate]) -> None:
+def refuse_if_too_large(context: Context, estimates: Sequence[Estimate]) -> None:
     """Check that the disk has room for the run.
 
     Raises:

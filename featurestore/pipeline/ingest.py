@@ -34,6 +34,7 @@ from featurestore.catalog import (
 )
 from featurestore.errors import ConfirmationNeeded
 from featurestore.formatting import counted
+from featurestore.notebook import Tabular
 from featurestore.storage import Writer
 from featurestore.system import IN_MEMORY, ROWS_TOGETHER, Spill
 
@@ -42,7 +43,7 @@ MOST_REMOVED = 0.1  # share of the images that may leave the dataset without a q
 
 
 @dataclass(frozen=True)
-class IngestReport:
+class IngestReport(Tabular):
     """The report of an ingest."""
 
     ingest_id: int | None  # None: the dataset is unchanged

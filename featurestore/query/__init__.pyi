@@ -33,9 +33,13 @@ from .sql import Answer as Answer
 from .sql import QueryResult as QueryResult
 from .sql import run_query as run_query
 from .sql import stream_query as stream_query
-from .status import StageStatus as StageStatus
-from .status import Status as Status
+from .status import outline as outline
 from .status import store_status as store_status
+from .status_report import STATUS_HEADER as STATUS_HEADER
+from .status_report import Status as Status
+from .status_report import headline as headline
+from .status_report import status_notes as status_notes
+from .status_report import status_rows as status_rows
 from .store_index import make_index as make_index
 from .table_files import write_arrow as write_arrow
 from .table_files import write_parquet as write_parquet

@@ -159,7 +159,7 @@ def _with(context: Context, connection: DuckDBPyConnection, images: pa.Table, ad
     try:
         found = _columns_of(view.filter("image_id IN (FROM _chosen)"), ["image_id", *added])
     except duckdb.Error as error:
-        raise QueryError(f"the columns {', '.join(added)} can't be read: {explain(error, context.flow)}") from error
+        raise QueryError(f"the columns {', '.join(added)} can't be read: {explain(error, context.flow)}") from None
     if len(found) < len(images):
         raise _ingested(f"{len(images) - len(found):,} of the chosen images have left the dataset")
     for name in added:
@@ -191,7 +191,7 @@ def _choose(context: Context, where: str | None, columns: Sequence[str]) -> tupl
             chosen = view if where is None else view.filter(where)
             images = _columns_of(chosen, ["image_id", "chunk_id", "filename", "subset"])
         except duckdb.Error as error:
-            raise QueryError(f"where {where!r} can't be evaluated: {explain(error, context.flow)}") from error
+            raise QueryError(f"where {where!r} can't be evaluated: {explain(error, context.flow)}") from None
         dataset_columns = tuple(view.columns)
         added = _lacking(images, columns, dataset_columns)
         return (_with(context, connection, images, added) if added else images), dataset_columns

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from featurestore.catalog import Context, column_types
 from featurestore.errors import MissingDependency, QueryError
-from featurestore.formatting import human_bytes
+from featurestore.formatting import counted, human_bytes
 from featurestore.query.exact import NUMBERS, WIDE, exact_columns, texts
 from featurestore.query.views import every_view, make_views
 from featurestore.quoting import folded
@@ -90,6 +90,17 @@ class QueryResult:
         """Yield the rows as tuples."""
         for batch in self.table.to_batches():
             yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+
+    def _repr_html_(self) -> str:
+        """Return a table of the first and the last rows, for a notebook."""
+        from featurestore.notebook import ENDS, html_lines, html_table
+
+        n, kinds = len(self), self.table.schema.types
+        rows = list(QueryResult(self.table.slice(0, 2 * ENDS if n <= 2 * ENDS else ENDS)))
+        if n > 2 * ENDS:
+            rows += [("…",) * len(kinds), *QueryResult(self.table.slice(n - ENDS))]
+        numbers = [pa.types.is_integer(kind) or pa.types.is_floating(kind) for kind in kinds]
+        return html_table(self.columns, rows, numbers=numbers) + html_lines([counted(n, "row")])
 
     def fetchall(self) -> list[tuple[Any, ...]]:
         """Return the answer as a list of tuples."""

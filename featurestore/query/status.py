@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
 
 from duckdb import DuckDBPyConnection
 
 from featurestore.catalog import (
     Context,
-    ModelRow,
-    RunningStage,
     StageFacts,
     StagePlan,
     Step,
@@ -31,45 +26,10 @@ from featurestore.catalog import (
 )
 from featurestore.formatting import chunk_list, counted
 from featurestore.query.index_coverage import Coverage, index_coverage
+from featurestore.query.status_report import StageStatus, Status
 from featurestore.stages import Extract, FitStage
 from featurestore.storage import Root, living_holder
 from featurestore.system import command_line
-
-
-@dataclass(frozen=True)
-class StageStatus:
-    """One stage."""
-
-    stage: str
-    is_fit: bool  # its output is a model
-    variant: str | None
-    n_chunks: int
-    n_done: int
-    missing: tuple[tuple[str, str], ...]  # why, and which chunks
-    images: Mapping[str, int] = field(default_factory=dict)  # by status
-    n_descriptors: int = 0
-    n_bytes: int = 0
-    n_in_blocks: int = 0  # images of unfinished chunks that an earlier run has extracted
-    model: ModelRow | None = None
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Status:
-    """A store."""
-
-    path: str
-    n_images: int
-    subsets: Mapping[str, int]
-    n_chunks: int
-    stages: tuple[StageStatus, ...]
-    holder: str | None  # the process that is changing the store
-    notes: tuple[str, ...] = ()
-    running: RunningStage | None = None  # the stage that the holder is at
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain values, for JSON."""
-        return dataclasses.asdict(self)
 
 
 def store_status(context: Context) -> Status:
@@ -100,6 +60,17 @@ def store_status(context: Context) -> Status:
         notes=tuple(filter(None, [change_note(context, before), _removed_note(dataset.n_removed)])),
         running=running if holder is not None else None,
     )
+
+
+def outline(context: Context) -> str:
+    """Return the number of images and whether all is done, in one line: ``483 images, extract 3/8, project 0/8``."""
+    with context.catalog.reading() as connection:
+        plans = make_plan(connection, resolve(connection, context.flow))
+        n_images = dataset_counts(connection).n_images
+    unfinished = [
+        f"{name} {plan.n_chunks - len(plan.todo):,}/{plan.n_chunks:,}" for name, plan in plans.items() if plan.todo
+    ]
+    return ", ".join([counted(n_images, "image"), *(unfinished or ["up to date"])])
 
 
 def _index_note(root: Root, coverage: Coverage) -> str:

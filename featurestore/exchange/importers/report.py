@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from featurestore.catalog import FoundMembers, StagePlan
+from featurestore.notebook import Tabular
 
 EXAMPLES = 3
 
 
 @dataclass(frozen=True)
-class ImportReport:
+class ImportReport(Tabular):
     """The report of an import."""
 
     n_files: int
