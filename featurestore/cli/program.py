@@ -96,7 +96,9 @@ def cli() -> None:
 
 @cli.command(short_help="Make a store and read its dataset.")
 @STORE
-@click.option("--images", required=True, type=click.Path(path_type=Path), help="The folder of images, or a zip or tar.")
+@click.option(
+    "--images", required=True, type=click.Path(path_type=Path), help="A folder of images, or a zip, tar or Parquet."
+)
 @click.option("--dataset", type=click.Path(path_type=Path), help="A CSV, Parquet or JSON; without it DIR is scanned.")
 @click.option("--filename-column", default="filename", show_default=True, help="The column of paths below DIR.")
 @click.option("--split", default="subset", show_default=True, help="SQL over the columns that gives 'train' or 'test'.")

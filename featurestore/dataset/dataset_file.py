@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from featurestore.dataset.csv_file import check_columns, not_utf8, read_texts
+from featurestore.dataset.parquet import read_parquet, read_pattern, with_filenames
 from featurestore.errors import DatasetError
 from featurestore.quoting import identifier
 from featurestore.system import Spill
@@ -41,16 +42,13 @@ _MARKS = {
 }
 # Which of the first four bytes are NUL, in ASCII text without a byte order mark.
 _NULS = {"0111": "UTF-32LE", "1110": "UTF-32BE", "0101": "UTF-16LE", "1010": "UTF-16BE"}
-# Types that DuckDB, Arrow and Parquet write and read in the same way; columns of other types become text.
-_KEPT = ("BOOLEAN", "FLOAT", "DOUBLE", "VARCHAR", "DATE", "TIME", "BLOB", "TIMESTAMP", "TIMESTAMP_NS", "TIMESTAMP_MS")
-_WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT")
 
 
 def read_file(path: Path, filename_column: str, spill: Spill) -> tuple[pa.Table, bool]:
     """Read a dataset file.
 
     Args:
-        path: one file; it is not a pattern, and its folders are not partitions.
+        path: one file, or a pattern of Parquet files; its folders are not partitions.
         filename_column: one of its columns.
         spill: where large tables go.
 
@@ -60,6 +58,10 @@ def read_file(path: Path, filename_column: str, spill: Spill) -> tuple[pa.Table,
     Raises:
         DatasetError: the file can't be read, or has no such column.
     """
+    if glob.has_magic(str(path)) and not path.exists():
+        rows = read_pattern(path, filename_column, spill)
+        check_columns(path.name, rows.column_names, filename_column)
+        return rows, True
     if not path.is_file():
         what = "is not a file" if path.exists() else "does not exist"
         raise DatasetError(f"The dataset {path} {what}. Give the path of a CSV with one row per image.")
@@ -73,7 +75,10 @@ def read_file(path: Path, filename_column: str, spill: Spill) -> tuple[pa.Table,
         if kind == "csv":
             return read_texts(file, name, filename_column, spill), False
         try:
-            rows = _read_parquet(file, spill) if kind == "parquet" else _read_json(file, spill)
+            if kind == "parquet":
+                rows = with_filenames(read_parquet(file, spill), filename_column)
+            else:
+                rows = _read_json(file, spill)
         except duckdb.Error as error:
             why = first_line(str(error).replace(str(file), name), limit=300)
             raise DatasetError(f"{name} can't be read as {kind}: {why}. Is the file whole?") from None
@@ -129,22 +134,6 @@ def _kind(file: Path, name: str) -> str:
     if plain_name.endswith((".parquet", ".pq")):
         raise DatasetError(f"{name} is not a Parquet file: it does not begin like one. Give it the right extension.")
     return "json" if plain_name.endswith((".json", ".jsonl", ".ndjson")) else "csv"
-
-
-def _read_parquet(file: Path, spill: Spill) -> pa.Table:
-    with duckdb.connect() as con:
-        found = con.sql("FROM read_parquet($path, hive_partitioning=false)", params={"path": glob.escape(str(file))})
-        columns = zip(found.columns, map(str, found.types), strict=True)
-        select = ", ".join(f"{_as_it_stays(identifier(name), kind)} AS {identifier(name)}" for name, kind in columns)
-        with spill.bounding(con, columns=len(found.columns)):
-            return spill.table(found.project(select))
-
-
-def _as_it_stays(column: str, kind: str) -> str:
-    if kind in (*_KEPT, *_WHOLE) or (kind.startswith("DECIMAL(") and not kind.endswith("]")):
-        return column
-    is_nested = kind.endswith("]") or kind.startswith(("STRUCT(", "MAP(", "UNION("))
-    return f"CAST({f'to_json({column})' if is_nested else column} AS VARCHAR)"
 
 
 def _read_json(file: Path, spill: Spill) -> pa.Table:

@@ -11,18 +11,20 @@ import os
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 
 from featurestore.dataset.columns import convert_columns, decide_types
-from featurestore.dataset.csv_file import find
+from featurestore.dataset.csv_file import find, has
 from featurestore.dataset.dataset_file import read_file
 from featurestore.dataset.given_types import give_types, types_by_position
+from featurestore.dataset.parquet import read_beside_images
 from featurestore.dataset.split import BLANK, check_split, evaluate_split, is_subset
 from featurestore.errors import DatasetError
-from featurestore.images import IMAGE_SUFFIXES, Source, is_container, open_source
+from featurestore.images import IMAGE_SUFFIXES, Source, is_container, open_source, shards_of
 from featurestore.quoting import folded
 from featurestore.system import IN_MEMORY, Spill
 
@@ -73,6 +75,23 @@ def read_dataset(
     rows, is_typed = read_file(path, filename_column, spill)
     if not rows.num_rows:
         raise DatasetError(f"{path.name} has no rows: there is nothing to ingest. Add one row per image.")
+    given = _Given(filename_column, split, types or {}, None if is_typed else known or {})
+    return _dataset(rows, given, spill)
+
+
+@dataclass(frozen=True)
+class _Given:
+    """The meaning of the rows of a dataset; see `read_dataset`."""
+
+    filename_column: str
+    split: str
+    types: Mapping[str, str]
+    known: Mapping[str, str] | None  # None: the columns have types
+
+
+def _dataset(rows: pa.Table, how: _Given, spill: Spill) -> pa.Table:
+    """Return the result of `read_dataset`."""
+    filename_column, split = how.filename_column, how.split
     position = find(rows.column_names, filename_column)
     written = rows.column(position)
     if written.type != pa.string():
@@ -84,9 +103,9 @@ def read_dataset(
         if filenames is written and rows.column_names[position].lower() == "filename":
             ours.add("filename")
         kept = _kept_names(rows.column_names, ours)
-        given = types_by_position(types or {}, rows.column_names, kept, position)
-        if not is_typed:
-            rows = _typed(con, rows, {position, *given}, kept, known or {}, spill)
+        given = types_by_position(how.types, rows.column_names, kept, position)
+        if how.known is not None:
+            rows = _typed(con, rows, {position, *given}, kept, how.known, spill)
         rows = give_types(con, rows, given, spill)
         subsets = evaluate_split(con, rows, position, split, spill)
         con.register("images", _numbered(filename=filenames, subset=subsets))
@@ -125,6 +144,43 @@ def scan_folder(folder: Path) -> pa.Table:
     return scan_images(open_source(str(folder)))
 
 
+def read_images(source: Source, *, split: str, types: Mapping[str, str], spill: Spill = IN_MEMORY) -> pa.Table:
+    """Return the images of a source as a dataset: the other columns of Parquet files that hold them, else a scan.
+
+    Args:
+        source: of the images.
+        split: as in `read_dataset`, over those columns and ``filename``. Without a column ``subset``, the default makes
+            all of them ``train``.
+        types: as in `read_dataset`.
+        spill: where large tables go.
+
+    Returns:
+        As `read_dataset` does, or as `scan_images` does.
+
+    Raises:
+        DatasetError: as they do.
+    """
+    shards = shards_of(source)
+    if not shards:
+        return scan_images(source)
+    filenames = _names(source)
+    rows = read_beside_images(shards, spill)
+    if not rows.num_columns:
+        return scan_images(source)
+    rows = rows.rename_columns([f"csv_{name}" if name.lower() == "filename" else name for name in rows.column_names])
+    rows = rows.append_column("filename", filenames)
+    if is_subset(split) and not has(rows.column_names, "subset"):
+        rows = rows.append_column("subset", pa.repeat("train", len(rows)))
+    return _dataset(rows, _Given("filename", split, types, None), spill)
+
+
+def _names(source: Source) -> pa.Array:
+    try:
+        return pa.array([entry.name for entry in source.entries()], pa.string())
+    except UnicodeEncodeError as error:
+        raise DatasetError(f"The file name {os.fsencode(error.object)!r} is not UTF-8. Rename it.") from None
+
+
 def scan_images(source: Source) -> pa.Table:
     """List the images of a source; all of them are ``train``.
 
@@ -138,10 +194,7 @@ def scan_images(source: Source) -> pa.Table:
         DatasetError: the source does not exist, a part of it can't be read, it holds no image, or the name of an image
             is not UTF-8.
     """
-    try:
-        filenames = pa.array([entry.name for entry in source.entries()], pa.string())
-    except UnicodeEncodeError as error:
-        raise DatasetError(f"The file name {os.fsencode(error.object)!r} is not UTF-8. Rename it.") from None
+    filenames = _names(source)
     if not len(filenames):
         what = "file" if is_container(source.where) else "folder"
         raise DatasetError(

@@ -33,20 +33,24 @@ def take_in(
         ConfirmationNeeded: ``confirm`` did not agree.
         DatasetError: the dataset, the split or the folder of images can't be used.
     """
+    import pyarrow.compute as pc
+
     from featurestore.dataset import (
         is_subset,
-        scan_images,  # imported late: `status` needs none of these
+        read_images,  # imported late: `status` needs none of these
     )
-    from featurestore.images import open_source
+    from featurestore.images import open_source, shards_of
     from featurestore.pipeline.ingest import ingest_rows
     from featurestore.system import Spill
 
     spill, settings, observed = Spill(context.root.path), context.settings, None
     if path is None:
-        if types:
+        source, given = open_source(str(context.images)), {**settings.types, **types}
+        if types and not shards_of(source):
             raise DatasetError("There is no dataset, so no column can have a type. Give one with --dataset.")
-        rows = scan_images(open_source(str(context.images)))
-        warnings = ["there is no dataset CSV, so every image is train, and none is test"]
+        rows = read_images(source, split=settings.split, types=given, spill=spill)
+        is_train = pc.all(pc.equal(rows["subset"], "train")).as_py()
+        warnings = ["there is no dataset CSV, so every image is train, and none is test"] if is_train else []
     else:
         observed = observe(path)
         rows = _read(context, path, {**settings.types, **types}, spill)

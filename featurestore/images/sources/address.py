@@ -15,11 +15,12 @@ from featurestore.errors import DatasetError, ImagesGone
 from featurestore.images.sources.base import Source
 from featurestore.images.sources.container import Archive, Container, Place, by_stem, compressed, gone, plain
 from featurestore.images.sources.folder import Folder
+from featurestore.images.sources.parquet_file import ParquetArchive
 from featurestore.images.sources.tar_file import TarArchive
 from featurestore.images.sources.zip_file import ZipArchive
 from featurestore.system import StrPath, is_folder, located, shown
 
-ARCHIVES: dict[str, type[Archive]] = {".zip": ZipArchive, ".tar": TarArchive}
+ARCHIVES: dict[str, type[Archive]] = {".zip": ZipArchive, ".tar": TarArchive, ".parquet": ParquetArchive}
 WITH_PREFIX = re.compile(r"(?P<file>.*\.(zip|tar))!(?P<prefix>.*)", re.IGNORECASE | re.DOTALL)
 COMPRESSED = re.compile(r"\.(tar\.\w+|tgz|tbz2?|txz|tzst)$", re.IGNORECASE)
 
@@ -139,7 +140,8 @@ def _parts(where: str) -> _Parts:
 
 def _files(file: str) -> dict[str, Path]:
     if not has_magic(file) or Path(file).exists():
-        return {"": Path(file)}
+        path = Path(file)
+        return {path.stem if path.suffix.lower() == ".parquet" else "": path}
     found = [Path(path) for path in glob(file)]  # noqa: PTH207 - the pattern is absolute
     if not found:
         raise gone(Path(file))

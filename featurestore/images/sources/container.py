@@ -101,6 +101,16 @@ class Container(Source):
         """Whether a folder in the file can be added to its address."""
         return "" in self._place.files and not self._place.prefix
 
+    @property
+    def archive(self) -> type[Archive]:
+        """The class that opens the files."""
+        return self._place.archive
+
+    @property
+    def files(self) -> Mapping[str, Path]:
+        """The files, by what the names of their images begin with."""
+        return self._place.files
+
     def is_same(self) -> bool:
         """Return whether every file is the one that was there when this source was opened.
 
