@@ -16,13 +16,17 @@ from typing import Any
 
 import duckdb
 
+from tests.faults import is_ordinary_user
+
 SETS = re.compile(r"\s*(?:SET|RESET|PRAGMA|INSTALL|LOAD)\b\s*(?:GLOBAL\s+)?(\w*)", re.IGNORECASE)
 RESETTABLE = {"memory_limit", "temp_directory", "threads", "preserve_insertion_order"}
 AS_NEW = """
     SELECT (SELECT count(*) FROM duckdb_databases() WHERE NOT internal) + (SELECT count(*) FROM duckdb_tables())
     + (SELECT count(*) FROM duckdb_views() WHERE NOT internal)
 """
-Key = tuple[int, str]  # of the process, since threads of DuckDB do not survive a fork, and the configuration
+# Of the process, since threads of DuckDB do not survive a fork; whether it is an ordinary user, since they keep the
+# rights with which they began; and the configuration.
+Key = tuple[int, bool, str]
 
 
 new: Callable[..., Any] = duckdb.connect  # before a test session puts `Instances.connect` in its place
@@ -40,7 +44,7 @@ class Instances:
         """Be `duckdb.connect`: an instance in memory is one that was used before, if there is one."""
         if database != ":memory:" or read_only or options.keys() - {"config"}:
             return self._connect(database, read_only, **options)
-        free = self._free[os.getpid(), repr(sorted(options.get("config", {}).items()))]
+        free = self._free[os.getpid(), is_ordinary_user(), repr(sorted(options.get("config", {}).items()))]
         return Recycled(free.pop() if free else self._connect(database, **options), free)
 
 

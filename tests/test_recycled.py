@@ -8,6 +8,7 @@ from typing import Any
 import duckdb
 import pytest
 
+from tests.faults import forbidden
 from tests.recycled import Instances, new
 
 
@@ -64,3 +65,12 @@ def test_an_instance_after_an_error_and_one_of_another_configuration_are_not_use
     instances.connect(config={"threads": 1}).close()
     instances.connect(":memory:", config={}).close()
     assert counted.made == 3
+
+
+def test_an_instance_with_more_rights_is_not_used_again(counted: Counted, tmp_path: Path) -> None:
+    instances, path = Instances(counted.connect), tmp_path / "a.csv"
+    path.write_text("n\n1\n")
+    instances.connect().close()
+    with forbidden(path), instances.connect() as con, pytest.raises(duckdb.IOException):
+        con.execute(f"FROM read_csv('{path}')")
+    assert counted.made == 2

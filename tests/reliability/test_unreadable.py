@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import duckdb
 import pytest
 
 from featurestore import FeatureStore
@@ -17,7 +16,6 @@ from featurestore.exchange.importers.npz import notebook_files
 from featurestore.maintenance import recover_store
 from featurestore.maintenance.sandbox import run_child
 from featurestore.storage import CATALOG, CONFIG
-from tests import recycled
 from tests.catalogs import change, tables
 from tests.faults import EIO, forbidden, no_open_files, ordinary_user
 from tests.once import copied
@@ -241,13 +239,6 @@ READERS: dict[str, Callable[[FeatureStore], object]] = {
 }
 
 
-@pytest.fixture
-def new_instances(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make DuckDB instances of this test alone: one that was used before was seen to open what this user may not."""
-    monkeypatch.setattr(duckdb, "connect", recycled.new)
-
-
-@pytest.mark.usefixtures("new_instances")
 @pytest.mark.parametrize("verb", READERS)
 def test_a_catalog_that_can_not_be_read(small: FeatureStore, verb: str) -> None:
     with forbidden(small.path / CATALOG), pytest.raises(UnreadableFile) as caught:
