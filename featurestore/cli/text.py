@@ -53,11 +53,11 @@ def failed_counts(store: FeatureStore) -> dict[str, int]:
 
 def plan_text(estimates: Sequence[Estimate]) -> str:
     """Return the plan of a run as a table."""
-    from featurestore.pipeline import PLAN_HEADER, plan_rows, plan_total
+    from featurestore.pipeline import PLAN_HEADER, plan_lines, plan_rows
 
     align = ("left", *[NUMBERS] * 4, "left")
     table = tabulate(plan_rows(estimates), PLAN_HEADER, tablefmt="simple", colalign=align, disable_numparse=True)
-    return f"{table}\n\n{plan_total(estimates)}"
+    return "\n".join([table, "", *plan_lines(estimates)])
 
 
 def cluster_text(report: ClusterReport) -> str:

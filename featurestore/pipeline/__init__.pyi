@@ -5,8 +5,8 @@ from .estimate import PLAN_HEADER as PLAN_HEADER
 from .estimate import Estimate as Estimate
 from .estimate import Plan as Plan
 from .estimate import estimate_costs as estimate_costs
+from .estimate import plan_lines as plan_lines
 from .estimate import plan_rows as plan_rows
-from .estimate import plan_total as plan_total
 from .estimate import refuse_if_too_large as refuse_if_too_large
 from .forecast import known_leakage as known_leakage
 from .forecast import make_forecast as make_forecast

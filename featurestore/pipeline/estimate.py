@@ -11,10 +11,11 @@ from duckdb import DuckDBPyConnection
 
 from featurestore.catalog import Context, StagePlan, bytes_per_image, paces
 from featurestore.errors import NotEnoughSpace
-from featurestore.formatting import chunk_list, human_bytes, human_seconds
-from featurestore.stages import ChunkStage
+from featurestore.formatting import chunk_list, counted, human_bytes, human_seconds
+from featurestore.stages import ChunkStage, FitPca
 
 SPARE = 1.1  # reserve beyond the estimate: a new file is written before the old one is deleted
+MANY = 1_000_000  # images, of which a fit on one core takes longer than all else on a cluster
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Estimate:
     block_bytes: int  # of blocks and other pieces of partitions, deleted when their chunk is published
     seconds: float | None  # None: no earlier run tells
     why: tuple[tuple[str, str], ...]  # the reasons, and the chunks of each
+    notes: tuple[str, ...] = ()  # what to know before it begins
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
@@ -43,7 +45,7 @@ class Plan(list[Estimate]):
         if not self:
             return html_lines(["everything is up to date; there is nothing to do"])
         table = html_table(PLAN_HEADER, plan_rows(self), numbers=[False, *[True] * 4, False])
-        return table + html_lines([plan_total(self)])
+        return table + html_lines(plan_lines(self))
 
 
 PLAN_HEADER = ("stage", "chunks", "images", "writes about", "takes about", "why")
@@ -64,9 +66,13 @@ def plan_rows(plan: Sequence[Estimate]) -> list[list[str]]:
     ]
 
 
-def plan_total(plan: Sequence[Estimate]) -> str:
-    """Return the line below the table."""
-    return f"about {human_bytes(sum(e.n_bytes for e in plan))} in all; stages that wait for a model are counted in full"
+def plan_lines(plan: Sequence[Estimate]) -> list[str]:
+    """Return the lines below the table."""
+    total = human_bytes(sum(e.n_bytes for e in plan))
+    return [
+        f"about {total} in all; stages that wait for a model are counted in full",
+        *(note for e in plan for note in e.notes),
+    ]
 
 
 def estimate_costs(connection: DuckDBPyConnection, plans: Mapping[str, StagePlan]) -> Plan:
@@ -92,6 +98,21 @@ def _of(name: str, plan: StagePlan, pace: float | None, sizes: Mapping[str, floa
         block_bytes=round(_in_blocks(plan) * size),
         seconds=None if pace is None else pace * n_images,
         why=why,
+        notes=_notes(plan, n_images, pace),
+    )
+
+
+def _notes(plan: StagePlan, n_images: int, pace: float | None) -> tuple[str, ...]:
+    """Return what a fit of so many images would take on one core, and with the solver that all workers share."""
+    stage = plan.step.stage
+    if n_images <= MANY or not isinstance(stage, FitPca) or stage.joins():
+        return ()
+    serial = n_images * (pace or stage.typical_seconds[stage.solver])
+    shared = n_images * stage.typical_seconds["covariance"]
+    return (
+        f'{stage.name} with solver = "{stage.solver}" learns one image after another, on one core: about '
+        f'{human_seconds(serial)} for {counted(n_images, "image")}. With "covariance" all workers share about '
+        f"{human_seconds(shared)} of CPU time; the model is another one (docs/scaling.md)",
     )
 
 

@@ -1,7 +1,7 @@
-"""The run of a fit stage: a learner learns chunk after chunk, with a checkpoint after each.
+"""The run of a fit stage: a learner learns chunk after chunk, with a checkpoint after each of the first ones.
 
-``state.npz`` is the checkpoint. It is replaced atomically after each chunk and lists the chunks and images learnt so
-far, so that a killed fit resumes and no chunk is learnt twice.
+``state.npz`` is the checkpoint. It is replaced atomically, after many chunks every few seconds, and lists the chunks
+and images learnt so far, so that a killed fit resumes and no chunk is learnt twice.
 """
 
 from __future__ import annotations
@@ -53,6 +53,8 @@ from featurestore.storage import (
 from featurestore.system import is_file, ready_thread
 
 LOG = logging.getLogger("featurestore.pipeline")
+EACH_OF = 100  # chunks after each of which there is a checkpoint; it grows with the number of chunks and images
+CHECKPOINT_SECONDS = 10.0  # from then on between two of them
 HELD_BYTES = 256 << 20  # of what was learnt of chunks that wait for an earlier one
 Confirm = Callable[[str], bool]
 T = TypeVar("T")
@@ -205,11 +207,14 @@ class FitRun:
         return hashlib.sha256(f"{work.input_payload} {self._wanted(work).tolist()}".encode()).hexdigest()[:16]
 
     def _learn(self, fold: _Fold, todo: list[Work]) -> Iterator[int]:
-        """Learn chunk after chunk, with a checkpoint after each; yield the number of images of each."""
+        """Learn chunk after chunk, with checkpoints; yield the number of images of each."""
+        saved = time.monotonic()
         for work, image_ids in (self._side_by_side if self._stage.joins() else self._in_turn)(fold, todo):
             fold.add(image_ids)
             fold.chunks[work.chunk_id] = self._source(work)
-            self._checkpoint(fold)
+            if len(fold.chunks) <= EACH_OF or time.monotonic() - saved >= CHECKPOINT_SECONDS:
+                self._checkpoint(fold)
+                saved = time.monotonic()
             self._context.reporter.advance(work.n_images - self._n_ahead)
             self._n_ahead = 0
             yield len(image_ids)

@@ -11,6 +11,7 @@ from .extractors import Extractor as Extractor
 from .extractors.colmap import Colmap as Colmap
 from .extractors.rootsift import RootSift as RootSift
 from .extractors.sift import Sift as Sift
+from .fit_pca import FitPca as FitPca
 from .flow import FLOW as FLOW
 from .flow import INDEX as INDEX
 from .flow import codes_of as codes_of

@@ -15,7 +15,7 @@ import pytest
 
 from featurestore import FeatureStore
 from featurestore.errors import ConfirmationNeeded, NothingUsable, NotReady
-from featurestore.pipeline import Options, run_stages
+from featurestore.pipeline import Options, fit_run, run_stages
 from featurestore.storage import from_bitmap, read_arrays, write_arrays
 from tests.catalogs import change
 from tests.conftest import LONG
@@ -402,6 +402,19 @@ def test_a_checkpoint_that_is_damaged_is_not_gone_on_from(
     run_stages(context_of(store, listening), Options(stages=("fit_pca",), workers=0))
     (said,) = listening.said
     assert re.fullmatch(r"fit_pca begins again: models/fit_pca/\w+/state\.npz is damaged \(.+\)", said)
+    assert digests(store, "models/**/*") == straight
+
+
+@pytest.mark.parametrize(("seconds", "n_left"), [(3600.0, 4), (0.0, 2)])  # of five
+def test_after_many_chunks_there_is_a_checkpoint_from_time_to_time(
+    store: FeatureStore, straight: dict[str, str], monkeypatch: pytest.MonkeyPatch, seconds: float, n_left: int
+) -> None:
+    monkeypatch.setattr(fit_run, "EACH_OF", 1)
+    monkeypatch.setattr(fit_run, "CHECKPOINT_SECONDS", seconds)
+    with pytest.raises(KeyboardInterrupt):
+        run_stages(context_of(store, StopAfter(3)), Options(stages=("fit_pca",), workers=0))
+    (summary,) = store.run("fit_pca", workers=0)
+    assert summary.n_chunks == n_left
     assert digests(store, "models/**/*") == straight
 
 

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from click.testing import CliRunner
 
 from featurestore import FeatureStore
 from featurestore.cli.program import cli
+from featurestore.cli.text import plan_text
 from featurestore.errors import ConfirmationNeeded, FeatureStoreError, NotEnoughSpace, NotReady
+from featurestore.pipeline import Options, estimate_costs
 from featurestore.pipeline.forecast import FOLLOWS
+from featurestore.pipeline.runner import plan_of
+from featurestore.stages import FitPca
 from featurestore.storage import Root
 from tests.broken_images import encoded, picture
 from tests.conftest import LONG
 from tests.once import copied
-from tests.small import configure, copy, digests, make_small, small_store
+from tests.small import configure, context_of, copy, digests, make_small, small_store
 
 Change = Callable[[FeatureStore, Path], None]
 Arguments = tuple[tuple[str, ...], dict[str, Any]]
@@ -218,6 +223,25 @@ def test_nothing_is_asked_where_nothing_was_pruned(base: FeatureStore, tmp_path:
     store, images = own(base, tmp_path)
     mend(store, images)
     assert store.run("extract", workers=0, retry_failed=True)[0].n_images == 1
+
+
+@pytest.mark.parametrize(
+    ("solver", "n_chunks", "is_told"), [("gram", 1001, True), ("gram", 1000, False), ("covariance", 1001, False)]
+)
+def test_what_one_core_takes_for_more_than_a_million_images_is_told(
+    base: FeatureStore, solver: Literal["gram", "covariance"], n_chunks: int, is_told: bool
+) -> None:
+    context = context_of(base)
+    plan = plan_of(context, Options())["fit_pca"]
+    works = tuple(replace(plan.inputs[0], chunk_id=i, first_image_id=1000 * i, n_images=1000) for i in range(n_chunks))
+    step = replace(plan.step, stage=FitPca(solver=solver))
+    with context.catalog.reading() as connection:
+        estimates = estimate_costs(connection, {"fit_pca": replace(plan, step=step, todo=works)})
+    told = plan_text(estimates).splitlines()[-1]
+    assert ('fit_pca with solver = "gram" learns one image after another, on one core' in told) == is_told
+    assert (
+        'for 1,001,000 images. With "covariance" all workers share about 35 min 02 s of CPU time' in told
+    ) == is_told
 
 
 def test_a_dry_run_ends_as_the_run_would(base: FeatureStore, tmp_path: Path) -> None:
