@@ -26,6 +26,7 @@ RECIPES: list[tuple[dict[str, Any], dict[str, str]]] = [
         {"extract": {"extractor": "rootsift", "sift": {"sigma": 1.2}, "max_pixels": 100, "truncated": "keep"}},
         {**DEFAULT, "extract": "5ffaa51377a4bd91"},
     ),
+    ({"extract": {"sift": {"enable_precise_upscale": False}}}, DEFAULT),
     ({"fit_pca": {"solver": "incremental"}}, DEFAULT),
     ({"project": {"select": "norm"}}, DEFAULT),
     *(

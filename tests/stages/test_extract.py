@@ -237,4 +237,5 @@ CHANGES: dict[str, Any] = {
     "contrast_threshold": 0.1,
     "edge_threshold": 9.0,
     "sigma": 2.0,
+    "enable_precise_upscale": True,
 }

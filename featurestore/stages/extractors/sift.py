@@ -34,11 +34,14 @@ class Sift(Extractor):
     contrast_threshold: float = option(0.04, "larger: fewer weak keypoints", low=0.0)
     edge_threshold: float = option(10.0, "larger: more keypoints on edges", low=0.0)
     sigma: float = option(1.6, "sigma of the Gaussian at octave 0, in pixels", low=0.01, high=100.0)
+    enable_precise_upscale: bool = option(
+        False, "true: keypoints lie where they are; false: a quarter of a pixel off, as OpenCV's default", late=True
+    )
 
     @property
     def first_pixel(self) -> float:
-        """Return 0.25, by which OpenCV's SIFT is off: https://github.com/opencv/opencv/issues/23123."""
-        return 0.25
+        """Return 0.25, by which OpenCV's default is off (https://github.com/opencv/opencv/issues/23123), or 0."""
+        return 0.0 if self.enable_precise_upscale else 0.25
 
     def detect_and_compute(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return keypoints ``(n,)`` and descriptors ``(n, 128)`` uint8 of a BGR image.
@@ -60,7 +63,12 @@ class Sift(Extractor):
         _refuse_older(cv2.__version__)
         gray = cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)
         detector = cv2.SIFT.create(
-            self.nfeatures, self.n_octave_layers, self.contrast_threshold, self.edge_threshold, self.sigma
+            self.nfeatures,
+            self.n_octave_layers,
+            self.contrast_threshold,
+            self.edge_threshold,
+            self.sigma,
+            enable_precise_upscale=self.enable_precise_upscale,
         )
         keypoints, descriptors = detector.detectAndCompute(gray, None)
         if descriptors is None:

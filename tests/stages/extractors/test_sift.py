@@ -45,6 +45,7 @@ def test_the_order_of_the_colours_matters() -> None:
         ({"contrast_threshold": 0.06}, {"contrastThreshold": 0.06}),
         ({"edge_threshold": 3.0}, {"edgeThreshold": 3.0}),
         ({"sigma": 2.5}, {"sigma": 2.5}),
+        ({"enable_precise_upscale": True}, {"enable_precise_upscale": True}),
     ],
 )
 def test_every_parameter_reaches_opencv(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
@@ -53,6 +54,19 @@ def test_every_parameter_reaches_opencv(ours: dict[str, Any], theirs: dict[str, 
     assert np.array_equal(descriptors, expected)
     assert [tuple(keypoint) for keypoint in keypoints.tolist()] == expected_keypoints
     assert not np.array_equal(expected, opencv(PIXELS)[1]), "the parameter makes a difference here"
+
+
+@pytest.mark.parametrize("precise", [False, True])
+def test_the_first_pixel_is_where_the_extractor_says(precise: bool) -> None:
+    """Turned by 180 degrees, a point x of the picture is at width - 1 - x, counted from the first pixel's centre."""
+    sift = Sift(enable_precise_upscale=precise)
+    (here, one), (there, other) = (sift.detect_and_compute(p) for p in (PIXELS, PIXELS[::-1, ::-1].copy()))
+    matches = cv2.BFMatcher(crossCheck=True).match(one.astype(np.float32), other.astype(np.float32))
+    same = [(m.queryIdx, m.trainIdx) for m in matches if m.distance < 100]
+    assert len(same) > 400
+    for name, side in (("x", PIXELS.shape[1]), ("y", PIXELS.shape[0])):
+        sums = [float(here[name][i] + there[name][j]) for i, j in same]
+        assert np.median(sums) == pytest.approx(side - 1 + 2 * sift.first_pixel, abs=0.01)
 
 
 def test_an_older_opencv_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
