@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 RATIO = 0.85  # the largest distance to the nearest, as a share of that to the second nearest
-BLOCK = 1 << 22  # distances in memory at once: 16 MB
+BLOCK = 1 << 18  # distances at once: 1 MB, which stay in the cache of a core
 
 
 @dataclass(frozen=True)
@@ -44,35 +45,30 @@ def mutual_matches(query: NDArray[np.float32], image: NDArray[np.float32], *, ra
     n, k = len(query), len(image)
     if not n or not k:
         return Matches(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
-    lengths = np.einsum("ij,ij->i", image, image)
     nearest, passed = np.empty(n, np.int64), np.empty(n, bool)
-    back, least = np.zeros(k, np.int64), np.full(k, np.inf, np.float32)
-    rows = max(1, BLOCK // k)
-    for start in range(0, n, rows):
-        part = query[start : start + rows]
-        squares = _squares(part, image, lengths)
-        of_column = squares.argmin(axis=0)
-        smallest = squares[of_column, np.arange(k)]
-        nearer = smallest < least  # on a tie the first row stays
-        back[nearer], least[nearer] = of_column[nearer] + start, smallest[nearer]
-        stop = start + len(part)
-        nearest[start:stop], passed[start:stop] = _ratio_test(part, image, squares, ratio)
-    ours = np.flatnonzero(passed & (back[nearest] == np.arange(n)))
+    for rows, squares in _blocks(query, image):
+        nearest[rows], passed[rows] = _ratio_test(query[rows], image, squares, ratio)
+    ours = np.flatnonzero(passed)
+    # few pass, so that their nearest are compared with the query again; on a tie the first of the query stays
+    back = np.empty(len(ours), np.int64)
+    for rows, squares in _blocks(image[nearest[ours]], query):
+        back[rows] = squares.argmin(axis=1)
+    ours = ours[back == ours]
     theirs = nearest[ours]
     distances = np.linalg.norm(query[ours] - image[theirs], axis=1).astype(np.float32)
     return Matches(ours, theirs, distances)
 
 
-def _squares(
-    part: NDArray[np.float32], image: NDArray[np.float32], lengths: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """Return squared distances ``(n, k)``, none below 0."""
-    squares: NDArray[np.float32] = part @ image.T
-    squares *= -2
-    squares += lengths
-    squares += np.einsum("ij,ij->i", part, part)[:, np.newaxis]
-    np.maximum(squares, 0, out=squares)
-    return squares
+def _blocks(rows: NDArray[np.float32], columns: NDArray[np.float32]) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+    """Yield squared distances less the squared length of the row, a block of rows at a time; it is overwritten."""
+    lengths = np.einsum("ij,ij->i", columns, columns)
+    doubled = (columns * np.float32(-2)).T
+    n = max(1, BLOCK // len(columns))
+    for start in range(0, len(rows), n):
+        part = slice(start, start + n)
+        squares: NDArray[np.float32] = rows[part] @ doubled
+        squares += lengths
+        yield part, squares
 
 
 def _ratio_test(

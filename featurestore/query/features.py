@@ -56,24 +56,30 @@ def features_of(lookup: Lookup, given: Given) -> Named:
     return found
 
 
-def stored_features(lookup: Lookup, filename: str) -> Features:
+def stored_features(lookup: Lookup, filename: str, *, with_size: bool = True) -> Features:
     """Return the features of an image of the store; its size is unknown if extract's partition is pruned.
+
+    Args:
+        lookup: of the store.
+        filename: of the image.
+        with_size: look its size up, which only the outline of a query depends on.
 
     Raises:
         QueryError: there is no such image.
         NotReady: it has no codes with keypoints.
         NothingUsable: the image file could not be used.
     """
-    row, layout = lookup.row(filename, stage=None, variant=None, columns=["descriptors"])
+    columns = ["descriptors", *KEYPOINT_COLUMNS]
+    row, layout = lookup.row(filename, stage=None, variant=None, columns=columns, where_kept=True)
     if not layout.keypoints:
         raise NotReady(
             f"the codes of {filename!r} have no keypoints, and a match is checked by where they are; set keypoints = "
             f"true in featurestore.toml and run: {command_line('run', lookup.context.root.path)}"
         )
-    codes, _ = codes_and_keypoints(row, layout)
-    row, _ = lookup.row(filename, stage=None, variant=None, columns=KEYPOINT_COLUMNS)
-    keypoints = np.empty(0, KEYPOINT) if row.keypoints is None else row.keypoints
-    return Features(lookup.decoder(None).floats(codes), keypoints, _stored_size(lookup, filename))
+    codes, keypoints = codes_and_keypoints(row, layout)
+    return Features(
+        lookup.decoder(None).floats(codes), keypoints, _stored_size(lookup, filename) if with_size else None
+    )
 
 
 def _stored_size(lookup: Lookup, filename: str) -> tuple[int, int] | None:

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,13 +22,22 @@ from featurestore.errors import CorruptFile, NothingUsable, NotReady, QueryError
 from featurestore.query.encode import Decoder, Encoder, decoder_of, make_encoder
 from featurestore.query.index_coverage import Coverage, coverage_of
 from featurestore.query.names import no_such_image
-from featurestore.query.selection import check_stage, older_steps, open_partition, partition_of
+from featurestore.query.selection import (
+    Selection,
+    check_stage,
+    older_steps,
+    open_partition,
+    partition_of,
+    select_images,
+    with_columns,
+)
 from featurestore.query.store_index import StoreIndex, open_index
-from featurestore.rows import USABLE, Layout, Row
+from featurestore.rows import KEYPOINT_COLUMNS, USABLE, Layout, Row, Status
 from featurestore.stages import codes_of
-from featurestore.storage import CATALOG, CONFIG, INDEX, PartitionFile
+from featurestore.storage import CATALOG, CONFIG, INDEX, PartitionFile, Places
 from featurestore.system import command_line
 
+FEW_IMAGES = 50_000  # of which all columns of the dataset are kept in memory
 OPEN_FILES = 64  # the most partitions to keep open
 SMALL = ("image_id", "filename", "status", "error", "n_descriptors")  # columns of every partition
 TOO_MANY = tuple(map(os.strerror, (errno.EMFILE, errno.ENFILE)))
@@ -70,12 +80,19 @@ class _Open:
     file: PartitionFile
     borders: NDArray[np.int64]
     small: dict[int, pa.Table] = field(default_factory=dict)  # the columns `SMALL` of the row groups that were read
+    places: dict[int, Places] = field(default_factory=dict)  # of their keypoints
 
     def small_columns(self, row_group: int) -> pa.Table:
         """Return the columns `SMALL` of a row group."""
         if row_group not in self.small:
             self.small[row_group] = self.file.table(row_group, SMALL)
         return self.small[row_group]
+
+    def keypoints(self, row_group: int, row: int) -> NDArray[Any] | None:
+        """Return the keypoints of a row; None if they have to be read with those of the others."""
+        if row_group not in self.places:
+            self.places[row_group] = Places(self.small_columns(row_group)["n_descriptors"].to_numpy().astype(np.int64))
+        return self.file.keypoints(row_group, row, self.places[row_group])
 
 
 @dataclass
@@ -92,6 +109,7 @@ class Lookup:
     _most: int = field(default_factory=most_open)
     _coverage: list[Coverage | None] = field(default_factory=list)  # one, once it was asked for
     _index: StoreIndex | None = None
+    _whole: Selection | None = None
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     @property
@@ -121,9 +139,11 @@ class Lookup:
         return image["image_id"], image["chunk_id"]
 
     def row(
-        self, filename: str, *, stage: str | None, variant: str | None, columns: Sequence[str]
+        self, filename: str, *, stage: str | None, variant: str | None, columns: Sequence[str], where_kept: bool = False
     ) -> tuple[Row, Layout]:
         """Return columns of an image's row at a stage, and the partition's layout.
+
+        With ``where_kept``, columns of keypoints are left out where the partition has none.
 
         Raises:
             QueryError: there is no such image, stage or variant.
@@ -144,7 +164,11 @@ class Lookup:
                 )
             opened = self._opened(path)
             if "x" in columns and not opened.file.layout.keypoints:
-                raise NotReady(f"variant {found.name} of {stage} keeps no keypoints; ask for those of another stage")
+                columns = [name for name in columns if name not in KEYPOINT_COLUMNS]
+                if not where_kept:
+                    raise NotReady(
+                        f"variant {found.name} of {stage} keeps no keypoints; ask for those of another stage"
+                    )
             group = int(np.searchsorted(opened.borders, image_id - first, side="right")) - 1
             position = image_id - first - int(opened.borders[group])
             row = self._read(opened, group, position, columns)
@@ -156,8 +180,11 @@ class Lookup:
 
     def _read(self, opened: _Open, group: int, position: int, columns: Sequence[str]) -> Row:
         others = [name for name in columns if name != "descriptors"]
+        keypoints = opened.keypoints(group, position) if set(others) == set(KEYPOINT_COLUMNS) else None
+        others = others if keypoints is None else []
         table = opened.file.table(group, [*SMALL, *others]) if others else opened.small_columns(group)
         row = next(opened.file.rows_of(table.slice(position, 1)))
+        row = row if keypoints is None or row.status != Status.OK else replace(row, keypoints=keypoints)
         if "descriptors" not in columns:
             return row
         row = replace(row, descriptors=opened.file.descriptors(group, position))
@@ -167,6 +194,20 @@ class Lookup:
                 f"{name} has images with another number of descriptors than it says; put back a copy of it"
             )
         return row
+
+    @property
+    def whole(self) -> Selection:
+        """The selection of all images and their codes, if there are few of them with all columns of the dataset.
+
+        Raises:
+            NotReady: no codes have been computed yet.
+        """
+        with self._lock:
+            if self._whole is None:
+                found = select_images(self.context, allow_missing=True)
+                few = len(found.images) <= FEW_IMAGES
+                self._whole = with_columns(self.context, found, found.dataset_columns) if few else found
+            return self._whole
 
     @property
     def encoder(self) -> Encoder:

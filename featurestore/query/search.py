@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 
 from featurestore.errors import NotReady
-from featurestore.matching import MIN_INLIERS, PairMatch, Verdict, check_pair
+from featurestore.matching import MIN_INLIERS, Features, PairMatch, Verdict, check_pair
 from featurestore.query.exact_search import Shortlist, search_exactly
 from featurestore.query.features import Given, Named, features_of, stored_features
 from featurestore.query.index_search import search_index
@@ -21,6 +23,7 @@ from featurestore.query.store_index import StoreIndex
 from featurestore.retrieval import has_faiss
 from featurestore.system import command_line, one_blas_thread
 
+THREADS = 4  # that check images, at most
 CHECKED = 20  # images of the shortlist whose codes are compared with the query's
 RANKED = 6  # inliers from which on an image is ranked by them, and not by its votes
 METHODS = ("auto", "exact", "index")
@@ -127,7 +130,8 @@ def search_store(
         QueryError, NotReady, NothingUsable: see `features_of` and `select_images`.
     """
     times = [time.perf_counter()]
-    selection = select_images(lookup.context, where=where, allow_missing=True)
+    selection = lookup.whole if where is None else select_images(lookup.context, where=where, allow_missing=True)
+    times.append(time.perf_counter())
     query = features_of(lookup, given)
     times.append(time.perf_counter())
     without = None if query.filename is None else lookup.find(query.filename)[0]
@@ -142,7 +146,8 @@ def search_store(
         times.append(time.perf_counter())
         checked = _checked(lookup, query, _chosen(selection, shortlist.rows), min_inliers)
     times.append(time.perf_counter())
-    seconds = {name: times[i + 1] - times[i] for i, name in enumerate(("encode", "search", "check"))}
+    chosen, encode, search, check = (times[i + 1] - times[i] for i in range(4))
+    seconds = {"encode": encode, "search": chosen + search, "check": check}
     hits = _hits(lookup, selection, shortlist, checked, top)
     return SearchResult(
         query=query.name,
@@ -187,7 +192,12 @@ def _chosen(selection: Selection, rows: Any) -> pa.Table:
 
 def _checked(lookup: Lookup, query: Named, images: pa.Table, min_inliers: int) -> list[PairMatch]:
     names = images["filename"].to_pylist()[:CHECKED]
-    return [check_pair(query.features, stored_features(lookup, name), min_inliers=min_inliers) for name in names]
+
+    def check(features: Features) -> PairMatch:
+        return check_pair(query.features, features, min_inliers=min_inliers)
+
+    with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:  # while this one reads the next
+        return list(pool.map(check, (stored_features(lookup, name, with_size=False) for name in names)))
 
 
 def _hits(

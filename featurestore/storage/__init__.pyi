@@ -11,6 +11,7 @@ from .block_file import write_block as write_block
 from .hashed_file import HashedFile as HashedFile
 from .lease import HOLDER as HOLDER
 from .lease import read_signature as read_signature
+from .list_pages import Places as Places
 from .lock import exclusive as exclusive
 from .lock import living_holder as living_holder
 from .lock import refuse_busy as refuse_busy

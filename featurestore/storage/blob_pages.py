@@ -25,7 +25,7 @@ DATA_PAGE, PLAIN, RLE = 0, 0, 3  # of the enumerations PageType and Encoding
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A data page: rows ``first`` to ``first + n_rows`` of its row group."""
+    """A data page: rows ``first`` to ``first + n_rows`` of its row group; of a column of lists, their values."""
 
     first: int
     n_rows: int
@@ -42,21 +42,32 @@ def find_pages(file: pa.NativeFile, column: Any) -> tuple[Page, ...]:
         file: the Parquet file.
         column: a ``pyarrow.parquet.ColumnChunkMetaData``.
     """
+    pages = walk_pages(file, column, PLAIN)
+    return pages if len(pages) > 1 or column.num_values == 1 else ()
+
+
+def walk_pages(file: pa.NativeFile, column: Any, encoding: int) -> tuple[Page, ...]:
+    """Return the pages of a column in one row group; none if one is of another kind.
+
+    Args:
+        file: the Parquet file.
+        column: a ``pyarrow.parquet.ColumnChunkMetaData``.
+        encoding: of the values, as in Parquet's enumeration.
+    """
     if column.has_dictionary_page or column.compression not in ("ZSTD", "UNCOMPRESSED"):
         return ()
     codec = None if column.compression == "UNCOMPRESSED" else column.compression.lower()
     pages, first, offset = list[Page](), 0, column.data_page_offset
     end = offset + column.total_compressed_size
     while first < column.num_values:
-        found = _read_header(file.read_at(min(HEADER_BYTES, max(0, end - offset)), offset))
+        found = _read_header(file.read_at(min(HEADER_BYTES, max(0, end - offset)), offset), encoding)
         if found is None or found[1] > column.total_uncompressed_size:
             return ()
         n_rows, n_plain, n_bytes, n_header = found
         offset += n_header
         pages.append(Page(first, n_rows, offset, n_bytes, n_plain, codec))
         first, offset = first + n_rows, offset + n_bytes
-    singly = len(pages) > 1 or first == 1
-    return tuple(pages) if singly and (first, offset) == (column.num_values, end) else ()
+    return tuple(pages) if (first, offset) == (column.num_values, end) else ()
 
 
 def read_blob(file: pa.NativeFile, page: Page, row: int) -> pa.Buffer | None:
@@ -66,11 +77,7 @@ def read_blob(file: pa.NativeFile, page: Page, row: int) -> pa.Buffer | None:
         pyarrow.ArrowException, OSError: the page can't be decompressed, or can't be read.
         ValueError, IndexError: the page is damaged.
     """
-    data = pa.py_buffer(file.read_at(page.n_bytes, page.offset))
-    if page.codec is not None:
-        data = pa.Codec(page.codec).decompress(data, page.n_plain)
-    if data.size != page.n_plain:
-        raise ValueError(f"a page of {page.n_plain} bytes has {data.size}")
+    data = read_page(file, page)
     n_levels = int.from_bytes(data[:4], "little")
     valid = _levels(bytes(data[4 : 4 + n_levels]), page.n_rows)
     at = 4 + n_levels
@@ -82,6 +89,21 @@ def read_blob(file: pa.NativeFile, page: Page, row: int) -> pa.Buffer | None:
     if at + 4 + size > data.size:
         raise ValueError(f"a BLOB of {size} bytes in a page of {data.size}")
     return data.slice(at + 4, size)
+
+
+def read_page(file: pa.NativeFile, page: Page) -> pa.Buffer:
+    """Return the data of a page, decompressed.
+
+    Raises:
+        pyarrow.ArrowException, OSError: it can't be decompressed, or can't be read.
+        ValueError: it has another size than it says.
+    """
+    data = pa.py_buffer(file.read_at(page.n_bytes, page.offset))
+    if page.codec is not None:
+        data = pa.Codec(page.codec).decompress(data, page.n_plain)
+    if data.size != page.n_plain:
+        raise ValueError(f"a page of {page.n_plain} bytes has {data.size}")
+    return data
 
 
 def copy_blob(file: io.FileIO, page: Page, target: NDArray[np.uint8]) -> None:
@@ -100,12 +122,12 @@ def copy_blob(file: io.FileIO, page: Page, target: NDArray[np.uint8]) -> None:
         raise ValueError(f"a page holds no BLOB of {len(target)} bytes")
 
 
-def _read_header(data: bytes) -> tuple[int, int, int, int] | None:
-    """Return the rows of a page, its bytes plain and compressed, and the bytes of its header; None for another kind."""
+def _read_header(data: bytes, encoding: int) -> tuple[int, int, int, int] | None:
+    """Return the values of a page, its bytes plain and compressed, and those of its header; None for another kind."""
     try:
         header, n_header = _struct(data, 0)
         page = header[5]
-        if header[1] != DATA_PAGE or page[2] != PLAIN or page[3] != RLE or min(page[1], header[2], header[3]) <= 0:
+        if header[1] != DATA_PAGE or page[2] != encoding or page[3] != RLE or min(page[1], header[2], header[3]) <= 0:
             return None
     except (IndexError, KeyError, TypeError, ValueError):
         return None

@@ -22,6 +22,7 @@ from featurestore.rows import KEYPOINT, KEYPOINT_COLUMNS, Layout, Row
 from featurestore.storage import manifest as manifests
 from featurestore.storage.blob_pages import Page, copy_blob, find_pages, read_blob
 from featurestore.storage.hashed_file import HashedFile
+from featurestore.storage.list_pages import Places, find_record_pages, read_records
 from featurestore.system import readable
 from featurestore.wording import first_line
 
@@ -93,7 +94,8 @@ class PartitionFile:
         except BaseException:
             self._source.close()
             raise
-        self._pages: dict[int, tuple[Page, ...]] = {}  # by row group
+        self._pages: dict[int, tuple[Page, ...]] = {}  # of descriptors, by row group
+        self._lists: dict[int, list[tuple[Page, ...]]] = {}  # of keypoints
         self._raw: io.FileIO | None = None  # the same file, for reads straight into arrays
 
     def _no_partition(self, error: Exception) -> CorruptFile:
@@ -206,6 +208,30 @@ class PartitionFile:
         if page is None:
             return self.layout.matrices(self.table(row_group, ["descriptors"])["descriptors"])[row]
         return None if blob is None else self.layout.matrix(blob)
+
+    def keypoints(self, row_group: int, row: int, places: Places) -> NDArray[Any] | None:
+        """Return the keypoints of one row of a row group; None if they have to be read as a `table`.
+
+        Little more than their own bytes is read. Files of early versions have other pages, and imported descriptors no
+        keypoints.
+
+        Args:
+            row_group: of the file.
+            row: in the row group.
+            places: of the row group, by its ``n_descriptors``.
+
+        Raises:
+            CorruptFile: they can't be decoded.
+            UnreadableFile: they can't be read.
+        """
+        try:
+            with readable(self.path):
+                if row_group not in self._lists:
+                    group = self._file.metadata.row_group(row_group)
+                    self._lists[row_group] = find_record_pages(self._source, group, KEYPOINT_COLUMNS)
+                return read_records(self._source, self._lists[row_group], places, row, KEYPOINT)
+        except (*DAMAGE, IndexError) as error:
+            raise CorruptFile(f"{self.path.name} is damaged ({first_line(error)})") from error
 
     def copy_descriptors(self, row_group: int, rows: Sequence[int], targets: Sequence[NDArray[np.uint8]]) -> bool:
         """Copy the bytes of the descriptors of some rows of a row group into arrays of their sizes.
