@@ -71,6 +71,7 @@ SLOW = frozenset(
         "engines/test_hosts",
         "exchange/test_colmap",
         "exchange/test_export",
+        "exchange/test_hloc",
         "exchange/test_import_colmap",
         "exchange/test_import_npz",
         "images/test_damage::test_damaged_pictures_are_refused_or_kept_and_counted",

@@ -148,7 +148,8 @@ class Images:
 
         Args:
             out: the file; of ``npy`` the folder.
-            format: ``npz``, ``npy``, ``parquet``, ``parquet-flat``, ``arrow``, ``fvecs``, ``bvecs`` or ``colmap``.
+            format: ``npz``, ``npy``, ``parquet``, ``parquet-flat``, ``arrow``, ``fvecs``, ``bvecs``, ``colmap`` or
+                ``hloc``.
             options: of the format, such as ``{"single_camera": True}`` of ``colmap``.
             force: replace ``out``, and write an npz even if this machine lacks the memory to read it.
             quiet: show nothing.

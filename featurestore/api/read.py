@@ -230,8 +230,8 @@ class Reading(OpenStore):
         """Write descriptors or models in a format that others read; ``docs/export.md`` describes each.
 
         Descriptors are written by `Images.export` of what `select` chooses. ``model`` and ``joblib`` hold the models
-        of a variant of quantize, and no images: ``where`` and ``stage`` do not go with them. ``colmap`` takes the
-        descriptors of extract where no stage is named.
+        of a variant of quantize, and no images: ``where`` and ``stage`` do not go with them. ``colmap`` and
+        ``hloc`` take the descriptors of extract where no stage is named.
 
         Raises:
             OutputError: ``out`` exists already, or can't be written.

@@ -90,6 +90,7 @@ npy           a folder of codes.npy, offsets.npy and images.parquet, for memory 
 parquet       one row per image, or with --flat one row per descriptor
 arrow         one row per image in an Arrow IPC file, for memory mapping
 colmap        a COLMAP database of RootSIFT (or --plain SIFT) and keypoints, of the stage extract
+hloc          an HDF5 file of features for hloc, of the stage extract
 fvecs, bvecs  vectors for nearest-neighbour benchmarks, as float32 or bytes
 model         an npz of mean, components, low and high
 joblib        the fitted IncrementalPCA as a pickle, like the notebook's
@@ -101,7 +102,7 @@ OUT appears when it is complete. Writing it takes little memory."""
 @STORE
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--format", "format_", type=_Format(), required=True, help="What is written.")
-@click.option("--stage", help="Such as extract or project.  [default: that of the codes; of colmap: extract]")
+@click.option("--stage", help="Such as extract or project.  [default: that of the codes; of colmap and hloc: extract]")
 @click.option("--where", metavar="SQL", help="Only these images: SQL over the columns of the view images.")
 @click.option("--variant", help="Another variant than the current recipe's; a prefix of its name is enough.")
 @click.option("--allow-missing", is_flag=True, help="Write the finished images, although others lack the stage.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from numpy.typing import NDArray
 
 from featurestore.catalog import Context
 from featurestore.errors import FeatureStoreError, QueryError
-from featurestore.exchange.orientation import angle_to_file, orientation_of, sides_swapped, to_file
+from featurestore.exchange.orientation import UPRIGHT, angle_to_file, orientation_of, sides_swapped, to_file
 from featurestore.images import Damaged, Missing, ReadFailed, TooLarge
+from featurestore.progress import Reporter
 from featurestore.rows import USABLE, Row
 from featurestore.stages import Extractor
 
@@ -64,13 +66,14 @@ def size_and_orientation(context: Context, filename: str) -> tuple[int, int]:
         raise NotRead(str(error)) from error
 
 
-def file_grid(row: Row, context: Context, extractor: Extractor) -> FileGrid | None:
+def file_grid(row: Row, context: Context, extractor: Extractor, *, upright: bool = False) -> FileGrid | None:
     """Return the keypoints of a row of extract on the grid of its file; None for an image without a picture.
 
     Args:
         row: with its keypoints and its own columns.
         context: of the store.
         extractor: that made the keypoints.
+        upright: the other program sees the picture as extract did, whatever its EXIF orientation.
 
     Raises:
         QueryError: the image has no keypoints of known place, or its orientation is not known any more.
@@ -83,13 +86,20 @@ def file_grid(row: Row, context: Context, extractor: Extractor) -> FileGrid | No
             f"the keypoints of {row.filename} are not known: its descriptors were imported without them; extract it "
             "in a store of its own, or leave it out with where (--where)"
         )
-    orientation = _orientation(row, context)
+    orientation = UPRIGHT if upright else _orientation(row, context)
     found = np.empty(0, [("x", float), ("y", float), ("angle", float)]) if keypoints is None else keypoints
     corner = 0.5 - extractor.first_pixel
     points = np.stack([found["x"], found["y"]], axis=1).astype(np.float64) + corner
     x, y = to_file(points, (width, height), orientation).T
     sides = (height, width) if sides_swapped(orientation) else (width, height)
     return FileGrid(*sides, x, y, angle_to_file(found["angle"].astype(np.float64), orientation))
+
+
+def say_left_out(reporter: Reporter, statuses: Mapping[str, int]) -> None:
+    """Report how many images had no picture, by status."""
+    if statuses:
+        listed = ", ".join(f"{n:,} {status}" for status, n in sorted(statuses.items()))
+        reporter.say(f"left out, since there is no picture: {listed}")
 
 
 def _orientation(row: Row, context: Context) -> int:

@@ -23,6 +23,7 @@ EXPORTERS: Registry[type[Exporter]] = Registry(
         "fvecs": f"{_FOLDER}.vecs:Fvecs",
         "bvecs": f"{_FOLDER}.vecs:Bvecs",
         "colmap": f"{_FOLDER}.colmap:Colmap",
+        "hloc": f"{_FOLDER}.hloc:Hloc",
         "model": f"{_FOLDER}.model:Model",
         "joblib": f"{_FOLDER}.joblib:Joblib",
     },

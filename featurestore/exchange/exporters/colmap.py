@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from featurestore.errors import OutputError, QueryError
 from featurestore.exchange.exporters.base import ImageExporter, Job
-from featurestore.exchange.file_grid import FileGrid, file_grid
+from featurestore.exchange.file_grid import FileGrid, file_grid, say_left_out
 from featurestore.exchange.root_sift import is_root, is_sift, unit_root
 from featurestore.rows import Row
 from featurestore.stages import Extract, Extractor
@@ -93,9 +93,7 @@ class Colmap(ImageExporter):
                     )
                 first = first or grid
                 _add_image(database, row, camera_id, grid, self._values(row, extractor))
-        if left_out:
-            listed = ", ".join(f"{n:,} {status}" for status, n in sorted(left_out.items()))
-            job.context.reporter.say(f"left out, since there is no picture: {listed}")
+        say_left_out(job.context.reporter, left_out)
 
     def _values(self, row: Row, extractor: Extractor) -> NDArray[np.uint8]:
         """Return the descriptors of an image as COLMAP has them, ``(n, 128)`` uint8."""
