@@ -71,6 +71,7 @@ def merge(store: Path, others: tuple[Path, ...], workers: int | None, json_wante
 @JSON
 def prune(store: Path, keep: tuple[str, ...], dry_run: bool, json_wanted: bool) -> None:
     """Delete old variants, files without a record and, with --keep, partitions upstream of finished chunks."""
+    from featurestore.cli.table import find_screen
     from featurestore.cli.text import prune_text
 
     with stoppable("deleted files are recorded. To continue, prune again"):
@@ -78,7 +79,7 @@ def prune(store: Path, keep: tuple[str, ...], dry_run: bool, json_wanted: bool) 
     if json_wanted:
         answer(as_json(report.as_dict()))
     else:
-        (answer if dry_run else click.echo)(prune_text(report, dry_run=dry_run))
+        (answer if dry_run else click.echo)(prune_text(report, dry_run=dry_run, screen=find_screen()))
 
 
 @click.command("cluster-check", short_help="Check the workers of a Dask cluster.")

@@ -85,7 +85,7 @@ _TYPES = click.option(
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(__version__, prog_name="featurestore")
+@click.version_option(__version__, "-V", "--version", prog_name="featurestore")
 def cli() -> None:
     """A database-backed store of local image descriptors.
 
@@ -205,6 +205,7 @@ def run(store: Path, stages: tuple[str, ...], dry_run: bool, statuses: str | Non
 
 
 def _print_plan(store: FeatureStore, stages: tuple[str, ...], options: dict[str, Any]) -> None:
+    from featurestore.cli.table import find_screen
     from featurestore.cli.text import last_word, plan_text
 
     asked = {name: options[name] for name in ("chunks", "retry_failed", "check_images", "partial", "update")}
@@ -212,7 +213,9 @@ def _print_plan(store: FeatureStore, stages: tuple[str, ...], options: dict[str,
     if options["json_wanted"]:
         answer(as_json({"stages": [estimate.as_dict() for estimate in estimates]}))
     else:
-        answer(plan_text(estimates) if estimates else last_word(store, done=False))
+        screen = find_screen()
+        word = () if estimates else screen.wrapped([last_word(store, done=False)])
+        answer(plan_text(estimates, screen) if estimates else "\n".join(word))
 
 
 def _run(store: FeatureStore, stages: tuple[str, ...], options: dict[str, Any]) -> None:
@@ -224,9 +227,10 @@ def _run(store: FeatureStore, stages: tuple[str, ...], options: dict[str, Any]) 
         _ingest(store, None, yes=options["yes"])
     done = store.run(*stages, **options)
     if not options["quiet"]:
+        from featurestore.cli.table import find_screen
         from featurestore.cli.text import last_word
 
-        click.echo(last_word(store, done=bool(done)))
+        click.echo("\n".join(find_screen().wrapped([last_word(store, done=bool(done))])))
 
 
 def _run_for_programs(store: FeatureStore, stages: tuple[str, ...], options: dict[str, Any]) -> None:
@@ -248,6 +252,19 @@ def demo(folder: Path) -> None:
     from featurestore.cli.demo import run_demo
 
     run_demo(folder)
+
+
+@cli.command("help", short_help="Show the help of a verb.")
+@click.argument("verb", required=False)
+@click.pass_context
+def help_(context: click.Context, verb: str | None) -> None:
+    """Show the help of VERB, or of the program."""
+    parent = context.parent
+    assert parent is not None
+    command = cli.get_command(context, verb) if verb is not None else cli
+    if command is None:
+        raise click.UsageError(f"there is no verb {verb!r}; featurestore help lists them")
+    answer(command.get_help(parent if verb is None else click.Context(command, info_name=verb, parent=parent)))
 
 
 for verb in (*STATUS, *SQL, *ASK, *SEARCH, *APPS, *EXCHANGE, *UPKEEP):

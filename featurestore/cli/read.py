@@ -20,9 +20,10 @@ def info(store: Path, filename: str, json_wanted: bool, untrusted: bool) -> None
     if json_wanted:
         answer(as_json(found.as_dict()))
     else:
+        from featurestore.cli.table import find_screen
         from featurestore.cli.text import info_text
 
-        answer(info_text(found))
+        answer(info_text(found, find_screen()))
 
 
 @click.command(short_help="Draw an image with its keypoints.")

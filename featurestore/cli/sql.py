@@ -124,6 +124,7 @@ def _views(store: FeatureStore) -> dict[str, str]:
 
 
 def _show(found: Any) -> None:
+    from featurestore.cli.table import find_screen
     from featurestore.cli.text import explain_text, table_text
 
     rows: list[tuple[Any, ...]] = []
@@ -136,7 +137,7 @@ def _show(found: Any) -> None:
     if names == ["explain_key", "explain_value"]:
         answer(explain_text(rows))
         return
-    answer(table_text(names, rows, n_rows=n, numbers=found.numbers))
+    answer(table_text(names, rows, n_rows=n, numbers=found.numbers, screen=find_screen()))
     if n > len(rows):
         click.echo(f"only the first {SHOWN:,} rows are shown; use --csv, --json or --output for all", err=True)
 

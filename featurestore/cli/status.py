@@ -24,15 +24,16 @@ def status(store: Path, watched: bool, json_wanted: bool, untrusted: bool) -> No
     """Show each stage: chunks done, images by status, what is missing and why, and how far a run is that is at work."""
     if watched and json_wanted:
         raise click.UsageError("--watch is for the screen; leave out one of --watch and --json")
+    from featurestore.cli.table import find_screen
     from featurestore.cli.text import status_text
 
     opened = open_store(store, untrusted=untrusted)
     if watched:
-        watch(lambda: status_text(opened.status()), wait=lambda: time.sleep(SECONDS))
+        watch(lambda: status_text(opened.status(), find_screen()), wait=lambda: time.sleep(SECONDS))
     elif json_wanted:
         answer(as_json(opened.status().as_dict()))
     else:
-        answer(status_text(opened.status()))
+        answer(status_text(opened.status(), find_screen()))
 
 
 def watch(text: Callable[[], str], *, wait: Callable[[], None]) -> None:

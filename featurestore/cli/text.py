@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tabulate import tabulate
-
+from featurestore.cli.table import PLAIN, Screen, Table
 from featurestore.formatting import cell_text, chunk_list, counted, human_bytes, human_seconds
 from featurestore.system import command_line
 
@@ -18,22 +19,31 @@ if TYPE_CHECKING:
     from featurestore.pipeline import ClusterReport, Estimate, IngestReport
     from featurestore.query import ImageInfo, ImageStage, Status
 
-NUMBERS = "right"
 MOST_WAITING = 5  # chunks that are listed with their missing images
 
 
-def status_text(status: Status) -> str:
+def status_text(status: Status, screen: Screen = PLAIN) -> str:
     """Return a store's status: a table of stages, then the missing work and notes."""
     from featurestore.query import STATUS_HEADER, headline, status_notes, status_rows
 
-    align = ("left", *[NUMBERS] * 6, "left")
-    lines = [
-        headline(status),
-        "",
-        tabulate(status_rows(status), STATUS_HEADER, tablefmt="simple", colalign=align, disable_numparse=True),
+    numbers = (False, *[True] * 6, False)
+    optional = ("variant", "on disk", "empty")
+    table = Table(STATUS_HEADER, status_rows(status), numbers, ids=("variant",), optional=optional)
+    fitted, _ = table.fitted(screen.width)
+    rows = [
+        [_painted(name, cell, screen) for name, cell in zip(fitted.header, row, strict=True)] for row in fitted.rows
     ]
-    notes = status_notes(status)
+    notes = screen.wrapped(status_notes(status))
+    lines = [*screen.wrapped([headline(status)]), "", replace(fitted, rows=rows).text()]
     return "\n".join([*lines, *([""] if notes else []), *notes])
+
+
+def _painted(column: str, cell: str, screen: Screen) -> str:
+    """Return a cell of the status: green for a stage that is done, red for failures."""
+    if column == "chunks":
+        n_done, _, n_chunks = cell.partition("/")
+        return screen.painted(cell, "green" if n_done == n_chunks else "yellow")
+    return screen.painted(cell, "red") if column.startswith("fail") and cell not in ("", "0") else cell
 
 
 def last_word(store: FeatureStore, *, done: bool) -> str:
@@ -51,13 +61,15 @@ def failed_counts(store: FeatureStore) -> dict[str, int]:
     return dict(store.sql("SELECT status, count(*) FROM failures GROUP BY 1 ORDER BY 2 DESC, 1").fetchall())
 
 
-def plan_text(estimates: Sequence[Estimate]) -> str:
-    """Return the plan of a run as a table."""
+def plan_text(estimates: Sequence[Estimate], screen: Screen = PLAIN) -> str:
+    """Return the plan of a run as a table; where it is too wide, the reasons are below it."""
     from featurestore.pipeline import PLAN_HEADER, plan_lines, plan_rows
 
-    align = ("left", *[NUMBERS] * 4, "left")
-    table = tabulate(plan_rows(estimates), PLAN_HEADER, tablefmt="simple", colalign=align, disable_numparse=True)
-    return "\n".join([table, "", *plan_lines(estimates)])
+    numbers, rows = (False, *[True] * 4, False), plan_rows(estimates)
+    table, _ = Table(PLAN_HEADER, rows, numbers, optional=("why",)).fitted(screen.width)
+    reasons = [f"{row[0]}: {row[-1]}" for row in rows] if "why" not in table.header else []
+    below = [*reasons, *([""] if reasons else []), *plan_lines(estimates)]
+    return "\n".join([table.text(), "", *screen.wrapped(below)])
 
 
 def cluster_text(report: ClusterReport) -> str:
@@ -114,7 +126,12 @@ def import_text(report: ImportReport) -> str:
 
 
 def table_text(
-    columns: Sequence[str], rows: Sequence[Sequence[Any]], *, n_rows: int | None = None, numbers: Sequence[bool] = ()
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    *,
+    n_rows: int | None = None,
+    numbers: Sequence[bool] = (),
+    screen: Screen = PLAIN,
 ) -> str:
     """Return a query's result as a table.
 
@@ -123,23 +140,30 @@ def table_text(
         rows: the values, or DuckDB's text of them.
         n_rows: the number of all rows, if these are not all.
         numbers: for each column, whether it has numbers; by default the values decide.
+        screen: where it is shown; long texts are cut to its width, and columns without room left out.
     """
     text = [[cell_text(value) for value in row] for row in rows]
-    align = tuple(NUMBERS if number else "left" for number in numbers) if rows and numbers else None
     header = [cell_text(name) for name in columns]
-    align = align or _alignment(rows, len(columns))
-    table = tabulate(text, header, tablefmt="simple", disable_numparse=True, colalign=align)
+    right = list(numbers) if rows and numbers else _number_columns(rows, len(columns))
+    table, n_dropped = Table(header, text, right, ids=_id_columns(header, text)).fitted(screen.width)
     shown = f"{len(rows):,} of " if n_rows is not None and n_rows > len(rows) else ""
-    return f"{table}\n({shown}{counted(len(rows) if n_rows is None else n_rows, 'row')})"
+    count = f"{shown}{counted(len(rows) if n_rows is None else n_rows, 'row')}"
+    if n_dropped:
+        count += f", {len(table.header):,} of {len(header):,} columns; name fewer, or use --csv or --json for all"
+    return "\n".join([table.text(), *screen.wrapped([f"({count})"], indent="")])
 
 
-def _alignment(rows: Sequence[Sequence[Any]], n_columns: int) -> tuple[str, ...] | None:
+def _number_columns(rows: Sequence[Sequence[Any]], n_columns: int) -> list[bool]:
     if not rows:
-        return None
-    return tuple(
-        NUMBERS if all(isinstance(row[i], (int, float)) or row[i] is None for row in rows) else "left"
-        for i in range(n_columns)
-    )
+        return [False] * n_columns
+    return [all(isinstance(row[i], (int, float)) or row[i] is None for row in rows) for i in range(n_columns)]
+
+
+def _id_columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the columns of which every cell is an identity of the store, or NULL."""
+    identity = re.compile("[0-9a-f]{16,64}|NULL")
+    columns = zip(header, zip(*rows, strict=True), strict=True) if rows else ()
+    return [name for name, cells in columns if all(map(identity.fullmatch, cells))]
 
 
 def explain_text(rows: Sequence[Sequence[Any]]) -> str:
@@ -147,24 +171,23 @@ def explain_text(rows: Sequence[Sequence[Any]]) -> str:
     return "\n".join(str(plan).rstrip() for _, plan in rows)
 
 
-def info_text(info: ImageInfo) -> str:
+def info_text(info: ImageInfo, screen: Screen = PLAIN) -> str:
     """Return everything about one image."""
     facts = {"image_id": info.image_id, "chunk": info.chunk_id, "subset": info.subset, **info.dataset}
     width = max(map(len, facts))
-    lines = [
-        info.filename,
-        *(f"  {name:<{width}}  {'' if v is None else cell_text(v)}" for name, v in facts.items()),
-        "",
-    ]
+    lines = [f"  {name:<{width}}  {'' if value is None else cell_text(value)}" for name, value in facts.items()]
     if info.removed_by is not None:
-        lines[1:1] = [f"  removed from the dataset by ingest {info.removed_by}; it comes back with its row"]
+        lines.insert(0, f"  removed from the dataset by ingest {info.removed_by}; it comes back with its row")
     header = ["stage", "status", "descriptors", "variant", "model", "partition"]
+    numbers = (False, False, True, False, False, False)
     rows = [_info_row(stage) for stage in info.stages]
-    align = ("left", "left", NUMBERS, "left", "left", "left")
-    lines.append(tabulate(rows, header, tablefmt="simple", colalign=align, disable_numparse=True))
+    ids, optional = ("variant", "model"), ("partition",)
+    table, _ = Table(header, rows, numbers, ids=ids, optional=optional).fitted(screen.width)
     errors = dict.fromkeys(f"{s.stage}: {s.error}" for s in info.stages if s.error)
     learnt = [f"{stage}: model {model_id} learnt from it" for stage, model_id in info.trained]
-    return "\n".join([*lines, *([""] if errors or learnt else []), *errors, *learnt])
+    notes = screen.wrapped([*errors, *learnt])
+    facts_lines = screen.wrapped(lines, indent=" " * (width + 4))
+    return "\n".join([info.filename, *facts_lines, "", table.text(), *([""] if notes else []), *notes])
 
 
 def _info_row(stage: ImageStage) -> list[str]:
@@ -205,17 +228,15 @@ def merge_text(report: MergeReport) -> str:
     return "\n".join([*lines, f"{report.store}: {taken}{size}, {counted(report.n_here, 'partition')} here already"])
 
 
-def prune_text(report: PruneReport, *, dry_run: bool) -> str:
+def prune_text(report: PruneReport, *, dry_run: bool, screen: Screen = PLAIN) -> str:
     """Return the report of prune: the deleted files, and the cost to recompute them."""
     if not report.items:
         return "\n".join([*report.notes, "there is nothing to prune"])
     rows = [[item.what, f"{item.n_files:,}", human_bytes(item.n_bytes), _cost(item.seconds)] for item in report.items]
     header = ["what", "files", "frees", "to recompute it"]
-    table = tabulate(
-        rows, header, tablefmt="simple", colalign=("left", "right", "right", "right"), disable_numparse=True
-    )
+    table, _ = Table(header, rows, (False, True, True, True)).fitted(screen.width)
     verb = "would be freed" if dry_run else "freed"
-    return "\n".join([table, "", *report.notes, f"about {human_bytes(report.n_bytes)} {verb}"])
+    return "\n".join([table.text(), "", *screen.wrapped(report.notes), f"about {human_bytes(report.n_bytes)} {verb}"])
 
 
 def _cost(seconds: float | None) -> str:
