@@ -40,8 +40,9 @@ from featurestore.formatting import chunk_list
 from featurestore.maintenance.recover import recover_store
 from featurestore.maintenance.stray_files import stray_files
 from featurestore.notebook import Tabular
+from featurestore.stages import INDEX as INDEX_STAGES
 from featurestore.stages import ChunkStage, upstream_of
-from featurestore.storage import Root, index_name, write_index
+from featurestore.storage import INDEX, Root, index_name, write_index
 from featurestore.system import command_line, file_digest, file_size, is_file
 
 
@@ -81,6 +82,7 @@ class _Plan:
     blobs: list[PartitionRow] = field(default_factory=list)  # partitions to replace by their index
     models: list[ModelRow] = field(default_factory=list)
     checkpoints: list[str] = field(default_factory=list)
+    searched: dict[str, int] = field(default_factory=dict)  # files of the search index, with their sizes
     notes: list[str] = field(default_factory=list)
 
 
@@ -175,7 +177,17 @@ def _plan(context: Context, connection: DuckDBPyConnection, keep: Collection[str
     if keep:
         _plan_blobs(context, steps, states, {(r.stage, r.variant, r.chunk_id): r for r in rows}, keep, plan)
     _plan_models(context.root, connection, steps, rows, plan)
+    plan.searched = _old_index(context.root, steps)
     return plan
+
+
+def _old_index(root: Root, steps: Sequence[Step]) -> dict[str, int]:
+    """Return the files of the search index that are of no use: there are some of the current variant, or no stage."""
+    names = root.files(INDEX, "")
+    words = next((step for step in steps if step.stage.name == INDEX_STAGES[-1].name), None)
+    current = {name for name in names if words is not None and name.startswith(f"{INDEX}/{words.variant}-")}
+    old = [] if words is not None and not current else [name for name in names if name not in current]
+    return {name: root.local(name).stat().st_size for name in old}
 
 
 def _plan_blobs(
@@ -254,6 +266,8 @@ def _items(root: Root, plan: _Plan, pace: dict[str, float]) -> list[PruneItem]:
         items.append(PruneItem(f"model {model.model_id} of {model.stage}", 1, model.n_bytes, cost))
     for name in plan.checkpoints:
         items.append(PruneItem(f"{name}, of an old variant", 1, root.local(name).stat().st_size, None))
+    if plan.searched:
+        items.append(PruneItem("old files of the search index", len(plan.searched), sum(plan.searched.values()), None))
     return items
 
 
@@ -272,6 +286,6 @@ def _carry_out(context: WritableContext, plan: _Plan) -> None:
         forget_unused_variants(connection)
     for name in [*(row.path for row in plan.old), *(model.path for model in plan.models)]:
         root.remove(name)
-    for name in plan.checkpoints:
+    for name in [*plan.checkpoints, *plan.searched]:
         root.remove(name)
     root.remove_empty_folders()

@@ -14,6 +14,8 @@ import pytest
 from featurestore import FeatureStore
 from featurestore.errors import MissingDependency, NotReady, QueryError
 from featurestore.query import SearchResult, coverage_of, index_file, search, store_index
+from featurestore.query.index_entries import read_chunk
+from featurestore.retrieval import PackedKeypoints
 from tests.small import configure, context_of, copy, invoke
 
 pytest.importorskip("faiss", reason="faiss is an optional dependency")
@@ -138,6 +140,74 @@ def test_chunks_that_the_file_lacks_are_searched_beside_it(
     indexed.run(workers=0)
     assert coverage_of(context_of(indexed)).n_in_file == 26  # type: ignore[union-attr]
     assert indexed.search(NAME).method == "index"
+
+
+def test_what_the_file_has_of_a_replaced_chunk_does_not_count(indexed: FeatureStore) -> None:
+    """An image of the chunk was the query's own picture before, and now it is another one, or blank."""
+    expected = indexed.search(NAME, top=30)
+    coverage = coverage_of(context_of(indexed))
+    assert coverage is not None
+    others = ("flower/whole-000.jpg", "blank.jpg")
+    own, *replaced = (indexed._current_lookup().find(name) for name in (NAME, *others))
+    fresh = [chunk for i, chunk in coverage.chunks.items() if i not in {chunk_id for _, chunk_id in replaced}]
+    index, keypoints = store_index.make_index(coverage, fresh)
+    chunk = coverage.chunks[own[1]]
+    entries = read_chunk(chunk.codes, chunk.words, coverage.stage, {})
+    at = np.repeat(entries.image_ids, entries.counts) == own[0]
+    n, parts = (
+        int(at.sum()),
+        [
+            (
+                keypoints.image_ids[i : i + 1],
+                np.diff(keypoints.starts[i : i + 2]),
+                keypoints.keypoints[slice(*keypoints.starts[i : i + 2])],
+            )
+            for i in range(len(keypoints.image_ids))
+        ],
+    )
+    for image_id, _ in replaced:
+        index.add(entries.words[at], entries.signatures[at], np.full(n, image_id), np.arange(n))
+        parts.append((np.array([image_id]), np.array([n]), entries.keypoints[at]))
+    joined = PackedKeypoints.joined(sorted(parts, key=lambda part: int(part[0][0])))
+    keys = {chunk.chunk_id: chunk.key or "" for chunk in fresh} | {chunk_id: "earlier" for _, chunk_id in replaced}
+    index_file.write_index_file(context_of(indexed).root, coverage.variant, keys, index, joined)
+    result = indexed.search(NAME, top=30, method="index")
+    assert indexed._current_lookup().index.file is not None
+    assert result.n_images == expected.n_images
+    assert same_but_for_ties(result, expected)
+
+
+def test_a_merged_store_is_searched_at_once_and_makes_its_own_file(
+    made: FeatureStore, finished: FeatureStore, tmp_path: Path
+) -> None:
+    expected = made.search(NAME, top=30)
+    merged = copy(finished, tmp_path / "merged")
+    merged.index()
+    merged.merge(made.path, workers=0)
+    assert not (merged.path / "index").exists()
+    assert answer(merged.search(NAME, top=30, method="index")) == answer(expected)
+    assert merged.run(workers=0) == []
+    assert files(merged) == files(made)
+    assert merged.verify().problems == []
+
+
+def test_prune_removes_the_file_of_an_old_variant(indexed: FeatureStore) -> None:
+    before = files(indexed)
+    configure(indexed, "words", compression="none")
+    assert indexed.prune().items == [], "it is the same variant"
+    configure(indexed, "fit_words", seed=1)
+    assert [item.what for item in indexed.prune().items] == []
+    assert files(indexed) == before, "nothing was made in its place yet"
+    recipe = indexed.path / "featurestore.toml"
+    text = recipe.read_text(encoding="utf-8")
+    recipe.write_text(text[: text.index("[fit_words]")], encoding="utf-8")
+    n_bytes = sum((indexed.path / "index" / name).stat().st_size for name in before)
+    (item,) = (item for item in indexed.prune(dry_run=True).items if item.what == "old files of the search index")
+    assert (item.n_files, item.n_bytes) == (4, n_bytes)
+    assert files(indexed) == before
+    indexed.prune()
+    assert not (indexed.path / "index").exists() or files(indexed) == []
+    assert indexed.search(NAME).method == "exact"
 
 
 def test_images_that_were_ingested_later_are_found_at_once(indexed: FeatureStore, samples: Any, tmp_path: Path) -> None:
