@@ -22,7 +22,14 @@ class Upkeep(OpenStore):
     """Maintenance verbs of `FeatureStore`."""
 
     def verify(
-        self, *, deep: bool = False, repair: bool = False, workers: int | None = None, quiet: bool = True
+        self,
+        *,
+        deep: bool = False,
+        repair: bool = False,
+        workers: int | None = None,
+        engine: str | None = None,
+        scheduler: str | None = None,
+        quiet: bool = True,
     ) -> VerifyReport:
         """Compare every file with the catalog, and the catalog with the files. Only ``repair`` changes anything.
 
@@ -30,17 +37,24 @@ class Upkeep(OpenStore):
             deep: decode every value too, and read the image files rather than ask for their size.
             repair: drop damaged files and wrong records, so that `run` recomputes these; the report lists the rest.
             workers: processes that read files; None is one for every core if there is much to read, 0 none.
+            engine: where files are read, as in `run`.
+            scheduler: as in `run`.
             quiet: show no progress.
 
         Raises:
+            ConfigError: there is no such engine, or ``workers`` is given with the engine dask.
+            EngineLost: no worker can be had, or all are gone.
+            WorkerUnfit: workers of a cluster have other versions, or do not see the store.
             StoreBusy: another process is changing the store.
         """
+        from featurestore.engines import EngineChoice
         from featurestore.maintenance import Kind, Problem, repair_store, verify_store
 
+        choice = EngineChoice(workers, engine, scheduler)
         if repair:
             self._refuse_untrusted("verify --repair")
             with self._held("verify", reporter(quiet=quiet)) as held:
-                report = verify_store(held, deep=deep, workers=workers)
+                report = verify_store(held, deep=deep, choice=choice)
                 if report.problems:
                     report = repair_store(held, report)
         else:
@@ -48,7 +62,7 @@ class Upkeep(OpenStore):
             # A file that a run is about to record would look like an orphan.
             still = unchanged(context.root, "verify", say=context.reporter.say)
             with nullcontext() if self._vetted is not None else still:
-                report = verify_store(context, deep=deep, workers=workers)
+                report = verify_store(context, deep=deep, choice=choice)
         told = [Problem(Kind.UNTRUSTED, self.path.name, line, "ask for the store without it") for line in self.left_out]
         return replace(report, problems=[*told, *report.problems])
 
@@ -70,7 +84,14 @@ class Upkeep(OpenStore):
         with self._held("cluster-check", Silent()) as context:
             return check_cluster(context, scheduler)
 
-    def rebuild(self, *, workers: int | None = None, quiet: bool = True) -> RebuildReport:
+    def rebuild(
+        self,
+        *,
+        workers: int | None = None,
+        engine: str | None = None,
+        scheduler: str | None = None,
+        quiet: bool = True,
+    ) -> RebuildReport:
         """Rebuild a lost or damaged catalog from ``dataset/``, ``partitions/`` and ``models/``.
 
         Every file is read and checked; one that fails is left out and reported. Records of runs come from the old
@@ -78,18 +99,30 @@ class Upkeep(OpenStore):
 
         Args:
             workers: as in `verify`.
+            engine: as in `verify`.
+            scheduler: as in `run`.
             quiet: do not report a wait for another machine's sign of life.
 
         Raises:
+            ConfigError, EngineLost, WorkerUnfit: as in `verify`.
             CorruptFile: a dataset file is gone or damaged.
             StoreBusy: another process is changing the store.
         """
+        from featurestore.engines import EngineChoice
         from featurestore.maintenance import rebuild_catalog
 
+        choice = EngineChoice(workers, engine, scheduler)
         with self._held("rebuild", reporter(quiet=quiet)) as context:
-            return rebuild_catalog(context, workers=workers)
+            return rebuild_catalog(context, choice=choice)
 
-    def merge(self, *others: StrPath, workers: int | None = None, quiet: bool = True) -> list[MergeReport]:
+    def merge(
+        self,
+        *others: StrPath,
+        workers: int | None = None,
+        engine: str | None = None,
+        scheduler: str | None = None,
+        quiet: bool = True,
+    ) -> list[MergeReport]:
         """Copy the partitions and models of stores of the same dataset and recipe, made on other machines.
 
         All files of a store are checked before any is copied; existing partitions and models stay.
@@ -97,22 +130,27 @@ class Upkeep(OpenStore):
         Args:
             others: the stores' folders.
             workers: as in `verify`.
+            engine: as in `verify`.
+            scheduler: as in `run`.
             quiet: do not report a wait for another machine's sign of life.
 
         Raises:
+            ConfigError, EngineLost, WorkerUnfit: as in `verify`.
             Incompatible: another dataset, another recipe, or a model that was fitted on its own; the message says how.
             CorruptFile: a file of another store is damaged.
             StoreBusy: one of the stores is being changed.
             NotEnoughSpace: the disk has no room for the copies.
         """
+        from featurestore.engines import EngineChoice
         from featurestore.maintenance import merge_stores
 
+        choice = EngineChoice(workers, engine, scheduler)
         opened = [OpenStore(other) for other in others]
         for other in opened:
             if other.path == self.path:
                 raise Incompatible(f"{other.path} is the store to merge into; name another one")
         with self._changing("merge", reporter(quiet=quiet)) as context:
-            return [merge_stores(context, other._context(Silent()), workers=workers) for other in opened]
+            return [merge_stores(context, other._context(Silent()), choice=choice) for other in opened]
 
     def prune(self, keep: str | Sequence[str] = (), *, dry_run: bool = False, quiet: bool = True) -> PruneReport:
         """Delete old variants, files without a record and, on request, partitions upstream of those to keep.

@@ -167,7 +167,7 @@ class Running(OpenStore):
         """
         from featurestore.api.index_file import run_and_index
         from featurestore.catalog import change_note, observed_before
-        from featurestore.engines import REMOTE, all_cores, is_remote
+        from featurestore.engines import EngineChoice, all_cores
         from featurestore.maintenance import replaced_images
         from featurestore.pipeline import (
             estimate_costs,
@@ -177,8 +177,7 @@ class Running(OpenStore):
             refuse_unasked,
         )
 
-        if workers is not None and is_remote(engine, scheduler):
-            raise ConfigError(f"the engine {REMOTE} has the workers of its cluster; leave out the number of workers")
+        choice = EngineChoice(workers, engine, scheduler)
         if progress is not None and progress not in PROGRESS:
             raise ConfigError(f"progress is one of {', '.join(PROGRESS)}, not {progress!r}")
         cores = all_cores()  # always: scikit-learn imports joblib even without workers
@@ -186,8 +185,8 @@ class Running(OpenStore):
             self._options(stages, chunks, retry_failed, partial=partial, update=update),
             workers=cores if workers is None else workers,
             max_bytes=_bytes_of(max_memory),
-            engine=engine,
-            scheduler=scheduler,
+            engine=choice.engine,
+            scheduler=choice.scheduler,
             confirm=_confirming(yes),
         )
         told = self.ingested.warnings if self.ingested is not None else ()

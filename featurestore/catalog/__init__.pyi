@@ -116,6 +116,8 @@ from .statements import fingerprint as fingerprint
 from .steps import Step as Step
 from .steps import resolve as resolve
 from .steps import steps_of as steps_of
+from .store_terms import StoreTerms as StoreTerms
+from .store_terms import terms_for_reading as terms_for_reading
 from .table_rows import ModelRow as ModelRow
 from .table_rows import PartitionRow as PartitionRow
 from .table_rows import VariantRow as VariantRow

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
 
@@ -13,6 +14,9 @@ from featurestore.system import must_arrive
 
 if TYPE_CHECKING:
     from featurestore.api import FeatureStore
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 STORE = click.argument("store", type=click.Path(path_type=Path))
 UNTRUSTED = click.option(
@@ -28,6 +32,30 @@ OUTPUT = click.option(
 )
 FORCE = click.option("--force", is_flag=True, help="With --output: replace an existing file.")
 JSON = click.option("--json", "json_wanted", is_flag=True, help="As JSON.")
+SCHEDULER = click.option(
+    "--scheduler",
+    metavar="ADDRESS",
+    help="Of a Dask cluster: tcp://HOST:8786 or the scheduler's FILE.json; default: $DASK_SCHEDULER_ADDRESS.",
+)
+
+
+def engine_options(*, workers: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Return a decorator that adds --workers, with this help, --engine and --scheduler to a verb."""
+
+    def decorate(verb: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(verb)
+        def checked(*args: P.args, **options: P.kwargs) -> R:
+            if options["workers"] is not None and (options["engine"] == "dask" or options["scheduler"]):
+                raise click.UsageError("--workers is for this machine; with --engine dask the cluster has them")
+            return verb(*args, **options)
+
+        n_workers = click.option("--workers", type=click.IntRange(0), help=workers)
+        engine = click.option(
+            "--engine", metavar="NAME", help="Where work runs: local (processes), inline, dask, or a plug-in's."
+        )
+        return n_workers(engine(SCHEDULER(checked)))
+
+    return decorate
 
 
 @contextmanager

@@ -3,32 +3,39 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from featurestore.cli.common import JSON, STORE, UNTRUSTED, answer, as_json, open_store, stoppable
-
-WORKERS = click.option(
-    "--workers",
-    type=click.IntRange(min=0),
-    help="Processes that read files. [default: every core, if there is much to read]",
+from featurestore.cli.common import (
+    JSON,
+    SCHEDULER,
+    STORE,
+    UNTRUSTED,
+    answer,
+    as_json,
+    engine_options,
+    open_store,
+    stoppable,
 )
+
+ENGINE = engine_options(workers="Processes that read files. [default: every core, if there is much to read]")
 
 
 @click.command(short_help="Compare files, catalog and images.")
 @STORE
 @click.option("--deep", is_flag=True, help="Decode every value, and read the image files too.")
 @click.option("--repair", is_flag=True, help="Drop damaged files and records, so that a run recomputes only these.")
-@WORKERS
+@ENGINE
 @JSON
 @UNTRUSTED
-def verify(store: Path, deep: bool, repair: bool, workers: int | None, json_wanted: bool, untrusted: bool) -> None:
+def verify(store: Path, json_wanted: bool, untrusted: bool, **options: Any) -> None:
     """Compare every file with the catalog, and the images with the extracted ones. Exits with 1 on a problem."""
     from featurestore.cli.text import verify_text
 
     with stoppable("finished repairs are kept"):
         opened = open_store(store, untrusted=untrusted)
-        report = opened.verify(deep=deep, repair=repair, workers=workers, quiet=json_wanted)
+        report = opened.verify(**options, quiet=json_wanted)
     answer(as_json(report.as_dict()) if json_wanted else verify_text(report, opened.path))
     if not report.ok:
         click.get_current_context().exit(1)
@@ -36,27 +43,27 @@ def verify(store: Path, deep: bool, repair: bool, workers: int | None, json_want
 
 @click.command(short_help="Make a lost catalog again.")
 @STORE
-@WORKERS
-def rebuild(store: Path, workers: int | None) -> None:
+@ENGINE
+def rebuild(store: Path, **options: Any) -> None:
     """Make a lost or damaged catalog again from the store's other files."""
     from featurestore.cli.text import rebuild_text
 
     with stoppable("the old catalog is unchanged"):
-        report = open_store(store).rebuild(workers=workers, quiet=False)
+        report = open_store(store).rebuild(**options, quiet=False)
     click.echo(rebuild_text(report))
 
 
 @click.command(short_help="Copy the work of other stores.")
 @STORE
 @click.argument("others", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="OTHER...")
-@WORKERS
+@ENGINE
 @JSON
-def merge(store: Path, others: tuple[Path, ...], workers: int | None, json_wanted: bool) -> None:
+def merge(store: Path, others: tuple[Path, ...], json_wanted: bool, **options: Any) -> None:
     """Copy partitions and models from stores of the same dataset and recipe, made on other machines."""
     from featurestore.cli.text import merge_text
 
     with stoppable("copied partitions and models are kept. To continue, merge again"):
-        reports = open_store(store).merge(*others, workers=workers, quiet=False)
+        reports = open_store(store).merge(*others, **options, quiet=False)
     if json_wanted:
         answer(as_json([report.as_dict() for report in reports]))
         return
@@ -84,11 +91,7 @@ def prune(store: Path, keep: tuple[str, ...], dry_run: bool, json_wanted: bool) 
 
 @click.command("cluster-check", short_help="Check the workers of a Dask cluster.")
 @STORE
-@click.option(
-    "--scheduler",
-    metavar="ADDRESS",
-    help="tcp://HOST:8786 or the scheduler's FILE.json; default: $DASK_SCHEDULER_ADDRESS.",
-)
+@SCHEDULER
 def cluster_check(store: Path, scheduler: str | None) -> None:
     """Check what the workers of a Dask cluster see, and how long extract would take on them. It changes nothing."""
     from featurestore.cli.text import cluster_text

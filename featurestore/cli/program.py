@@ -12,7 +12,7 @@ import click
 
 from featurestore._version import __version__
 from featurestore.cli.apps import VERBS as APPS
-from featurestore.cli.common import JSON, STORE, answer, as_json, open_store, stoppable
+from featurestore.cli.common import JSON, STORE, answer, as_json, engine_options, open_store, stoppable
 from featurestore.cli.exchange import VERBS as EXCHANGE
 from featurestore.cli.log import with_log
 from featurestore.cli.maintain import VERBS as UPKEEP
@@ -152,20 +152,12 @@ class _Run(click.Command):
 @STORE
 @click.argument("stages", nargs=-1, metavar="[STAGE]...")
 @click.option("--chunks", type=_Chunks(), help="Only these chunks, for chunk stages: 0-3,7.")
-@click.option(
-    "--workers", type=click.IntRange(0), help="Worker processes; default: all cores. 0 works in this process."
-)
+@engine_options(workers="Worker processes; default: all cores. 0 works in this process.")
 @click.option(
     "--max-memory",
     type=click.FloatRange(0, min_open=True),
     metavar="GB",
     help="Memory for large pictures that are extracted at the same time; default: 90 % of what is free.",
-)
-@click.option("--engine", metavar="NAME", help="Where work runs: local (processes), inline, dask, or a plug-in's.")
-@click.option(
-    "--scheduler",
-    metavar="ADDRESS",
-    help="Of a Dask cluster: tcp://HOST:8786 or the scheduler's FILE.json; default: $DASK_SCHEDULER_ADDRESS.",
 )
 @click.option("--dry-run", is_flag=True, help="Only show what would be done, and the cost.")
 @click.option("--retry-failed", is_flag=True, help="Try failed images again.")
@@ -190,8 +182,6 @@ def run(store: Path, stages: tuple[str, ...], dry_run: bool, statuses: str | Non
         if not options["retry_failed"]:
             raise click.UsageError("--status goes with --retry-failed")
         options["retry_failed"] = [status.strip() for status in statuses.split(",")]
-    if options["workers"] is not None and (options["engine"] == "dask" or options["scheduler"]):
-        raise click.UsageError("--workers is for this machine; with --engine dask the cluster has them")
     if options["quiet"] and options["progress"]:
         raise click.UsageError("--quiet shows no progress; leave out one of --quiet and --progress")
     if dry_run and options["ingest"]:

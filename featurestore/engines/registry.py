@@ -7,9 +7,11 @@ all of them: a few tasks for each worker, and the search for the task that kills
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from featurestore.engines.base import Engine
+from featurestore.engines.local import all_cores
 from featurestore.errors import ConfigError
 from featurestore.registry import Registry
 
@@ -46,3 +48,34 @@ def open_engine(workers: int, name: str | None = None, *, scheduler: str | None 
     if scheduler:
         raise ConfigError(f"the engine {name} has no scheduler; leave out --scheduler, or give --engine {REMOTE}")
     return ENGINES.find(name or ("local" if workers else "inline"))(workers)
+
+
+@dataclass(frozen=True)
+class EngineChoice:
+    """The engine of a verb, as its caller chose it."""
+
+    workers: int | None = None  # None: the verb decides
+    engine: str | None = None
+    scheduler: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a number of workers for an engine that has those of its cluster.
+
+        Raises:
+            ConfigError: there is one.
+        """
+        if self.workers is not None and self.is_remote:
+            raise ConfigError(f"the engine {REMOTE} has the workers of its cluster; leave out the number of workers")
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the workers are those of a scheduler."""
+        return is_remote(self.engine, self.scheduler)
+
+    def open(self, workers: int) -> Engine:
+        """Return the engine, with so many workers if the caller chose neither a number nor an engine."""
+        if self.workers is not None:
+            workers = self.workers
+        elif self.engine is not None:
+            workers = all_cores()
+        return open_engine(workers, self.engine, scheduler=self.scheduler)

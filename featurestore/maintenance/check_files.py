@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from dataclasses import dataclass
 
-from featurestore.catalog import Described, PartitionRow, check_partition, describe_partition
-from featurestore.engines import Task, all_cores, dispatch_in_order, open_engine
+from featurestore.catalog import (
+    Context,
+    Described,
+    PartitionRow,
+    check_partition,
+    describe_partition,
+    terms_for_reading,
+)
+from featurestore.engines import Engine, EngineChoice, RemoteEngine, Task, Terms, all_cores, dispatch_in_order
 from featurestore.errors import CorruptFile, FormatError, UnreadableFile
 from featurestore.maintenance.sandbox import CRASHES
 from featurestore.storage import PartitionFile, Root
@@ -94,6 +101,30 @@ class CheckFile:
         return described
 
 
+@dataclass(frozen=True)
+class Checkers:
+    """The workers that check files, where the caller of a verb wants them."""
+
+    choice: EngineChoice
+    terms: Terms | None = None  # for those on other machines
+    say: Callable[[str], None] = LOG.info  # reports a line to the user
+
+    def open(self, n_bytes: int, *, deep: bool) -> Engine:
+        """Return their engine, with `default_workers` if the caller left it open."""
+        engine = self.choice.open(default_workers(n_bytes, deep=deep))
+        if not isinstance(engine, RemoteEngine):
+            LOG.debug("checking %d bytes of partitions with %d workers", n_bytes, engine.workers)
+        elif self.terms is not None:
+            engine.agree(self.terms, say=self.say)
+        return engine
+
+
+def checkers_of(context: Context, choice: EngineChoice, *, read: Root | None = None) -> Checkers:
+    """Return the workers of a verb on a store, which reads its files or those of another one, ``read``."""
+    terms = terms_for_reading(context.root, read or context.root) if choice.is_remote else None
+    return Checkers(choice, terms, context.reporter.say)
+
+
 def default_workers(n_bytes: int, *, deep: bool) -> int:
     """Return the number of workers that check files of ``n_bytes``: one for every core, or 0 if there is little to do.
 
@@ -103,20 +134,17 @@ def default_workers(n_bytes: int, *, deep: bool) -> int:
 
 
 def check_files(
-    tasks: Iterable[CheckFile], *, workers: int | None, n_bytes: int, deep: bool = True
+    tasks: Iterable[CheckFile], *, checkers: Checkers, n_bytes: int, deep: bool = True
 ) -> Generator[tuple[CheckFile, Checked], None, None]:
     """Check files, and yield the results in the order of the tasks.
 
     Args:
         tasks: the files.
-        workers: processes; None is `default_workers`, 0 works in this process.
+        checkers: the workers.
         n_bytes: of all files.
         deep: whether the tasks decode every value.
     """
-    if workers is None:
-        workers = default_workers(n_bytes, deep=deep)
-    LOG.debug("checking %d bytes of partitions with %d workers", n_bytes, workers)
-    with closing(open_engine(workers)) as engine:
+    with closing(checkers.open(n_bytes, deep=deep)) as engine:
         for task, (checked,) in dispatch_in_order(engine, tasks, most=MOST_KEPT):
             assert isinstance(task, CheckFile)
             yield task, checked

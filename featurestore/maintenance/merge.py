@@ -36,9 +36,10 @@ from featurestore.catalog import (
     record_model,
     resolve,
 )
+from featurestore.engines import EngineChoice
 from featurestore.errors import CorruptFile, Incompatible, NotEnoughSpace
 from featurestore.formatting import counted, human_bytes
-from featurestore.maintenance.check_files import Checked, CheckFile, check_files
+from featurestore.maintenance.check_files import Checked, CheckFile, check_files, checkers_of
 from featurestore.notebook import Tabular
 from featurestore.stages import FitStage, Stage
 from featurestore.storage import HashedFile, refuse_busy
@@ -78,13 +79,13 @@ class _Takeover:
         return sum(model.n_bytes for model in self.models) + sum(row.n_bytes for row in self.partitions)
 
 
-def merge_stores(context: WritableContext, other: Context, *, workers: int | None = None) -> MergeReport:
+def merge_stores(context: WritableContext, other: Context, *, choice: EngineChoice) -> MergeReport:
     """Copy the partitions and models that this store lacks from another one.
 
     Args:
         context: of this store.
         other: that of the other one.
-        workers: see `check_files`.
+        choice: of the workers that read files.
 
     Raises:
         Incompatible: the other store is of another dataset or recipe, or has fitted a model of its own.
@@ -97,7 +98,7 @@ def merge_stores(context: WritableContext, other: Context, *, workers: int | Non
     _compare_recipes(context, other)
     notes = _compare_datasets(context, other)
     found = _find(context, other)
-    _check(context, other, found, workers)
+    _check(context, other, found, choice)
     for model in found.models:
         _copy(context, other, model)
         record_model(context.root, context.catalog, model.path)
@@ -269,7 +270,7 @@ def _add_notes(yours: DuckDBPyConnection, found: _Takeover) -> None:
         found.notes.append(f"left there: {counted(rest, 'partition')} of other variants")
 
 
-def _check(context: Context, other: Context, found: _Takeover, workers: int | None) -> None:
+def _check(context: Context, other: Context, found: _Takeover, choice: EngineChoice) -> None:
     """Read every file to copy, and check that there is room."""
     if found.n_bytes > context.root.free_bytes():
         raise NotEnoughSpace(
@@ -281,7 +282,8 @@ def _check(context: Context, other: Context, found: _Takeover, workers: int | No
             describe_model(other.root, model.path)
         tasks = (CheckFile(row.chunk_id, other.root, row.path, row) for row in found.partitions)
         n_bytes = sum(row.n_bytes for row in found.partitions)
-        with closing(check_files(tasks, workers=workers, n_bytes=n_bytes)) as results:
+        checkers = checkers_of(context, choice, read=other.root)
+        with closing(check_files(tasks, checkers=checkers, n_bytes=n_bytes)) as results:
             for task, checked in results:
                 _refuse(task.name, checked)
     except CorruptFile as error:

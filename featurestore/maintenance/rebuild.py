@@ -27,8 +27,9 @@ from featurestore.catalog import (
     restore_runs,
     runs_of_manifests,
 )
+from featurestore.engines import EngineChoice
 from featurestore.errors import CorruptFile, FormatError, UnreadableFile
-from featurestore.maintenance.check_files import CheckFile, check_files
+from featurestore.maintenance.check_files import Checkers, CheckFile, check_files, checkers_of
 from featurestore.maintenance.sandbox import run_child
 from featurestore.notebook import Tabular
 from featurestore.rows import USABLE
@@ -61,12 +62,12 @@ class Findings:
     unreadable: list[UnreadableFile] = field(default_factory=list)  # of files and folders
 
 
-def rebuild_catalog(context: WritableContext, *, workers: int | None = None) -> RebuildReport:
+def rebuild_catalog(context: WritableContext, *, choice: EngineChoice) -> RebuildReport:
     """Build a new catalog beside the old one, and replace the old one atomically.
 
     Args:
         context: of the store.
-        workers: see `check_files`.
+        choice: of the workers that read files.
 
     Raises:
         CorruptFile: a dataset file is gone or damaged; nothing else says which images there are.
@@ -76,7 +77,7 @@ def rebuild_catalog(context: WritableContext, *, workers: int | None = None) -> 
     root.sweep()
     with root.temporary(CATALOG) as draft, root.temporary("runs.parquet") as salvaged:
         with HeldCatalog(root, draft) as catalog:
-            found = fill(root, catalog, watch=lambda name: None, workers=workers)
+            found = fill(root, catalog, watch=lambda name: None, checkers=checkers_of(context, choice))
             try:
                 found.notes += _restore_runs(root, catalog, salvaged)
             except UnreadableFile as error:
@@ -97,14 +98,14 @@ def _refuse_unreadable(root: Root, found: list[UnreadableFile]) -> None:
         )
 
 
-def fill(root: Root, catalog: HeldCatalog, *, watch: Watch, workers: int | None = 0) -> Findings:
+def fill(root: Root, catalog: HeldCatalog, *, watch: Watch, checkers: Checkers) -> Findings:
     """Record every file of the store in an empty catalog; return notes for the report.
 
     Args:
         root: of the store.
         catalog: to be filled.
         watch: called with the name of each file before it is read.
-        workers: see `check_files`.
+        checkers: the workers that read files.
 
     Raises:
         CorruptFile: a dataset file is gone or damaged.
@@ -125,7 +126,7 @@ def fill(root: Root, catalog: HeldCatalog, *, watch: Watch, workers: int | None 
     with catalog.reading() as connection:
         known = chunk_digests(connection)
     payloads = {("", chunk): digest for chunk, digest in known.items()}  # by variant; images have none
-    for key, names, whole in _checked(root, _listed(root, "partitions", ".parquet", found), watch, workers, found):
+    for key, names, whole in _checked(root, _listed(root, "partitions", ".parquet", found), watch, checkers, found):
         if whole and key[2] in known:
             _record_current(root, catalog, whole, payloads, found)
         elif whole:
@@ -164,7 +165,7 @@ def _in_order(names: list[str]) -> Iterator[tuple[Key, list[str]]]:
 
 
 def _checked(
-    root: Root, names: list[str], watch: Watch, workers: int | None, found: Findings
+    root: Root, names: list[str], watch: Watch, checkers: Checkers, found: Findings
 ) -> Iterator[tuple[Key, list[str], list[Described]]]:
     """Yield the partitions of each chunk that pass all checks, in the order of `_in_order`."""
     groups = list(_in_order(names))
@@ -175,8 +176,8 @@ def _checked(
                 watch(name)
                 yield CheckFile(chunk_id, root, name)
 
-    n_bytes = sum(map(_size, map(root.local, names))) if workers is None else 0
-    with closing(check_files(tasks(), workers=workers, n_bytes=n_bytes)) as results:
+    n_bytes = sum(map(_size, map(root.local, names))) if checkers.choice == EngineChoice() else 0
+    with closing(check_files(tasks(), checkers=checkers, n_bytes=n_bytes)) as results:
         for key, names in groups:
             whole = []
             for _, checked in islice(results, len(names)):

@@ -23,12 +23,15 @@ def _salvage(catalog: Path, target: Path) -> None:
 def _vet(store: Path, target: Path) -> None:
     """Read every file of a store, and write the catalog of those that pass all checks."""
     from featurestore.catalog import LITTLE, HeldCatalog
+    from featurestore.engines import EngineChoice
+    from featurestore.maintenance.check_files import Checkers
     from featurestore.maintenance.rebuild import fill
     from featurestore.storage import Root
 
     root = Root(store)
     with HeldCatalog(root, target, memory=LITTLE) as catalog:
-        found = fill(root, catalog, watch=lambda name: print(name, flush=True))
+        here = Checkers(EngineChoice(workers=0))
+        found = fill(root, catalog, watch=lambda name: print(name, flush=True), checkers=here)
     notes = [*found.notes, *(f"left out: {error}" for error in found.unreadable)]
     target.with_name("notes.json").write_text(json.dumps(notes), encoding="utf-8")
 

@@ -42,10 +42,11 @@ from featurestore.catalog import (
     resolve,
     results_of_partition,
 )
+from featurestore.engines import EngineChoice
 from featurestore.errors import CorruptFile, FormatError, UnreadableFile
 from featurestore.formatting import counted
 from featurestore.images import Source as ImageSource
-from featurestore.maintenance.check_files import DAMAGED, Checked, CheckFile, check_files
+from featurestore.maintenance.check_files import DAMAGED, Checked, CheckFile, check_files, checkers_of
 from featurestore.maintenance.image_changes import Recorded, change_of, reason_to_pass_over, recorded_sources
 from featurestore.maintenance.problems import Kind, Problem, VerifyReport
 from featurestore.maintenance.sandbox import run_child
@@ -59,18 +60,18 @@ COPY = "put back a copy of it"
 READ = "nothing is known to be wrong with it, and --repair leaves it alone: make it readable, and verify again"
 
 
-def verify_store(context: Context, *, deep: bool, workers: int | None = None) -> VerifyReport:
+def verify_store(context: Context, *, deep: bool, choice: EngineChoice) -> VerifyReport:
     """Compare every file with the catalog, and the catalog with the files.
 
     Args:
         context: of the store; no other process may be changing it.
         deep: decode every value too, and read the image files rather than ask for their size.
-        workers: see `check_files`.
+        choice: of the workers that read files.
     """
     report = VerifyReport()
     if isinstance(context.catalog, HeldCatalog):  # an untrusted store comes without its images
         report.notes.append("the image files were not checked: the store is untrusted")
-        _Checks(context, deep=deep, workers=workers, report=report).run(images=False)
+        _Checks(context, deep=deep, choice=choice, report=report).run(images=False)
         return report
     with ExitStack() as stack:
         try:
@@ -82,7 +83,7 @@ def verify_store(context: Context, *, deep: bool, workers: int | None = None) ->
         except UnreadableFile as error:
             report.problems.append(_unreadable(CATALOG, error))
             return report
-        _Checks(dataclasses.replace(context, catalog=copy), deep=deep, workers=workers, report=report).run(images=True)
+        _Checks(dataclasses.replace(context, catalog=copy), deep=deep, choice=choice, report=report).run(images=True)
     return report
 
 
@@ -101,9 +102,9 @@ def _copied(context: Context) -> Iterator[HeldCatalog]:
 class _Checks:
     """The checks of one store, on a copy of its catalog."""
 
-    def __init__(self, context: Context, *, deep: bool, workers: int | None, report: VerifyReport) -> None:
+    def __init__(self, context: Context, *, deep: bool, choice: EngineChoice, report: VerifyReport) -> None:
         self._context, self._root, self._deep, self._report = context, context.root, deep, report
-        self._workers = workers
+        self._choice = choice
         self._run = f"with --repair it is dropped, and {command_line('run', context.root.path)} recomputes it"
         self._rebuild = remedy(context.catalog.path)
 
@@ -173,7 +174,8 @@ class _Checks:
         self._context.reporter.begin("verify", sum(row.n_images for row in rows))
         tasks = (CheckFile(row.chunk_id, self._root, row.path, row, deep=self._deep, filenames=True) for row in rows)
         n_bytes = sum(row.n_bytes for row in rows)
-        checks = check_files(tasks, workers=self._workers, n_bytes=n_bytes, deep=self._deep)
+        checkers = checkers_of(self._context, self._choice)
+        checks = check_files(tasks, checkers=checkers, n_bytes=n_bytes, deep=self._deep)
         with closing(checks) as found:
             for row, (_, checked) in zip(rows, found, strict=True):
                 yield from self._partition(row, checked)

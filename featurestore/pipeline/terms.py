@@ -2,42 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from featurestore.catalog import WritableContext, filenames_of, files_read_before, versions
+from featurestore.catalog import StoreTerms, WritableContext, filenames_of, files_read_before, versions
 from featurestore.engines import Engine, RemoteEngine
-from featurestore.errors import UnreadableFile
 from featurestore.images import Damaged, Missing, Source, is_container, source_at, why_absent
-from featurestore.storage import HOLDER, Root, read_signature
+from featurestore.storage import Root, read_signature
 
 N_NAMES = 100  # images among which one is looked for that is there
 
 
 @dataclass(frozen=True)
-class RunTerms:
+class RunTerms(StoreTerms):
     """The versions, the store and the images of a run."""
 
-    root: Root
-    token: str  # of the signature of the store's holder
-    versions: Mapping[str, str]
     images: Path
     sample: tuple[str, int | None] | None  # name and bytes of an image that is there; None: the run sees none itself
 
     def misfit(self) -> str | None:
         """Return why this process can't work for the run, None if it can."""
-        ours = versions()
-        for name, wanted in self.versions.items():
-            if ours.get(name) != wanted:
-                return f"has {name} {ours.get(name, 'not installed')} instead of {wanted}"
-        if self.is_over():
-            return (
-                f"does not see that this run holds {self.root.path} ({HOLDER}): the store is not mounted there, or "
-                "another folder is"
-            )
-        if self.sample is None:
-            return None
+        found = super().misfit()
+        if found is not None or self.sample is None:
+            return found
         if why_absent(str(self.images)) is not None:
             what = "file" if is_container(str(self.images)) else "folder"
             return f"has no {what} {self.images}"
@@ -47,14 +34,6 @@ class RunTerms:
                 f"does not see the image {self.images / name} as it is here: another folder is mounted there, or none"
             )
         return None
-
-    def is_over(self) -> bool:
-        """Return whether the run no longer holds the store; a signature that can't be read says nothing."""
-        try:
-            found = read_signature(self.root) or read_signature(self.root)  # it may be about to change
-        except UnreadableFile:
-            return False
-        return found is None or found.token != self.token
 
 
 def agree_on_terms(engine: Engine, context: WritableContext) -> None:

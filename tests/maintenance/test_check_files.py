@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,12 +14,13 @@ import numpy as np
 import pytest
 
 from featurestore import FeatureStore
-from featurestore.engines import all_cores
-from featurestore.errors import CorruptFile, FeatureStoreError, UnreadableFile
+from featurestore.engines import EngineChoice, all_cores, dask
+from featurestore.errors import CorruptFile, EngineLost, FeatureStoreError, UnreadableFile
 from featurestore.maintenance.check_files import (
     WORTH_WORKERS,
     WORTH_WORKERS_DEEP,
     Checked,
+    Checkers,
     CheckFile,
     check_files,
     default_workers,
@@ -27,8 +29,10 @@ from featurestore.rows import Layout, Row
 from featurestore.storage import FORMAT, PartitionFile, PartitionWriter, Root
 from featurestore.system import file_digest
 from tests.catalogs import tables
-from tests.small import copy
+from tests.cluster import cluster_of_threads
+from tests.small import copy, digests, invoke
 
+TWO = Checkers(EngineChoice(workers=2))
 IO_COUNTERS = Path("/proc/self/io")
 
 
@@ -75,6 +79,53 @@ def test_merge_takes_the_same_with_any_number_of_workers(finished: FeatureStore,
     assert taken == [(12, []), (12, [])]
 
 
+@pytest.fixture(scope="module")
+def scheduler() -> Iterator[str]:
+    """The address of a Dask cluster with one worker, in this process."""
+    with cluster_of_threads(1) as address:
+        yield address
+
+
+def test_a_cluster_verifies_the_same(damaged: FeatureStore, scheduler: str) -> None:
+    assert damaged.verify(deep=True, scheduler=scheduler) == damaged.verify(deep=True, workers=0)
+
+
+def test_a_cluster_rebuilds_the_same(damaged: FeatureStore, scheduler: str, tmp_path: Path) -> None:
+    here, there = (copy(damaged, tmp_path / name) for name in ("here", "there"))
+    assert there.rebuild(engine="dask", scheduler=scheduler) == here.rebuild(workers=0)
+    assert tables(there.path) == tables(here.path)
+
+
+def test_a_cluster_merges_the_same(finished: FeatureStore, scheduler: str, tmp_path: Path) -> None:
+    store = copy(finished, tmp_path / "store")
+    shutil.rmtree(store.path / "partitions")
+    store.verify(repair=True)
+    assert store.merge(finished.path, scheduler=scheduler)[0].n_partitions == 12
+    assert digests(store) == digests(finished)
+    assert store.verify(deep=True).problems == []
+
+
+@pytest.mark.parametrize("verb", ["verify", "rebuild", "merge"])
+def test_a_verb_ends_where_its_cluster_is_not_there(
+    finished: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    monkeypatch.setattr(dask, "CONNECT_SECONDS", 0.2)
+    store = copy(finished, tmp_path / "store")
+    if verb == "merge":
+        shutil.rmtree(store.path / "partitions")
+        store.verify(repair=True)
+    others = [finished.path] if verb == "merge" else []
+    before = digests(store, "**/*")
+    ended = invoke(verb, store.path, *others, "--scheduler", "tcp://127.0.0.1:1")
+    assert isinstance(ended.exception, EngineLost)
+    assert {name: found for name, found in digests(store, "**/*").items() if name != "run.lock"} == {
+        name: found for name, found in before.items() if name != "run.lock"
+    }
+    ended = invoke(verb, store.path, *others, "--engine", "dask", "--workers", "2")
+    assert "--workers is for this machine" in ended.output
+    assert ended.exit_code == 2
+
+
 @dataclass(frozen=True)
 class Deadly(CheckFile):
     """A check whose process dies of a signal if the file is ``deadly``."""
@@ -101,7 +152,7 @@ def test_a_file_whose_reader_dies_is_reported_alone_and_damaged_only_if_it_crash
     root = Root(finished.path)
     names = root.files("partitions", ".parquet")
     tasks = [Deadly(0, root, name, deadly=names[3], by=by) for name in names]
-    errors = [checked.error for _, checked in check_files(tasks, workers=2, n_bytes=0)]
+    errors = [checked.error for _, checked in check_files(tasks, checkers=TWO, n_bytes=0)]
     assert [index for index, error in enumerate(errors) if error is not None] == [3]
     assert isinstance(errors[3], kind)
     assert what.format(names[3]) in str(errors[3])
@@ -110,7 +161,7 @@ def test_a_file_whose_reader_dies_is_reported_alone_and_damaged_only_if_it_crash
 def test_results_come_in_the_order_of_the_files(finished: FeatureStore) -> None:
     root = Root(finished.path)
     names = root.files("partitions", ".parquet")[::-1]
-    found = check_files((CheckFile(0, root, name) for name in names), workers=2, n_bytes=0)
+    found = check_files((CheckFile(0, root, name) for name in names), checkers=TWO, n_bytes=0)
     assert [(task.name, checked.error) for task, checked in found] == [(name, None) for name in names]
 
 

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from featurestore.catalog import versions
+from featurestore.catalog import store_terms, terms_for_reading, versions
 from featurestore.engines import dask, dispatch_tasks, slot
 from featurestore.engines.dask import DaskEngine
 from featurestore.errors import EngineLost, WorkerUnfit
-from featurestore.pipeline import terms as of_runs
 from featurestore.pipeline.terms import RunTerms, agree_on_terms
 from featurestore.progress import Silent
 from featurestore.rows import Row
@@ -73,9 +72,25 @@ def test_other_images(terms: RunTerms, tmp_path: Path) -> None:
     assert replace(terms, images=tmp_path / "gone", sample=None).misfit() is None, "a run that sees no images either"
 
 
+def test_a_verb_that_only_reads_asks_for_the_recipe_of_what_it_reads(terms: RunTerms, tmp_path: Path) -> None:
+    other = small_store(tmp_path / "other", tmp_path / "images")
+    reads = terms_for_reading(terms.root, Root(other.path))
+    assert (reads.misfit(), reads.is_over()) == (None, False)
+    (other.path / "featurestore.toml").write_text("")
+    assert str(reads.misfit()).startswith(
+        f"does not see {other.path / 'featurestore.toml'} as it is here: the store is"
+    )
+    shutil.rmtree(other.path)
+    assert str(reads.misfit()).startswith(
+        f"does not see {other.path / 'featurestore.toml'} as it is here: the store is"
+    )
+    assert str(replace(reads, root=Root(other.path)).misfit()).startswith("does not see that this run holds")
+    assert not replace(reads, token=None).is_over(), "a store that this user may not write has no signature"
+
+
 def test_a_run_that_was_taken_over_is_over(terms: RunTerms) -> None:
     path = terms.root.local(HOLDER)
-    path.write_text(path.read_text().replace(terms.token, "0" * 16))
+    path.write_text(path.read_text().replace(str(terms.token), "0" * 16))
     assert terms.is_over()
 
 
@@ -84,9 +99,7 @@ def test_no_worker_is_let_in_at_the_start_that_does_not_meet_them(
 ) -> None:
     make_small(tmp_path / "images", n=3)
     store = small_store(tmp_path / "store", tmp_path / "images")
-    ours = versions()
-    found = iter([ours])
-    monkeypatch.setattr(of_runs, "versions", lambda: next(found, {**ours, "numpy": "1.0"}))
+    monkeypatch.setattr(store_terms, "versions", lambda: {**versions(), "numpy": "1.0"})  # as a worker has them
     with (
         cluster_of_threads(2) as address,
         pytest.raises(WorkerUnfit, match=r"^(the worker inproc://\S+ has numpy 1\.0 instead of \S+[;.] ){2}Nothing"),
