@@ -184,6 +184,27 @@ def test_a_store_of_rootsift_gives_the_same(views: FeatureStore, database: Path,
     np.testing.assert_allclose(ours[1].astype(int), theirs[1], atol=1)
 
 
+def test_precise_keypoints_lie_in_the_same_places(views: FeatureStore, database: Path, tmp_path: Path) -> None:
+    store, where = copy(views, tmp_path / "store"), "filename = 'view.png'"
+    images = tmp_path / "images"
+    images.mkdir()
+    (images / "view.png").symlink_to(views.path.parent / "images" / "view.png")
+    configure(store, "store", images=str(images))
+    configure(store, "extract", sift={"enable_precise_upscale": True})
+    earlier = views.status().stages[0].variant
+    store.run("extract", workers=0)
+    store.export(tmp_path / "precise.db", "colmap", where=where)
+    (points, values), (others, other_values) = (
+        features(database)["view.png"],
+        features(tmp_path / "precise.db")["view.png"],
+    )
+    one, other = paired(values, other_values, cosine=0.95)
+    assert len(one) > 0.5 * len(values)
+    np.testing.assert_allclose(np.median(others[other, :2] - points[one, :2], axis=0), 0, atol=0.05)
+    store.export(tmp_path / "before.db", "colmap", where=where, variant=earlier)
+    np.testing.assert_array_equal(features(tmp_path / "before.db")["view.png"][0], points)
+
+
 def test_images_of_one_camera(views: FeatureStore, tmp_path: Path) -> None:
     out, where = tmp_path / "one.db", "filename IN ('view.png', 'exif.png')"
     result = invoke("export", views.path, out, "--format", "colmap", "--single-camera", "--where", where, "--quiet")

@@ -82,7 +82,7 @@ def whole_database(path: Path, *, root: bool = True, typed: bool = True) -> Made
     made.add(7, "sub/b.png", points(300, 6, 1), descriptors(300, root=root, seed=1))
     made.add(9, "c.png", points(0), descriptors(0, root=root))
     made.add(12, "a.png", points(200, 4), descriptors(200, root=root))
-    return made.add(13, "stranger.png", points(5), descriptors(5, root=root))
+    return made.add(13, "stran\nger.png", points(5), descriptors(5, root=root))
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def store(tmp_path: Path) -> FeatureStore:
 
 def test_the_features_are_those_of_the_database(store: FeatureStore, tmp_path: Path) -> None:
     report = store.import_colmap(whole_database(tmp_path / "colmap.db").done())
-    assert (report.n_matched, report.published, report.unmatched) == (3, (0,), ("stranger.png",))
+    assert (report.n_matched, report.published, report.unmatched) == (3, (0,), ("stran\\nger.png",))
     assert report.statuses == {"ok": 2, "empty": 1}
     rows = {row.filename: row for row in rows_of(store, "extract")}
     a, b = rows["a.png"], rows["sub/b.png"]

@@ -35,6 +35,7 @@ from featurestore.progress import StageSummary
 from featurestore.rows import KEYPOINT, Row, Status
 from featurestore.stages import Colmap, Extract
 from featurestore.storage import CONFIG, Origin
+from featurestore.system import shown
 
 VERB = "import-colmap"
 # The median of the sum of a descriptor's 128 values, of norm 512: 4,050 to 4,620 of L1_ROOT and 3,060 to 3,250 of L2,
@@ -146,7 +147,7 @@ def import_colmap(context: WritableContext, database: ColmapDatabase) -> ImportR
         chunks,
         n_files=1,
         statuses=statuses,
-        unmatched=[images[i].name for i in np.flatnonzero(~known)],
+        unmatched=[shown(images[i].name) for i in np.flatnonzero(~known)],
         n_repeated=int(np.count_nonzero(known & ~first)),
     )
 
