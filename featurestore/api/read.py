@@ -185,6 +185,22 @@ class Reading(OpenStore):
 
         return image_info(self._context(Silent()), filename)
 
+    def model(self, stage: str) -> dict[str, NDArray[Any]]:
+        """Return the arrays of the current model of a fit stage, by name.
+
+        Example::
+
+            model = store.model("fit_pca")
+            model["components_"], model["mean_"]  # (n_components, 128) and (128,) float64
+
+        Raises:
+            QueryError: there is no such stage, or it fits no model.
+            NotReady: it has not been fitted yet.
+        """
+        from featurestore.query import model_arrays
+
+        return model_arrays(self._context(Silent()), stage)
+
     def encode(
         self, image: StrPath | NDArray[Any], *, keypoints: bool = False
     ) -> NDArray[Any] | tuple[NDArray[Any], NDArray[Any]]:

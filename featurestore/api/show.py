@@ -10,6 +10,9 @@ from featurestore.errors import QueryError
 from featurestore.matching import MIN_INLIERS
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from featurestore.drawing import Picture
     from featurestore.matching import PairMatch
     from featurestore.query import Given
@@ -41,6 +44,17 @@ class Showing(Searching):
 
         _check_size(longest)
         return self._looked_up(lambda lookup: picture_of(lookup, filename, stage=stage, longest=longest))
+
+    def pixels(self, filename: str) -> NDArray[np.uint8]:
+        """Return the pixels of an image, ``(height, width, 3)`` uint8 in BGR order: those that were extracted.
+
+        Raises:
+            QueryError: there is no such image.
+            NothingUsable: the file can't be used, or is another one than was extracted.
+        """
+        from featurestore.query import pixels_of
+
+        return self._looked_up(lambda lookup: pixels_of(lookup, filename))
 
     def show_match(
         self,

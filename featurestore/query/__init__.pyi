@@ -1,4 +1,5 @@
 from .encode import codes_and_keypoints as codes_and_keypoints
+from .encode import model_arrays as model_arrays
 from .features import Given as Given
 from .features import Named as Named
 from .features import features_of as features_of
@@ -18,6 +19,7 @@ from .lookup import Lookup as Lookup
 from .lookup import signature as signature
 from .pictures import picture_of as picture_of
 from .pictures import picture_of_match as picture_of_match
+from .pictures import pixels_of as pixels_of
 from .result_files import RESULT_FORMATS as RESULT_FORMATS
 from .result_files import write_result as write_result
 from .scan import iter_rows as iter_rows

@@ -150,6 +150,21 @@ def decoder_of(context: Context, variant: str | None) -> Decoder:
     return Decoder(codes, _arrays(context, codes.model, model) if codes.model else {})
 
 
+def model_arrays(context: Context, stage: str) -> Arrays:
+    """Return the arrays of the current model of a fit stage, by name.
+
+    Raises:
+        QueryError: there is no such stage, or it fits no model.
+        NotReady: it has not been fitted yet.
+    """
+    fits = [one.name for one in context.flow if isinstance(one, FitStage)]
+    if stage not in fits:
+        raise QueryError(f"there is no stage {stage!r} that fits a model; these do: {', '.join(fits)}")
+    with context.catalog.reading() as connection:
+        models = {step.stage.name: step.current_model for step in resolve(connection, context.flow)}
+    return _arrays(context, stage, models[stage])
+
+
 def codes_and_keypoints(row: Row, layout: Layout) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return a row's codes ``(n, dim)`` and keypoints ``(n,)``; both are empty for an image without keypoints."""
     codes = np.empty((0, layout.dim), layout.dtype) if row.descriptors is None else row.descriptors

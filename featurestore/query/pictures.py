@@ -83,6 +83,17 @@ def picture_of_match(lookup: Lookup, query: Given, image: Given, match: PairMatc
     )
 
 
+def pixels_of(lookup: Lookup, filename: str) -> NDArray[np.uint8]:
+    """Return the pixels of an image of the store, ``(height, width, 3)``, BGR: those that were extracted.
+
+    Raises:
+        QueryError: there is no such image.
+        NothingUsable: its file can't be used, or is another one than was extracted.
+    """
+    lookup.find(filename)
+    return _pixels(lookup, lookup.context.image(filename), filename, checked=True)
+
+
 def _keypoints(lookup: Lookup, filename: str, stage: str) -> NDArray[np.void]:
     row, _ = lookup.row(filename, stage=stage, variant=None, columns=KEYPOINT_COLUMNS)
     return np.empty(0, KEYPOINT) if row.keypoints is None else row.keypoints

@@ -99,3 +99,19 @@ def test_a_file_that_was_replaced_is_not_drawn(store: FeatureStore, samples: Any
 def test_without_codes_the_stage_has_to_be_named(fresh: FeatureStore) -> None:
     with pytest.raises(NotReady, match="quantize has not been computed for"):
         fresh.show(NAME)
+
+
+def test_pixels_are_those_of_the_file_that_was_extracted(finished: FeatureStore, samples: Any) -> None:
+    np.testing.assert_array_equal(finished.pixels(NAME), cv2.imread(str(samples.images / NAME)))
+    with pytest.raises(QueryError, match="no image"):
+        finished.pixels("chnia/whole-000.jpg")
+    with pytest.raises(NothingUsable, match=r"broken\.jpg"):
+        finished.pixels("broken.jpg")
+
+
+def test_a_model_is_its_arrays(finished: FeatureStore, begun: FeatureStore) -> None:
+    assert finished.model("fit_pca")["components_"].shape == (64, 128)
+    with pytest.raises(QueryError, match="no stage 'project' that fits a model; these do: fit_pca, fit_scale"):
+        finished.model("project")
+    with pytest.raises(NotReady, match="the model of fit_pca has not been fitted yet"):
+        begun.model("fit_pca")
