@@ -110,7 +110,13 @@ ASKED_OF_VIEWS = {
     "query/status.py": ["see: SELECT DISTINCT versions FROM partitions"],
 }
 # Rooms and modules of which tables of their own have such names, and the rest.
-ELSEWHERE = ("catalog/", "dataset/", "exchange/exporters/colmap.py", "exchange/importers/colmap_database.py")
+ELSEWHERE = (
+    "apps/html_report/",
+    "catalog/",
+    "dataset/",
+    "exchange/exporters/colmap.py",
+    "exchange/importers/colmap_database.py",
+)
 
 
 def sql_on_tables(text: str, viewed: Iterable[str] = ()) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Verbs that join others: evaluate, pairs."""
+"""Verbs that join others: evaluate, pairs, report."""
 
 from __future__ import annotations
 
@@ -119,4 +119,29 @@ def _told(found: Pairs) -> str:
     return "\n".join(lines)
 
 
-VERBS = (evaluate, pairs)
+@click.command(short_help="Write a report for colleagues: one HTML file.")
+@STORE
+@click.argument("output", type=click.Path(path_type=Path))
+@click.option(
+    "--gallery",
+    default=12,
+    show_default=True,
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Images with the most, and with the fewest descriptors, to show; 0 reads no image file.",
+)
+@click.option("--force", is_flag=True, help="Replace an existing file.")
+@UNTRUSTED
+def report(store: Path, output: Path, gallery: int, force: bool, untrusted: bool) -> None:
+    """Write a report of the store to OUTPUT, one HTML file that needs no network.
+
+    It has the collection, the stages and their models, runs, charts, failures, and the SQL behind each number.
+    """
+    from featurestore.apps import report
+    from featurestore.formatting import human_bytes
+
+    path = report(open_store(store, untrusted=untrusted), output, gallery=gallery, force=force)
+    answer(f"{path}: {human_bytes(path.stat().st_size)}")
+
+
+VERBS = (evaluate, pairs, report)
