@@ -20,6 +20,9 @@ KEYPOINT = np.dtype(
 
 
 KEYPOINT_COLUMNS = KEYPOINT.names or ()
+EXIF_ORIENTATION = "exif_orientation"
+# Columns that say how rows were made and change no result. They are not part of the payload, and null where unknown.
+OUTSIDE = {EXIF_ORIENTATION: pa.int8()}
 # Columns that the catalog keeps, where a partition has them.
 FACTS = ("image_id", "status", "error", "n_descriptors", "width", "height", "n_clipped")
 
@@ -92,6 +95,11 @@ class Layout:
         if self.keypoints:
             columns += [(name, pa.list_(pa.from_numpy_dtype(KEYPOINT[name]))) for name in KEYPOINT_COLUMNS]
         return pa.schema([*columns, *self.extra])
+
+    @property
+    def outside(self) -> bool:
+        """Whether some columns are not part of the payload."""
+        return any(name in OUTSIDE for name, _ in self.extra)
 
     def facts(self) -> list[str]:
         """Return the names of the columns that the catalog keeps."""

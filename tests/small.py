@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import tomlkit
 from click.testing import CliRunner, Result
@@ -15,7 +17,7 @@ from featurestore import FeatureStore
 from featurestore.catalog import ModelRow, WritableContext
 from featurestore.cli.program import cli
 from featurestore.progress import Reporter, Silent
-from featurestore.rows import Row
+from featurestore.rows import OUTSIDE, Row
 from featurestore.stages import Extract
 from featurestore.storage import PartitionFile, Root, Writer, block_names, read_block
 from tests.broken_images import encoded, picture
@@ -88,6 +90,22 @@ def tiny_store(folder: Path) -> FeatureStore:
 def copy(store: FeatureStore, path: Path) -> FeatureStore:
     """Return a copy of a store, which the test may change."""
     return FeatureStore(shutil.copytree(store.path, path))
+
+
+def make_old_partition(path: Path) -> None:
+    """Rewrite a partition as an earlier version wrote it, without the column."""
+    with PartitionFile(path) as file:
+        manifest, layout = {**file.manifest, "format": 1}, file.layout
+    metadata = {"dim": str(layout.dim), "dtype": layout.dtype, "featurestore": json.dumps(manifest, sort_keys=True)}
+    table = pq.read_table(path).drop_columns(list(OUTSIDE))
+    pq.write_table(table.replace_schema_metadata(metadata), path)
+
+
+def make_old_partitions(store: FeatureStore) -> None:
+    """Rewrite all partitions of extract as `make_old_partition` does, and the catalog."""
+    for path in (store.path / "partitions" / "extract").rglob("*.parquet"):
+        make_old_partition(path)
+    store.rebuild()
 
 
 def configure(store: FeatureStore, stage: str, **values: Any) -> None:

@@ -20,7 +20,7 @@ from featurestore.config import policies
 from featurestore.errors import CorruptFile, FormatError, UnreadableFile
 from featurestore.images import state_of_image
 from featurestore.stages import Extract
-from featurestore.storage import Attempt, Block, Named, Origin, Root, Writer, block_names, read_block
+from featurestore.storage import PLAIN, Attempt, Block, Named, Origin, Root, Writer, block_names, read_block
 
 
 def attempt_of(step: Step, work: Work) -> Attempt:
@@ -31,6 +31,7 @@ def attempt_of(step: Step, work: Work) -> Attempt:
         replaces = work.old_payload
     manifest = partition_manifest(step, work, origin=Origin.RUN)
     del manifest["origin"]
+    manifest["format"] = PLAIN  # so that blocks of earlier versions can be used
     return Attempt(
         {
             **manifest,

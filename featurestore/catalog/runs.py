@@ -22,7 +22,8 @@ from featurestore.catalog.plan import Work
 from featurestore.catalog.statements import insert_row, query_arrow, update_rows
 from featurestore.catalog.steps import Step
 from featurestore.catalog.table_rows import Outcome
-from featurestore.storage import FORMAT, Origin
+from featurestore.stages import Extract
+from featurestore.storage import FORMAT, PLAIN, Origin
 
 LOG = logging.getLogger("featurestore.catalog")
 
@@ -75,7 +76,7 @@ def partition_manifest(step: Step, work: Work, *, origin: str, opencv: str = UNK
     if origin != Origin.RUN:  # the installed libraries did not compute these descriptors
         known = {name: known[name] for name in ("featurestore", "numpy", "pyarrow")} | {"opencv": opencv}
     return {
-        "format": FORMAT,
+        "format": FORMAT if isinstance(step.stage, Extract) else PLAIN,
         "stage": step.stage.name,
         "version": step.stage.version,
         "parameters": step.stage.parameters(),

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from featurestore.catalog import Context
 from featurestore.errors import FeatureStoreError, QueryError
-from featurestore.exchange.orientation import UPRIGHT, angle_to_file, orientation_of, sides_swapped, to_file
-from featurestore.images import Damaged, Missing, ReadFailed, TooLarge
+from featurestore.exchange.orientation import angle_to_file, sides_swapped, to_file
+from featurestore.images import UPRIGHT, Damaged, Missing, ReadFailed, TooLarge, orientation_of
 from featurestore.progress import Reporter
-from featurestore.rows import USABLE, Row
+from featurestore.rows import EXIF_ORIENTATION, USABLE, Row
 from featurestore.stages import Extractor
 
 LARGEST = 1 << 30  # bytes of an image in a container
@@ -103,11 +103,13 @@ def say_left_out(reporter: Reporter, statuses: Mapping[str, int]) -> None:
 
 
 def _orientation(row: Row, context: Context) -> int:
-    """Return the EXIF orientation by which extract turned an image, from the header of its file.
+    """Return the EXIF orientation by which extract turned an image: recorded, or from the header of its file.
 
     Raises:
         QueryError: the file is gone, or has changed.
     """
+    if (known := row.extra.get(EXIF_ORIENTATION)) is not None:
+        return int(known)
     what = "its keypoints are exported on the grid of its file, whose EXIF orientation"
     try:
         n_bytes, orientation = size_and_orientation(context, row.filename)

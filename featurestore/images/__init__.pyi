@@ -17,6 +17,8 @@ from .image_file import read_image as read_image
 from .locate import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from .locate import MOST_NAMES as MOST_NAMES
 from .look import look_for_images as look_for_images
+from .orientation import UPRIGHT as UPRIGHT
+from .orientation import orientation_of as orientation_of
 from .sources.address import existing_images as existing_images
 from .sources.address import is_container as is_container
 from .sources.address import located_images as located_images

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from featurestore.images.damage import ENDS_EARLY, keeping, picture_is_lost, without_picture
+from featurestore.images.orientation import orientation_of
 from featurestore.rows import Status
 from featurestore.system import scratch_folder
 
@@ -73,6 +74,7 @@ class ImageFile:
         height: As ``width``.
         source_bytes: Size of the file.
         source_hash: SHA-256 of the file's bytes, in hex; None if they were not read.
+        orientation: EXIF's, by which the pixels were turned, 1 to 8; None without pixels.
     """
 
     status: Status
@@ -82,6 +84,7 @@ class ImageFile:
     height: int | None = None
     source_bytes: int | None = None
     source_hash: str | None = None
+    orientation: int | None = None
 
 
 def judge(read: ImageFile, data: bytes, max_pixels: int, *, keep: bool) -> ImageFile:
@@ -116,7 +119,8 @@ def judge(read: ImageFile, data: bytes, max_pixels: int, *, keep: bool) -> Image
         return replace(read, status=Status.DAMAGED, message=f"{PARTLY_LOST} ({_shortened(words)})")
     kept = keeping(Status.TRUNCATED, ENDS_EARLY) if cut else keeping(Status.DAMAGED, PARTLY_LOST) if lost else ""
     message = "; ".join(filter(None, [kept, _shortened(words)]))
-    return replace(read, message=message or None, pixels=pixels, width=width, height=height)
+    turned = orientation_of(io.BytesIO(data))
+    return replace(read, message=message or None, pixels=pixels, width=width, height=height, orientation=turned)
 
 
 def size_of(file: str | bytes) -> Size | None:

@@ -35,8 +35,8 @@ from featurestore.formatting import chunk_list, counted
 from featurestore.query.exact import exact_columns
 from featurestore.query.sql import explain, open_query, tidy_schema
 from featurestore.quoting import identifier
-from featurestore.rows import Layout
-from featurestore.stages import ChunkStage, codes_of
+from featurestore.rows import OUTSIDE, Layout
+from featurestore.stages import ChunkStage, Extract, codes_of
 from featurestore.storage import PartitionFile
 from featurestore.system import command_line, status_of
 
@@ -125,6 +125,8 @@ def select_images(
         )
     with open_partition(paths[0]) as file:
         layout = file.layout
+    if stage == Extract.name:  # partitions of earlier versions lack these columns
+        layout = replace(layout, extra=tuple({**dict(layout.extra), **OUTSIDE}.items()))
     return Selection(stage, step.variant, where, layout, images, pieces, dataset_columns)
 
 

@@ -28,7 +28,7 @@ from featurestore.catalog import (
 )
 from featurestore.query.descriptor_views import make_descriptor_view, make_function
 from featurestore.quoting import literal
-from featurestore.rows import Layout
+from featurestore.rows import EXIF_ORIENTATION, Layout
 from featurestore.stages import ChunkStage, FitStage, Stage, layouts_of
 
 REMOVED = "_removed"  # the ids of images that have left the dataset
@@ -72,9 +72,9 @@ def make_views(context: Context, connection: duckdb.DuckDBPyConnection, text: st
             attach_copy(connection, catalog, folder)
     if views:
         make_catalog_views(connection, views, steps)
-    layouts = layouts_of(context.flow)
+    layouts, every = layouts_of(context.flow), not names.isdisjoint({EXIF_ORIENTATION, "describe", "summarize"})
     for view, stage in stages.items():
-        make_partition_view(connection, view, files[view], layouts[stage], without=without)
+        make_partition_view(connection, view, files[view], layouts[stage], without=without, every=every)
         make_function(connection, view, layouts[stage])
         if f"{view}_descriptors" in names:
             make_descriptor_view(connection, view, layouts[stage])
@@ -94,6 +94,11 @@ def lock_down(connection: duckdb.DuckDBPyConnection, files: Sequence[str]) -> No
     connection.execute("SET lock_configuration = true")
 
 
+# The columns of `rows.OUTSIDE`, which partitions of earlier versions lack. To find out which do takes as long as a
+# count of all rows, so a view has these columns only for queries that name them.
+NEW_COLUMNS = f"SELECT NULL::TINYINT AS {EXIF_ORIENTATION} WHERE false"
+
+
 def make_partition_view(
     connection: duckdb.DuckDBPyConnection,
     view: str,
@@ -101,18 +106,24 @@ def make_partition_view(
     layout: Layout,
     *,
     without: str | None = None,
+    every: bool = True,
 ) -> None:
     """Create a view over committed partitions: a list of files, never a glob, which could match a broken file.
 
-    ``without`` names a table with the ``image_id`` of rows to leave out.
+    ``without`` names a table with the ``image_id`` of rows to leave out; ``every`` adds the columns of `rows.OUTSIDE`.
     """
     if files:
         # The store's own path must not act as a glob or as hive columns either: `old[1]`, `a*`, `status=ok`.
         listed = ", ".join(literal(glob.escape(file)) for file in files)
         passing = f" ANTI JOIN {without} USING (image_id)" if without else ""
-        connection.execute(
-            f"CREATE TEMP VIEW {view} AS SELECT * FROM read_parquet([{listed}], hive_partitioning = false){passing}"
-        )
+        read = f"FROM read_parquet([{listed}], hive_partitioning = false"
+        if not layout.outside:
+            found = f"SELECT * {read})"
+        elif every:
+            found = f"FROM (SELECT * {read}, union_by_name = true) UNION ALL BY NAME {NEW_COLUMNS})"
+        else:
+            found = f"SELECT COLUMNS(lambda name: name <> '{EXIF_ORIENTATION}') {read})"
+        connection.execute(f"CREATE TEMP VIEW {view} AS {found}{passing}")
     else:
         # empty_table would import pandas
         connection.register(view, pa.Table.from_batches([], layout.schema()))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from featurestore.config import chosen, option
 from featurestore.errors import FeatureStoreError, MissingDependency
 from featurestore.images import KEEPABLE_SQL, LOSSY_SQL, ImageFile, ImagePath, read_image
-from featurestore.rows import USABLE, USABLE_SQL, Compression, Layout, Row, Status
+from featurestore.rows import EXIF_ORIENTATION, OUTSIDE, USABLE, USABLE_SQL, Compression, Layout, Row, Status
 from featurestore.stages.base import ChunkStage, FitStage
 from featurestore.stages.extractors import EXTRACTORS, Extractor, Sift
 from featurestore.system import BY_THE_CLOCK, CLOCK_OVER, CPU_OVER, lacking, line_of
@@ -51,12 +51,13 @@ class Extract(ChunkStage):
     )
 
     def layout(self, reads: Layout | None = None, fit: FitStage | None = None) -> Layout:
-        """Return the columns: descriptors, keypoints, and the source's size in pixels, bytes and hash."""
+        """Return the columns: descriptors, keypoints, and the source's size, bytes, hash and orientation."""
         extra = (
             ("width", pa.int32()),
             ("height", pa.int32()),
             ("source_bytes", pa.int64()),
             ("source_hash", pa.string()),
+            *OUTSIDE.items(),
         )
         return Layout(dim=self.extractor.dim, dtype=self.extractor.dtype, extra=extra, compression=self.compression)
 
@@ -161,4 +162,5 @@ def _source(image: ImageFile) -> dict[str, Any]:
         "height": image.height,
         "source_bytes": image.source_bytes,
         "source_hash": image.source_hash,
+        EXIF_ORIENTATION: image.orientation,
     }

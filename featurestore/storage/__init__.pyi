@@ -32,6 +32,7 @@ from .model_file import read_state as read_state
 from .model_file import to_bitmap as to_bitmap
 from .model_file import write_arrays as write_arrays
 from .partition import FORMAT as FORMAT
+from .partition import PLAIN as PLAIN
 from .partition import PartitionFile as PartitionFile
 from .partition import RowDigest as RowDigest
 from .partition import partition_name as partition_name

@@ -18,7 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from featurestore.errors import CorruptFile, FormatError
-from featurestore.rows import KEYPOINT, KEYPOINT_COLUMNS, Layout, Row
+from featurestore.rows import KEYPOINT, KEYPOINT_COLUMNS, OUTSIDE, Layout, Row
 from featurestore.storage import manifest as manifests
 from featurestore.storage.blob_pages import Page, copy_blob, find_pages, read_blob
 from featurestore.storage.hashed_file import HashedFile
@@ -26,7 +26,8 @@ from featurestore.storage.list_pages import Places, find_record_pages, read_reco
 from featurestore.system import readable
 from featurestore.wording import first_line
 
-FORMAT = 1
+FORMAT = 2  # a partition has columns that are no part of its payload, see `OUTSIDE`
+PLAIN = 1  # it has none
 MANIFEST_KEY = "featurestore"
 
 
@@ -50,7 +51,7 @@ class RowDigest:
 
     def update(self, row: Row) -> None:
         """Add one row."""
-        extra = {name: _canonical(value) for name, value in sorted(row.extra.items())}
+        extra = {name: _canonical(value) for name, value in sorted(row.extra.items()) if name not in OUTSIDE}
         head = [row.image_id, row.filename, row.status, row.error, row.n_descriptors, row.keypoints is None, extra]
         self._sha.update(json.dumps(head, separators=(",", ":")).encode())
         if row.descriptors is not None:
@@ -113,7 +114,7 @@ class PartitionFile:
             dim, dtype = int(metadata[b"dim"]), metadata[b"dtype"].decode()
         except (OSError, pa.ArrowException, ValueError) as error:
             raise self._no_partition(error) from error
-        if self.manifest.get("format") != FORMAT:
+        if self.manifest.get("format") not in (PLAIN, FORMAT):
             raise FormatError(
                 f"{path.name} is of partition format {self.manifest.get('format')}, and this version knows {FORMAT}; "
                 "use a newer featurestore"
@@ -167,7 +168,7 @@ class PartitionFile:
             yield from self.rows_of(self.table(index, columns))
 
     def table(self, row_group: int, columns: Sequence[str]) -> pa.Table:
-        """Return some columns of one row group.
+        """Return some columns of one row group; those of `OUTSIDE` are null where the file does not have them.
 
         Raises:
             CorruptFile: the row group can't be decoded.
@@ -176,9 +177,12 @@ class PartitionFile:
         try:
             with readable(self.path):
                 in_order = self._hashed is not None  # threads would read the columns in any order
-                return self._file.read_row_group(row_group, columns=list(columns), use_threads=not in_order)
+                found = self._file.read_row_group(row_group, columns=list(columns), use_threads=not in_order)
         except (OSError, pa.ArrowException) as error:
             raise CorruptFile(f"{self.path.name} is damaged ({first_line(error)})") from error
+        for name in (OUTSIDE.keys() & columns) - set(found.column_names):
+            found = found.append_column(name, pa.nulls(len(found), OUTSIDE[name]))
+        return found
 
     def checksum(self) -> str:
         """Return the SHA-256 of the file's bytes, in hex; only of a file that was opened as ``hashed``.

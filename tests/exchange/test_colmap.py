@@ -20,7 +20,7 @@ from featurestore.exchange.exporters import colmap
 from tests.broken_images import encoded, picture, saved
 from tests.conftest import LONG
 from tests.once import copied
-from tests.small import configure, copy, invoke, rows_of, write_dataset
+from tests.small import configure, copy, invoke, make_old_partitions, rows_of, write_dataset
 
 Features = dict[str, tuple[NDArray[np.float32], NDArray[np.uint8]]]
 
@@ -233,11 +233,16 @@ def test_codes_are_refused(finished: FeatureStore, tmp_path: Path) -> None:
         finished.export(tmp_path / "out", "colmap", options={"flat": True})
 
 
-def test_a_file_that_is_gone_or_another(views: FeatureStore, tmp_path: Path) -> None:
+def test_a_file_that_is_gone_or_another(views: FeatureStore, database: Path, tmp_path: Path) -> None:
     store = copy(views, tmp_path / "store")
     images = tmp_path / "images"
     images.mkdir()
     configure(store, "store", images=str(images))
+    store.export(tmp_path / "recorded.db", "colmap")
+    assert features(tmp_path / "recorded.db").keys() == features(database).keys()
+    for name, (points, _) in features(tmp_path / "recorded.db").items():
+        np.testing.assert_array_equal(points, features(database)[name][0], "the orientation is recorded")
+    make_old_partitions(store)
     with pytest.raises(
         QueryError, match=r"^view\.png can't be read in .* \(No such file or directory\), and .* put the"
     ):
@@ -251,6 +256,7 @@ def test_a_file_that_is_gone_or_another(views: FeatureStore, tmp_path: Path) -> 
 
 def test_images_in_a_zip_file_have_the_same_keypoints(views: FeatureStore, database: Path, tmp_path: Path) -> None:
     store, images = copy(views, tmp_path / "store"), views.path.parent / "images"
+    make_old_partitions(store)
     packed = tmp_path / "images.zip"
     with zipfile.ZipFile(packed, "w") as file:
         for name in ("view.png", "exif.png"):

@@ -16,10 +16,10 @@ from featurestore.exchange.orientation import (
     angle_from_file,
     angle_to_file,
     from_file,
-    orientation_of,
     sides_swapped,
     to_file,
 )
+from featurestore.images import orientation_of
 from tests.broken_images import saved
 
 EVERY = range(1, 9)

@@ -30,7 +30,8 @@ from featurestore.exchange.file_grid import NotRead, size_and_orientation
 from featurestore.exchange.importers.colmap_database import ColmapDatabase, Features, NamedImage
 from featurestore.exchange.importers.report import EXAMPLES, ImportReport, make_report
 from featurestore.exchange.importers.rows_in_order import RowsInOrder
-from featurestore.exchange.orientation import UPRIGHT, angle_from_file, from_file, sides_swapped
+from featurestore.exchange.orientation import angle_from_file, from_file, sides_swapped
+from featurestore.images import UPRIGHT
 from featurestore.progress import StageSummary
 from featurestore.rows import KEYPOINT, Row, Status
 from featurestore.stages import Colmap, Extract
