@@ -104,6 +104,7 @@ ASKED_OF_VIEWS = {
     "apps/all_pairs.py": ["SELECT chunk_id, payload FROM partitions WHERE stage"],
     "apps/evaluation.py": ["SELECT filename FROM images"],
     "cli/demo.py": ["FROM descriptor_counts JOIN images USING", "FROM models WHERE stage = 'fit_pca' AND current"],
+    "cli/named.py": ["SELECT filename FROM images WHERE starts_with"],
     "exchange/export.py": ["look at them with: SELECT * FROM images"],
     "pipeline/extract_run.py": ["SELECT versions, origin FROM partitions"],
     "query/sql.py": ['ask one like "SELECT count(*) FROM images"', "is a column of images: FROM images JOIN"],

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from featurestore.cli.common import STORE, UNTRUSTED, answer, as_json, open_store, stoppable
+from featurestore.cli.named import StoreVerb
 from featurestore.formatting import counted
 from featurestore.matching import MIN_INLIERS
 
@@ -24,7 +25,7 @@ METHOD = click.option(
 COLUMNS = ("class", "queries", "recall@1", "95 %", "recall@5", "recall@100", "mAP", "found", "wrong", "s")
 
 
-@click.command(short_help="Measure how good searches are.")
+@click.command(cls=StoreVerb, short_help="Measure how good searches are.")
 @STORE
 @click.argument("pairs", type=click.Path(path_type=Path))
 @click.option("--class", "kind", help="The column with the class of each query; class if there is one.")
@@ -73,7 +74,7 @@ def _text(found: Evaluation) -> str:
     return "\n".join(lines)
 
 
-@click.command(short_help="Search for every image among the others.")
+@click.command(cls=StoreVerb, short_help="Search for every image among the others.")
 @STORE
 @click.argument("output", type=click.Path(path_type=Path))
 @click.option("--top", default=20, show_default=True, type=click.IntRange(min=1), help="Hits of each image.")

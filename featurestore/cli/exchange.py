@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from featurestore.cli.common import STORE, UNTRUSTED, open_store
+from featurestore.cli.named import StoreVerb, complete_stage
 from featurestore.system import command_line, typed
 
 
@@ -74,6 +76,11 @@ class _Format(click.ParamType[str]):
 
         return f"[{'|'.join(EXPORTERS.names())}]"
 
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from featurestore.exchange import EXPORTERS
+
+        return [CompletionItem(name) for name in EXPORTERS.names() if name.startswith(incomplete)]
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         from featurestore.exchange import EXPORTERS
 
@@ -98,11 +105,15 @@ joblib        the fitted IncrementalPCA as a pickle, like the notebook's
 OUT appears when it is complete. Writing it takes little memory."""
 
 
-@click.command(help=EXPORT_HELP, short_help="Write descriptors or models for other programs.")
+@click.command(cls=StoreVerb, help=EXPORT_HELP, short_help="Write descriptors or models for other programs.")
 @STORE
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--format", "format_", type=_Format(), required=True, help="What is written.")
-@click.option("--stage", help="Such as extract or project.  [default: that of the codes; of colmap and hloc: extract]")
+@click.option(
+    "--stage",
+    shell_complete=complete_stage,
+    help="Such as extract or project.  [default: that of the codes; of colmap and hloc: extract]",
+)
 @click.option("--where", metavar="SQL", help="Only these images: SQL over the columns of the view images.")
 @click.option("--variant", help="Another variant than the current recipe's; a prefix of its name is enough.")
 @click.option("--allow-missing", is_flag=True, help="Write the finished images, although others lack the stage.")

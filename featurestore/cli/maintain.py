@@ -18,11 +18,12 @@ from featurestore.cli.common import (
     open_store,
     stoppable,
 )
+from featurestore.cli.named import StoreVerb
 
 ENGINE = engine_options(workers="Processes that read files. [default: every core, if there is much to read]")
 
 
-@click.command(short_help="Compare files, catalog and images.")
+@click.command(cls=StoreVerb, short_help="Compare files, catalog and images.")
 @STORE
 @click.option("--deep", is_flag=True, help="Decode every value, and read the image files too.")
 @click.option("--repair", is_flag=True, help="Drop damaged files and records, so that a run recomputes only these.")

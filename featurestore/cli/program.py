@@ -16,6 +16,7 @@ from featurestore.cli.common import JSON, STORE, answer, as_json, engine_options
 from featurestore.cli.exchange import VERBS as EXCHANGE
 from featurestore.cli.log import with_log
 from featurestore.cli.maintain import VERBS as UPKEEP
+from featurestore.cli.named import StoreVerb, complete_stage
 from featurestore.cli.read import VERBS as ASK
 from featurestore.cli.search import VERBS as SEARCH
 from featurestore.cli.sql import VERBS as SQL
@@ -138,7 +139,7 @@ def _ingest(store: FeatureStore, dataset: Path | None, **options: Any) -> None:
     click.echo(_ingest_text(report))
 
 
-class _Run(click.Command):
+class _Run(StoreVerb):
     """The verb whose help lists the stages, with those of installed plug-ins."""
 
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -150,7 +151,7 @@ class _Run(click.Command):
 
 @cli.command(cls=_Run, short_help="Compute what is missing.")
 @STORE
-@click.argument("stages", nargs=-1, metavar="[STAGE]...")
+@click.argument("stages", nargs=-1, metavar="[STAGE]...", shell_complete=complete_stage)
 @click.option("--chunks", type=_Chunks(), help="Only these chunks, for chunk stages: 0-3,7.")
 @engine_options(workers="Worker processes; default: all cores. 0 works in this process.")
 @click.option(

@@ -7,11 +7,12 @@ from pathlib import Path
 import click
 
 from featurestore.cli.common import FORCE, OUTPUT, STORE, UNTRUSTED, answer, as_json, open_store, refuse_picture
+from featurestore.cli.named import StoreVerb, complete_image, complete_stage
 
 
-@click.command(short_help="Show everything about one image.")
+@click.command(cls=StoreVerb, short_help="Show everything about one image.")
 @STORE
-@click.argument("filename")
+@click.argument("filename", shell_complete=complete_image)
 @click.option("--json", "json_wanted", is_flag=True, help="As JSON.")
 @UNTRUSTED
 def info(store: Path, filename: str, json_wanted: bool, untrusted: bool) -> None:
@@ -26,10 +27,14 @@ def info(store: Path, filename: str, json_wanted: bool, untrusted: bool) -> None
         answer(info_text(found, find_screen()))
 
 
-@click.command(short_help="Draw an image with its keypoints.")
+@click.command(cls=StoreVerb, short_help="Draw an image with its keypoints.")
 @STORE
-@click.argument("filename")
-@click.option("--stage", help="Whose keypoints; default: those of the codes, over all that extract found.")
+@click.argument("filename", shell_complete=complete_image)
+@click.option(
+    "--stage",
+    shell_complete=complete_stage,
+    help="Whose keypoints; default: those of the codes, over all that extract found.",
+)
 @OUTPUT
 @FORCE
 @UNTRUSTED

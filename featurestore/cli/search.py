@@ -22,6 +22,7 @@ from featurestore.cli.common import (
     open_store,
     refuse_picture,
 )
+from featurestore.cli.named import StoreVerb, complete_image
 from featurestore.errors import FeatureStoreError, QueryError
 from featurestore.formatting import counted
 from featurestore.matching import MIN_INLIERS, Verdict
@@ -43,10 +44,10 @@ MIN = click.option(
 )
 
 
-@click.command(short_help="Match two images.")
+@click.command(cls=StoreVerb, short_help="Match two images.")
 @STORE
-@click.argument("query")
-@click.argument("image")
+@click.argument("query", shell_complete=complete_image)
+@click.argument("image", shell_complete=complete_image)
 @MIN
 @click.option("--json", "json_wanted", is_flag=True, help="As JSON, with the transform, the outline and all inliers.")
 @OUTPUT
@@ -94,9 +95,9 @@ def _counts(found: PairMatch) -> str:
     return f"{found.inliers:,} of {found.n_matches:,} matches agree{border}"
 
 
-@click.command(short_help="Find the images that a picture shows a part of.")
+@click.command(cls=StoreVerb, short_help="Find the images that a picture shows a part of.")
 @STORE
-@click.argument("queries", nargs=-1, required=True, metavar="QUERY...")
+@click.argument("queries", nargs=-1, required=True, metavar="QUERY...", shell_complete=complete_image)
 @click.option("--top", default=10, show_default=True, type=click.IntRange(min=1), help="Hits of each query.")
 @click.option("--where", help="SQL over the columns of images: search only these.")
 @MIN

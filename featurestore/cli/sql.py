@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from featurestore.cli.common import FORCE, STORE, UNTRUSTED, answer, open_store
+from featurestore.cli.named import StoreVerb, complete_view
 from featurestore.formatting import counted
 from featurestore.system import must_arrive
 
@@ -44,9 +45,9 @@ class _Parameter(click.ParamType[tuple[str, str]]):
         return name, text
 
 
-@click.command(short_help="Run a SQL query.")
+@click.command(cls=StoreVerb, short_help="Run a SQL query.")
 @STORE
-@click.argument("query", required=False)
+@click.argument("query", required=False, shell_complete=complete_view)
 @click.option(
     "-p",
     "--param",

@@ -10,12 +10,13 @@ from pathlib import Path
 import click
 
 from featurestore.cli.common import JSON, STORE, UNTRUSTED, answer, as_json, open_store
+from featurestore.cli.named import StoreVerb
 
 SECONDS = 2.0  # from one look to the next
 HOME, TO_END_OF_LINE, BELOW = "\x1b[H", "\x1b[K", "\x1b[J"  # of a terminal: go to the corner, and clear
 
 
-@click.command(short_help="Show what is done and what is missing.")
+@click.command(cls=StoreVerb, short_help="Show what is done and what is missing.")
 @STORE
 @click.option("--watch", "watched", is_flag=True, help="Show it again every two seconds, until Ctrl-C.")
 @JSON

@@ -181,7 +181,10 @@ def test_a_run_without_failures_has_nothing_to_do(invoke: Invoke, tmp_path: Path
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("run",), "Missing argument 'STORE'; see featurestore run --help"),
+        (
+            ("run",),
+            "no store is named; give its folder first, or --store, or work in it, or set $FEATURESTORE_STORE; see feat",
+        ),
         (
             ("run", "s", "--chunk", "1"),
             "No such option '--chunk'. Did you mean '--chunks'; see featurestore run --help",
