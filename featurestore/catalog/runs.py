@@ -96,12 +96,12 @@ def partition_manifest(step: Step, work: Work, *, origin: str, opencv: str = UNK
 def recorded_run(
     context: WritableContext, step: Step, *, workers: int, verb: str | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Record a run of a stage. The counts in the yielded dictionary are recorded when it ends, in whatever way.
+    """Record a run of a stage. The values in the yielded dictionary are recorded when it ends, in whatever way.
 
     Args:
         context: of the store.
         step: the stage.
-        workers: processes.
+        workers: processes when it begins; that can be corrected at the end.
         verb: recorded instead of the stage, if something else made the partitions.
     """
     run_id, started = uuid.uuid4().hex, time.perf_counter()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import logging
 import os
@@ -10,7 +9,7 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featurestore.engines.base import Parts, RemoteEngine, T, Task, TaskDied, Terms
-from featurestore.engines.slot import Report, end_run, misfit_here, run_in_slot
+from featurestore.engines.lost_cluster import no_workers, scheduler_gone
+from featurestore.engines.slot import NOTICE_SECONDS, Report, end_run, misfit_here, run_in_slot
 from featurestore.errors import ConfigError, EngineLost, MissingDependency, WorkerUnfit
 from featurestore.system import readable, signals_blocked
 
@@ -74,7 +74,7 @@ class DaskEngine(RemoteEngine):
         self._client: Client | None = None
         self._over = threading.Event()
         self._lost: EngineLost | None = None
-        self._token, self._numbers = "", itertools.count()
+        self._token, self._n_sent = "", 0
         self._n_workers = 0
 
     @property
@@ -115,21 +115,25 @@ class DaskEngine(RemoteEngine):
             client = self._client
             if client is None or flown not in self._flying:
                 return
-            key = f"featurestore-{self._token}-{next(self._numbers)}"
+            key = f"featurestore-{self._token}-{self._n_sent}"
+            self._n_sent += 1
             arguments = (self._token, flown.task, self._terms)
             try:
                 made = flown.made = client.submit(_run_on_worker, *arguments, key=key, pure=False)
             except Exception as error:
                 if _is_connected(client):
                     raise
-                raise _gone(self._scheduler) from error
+                raise scheduler_gone(self._scheduler) from error
         made.add_done_callback(lambda made: self._take(flown, made))
 
     def restart(self) -> None:
         """Do nothing: slots restart their children, and the cluster its workers."""
 
     def close(self) -> None:
-        """End what workers do for this run, and the connection; the next task makes a new one."""
+        """End what workers do for this run, and the connection; the next task makes a new one.
+
+        Workers that can't be told see by the terms that the run is over, which takes some seconds.
+        """
         client, self._client = self._client, None
         if client is None:
             return
@@ -137,6 +141,14 @@ class DaskEngine(RemoteEngine):
         with self._lock:
             made = [flown.made for flown in self._flying if flown.made is not None]
             self._flying.clear()
+        told = self._leave(client, made)
+        if self._n_sent and not told and self._terms is not None:
+            time.sleep(NOTICE_SECONDS)
+        LOG.debug("left the Dask cluster at %s", self._scheduler)
+
+    def _leave(self, client: Client, made: list[Any]) -> bool:
+        """Close the connection; return whether the workers could be told before."""
+        told = self._lost is None and _is_connected(client)
         try:
             try:
                 if _is_connected(client):
@@ -146,12 +158,13 @@ class DaskEngine(RemoteEngine):
                 client.close(timeout=END_SECONDS)
         except Exception as error:  # the scheduler is lost on the way: the connection has ended, and the run goes on
             LOG.debug("the Dask scheduler was lost while the run left it: %r", error)
-        LOG.debug("left the Dask cluster at %s", self._scheduler)
+            told = False
+        return told
 
     def _connected(self) -> Client:
         if self._client is None:
             self._client = self._connect()
-            self._lost, self._n_workers = None, 0
+            self._lost, self._n_workers, self._n_sent = None, 0, 0
             self._token, self._over = uuid.uuid4().hex, threading.Event()
             arguments = (self._client, self._over)
             threading.Thread(target=self._watch, args=arguments, name="featurestore-dask", daemon=True).start()
@@ -212,12 +225,12 @@ class DaskEngine(RemoteEngine):
             except Exception as error:
                 LOG.debug("the Dask scheduler does not answer: %r", error)
                 if not over.is_set():
-                    self._lose(_gone(self._scheduler))
+                    self._lose(scheduler_gone(self._scheduler))
                 return
             now = time.monotonic()
             seen = now if self._n_workers else seen
             if now - seen > PATIENCE:
-                self._lose(_without_workers(self._scheduler, self._refused))
+                self._lose(no_workers(self._scheduler, self._refused, seconds=PATIENCE))
                 return
             over.wait(LOOK_SECONDS)
 
@@ -247,7 +260,7 @@ class DaskEngine(RemoteEngine):
             self._send(flown)
             return
         if isinstance(error, TaskDied) and not _is_connected(made.client):
-            error = _gone(self._scheduler)
+            error = scheduler_gone(self._scheduler)
         with self._lock:
             if flown not in self._flying:  # the engine was closed, or is lost
                 return
@@ -332,18 +345,3 @@ def _outcome(made: Any) -> tuple[str, Report]:
 
 def _is_connected(client: Client) -> bool:
     return client.status not in ("connecting", "closing", "closed")
-
-
-def _gone(scheduler: str) -> EngineLost:
-    return EngineLost(
-        f"the Dask scheduler at {scheduler} is gone. Finished work is kept; start a scheduler and workers, then run "
-        "the same command again"
-    )
-
-
-def _without_workers(scheduler: str, refused: Mapping[str, str]) -> EngineLost:
-    unfit = "".join(f", and {address} is not used, since it {why}" for address, why in list(refused.items())[-1:])
-    return EngineLost(
-        f"the Dask scheduler at {scheduler} has had no worker for {PATIENCE:.0f} s{unfit}. Finished work is kept; "
-        f"start some with `dask worker {scheduler}`, then run the same command again"
-    )

@@ -143,6 +143,7 @@ class _Slot:
 
 
 WATCH_SECONDS = 2.0  # between two looks whether a run is over
+NOTICE_SECONDS = WATCH_SECONDS + 1  # after which a worker has seen it, and has killed what works for the run
 _LOCK = threading.Lock()
 _CHANGED = threading.Condition(_LOCK)
 _WATCHED = set[str]()  # runs whose terms this process meets

@@ -49,11 +49,13 @@ class ChunkRun:
         reporter.begin(name, sum(work.n_left for work in self._plan.todo))
         try:
             with recorded_run(self._context, self._plan.step, workers=self._engine.workers) as record:
+                most = self._engine.workers
                 try:
                     for task, results in dispatch_tasks(self._engine, self._tasks()):
+                        most = max(most, self._engine.workers)  # of a cluster, some come late
                         self._take(task, results)
                 finally:
-                    record.update(self._counts)
+                    record.update(self._counts, workers=most)
                     for chunk in self._open.values():
                         chunk.abandon()
                 self._check()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 from featurestore.catalog import WritableContext, filenames_of
@@ -13,7 +14,7 @@ from featurestore.notebook import Tabular
 from featurestore.pipeline.extract_run import image_folder
 from featurestore.pipeline.image_row import make_rows
 from featurestore.pipeline.runner import Options, plan_of
-from featurestore.pipeline.terms import agree_on_terms
+from featurestore.pipeline.terms import agreed_terms
 from featurestore.stages import Extract
 
 N_MEASURED = 4  # images for each worker, after one that starts its process
@@ -66,8 +67,7 @@ def check_cluster(context: WritableContext, scheduler: str | None) -> ClusterRep
     """
     engine = open_engine(0, REMOTE, scheduler=scheduler)
     assert isinstance(engine, RemoteEngine)
-    try:
-        agree_on_terms(engine, context)
+    with closing(engine), agreed_terms(engine, context):
         n_workers = engine.workers
         plan = plan_of(context, Options())[Extract.name]
         stage, folder = plan.step.stage, image_folder(context, plan)
@@ -81,8 +81,6 @@ def check_cluster(context: WritableContext, scheduler: str | None) -> ClusterRep
         n_sampled = _run(engine, measured)
         rate = n_sampled / (time.monotonic() - begun)
         return ClusterReport(n_workers, engine.memory(), n_sampled, rate, sum(work.n_left for work in plan.todo))
-    finally:
-        engine.close()
 
 
 def _run(engine: Engine, tasks: Sequence[SampleImages]) -> int:

@@ -141,21 +141,29 @@ class FitRun:
         started, summary, reporter = time.perf_counter(), None, self._context.reporter
         fold = self._resume()
         todo = [work for work in self._todo if work.chunk_id not in fold.chunks]
-        workers = self._engine.workers if self._stage.joins() else 1
+        workers, n_images, n_chunks = self._n_workers(), 0, 0
         reporter.begin(self._stage.name, sum(work.n_images for work in todo))
         try:
-            with recorded_run(self._context, self._step, workers=workers) as counts:
-                for n_images in self._learn(fold, todo):
-                    counts["n_images"] += n_images
-                    counts["n_chunks"] += 1
+            with recorded_run(self._context, self._step, workers=workers) as record:
+                for learnt in self._learn(fold, todo):
+                    n_images, n_chunks = n_images + learnt, n_chunks + 1
+                    workers = max(workers, self._n_workers())  # of a cluster, some come late
+                    record.update(n_images=n_images, n_chunks=n_chunks, workers=workers)
                 model = self._publish(fold)
-            counts["n_descriptors"] = model.summary.get("n_descriptors", 0)
             summary = StageSummary(
-                self._stage.name, **counts, note=model_note(model), seconds=time.perf_counter() - started
+                self._stage.name,
+                n_chunks=n_chunks,
+                n_images=n_images,
+                n_descriptors=model.summary.get("n_descriptors", 0),
+                note=model_note(model),
+                seconds=time.perf_counter() - started,
             )
         finally:
             reporter.end(summary)
         return summary
+
+    def _n_workers(self) -> int:
+        return self._engine.workers if self._stage.joins() else 1
 
     def _resume(self) -> _Fold:
         if is_file(self._context.root.local(self._state)):

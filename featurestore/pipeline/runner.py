@@ -12,7 +12,7 @@ from featurestore.formatting import chunk_list
 from featurestore.pipeline.chunk_run import TransformRun
 from featurestore.pipeline.extract_run import ExtractRun
 from featurestore.pipeline.fit_run import run_fit
-from featurestore.pipeline.terms import agree_on_terms
+from featurestore.pipeline.terms import agreed_terms
 from featurestore.progress import StageSummary
 from featurestore.stages import Extract, FitStage
 from featurestore.system import command_line, one_blas_thread
@@ -61,8 +61,7 @@ def run_stages(context: WritableContext, options: Options) -> list[StageSummary]
     engine = open_engine(options.workers, options.engine, scheduler=options.scheduler)
     names = options.stages or tuple(stage.name for stage in context.flow)
     try:
-        agree_on_terms(engine, context)
-        with one_blas_thread():
+        with agreed_terms(engine, context), one_blas_thread():
             summaries = run_each(context, engine, options, names)
     except BaseException:
         engine.close()

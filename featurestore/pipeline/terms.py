@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from featurestore.catalog import StoreTerms, WritableContext, filenames_of, files_read_before, versions
 from featurestore.engines import Engine, RemoteEngine
+from featurestore.errors import UnreadableFile
 from featurestore.images import Damaged, Missing, Source, is_container, source_at, why_absent
 from featurestore.storage import Root, read_signature
+from featurestore.system import is_file
 
 N_NAMES = 100  # images among which one is looked for that is there
 
@@ -19,6 +23,14 @@ class RunTerms(StoreTerms):
 
     images: Path
     sample: tuple[str, int | None] | None  # name and bytes of an image that is there; None: the run sees none itself
+    sign: Path  # a file that is there until the run has ended
+
+    def is_over(self) -> bool:
+        """Return whether the run has ended, or no longer holds the store; what can't be read says nothing."""
+        try:
+            return super().is_over() or not is_file(self.sign)
+        except UnreadableFile:
+            return False
 
     def misfit(self) -> str | None:
         """Return why this process can't work for the run, None if it can."""
@@ -36,15 +48,22 @@ class RunTerms(StoreTerms):
         return None
 
 
-def agree_on_terms(engine: Engine, context: WritableContext) -> None:
-    """Give an engine whose workers are elsewhere the terms of the run, if the store has a holder."""
-    if not isinstance(engine, RemoteEngine):
+@contextmanager
+def agreed_terms(engine: Engine, context: WritableContext) -> Iterator[None]:
+    """Give an engine whose workers are elsewhere the terms of a run, which is over when the block ends."""
+    signature = read_signature(context.root) if isinstance(engine, RemoteEngine) else None
+    if signature is None or not isinstance(engine, RemoteEngine):
+        yield
         return
-    signature = read_signature(context.root)
-    if signature is not None:
-        root, images = Root(context.root.path.absolute()), context.images
-        terms = RunTerms(root, signature.token, versions(), images, _sample(context))
+    root = Root(context.root.path.absolute())
+    with root.draft("terms") as sign:
+        sign.touch()
+    try:
+        terms = RunTerms(root, signature.token, versions(), context.images, _sample(context), sign)
         engine.agree(terms, say=context.reporter.say)
+        yield
+    finally:
+        sign.unlink(missing_ok=True)
 
 
 def _sample(context: WritableContext) -> tuple[str, int | None] | None:

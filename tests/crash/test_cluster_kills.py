@@ -82,8 +82,10 @@ def test_a_scheduler_that_dies_ends_the_run_in_one_line(cluster: Cluster, ground
         f"error: the Dask scheduler at {address} is gone. Finished work is kept; start a scheduler and workers, then "
         "run the same command again\n"
     )
+    assert list(store.rglob(".tmp-*")) == [], "what workers were writing"
     for worker in cluster.processes[1:]:
         worker.wait(PATIENCE)  # a worker ends by itself, and its child with it
+    assert list(store.rglob(".tmp-*")) == []
     cluster.start_scheduler()
     cluster.start_worker()
     ended = run(*verb(cluster, store))

@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 
 from featurestore import FeatureStore
+from featurestore.catalog import RunningStage
 from featurestore.engines import dask, open_engine
 from featurestore.engines.dask import DaskEngine
 from featurestore.errors import ConfigError, EngineLost, MissingDependency
+from featurestore.pipeline import Options, run_stages
+from featurestore.progress import Silent
 from featurestore.testing.tasks import Squares
 from tests.cluster import cluster_of_threads
 from tests.small import digests, invoke, make_small, small_store
@@ -65,13 +68,37 @@ def test_workers_are_the_clusters_own(tmp_path: Path) -> None:
         store.run(engine="inline", scheduler="tcp://h:1")
 
 
-def test_a_run_on_a_cluster_makes_the_same_bytes(tmp_path: Path) -> None:
+class Looking(Silent):
+    """Adds up the images of each stage, and looks at `status` whenever some are done."""
+
+    def __init__(self, store: FeatureStore) -> None:
+        self.images: dict[str, list[int]] = {}  # by stage: announced, and done
+        self.seen: list[RunningStage | None] = []
+        self._store = store
+
+    def begin(self, stage: str, n_images: int) -> None:
+        self._now = self.images[stage] = [n_images, 0]
+
+    def advance(self, n_images: int) -> None:
+        self._now[1] += n_images
+        self.seen.append(self._store.status().running)
+
+
+def test_a_run_on_a_cluster_makes_the_same_bytes_and_shows_how_far_it_is(tmp_path: Path) -> None:
     make_small(tmp_path / "images", n=7)
     alone, store = (small_store(tmp_path / name, tmp_path / "images", chunk_size=3) for name in ("alone", "store"))
     alone.run(workers=0)
+    looking = Looking(store)
     with cluster_of_threads(2) as address:
-        done = store.run(scheduler=address)
+        with store._changing("run", looking) as context:
+            done = run_stages(context, Options(scheduler=address))
         assert store.run(scheduler="tcp://127.0.0.1:1") == [], "without work no cluster is needed"
     assert [summary.n_chunks for summary in done if summary.stage == "extract"] == [3]
     assert digests(store) == digests(alone)
     assert store.sql("SELECT DISTINCT workers FROM runs WHERE stage = 'extract'").fetchall() == [(2,)]
+    assert list(looking.images) == ["extract", "fit_pca", "project", "fit_scale", "quantize"]
+    assert all(images == [7, 7] for images in looking.images.values())
+    of_extract = [seen.n_done for seen in looking.seen if seen is not None and seen.stage == "extract"]
+    assert of_extract == sorted(of_extract)
+    assert of_extract[-1] == 7
+    assert len(of_extract) >= 3, "a chunk is seen before it is published"

@@ -274,3 +274,24 @@ def test_two_attempts_at_a_partition_share_no_file(tmp_path: Path) -> None:
         target.write(row for row in rows if 1 // (2 - row.image_id))
     assert file_digest(target.path) == whole.checksum
     assert list(tmp_path.iterdir()) == [target.path]
+
+
+class Growing(InlineEngine):
+    """An engine to which workers come while it is asked for their number."""
+
+    seen = 0
+
+    @property
+    def workers(self) -> int:  # type: ignore[override]
+        self.seen += 1
+        return min(self.seen, 3)
+
+
+def test_the_record_of_a_run_has_the_most_workers_that_it_had(
+    fitted: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = copy(fitted, tmp_path / "store")
+    monkeypatch.setattr(runner, "open_engine", lambda *_, **__: Growing())
+    store.run("project", "fit_scale", workers=0)
+    found = store.sql("SELECT stage, workers FROM runs WHERE stage IN ('project', 'fit_scale') ORDER BY stage")
+    assert found.fetchall() == [("fit_scale", 3), ("project", 3)]

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,8 @@ from featurestore.catalog import store_terms, terms_for_reading, versions
 from featurestore.engines import dask, dispatch_tasks, slot
 from featurestore.engines.dask import DaskEngine
 from featurestore.errors import EngineLost, WorkerUnfit
-from featurestore.pipeline.terms import RunTerms, agree_on_terms
+from featurestore.pipeline import runner
+from featurestore.pipeline.terms import RunTerms, agreed_terms
 from featurestore.progress import Silent
 from featurestore.rows import Row
 from featurestore.storage import HOLDER, Root
@@ -37,8 +39,7 @@ def terms(tmp_path: Path) -> Iterator[RunTerms]:
     (tmp_path / "images" / "000.png").unlink()
     store = small_store(tmp_path / "store", tmp_path / "images")
     engine = Noting("tcp://127.0.0.1:1")
-    with store._held("run", Silent()) as context:
-        agree_on_terms(engine, context)
+    with store._held("run", Silent()) as context, agreed_terms(engine, context):
         yield engine.found
 
 
@@ -90,8 +91,45 @@ def test_a_verb_that_only_reads_asks_for_the_recipe_of_what_it_reads(terms: RunT
 
 def test_a_run_that_was_taken_over_is_over(terms: RunTerms) -> None:
     path = terms.root.local(HOLDER)
+    before = path.read_text()
     path.write_text(path.read_text().replace(str(terms.token), "0" * 16))
     assert terms.is_over()
+    path.write_text(before)
+    assert not terms.is_over()
+
+
+def test_a_run_that_has_ended_is_over_although_its_process_still_holds_the_store(terms: RunTerms) -> None:
+    terms.sign.unlink()
+    assert terms.is_over()
+
+
+class Losing(Noting):
+    """An engine that is lost at the first task, and notes whether the run is over when it is closed."""
+
+    workers = 1
+    was_over = False
+
+    def submit(self, task: object) -> Any:
+        assert not self.found.is_over()
+        raise EngineLost("the scheduler is gone")
+
+    def memory(self) -> None:
+        return None
+
+    def close(self) -> None:
+        self.was_over = self.found.is_over()
+
+
+def test_a_run_that_loses_its_cluster_is_over_before_it_waits_for_the_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_small(tmp_path / "images", n=1)
+    store, engine = small_store(tmp_path / "store", tmp_path / "images"), Losing("tcp://127.0.0.1:1")
+    monkeypatch.setattr(runner, "open_engine", lambda *_, **__: engine)
+    with pytest.raises(EngineLost):
+        store.run("extract", scheduler="tcp://127.0.0.1:1")
+    assert engine.was_over
+    assert not list(store.path.rglob(".tmp-*"))
 
 
 def test_no_worker_is_let_in_at_the_start_that_does_not_meet_them(
@@ -130,9 +168,10 @@ def test_a_late_worker_that_does_not_meet_them_leaves_and_the_run_goes_on(tmp_pa
         (tmp_path / "misfit").touch()
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(dask, "PATIENCE", 0.5)
+            patch.setattr(dask, "NOTICE_SECONDS", 0.0)
             with pytest.raises(EngineLost, match=r"no worker for 0 s, and inproc://\S+ is not used, since it is late"):
                 list(dispatch_tasks(engine, [Squares((1,)), Squares((2,))]))
-        engine.close()
+            engine.close()
     (line,) = said.said
     assert line.startswith("the worker inproc://")
     assert line.endswith(" is not used: it is late")
