@@ -124,16 +124,19 @@ def _told(found: Pairs) -> str:
 @STORE
 @click.argument("output", type=click.Path(path_type=Path))
 @click.option(
+    "--images", default=1000, show_default=True, type=click.IntRange(min=0), metavar="N", help="Images to show small."
+)
+@click.option(
     "--gallery",
     default=12,
     show_default=True,
     type=click.IntRange(min=0),
     metavar="N",
-    help="Images with the most, and with the fewest descriptors, to show; 0 reads no image file.",
+    help="Images with the most, and with the fewest descriptors, to show.",
 )
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 @UNTRUSTED
-def report(store: Path, output: Path, gallery: int, force: bool, untrusted: bool) -> None:
+def report(store: Path, output: Path, untrusted: bool, **options: Any) -> None:
     """Write a report of the store to OUTPUT, one HTML file that needs no network.
 
     It has the collection, the stages and their models, runs, charts, failures, and the SQL behind each number.
@@ -141,7 +144,7 @@ def report(store: Path, output: Path, gallery: int, force: bool, untrusted: bool
     from featurestore.apps import report
     from featurestore.formatting import human_bytes
 
-    path = report(open_store(store, untrusted=untrusted), output, gallery=gallery, force=force)
+    path = report(open_store(store, untrusted=untrusted), output, quiet=False, **options)
     answer(f"{path}: {human_bytes(path.stat().st_size)}")
 
 

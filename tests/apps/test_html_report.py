@@ -185,10 +185,16 @@ def test_images_that_are_gone_leave_a_line(hostile: FeatureStore, tmp_path: Path
     page = Page(report(store, tmp_path / "report.html").read_text(encoding="utf-8"))
     assert page.named("img") == []
     assert len([line for line in page.texts["p"] if line.startswith("No picture: ")]) == 12
+    assert "6 images of them have no picture: the file can't be used any more." in page.texts["p"]
+
+
+def test_of_many_images_a_sample_is_shown(thirteen: FeatureStore, tmp_path: Path) -> None:
+    page = Page(report(thirteen, tmp_path / "report.html", images=4, gallery=0).read_text(encoding="utf-8"))
+    assert [values["alt"] for values in page.named("img")] == ["003.png", "006.png", "009.png", "012.png"]
 
 
 def test_a_store_before_its_first_run_and_without_pictures(begun: FeatureStore, tmp_path: Path) -> None:
-    page = Page(report(begun, tmp_path / "report.html", gallery=0).read_text(encoding="utf-8"))
+    page = Page(report(begun, tmp_path / "report.html", images=0, gallery=0).read_text(encoding="utf-8"))
     assert page.named("img") == []
     assert "never run" in page.texts["bdi"]
     assert "No image has been extracted yet." in page.texts["p"]
@@ -201,16 +207,16 @@ def test_leakage_is_a_warning(hostile: FeatureStore, tmp_path: Path) -> None:
     moved = tmp_path / "moved.csv"
     moved.write_text(data.read_text(encoding="utf-8").replace("000.png,train", "000.png,test"), encoding="utf-8")
     store.ingest(moved, yes=True)
-    found = report(store, tmp_path / "report.html", gallery=0).read_text(encoding="utf-8")
+    found = report(store, tmp_path / "report.html", images=0, gallery=0).read_text(encoding="utf-8")
     assert '<p class="warning">fit_pca: leakage: the model learnt from 1 image that' in found
 
 
 def test_an_untrusted_store_on_the_command_line(hostile: FeatureStore, tmp_path: Path) -> None:
     out = tmp_path / "report.html"
-    done = invoke("report", hostile.path, out, "--untrusted", "--gallery", 1)
+    done = invoke("report", hostile.path, out, "--untrusted", "--gallery", 1, "--images", 3)
     assert done.exit_code == 0, done.exception
     assert done.stdout.startswith(f"{out}: ")
-    assert len(Page(out.read_text(encoding="utf-8")).named("img")) == 2
+    assert len(Page(out.read_text(encoding="utf-8")).named("img")) == 2 + 3
 
 
 def test_files_are_not_overwritten_unasked(tiny: FeatureStore, tmp_path: Path) -> None:
@@ -220,7 +226,7 @@ def test_files_are_not_overwritten_unasked(tiny: FeatureStore, tmp_path: Path) -
         report(tiny, out)
     with pytest.raises(OutputError, match="lies in the store"):
         report(tiny, tiny.path / "report.html")
-    with pytest.raises(QueryError, match="at least 0, and not -1"):
-        report(tiny, tmp_path / "other.html", gallery=-1)
-    report(tiny, out, gallery=0, force=True)
+    with pytest.raises(QueryError, match="images is a number of images, at least 0, and not -1"):
+        report(tiny, tmp_path / "other.html", images=-1)
+    report(tiny, out, images=0, gallery=0, force=True)
     assert out.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")

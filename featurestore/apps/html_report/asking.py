@@ -9,6 +9,8 @@ from featurestore.api import FeatureStore
 from featurestore.apps.html_report.parts import Column, Table
 
 MOST_TEXT = 300  # characters of a text that people wrote: a file name, a cell, an error
+FILENAME = Column("image")
+DESCRIPTORS = Column("descriptors", "number")
 USABLE = "status IN ('ok', 'empty')"
 
 

@@ -104,6 +104,15 @@ class Gallery:
 
 
 @dataclass(frozen=True)
+class Sheet:
+    """Many small pictures, as pairs of a file name and a data URI; ``table`` names them."""
+
+    pictures: Sequence[tuple[str, str]]
+    table: Table
+    part: str = "sheet"
+
+
+@dataclass(frozen=True)
 class Section:
     """A section of the report.
 
@@ -116,7 +125,7 @@ class Section:
 
     name: str
     heading: str
-    parts: Sequence[Table | Chart | Note | Gallery] = field(default_factory=tuple)
+    parts: Sequence[Table | Chart | Note | Gallery | Sheet] = field(default_factory=tuple)
     lead: str = ""
 
 

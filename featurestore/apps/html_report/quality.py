@@ -6,10 +6,9 @@ import math
 from typing import TYPE_CHECKING
 
 from featurestore.api import FeatureStore
-from featurestore.apps.html_report.asking import USABLE, rows_of, short, table_of
+from featurestore.apps.html_report.asking import DESCRIPTORS, FILENAME, USABLE, rows_of, short, table_of
 from featurestore.apps.html_report.charts import bar_chart, nice_step
-from featurestore.apps.html_report.parts import Chart, Column, Gallery, Note, Section, Table
-from featurestore.apps.html_report.thumbnails import gallery_image
+from featurestore.apps.html_report.parts import Chart, Column, Note, Section, Table
 from featurestore.errors import FeatureStoreError
 
 if TYPE_CHECKING:
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
 BINS = 24  # of a histogram, at most
 MOST_FAILURES = 200
 MOST_CLIPPED = 10
-FILENAME = Column("image")
-DESCRIPTORS = Column("descriptors", "number")
 PCA, SCALE, CODES = "fit_pca", "quantize", "quantized"
 SPECTRUM = """\
 model = store.model("fit_pca")
@@ -132,20 +129,6 @@ def clipping(store: FeatureStore, status: Status) -> Section | None:
         parts = [whole, Note(f"The images can't be read: {error}", warning=True)]
     lead = "A value beyond the bounds of its dimension is stored as the nearest of the two."
     return Section("clipping", "Clipping", parts, lead)
-
-
-def galleries(store: FeatureStore, n: int) -> Section:
-    """Return the section of the images with the most and the fewest descriptors."""
-    parts = []
-    for title, order in (("Strongest images", "DESC"), ("Emptiest images", "ASC")):
-        query = (
-            "SELECT filename, n_descriptors FROM descriptor_counts\n"
-            f"WHERE stage = 'extract' AND {USABLE} ORDER BY n_descriptors {order}, image_id LIMIT {n}"
-        )
-        table = table_of(store, title, (FILENAME, DESCRIPTORS), query)
-        parts.append(Gallery(title, [gallery_image(store, name, count) for name, count in table.rows], table))
-    lead = "Point at a picture, or choose it with the keyboard, to see its largest keypoints."
-    return Section("gallery", "Strongest and emptiest images", parts, lead)
 
 
 def failures(store: FeatureStore) -> Section:

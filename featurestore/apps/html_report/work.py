@@ -172,5 +172,11 @@ def _pairs(values: dict[str, Any], prefix: str = "") -> str:
         if isinstance(value, dict):
             found.append(_pairs(value, f"{prefix}{name}."))
         else:
-            found.append(f"{prefix}{name} {value:.4g}" if isinstance(value, float) else f"{prefix}{name} {value}")
+            found.append(
+                f"{prefix}{name} {value:.4g}" if isinstance(value, float) else f"{prefix}{name} {_plain(value)}"
+            )
     return ", ".join(part for part in found if part)
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

@@ -10,16 +10,27 @@ from featurestore.apps.html_report.asking import rows_of
 from featurestore.apps.html_report.collection import collection
 from featurestore.apps.html_report.page import render
 from featurestore.apps.html_report.parts import Report
-from featurestore.apps.html_report.quality import clipping, descriptors, failures, galleries, spectrum
+from featurestore.apps.html_report.pictures import galleries, sheet
+from featurestore.apps.html_report.quality import clipping, descriptors, failures, spectrum
 from featurestore.apps.html_report.work import disk, flow, models, runs
 from featurestore.errors import QueryError
 from featurestore.formatting import counted, human_bytes
+from featurestore.progress import Reporter, reporter
 from featurestore.system import StrPath, located, output_at, refuse_output
 
 GALLERY = 12  # images of each gallery
+IMAGES = 1000  # small pictures
 
 
-def report(store: FeatureStore, output: StrPath, *, gallery: int = GALLERY, force: bool = False) -> Path:
+def report(
+    store: FeatureStore,
+    output: StrPath,
+    *,
+    images: int = IMAGES,
+    gallery: int = GALLERY,
+    force: bool = False,
+    quiet: bool = True,
+) -> Path:
     """Write a report of a store: one HTML file that needs no network, and return its path.
 
     The same state of a store and of its image files makes the same bytes.
@@ -27,26 +38,29 @@ def report(store: FeatureStore, output: StrPath, *, gallery: int = GALLERY, forc
     Args:
         store: that is reported.
         output: the file.
-        gallery: images with the most, and with the fewest descriptors, that are shown; 0 reads no image file.
+        images: that are shown small, a sample of the store if it has more; 0 for none.
+        gallery: images with the most, and with the fewest descriptors, that are shown; 0 for none.
         force: replace a file that exists.
+        quiet: show no bar.
 
     Raises:
         OutputError: the file can't be written there, or exists.
         NotEnoughSpace: the disk is full.
-        QueryError: ``gallery`` is negative.
+        QueryError: ``images`` or ``gallery`` is negative.
         CorruptFile: the catalog or a model is damaged.
     """
-    if gallery < 0:
-        raise QueryError(f"gallery is a number of images, at least 0, and not {gallery}")
+    for name, n in (("images", images), ("gallery", gallery)):
+        if n < 0:
+            raise QueryError(f"{name} is a number of images, at least 0, and not {n}")
     path = located(output, "a report")
     refuse_output(path, store.path, force=force)
-    text = render(_report(store, gallery))
+    text = render(_report(store, images, gallery, reporter(quiet=quiet)))
     with output_at(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return path
 
 
-def _report(store: FeatureStore, gallery: int) -> Report:
+def _report(store: FeatureStore, images: int, gallery: int, progress: Reporter) -> Report:
     status = store.status()
     ((last,),) = rows_of(store, "SELECT max(ended) FROM runs")
     ((n_failed,),) = rows_of(store, "SELECT count(*) FROM failures")
@@ -59,6 +73,7 @@ def _report(store: FeatureStore, gallery: int) -> Report:
         spectrum(store, status),
         clipping(store, status),
         galleries(store, gallery) if gallery else None,
+        sheet(store, images, progress) if images else None,
         failures(store),
         models(store, status),
         runs(store, status),
