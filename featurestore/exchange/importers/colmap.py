@@ -33,7 +33,7 @@ from featurestore.exchange.importers.rows_in_order import RowsInOrder
 from featurestore.exchange.orientation import angle_from_file, from_file, sides_swapped
 from featurestore.images import UPRIGHT
 from featurestore.progress import StageSummary
-from featurestore.rows import KEYPOINT, Row, Status
+from featurestore.rows import EXIF_ORIENTATION, KEYPOINT, Row, Status
 from featurestore.stages import Colmap, Extract
 from featurestore.storage import CONFIG, Origin
 from featurestore.system import shown
@@ -215,6 +215,7 @@ class _Import:
         orientation = self._orientation(filename)
         size = (height, width) if sides_swapped(orientation) else (width, height)
         extra = {"width": size[0], "height": size[1], "source_bytes": None, "source_hash": None}
+        extra[EXIF_ORIENTATION] = orientation  # by which these keypoints were turned, whether or not there was a file
         if not len(features.descriptors):
             return Row(image_id, filename, Status.EMPTY, "no keypoints found", extra=extra)
         keypoints = _keypoints(features, size, orientation)
