@@ -104,7 +104,7 @@ def test_what_a_newer_version_has_made_is_not_deleted(store: FeatureStore, kind:
     if kind == "partition":
         path = partition(store, "quantize", 2)
         forget(store, "quantize", 2)
-        rewrite_partition(path, {"featurestore": json.dumps({**partition_manifest(path), "format": 2})})
+        rewrite_partition(path, {"featurestore": json.dumps({**partition_manifest(path), "format": 3})})
     else:
         path = next((store.path / "models" / "fit_scale").rglob("*.npz"))
         change(store.path, "DELETE FROM models WHERE stage = 'fit_scale'")
