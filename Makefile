@@ -6,6 +6,7 @@ FROM ?= 5376c63
 PY := .venv/bin/python
 UPGRADE := build/upgrade
 LOWEST := build/lowest
+SITE := build/docs/env
 
 # Tests start hundreds of Python processes, which take twice as long where each compiles all modules again.
 unexport PYTHONDONTWRITEBYTECODE
@@ -15,7 +16,7 @@ SHM := $(shell df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 && $$4 > 4000000 { pri
 IN_MEMORY := $(if $(TMPDIR),,$(if $(SHM),TMPDIR=$(SHM)))
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-quick coverage test-upgrade test-lowest crash lint bench bench-quick rooms pictures clean
+.PHONY: help venv demo test test-quick coverage test-upgrade test-lowest crash lint bench bench-quick rooms pictures docs clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
@@ -89,6 +90,16 @@ rooms: venv  ## draw the rooms in docs/architecture.md from the imports
 
 pictures: venv  ## draw the pictures in docs/images from the sample images
 	@$(PY) -m docs.draw_pictures
+
+docs: venv  ## make the documentation site in build/site; broken links fail
+	@ready="$$(pwd -P) $$(cksum < pyproject.toml)"; \
+	if [ "$$(cat $(SITE)/ready 2>/dev/null)" != "$$ready" ]; then \
+	  echo "setting up $(SITE) (once; a few seconds)"; \
+	  rm -rf $(SITE) && $(PY) -m uv venv --quiet --python "$(PYTHON)" $(SITE) && \
+	  $(PY) -m uv pip install --quiet --python $(SITE)/bin/python --group docs && \
+	  printf '%s\n' "$$ready" > $(SITE)/ready || exit 1; \
+	fi
+	@$(PY) -m docs.make_site
 
 clean:  ## remove what was made: .venv, the demo, caches, builds
 	rm -rf .venv demo build dist *.egg-info .coverage .coverage.* htmlcov .mypy_cache .ruff_cache .pytest_cache .hypothesis
