@@ -35,7 +35,7 @@ GENERATED = {
 
 # Pages whose place in the navigation is chosen; every other page of docs is one of the guides.
 SECTIONS: dict[str, tuple[str, ...]] = {
-    "Start": ("index.md", "tutorial.md", "concepts.md"),
+    "Start": ("index.md", "tutorial.md", "concepts.md", "howto.md", "sizing.md"),
     "Guides": (),
     "Reference": (
         *("commands.md", "recipe.md", "python.md", "errors.md", "exit-codes.md", "environment.md"),

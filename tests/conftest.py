@@ -110,6 +110,7 @@ SLOW = frozenset(
         "stages/test_covariance::test_a_store_tells_the_solver_and_why_it_changed",
         "stages/test_project::test_it_is_what_scikit_learn_makes_of_them",
         "storage/test_lock::test_those_who_ask_do_not_keep_a_writer_out",
+        "test_doc_code",
         "test_parity",
         "test_start",
     }
