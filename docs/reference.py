@@ -127,8 +127,8 @@ def api_page() -> str:
     parts += [_entry("featurestore.api.store.FeatureStore"), _entry("featurestore.api.images.Images")]
     parts.append("\n## What methods return\n")
     parts += [_entry(path, level=3) for path in results()]
-    parts += ["\n## Applications\n", "What joins several questions: `from featurestore.apps import pairs, evaluate`.\n"]
-    parts += [_entry(f"featurestore.apps.{name}", level=3) for name in _apps()]
+    parts += ["\n## Applications\n", "What joins several questions: `from featurestore.apps import pairs`.\n"]
+    parts += [_entry(path, level=3) for path in _apps()]
     return "\n".join(parts) + "\n"
 
 
@@ -151,7 +151,7 @@ def _apps() -> list[str]:
     apps = importlib.import_module("featurestore.apps")
     found = (getattr(apps, name) for name in dir(apps) if not name.startswith("_"))
     ours = [one for one in found if str(getattr(one, "__module__", "")).startswith("featurestore.apps.")]
-    return [f"{one.__module__.rpartition('.')[2]}.{one.__name__}" for one in ours]
+    return [f"{one.__module__}.{one.__name__}" for one in ours]
 
 
 def errors_page() -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import pkgutil
+import re
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +84,22 @@ def test_what_methods_return_is_described() -> None:
     assert {"QueryResult", "Matrix", "Status", "PairMatch", "SearchResult", "Plan", "VerifyReport", "Picture"} <= found
 
 
+def test_every_name_of_the_reference_exists(pages: dict[str, str]) -> None:
+    paths = re.findall(r"^::: (\S+)$", "".join(pages.values()), re.MULTILINE)
+    assert len(paths) > 20
+    assert [path for path in paths if pkgutil.resolve_name(path) is None] == []
+
+
 def test_errors_exit_as_documented(pages: dict[str, str]) -> None:
     classes = [one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, Exception)]
     assert {one.exit_code for one in classes if issubclass(one, errors.FeatureStoreError)} == {1}
     assert "`exit_code`, which is 1" in pages["exit-codes.md"]
+
+
+def test_our_environment_variables_are_described(pages: dict[str, str]) -> None:
+    root = DOCS.parent
+    files = [root / "Makefile", *(root / "featurestore").rglob("*.py"), *(root / "benchmarks").glob("*.py")]
+    text = "".join(path.read_text(encoding="utf-8") for path in files)
+    found = {f"`{name}" for name in re.findall(r"(?<!_)\bFEATURESTORE_[A-Z_]*[A-Z]", text)}
+    assert "`FEATURESTORE_STORE" in found
+    assert {name for name in found if name not in pages["environment.md"]} == set()

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
 import click
 
 from featurestore.api import FeatureStore
-from featurestore.cli.samples import make_samples
+from featurestore.cli.samples import make_detail, make_samples
 from featurestore.cli.text import ingest_text, status_text, table_text
 from featurestore.errors import StoreExists
 from featurestore.formatting import human_seconds
 from featurestore.system import command_line, typed
 
+DETAIL = "detail.jpg"
+WHOLE = "china/whole-000.jpg"  # of which it is a part
 QUESTIONS = (
     (
         "How many descriptors did each photograph give, and how many were kept?",
@@ -61,12 +64,40 @@ def run_demo(folder: Path) -> None:
         _show(command_line("sql", store_path, f'"{query}"'))
         result = store.sql(query)
         click.echo(table_text(result.columns, result.fetchall()))
-    click.echo(
-        "\nWith your own images:\n"
-        "    featurestore init STORE --images DIR --dataset dataset.csv    # the CSV has columns filename and subset\n"
-        "    featurestore run STORE                                        # interrupted? run it again\n"
-        "    featurestore status STORE"
+    click.echo(_what_next(store_path, make_detail(folder / "images" / DETAIL)))
+
+
+def _what_next(store: Path, detail: Path) -> str:
+    """Return the commands that work next, as they are typed in this shell."""
+    program, activation = _program()
+    begin = f"    {program} "
+    return "\n".join(
+        [
+            f"\nNext, with this store ({detail} is a part of one of the images):",
+            *([f"    {activation}"] if activation else []),
+            f"{begin}search {typed(store)} {typed(detail)}",
+            f"{begin}match {typed(store)} {typed(detail)} {WHOLE} -o pair.png --force",
+            f"{begin}show {typed(store)} {WHOLE} -o keypoints.png --force",
+            f'{begin}sql {typed(store)} "SHOW TABLES"',
+            "\nWith your own images:",
+            f"{begin}init STORE --images DIR --dataset dataset.csv    # the CSV has columns filename and subset",
+            f"{begin}run STORE    # interrupted? run it again",
+            f"{begin}status STORE",
+        ]
     )
+
+
+def _program() -> tuple[str, str]:
+    """Return what to type for the program, and the line that first puts it on the path, or nothing."""
+    beside = Path(sys.executable).parent
+    found = shutil.which("featurestore")
+    if found is not None and Path(found).parent == beside:
+        return "featurestore", ""
+    activate = beside / "activate"
+    if activate.is_file():
+        here = Path.cwd()
+        return "featurestore", f". {typed(activate.relative_to(here) if activate.is_relative_to(here) else activate)}"
+    return f"{typed(sys.executable)} -m featurestore", ""
 
 
 def _show(command: str) -> None:

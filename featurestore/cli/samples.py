@@ -97,6 +97,14 @@ def make_samples(folder: Path) -> Path:
     return _write_csv(folder / "dataset.csv", rows)
 
 
+def make_detail(path: Path) -> Path:
+    """Write a part of the photograph china, turned by 20 degrees: a picture to search for. Return its path."""
+    whole = Sample("china", "whole", 0).image()
+    part = whole.crop((0.3 * whole.width, 0.25 * whole.height, 0.7 * whole.width, 0.75 * whole.height))
+    _write(path, _jpeg(part.rotate(20, Image.Resampling.BICUBIC, expand=True)))
+    return path
+
+
 def _write_csv(path: Path, rows: list[tuple[str, str, str, int]]) -> Path:
     with path.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")

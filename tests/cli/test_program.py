@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ import pytest
 
 from featurestore import FeatureStore
 from featurestore.cli import program as cli
+from featurestore.cli.demo import _program
 from tests.conftest import LONG_SIDE, Samples
 from tests.small import tiny_store
 
@@ -275,6 +277,13 @@ def test_the_demo_runs_in_any_state_of_its_folder(
     assert first.code == 0
     for heading in ("$ featurestore status", "With your own images:", "Which images could not be used, and why?"):
         assert heading in first.out
+    offered = first.out.partition("Next, with this store")[2].partition("With your own images:")[0].splitlines()[1:]
+    typed = [line.strip() for line in offered if line.strip() and not line.strip().startswith(". ")]
+    monkeypatch.chdir(tmp_path)
+    assert len(typed) == 4
+    for line in typed:
+        assert invoke(*shlex.split(line.partition("featurestore ")[2])).code == 0, line
+    assert (tmp_path / "pair.png").is_file()
     (folder / "store" / "catalog.duckdb").unlink()
     assert invoke("demo", folder).code == 0
     (folder / "thesis.tex").write_text("mine", encoding="utf-8")
@@ -282,6 +291,28 @@ def test_the_demo_runs_in_any_state_of_its_folder(
     assert refused.code == 1
     assert "holds thesis.tex, which is not of a demo; choose another folder: featurestore demo DIR" in refused.err
     assert (folder / "thesis.tex").exists()
+
+
+@pytest.mark.parametrize("on_path", [True, False])
+@pytest.mark.parametrize("activated_by", ["activate", None])
+def test_the_demo_names_the_program_as_it_can_be_typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_path: bool, activated_by: str | None
+) -> None:
+    folder = tmp_path / "it's here" / "bin"
+    folder.mkdir(parents=True)
+    for name in ("featurestore", *filter(None, [activated_by])):
+        (folder / name).touch(mode=0o755)
+    monkeypatch.setattr("sys.executable", str(folder / "python"))
+    monkeypatch.setenv("PATH", str(folder) if on_path else str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    program, activation = _program()
+    if on_path:
+        assert (program, activation) == ("featurestore", "")
+    elif activated_by:
+        assert (program, shlex.split(activation)) == ("featurestore", [".", "it's here/bin/activate"])
+    else:
+        assert shlex.split(program) == [str(folder / "python"), "-m", "featurestore"]
+        assert activation == ""
 
 
 def test_types_of_columns(invoke: Invoke, samples: Samples, tmp_path: Path) -> None:
