@@ -30,14 +30,16 @@ class Entries:
         counts: ``(m,)`` int64, descriptors of each.
         words: ``(n,)`` uint32.
         signatures: ``(n, 8)`` uint8.
-        keypoints: ``(n,)`` of dtype `PACKED`; of size 0 if the codes were stored without.
+        places: ``(n,)`` int64, the packed keypoints; of size 0 if the codes were stored without.
+        extents: ``(m, 2)`` float32, the largest x and y of each image.
     """
 
     image_ids: NDArray[np.int64]
     counts: NDArray[np.int64]
     words: NDArray[np.uint32]
     signatures: NDArray[np.uint8]
-    keypoints: NDArray[Any]
+    places: NDArray[np.int64]
+    extents: NDArray[np.float32]
 
 
 def read_chunk(codes: Path, words: Path | None, stage: TransformStage, model: Mapping[str, NDArray[Any]]) -> Entries:
@@ -59,8 +61,8 @@ def read_chunk(codes: Path, words: Path | None, stage: TransformStage, model: Ma
         else:
             with open_partition(words) as other:
                 ids, counts, of, bits = _stored(other)
-        keypoints = _packed(file, ids, counts)
-    return Entries(ids, counts, of, bits, keypoints)
+        places, extents = _packed(file, ids, counts)
+    return Entries(ids, counts, of, bits, places, extents)
 
 
 Words = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint32], NDArray[np.uint8]]
@@ -90,10 +92,12 @@ def _computed(file: PartitionFile, stage: TransformStage, model: Mapping[str, ND
     )
 
 
-def _packed(file: PartitionFile, ids: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[Any]:
+def _packed(
+    file: PartitionFile, ids: NDArray[np.int64], counts: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     n = int(counts.sum())
     if not file.layout.keypoints:
-        return pack(*np.zeros((4, n)))
+        return np.zeros(n, np.int64), np.ones((len(ids), 2), np.float32)
     table = file.columns(["image_id", "n_descriptors", *PLACES])
     there = table["n_descriptors"].to_numpy()
     x, y, size, angle = (
@@ -102,7 +106,12 @@ def _packed(file: PartitionFile, ids: NDArray[np.int64], counts: NDArray[np.int6
     same = np.array_equal(table["image_id"].to_numpy()[there > 0], ids) and np.array_equal(there[there > 0], counts)
     if not same or not n == len(x) == len(y) == len(size) == len(angle):
         raise CorruptFile(f"{file.path.name} has other keypoints than the words say; put back a copy of it")
-    return pack(x, y, size, angle)
+    extents = np.ones((len(ids), 2), np.float32)
+    if n:
+        first = np.cumsum(counts) - counts
+        largest = [np.maximum.reduceat(np.nan_to_num(values), first) for values in (x, y)]
+        extents = np.maximum(np.stack(largest, axis=1), extents).astype(np.float32)
+    return pack(x, y, size, angle, np.repeat(extents, counts, axis=0)), extents
 
 
 def _flat(lists: pa.Array) -> NDArray[Any]:

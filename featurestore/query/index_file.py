@@ -1,7 +1,8 @@
 """The file of the index: in a folder of its own, made of the partitions of words, disposable and never edited.
 
-``index/NAME.json`` says what it was made of, and is written last. ``NAME.faiss`` has the words and signatures,
-``NAME.images.npy`` and ``NAME.keypoints.npy`` the keypoints. NAME depends on what it was made of.
+``index/NAME.json`` says what it was made of, and is written last. ``NAME.faiss`` has the words, signatures
+and keypoints, and
+``NAME.images.npy`` the extent of each image. NAME depends on what it was made of.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ import numpy as np
 
 from featurestore.errors import CorruptFile
 from featurestore.query.index_header import PARTS, IndexHeader
-from featurestore.retrieval import PackedKeypoints, WordsIndex
+from featurestore.retrieval import Extents, WordsIndex
 from featurestore.storage import INDEX, Root, Writer
 
+IMAGE = np.dtype([("image_id", "<i8"), ("x", "<f4"), ("y", "<f4")])  # and how far its keypoints reach
 LOG = logging.getLogger("featurestore.query")
 
 
@@ -26,7 +28,7 @@ class IndexFile:
 
     header: IndexHeader
     index: WordsIndex
-    keypoints: PackedKeypoints
+    extents: Extents
 
 
 def open_index_file(root: Root, header: IndexHeader) -> IndexFile | None:
@@ -35,14 +37,12 @@ def open_index_file(root: Root, header: IndexHeader) -> IndexFile | None:
     Raises:
         MissingDependency: faiss is not installed.
     """
-    index, images, keypoints = (root.local(f"{header.name}.{part}") for part in PARTS)
+    index, images = (root.local(f"{header.name}.{part}") for part in PARTS)
     try:
-        ids, starts = np.load(images)
-        packed = PackedKeypoints(
-            ids[:-1], starts, np.load(keypoints, mmap_mode="r") if starts[-1] else np.load(keypoints)
-        )
-        found = IndexFile(header, WordsIndex.mapped(index), packed)
-        if not len(found.index) == len(packed.keypoints) == header.n_descriptors:
+        rows = np.load(images).view(IMAGE)
+        extents = Extents(np.ascontiguousarray(rows["image_id"]), np.stack([rows["x"], rows["y"]], axis=1))
+        found = IndexFile(header, WordsIndex.mapped(index), extents)
+        if len(found.index) != header.n_descriptors:
             raise CorruptFile(f"{index.name} has not as many descriptors as its header says")
     except (OSError, ValueError, CorruptFile) as error:
         LOG.warning("the index %s is not used: %s", header.name, error)
@@ -51,7 +51,7 @@ def open_index_file(root: Root, header: IndexHeader) -> IndexFile | None:
 
 
 def write_index_file(
-    writer: Writer, variant: str, chunks: Mapping[int, str], index: WordsIndex, keypoints: PackedKeypoints
+    writer: Writer, variant: str, chunks: Mapping[int, str], index: WordsIndex, extents: Extents
 ) -> IndexHeader:
     """Write an index, and remove all others.
 
@@ -61,14 +61,15 @@ def write_index_file(
     """
     sizes: dict[str, int] = {}
     name = IndexHeader(variant, chunks, len(index), sizes).name
-    ids = np.stack([np.append(keypoints.image_ids, -1), keypoints.starts])
+    rows = np.empty(len(extents.image_ids), IMAGE)
+    rows["image_id"], rows["x"], rows["y"] = extents.image_ids, *extents.extents.T
     for part in PARTS:
         with writer.publishing(f"{name}.{part}") as path:
             if part == "faiss":
                 index.save(path)
             else:
                 with path.open("wb") as file:
-                    np.save(file, ids if part == "images.npy" else keypoints.keypoints)
+                    np.save(file, rows)
             sizes[part] = path.stat().st_size
     header = IndexHeader(variant, chunks, len(index), sizes)
     with writer.publishing(f"{name}.json") as path:

@@ -14,8 +14,8 @@ from featurestore.catalog import Context, HeldCatalog
 from featurestore.storage import INDEX, Root
 
 LOG = logging.getLogger("featurestore.query")
-FORMAT = 1
-PARTS = ("faiss", "images.npy", "keypoints.npy")
+FORMAT = 2
+PARTS = ("faiss", "images.npy")
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ def search_index(
         return Shortlist(np.empty(0, np.int64), np.empty(0), 0, n_missing)
     k = min(MOST_NEIGHBOURS, max(NEIGHBOURS, NEIGHBOURS * len(searched) // len(chosen)))
     near, rows = _neighbours(query, selection, index, chosen, k)
-    votes = count_votes(near.distances, rows, near.numbers, most=max(most, QUICK))
+    votes = count_votes(near.distances, rows, near.places, most=max(most, QUICK))
     order = _quick_order(query, selection, index, votes)[:most]
     return Shortlist(votes.rows[order], votes.scores[order], len(chosen), n_missing)
 
@@ -68,7 +68,7 @@ def _neighbours(
 
 def _masked(near: Neighbours, counted: NDArray[np.bool_]) -> Neighbours:
     distances = np.where(counted, near.distances, np.float32(np.inf))
-    return Neighbours(distances, np.where(counted, near.image_ids, -1), near.numbers)
+    return Neighbours(distances, np.where(counted, near.image_ids, -1), near.places)
 
 
 def _n_words(index: WordsIndex) -> int:
@@ -84,8 +84,8 @@ def _quick_order(query: Features, selection: Selection, index: StoreIndex, votes
         if len(ours) < AGREEING:
             continue
         ours, theirs = ours[:MOST_MATCHES], theirs[:MOST_MATCHES]
-        packed = index.keypoints(int(selection.image_ids[votes.rows[i]]), theirs)
-        found = None if packed is None else fit_similarity(query.keypoints[ours], unpack(packed, KEYPOINT))
+        extent = index.extent(int(selection.image_ids[votes.rows[i]]))
+        found = None if extent is None else fit_similarity(query.keypoints[ours], unpack(theirs, extent, KEYPOINT))
         agreeing[i] = 0 if found is None else int(found.inliers.sum())
 
     def key(i: int) -> tuple[bool, int, int]:

@@ -14,12 +14,10 @@ from featurestore.catalog import Context
 from featurestore.query.index_coverage import Chunk, Coverage
 from featurestore.query.index_entries import read_chunk
 from featurestore.query.index_file import IndexFile, open_index_file
-from featurestore.retrieval import PackedKeypoints, WordsIndex
+from featurestore.retrieval import Extents, WordsIndex
 from featurestore.storage import read_arrays
 
 AT_ONCE = 1 << 22  # descriptors added to an index at once
-
-Part = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -30,13 +28,13 @@ class StoreIndex:
         coverage: that it was made by.
         file: None if there is none that can be used.
         memory: the chunks that the file lacks; None if it lacks none.
-        beside: the keypoints of ``memory``.
+        beside: the extents of the images in ``memory``.
     """
 
     coverage: Coverage
     file: IndexFile | None
     memory: WordsIndex | None
-    beside: PackedKeypoints
+    beside: Extents
 
     @cached_property
     def in_file(self) -> frozenset[int]:
@@ -56,13 +54,13 @@ class StoreIndex:
 
     def image_ids(self) -> NDArray[np.int64]:
         """Return the images with descriptors that are searched."""
-        mapped = np.empty(0, np.int64) if self.file is None else self.file.keypoints.image_ids
+        mapped = np.empty(0, np.int64) if self.file is None else self.file.extents.image_ids
         return np.union1d(mapped[~self.stale(mapped)], self.beside.image_ids)
 
-    def keypoints(self, image_id: int, numbers: NDArray[np.int64]) -> NDArray[Any] | None:
-        """Return the packed keypoints of an image's descriptors; None if it has none."""
-        found = self.beside.of(image_id, numbers)
-        return found if found is not None or self.file is None else self.file.keypoints.of(image_id, numbers)
+    def extent(self, image_id: int) -> NDArray[np.float32] | None:
+        """Return the extent of an image, which its packed keypoints are shares of; None if it has none."""
+        found = self.beside.of(image_id)
+        return found if found is not None or self.file is None else self.file.extents.of(image_id)
 
 
 def open_index(context: Context, coverage: Coverage) -> StoreIndex:
@@ -76,11 +74,11 @@ def open_index(context: Context, coverage: Coverage) -> StoreIndex:
     file = None if coverage.header is None else open_index_file(context.root, coverage.header)
     there: frozenset[int] = frozenset() if file is None else coverage.in_file
     lacking = [chunk for i, chunk in sorted(coverage.chunks.items()) if i not in there]
-    memory, beside = make_index(coverage, lacking) if lacking else (None, PackedKeypoints.joined([]))
+    memory, beside = make_index(coverage, lacking) if lacking else (None, Extents.joined([]))
     return StoreIndex(coverage, file, memory, beside)
 
 
-def make_index(coverage: Coverage, chunks: Sequence[Chunk]) -> tuple[WordsIndex, PackedKeypoints]:
+def make_index(coverage: Coverage, chunks: Sequence[Chunk]) -> tuple[WordsIndex, Extents]:
     """Return an index of some chunks, from their partitions. Words that have not been computed are computed.
 
     Raises:
@@ -90,7 +88,7 @@ def make_index(coverage: Coverage, chunks: Sequence[Chunk]) -> tuple[WordsIndex,
     """
     model = read_arrays(coverage.model)[0]
     index = WordsIndex.empty(model)
-    parts: list[Part] = []
+    parts: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
     waiting: list[tuple[NDArray[Any], ...]] = []
 
     def flush() -> None:
@@ -100,11 +98,9 @@ def make_index(coverage: Coverage, chunks: Sequence[Chunk]) -> tuple[WordsIndex,
 
     for chunk in chunks:
         part = read_chunk(chunk.codes, chunk.words, coverage.stage, model)
-        parts.append((part.image_ids, part.counts, part.keypoints))
-        first = np.cumsum(part.counts) - part.counts
-        numbers = np.arange(len(part.words)) - np.repeat(first, part.counts)
-        waiting.append((part.words, part.signatures, np.repeat(part.image_ids, part.counts), numbers))
+        parts.append((part.image_ids, part.extents))
+        waiting.append((part.words, part.signatures, np.repeat(part.image_ids, part.counts), part.places))
         if sum(len(one[0]) for one in waiting) >= AT_ONCE:
             flush()
     flush()
-    return index, PackedKeypoints.joined(parts)
+    return index, Extents.joined(parts)

@@ -1,4 +1,4 @@
-from .packed_keypoints import PackedKeypoints as PackedKeypoints
+from .packed_keypoints import Extents as Extents
 from .packed_keypoints import pack as pack
 from .packed_keypoints import unpack as unpack
 from .voting import Votes as Votes

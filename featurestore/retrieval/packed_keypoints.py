@@ -1,4 +1,7 @@
-"""Keypoints in 6 bytes, for the quick check of many candidates: where a descriptor is, its size and its angle."""
+"""Keypoints in 38 bits, for the quick check of many candidates: where a descriptor is, its size and its angle.
+
+They are a part of an entry's id in the index, which has 64 bits whatever it means, so that they take no bytes.
+"""
 
 from __future__ import annotations
 
@@ -9,67 +12,70 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-PACKED = np.dtype([("x", "<u2"), ("y", "<u2"), ("size", "u1"), ("angle", "u1")])
+BITS = 38
+STEPS = (1 << 11) - 1  # of a place, from the left or upper edge to the last keypoint
 PER_OCTAVE = 16  # steps of a size's logarithm: 4 %
 TURN = 256  # steps of an angle: 1.4 degrees
 
+Extent = NDArray[np.float32]
 
-def pack(x: NDArray[Any], y: NDArray[Any], size: NDArray[Any], angle: NDArray[Any]) -> NDArray[Any]:
-    """Return keypoints ``(n,)`` of dtype `PACKED`: whole pixels, sizes to 4 %, angles to 1.4 degrees.
+
+def pack(
+    x: NDArray[Any], y: NDArray[Any], size: NDArray[Any], angle: NDArray[Any], extents: Extent
+) -> NDArray[np.int64]:
+    """Return keypoints ``(n,)`` int64, of 38 bits: places in 2,047 steps, sizes to 4 %, angles to 1.4 degrees.
 
     Args:
-        x: ``(n,)``, pixels, from 0 to 65,535.
+        x: ``(n,)``, pixels, from 0.
         y: the same.
         size: ``(n,)``, pixels, from 1 to 65,000; 0 is not a size.
         angle: ``(n,)``, degrees.
+        extents: ``(n, 2)``, of the image of each: the largest x and y in it, above 0.
     """
-    packed = np.zeros(len(x), PACKED)
-    packed["x"], packed["y"] = (np.clip(np.rint(np.nan_to_num(a)), 0, 65_535) for a in (x, y))
+    packed = np.zeros(len(x), np.int64)
+    for axis, values in enumerate((x, y)):
+        steps = np.clip(np.rint(np.nan_to_num(values) * (STEPS / extents[:, axis])), 0, STEPS)
+        packed = packed << 11 | steps.astype(np.int64)
     logarithm = np.log2(np.maximum(np.nan_to_num(size), 1e-9))
-    packed["size"] = np.where(size > 0, np.clip(np.rint(PER_OCTAVE * logarithm) + 1, 1, 255), 0)
-    packed["angle"] = np.rint(np.nan_to_num(angle) * TURN / 360).astype(np.int64) % TURN
-    return packed
+    sizes = np.where(size > 0, np.clip(np.rint(PER_OCTAVE * logarithm) + 1, 1, 255), 0).astype(np.int64)
+    angles = np.rint(np.nan_to_num(angle) * TURN / 360).astype(np.int64) % TURN
+    found: NDArray[np.int64] = packed << 16 | sizes << 8 | angles
+    return found
 
 
-def unpack(packed: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return packed keypoints as the fields ``x``, ``y``, ``size`` and ``angle`` of another dtype, others 0."""
+def unpack(packed: NDArray[np.int64], extent: Extent, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return packed keypoints of one image as the fields ``x``, ``y``, ``size`` and ``angle`` of a dtype, others 0."""
     keypoints = np.zeros(len(packed), dtype)
-    keypoints["x"], keypoints["y"] = packed["x"], packed["y"]
-    size = packed["size"].astype(np.float32)
+    keypoints["x"] = (packed >> 27 & STEPS) * (extent[0] / STEPS)
+    keypoints["y"] = (packed >> 16 & STEPS) * (extent[1] / STEPS)
+    size = (packed >> 8 & 255).astype(np.float32)
     keypoints["size"] = np.where(size > 0, 2 ** ((size - 1) / PER_OCTAVE), 0)
-    keypoints["angle"] = packed["angle"].astype(np.float32) * 360 / TURN
+    keypoints["angle"] = (packed & 255).astype(np.float32) * 360 / TURN
     return keypoints
 
 
 @dataclass(frozen=True)
-class PackedKeypoints:
-    """The packed keypoints of many images.
+class Extents:
+    """The extents of images: how far the keypoints of each reach, which packed ones are shares of.
 
     Args:
         image_ids: ``(m,)`` int64, ascending: the images with descriptors.
-        starts: ``(m + 1,)`` int64, where those of each image begin.
-        keypoints: ``(n,)`` of dtype `PACKED`.
+        extents: ``(m, 2)`` float32, the largest x and y in each, above 0.
     """
 
     image_ids: NDArray[np.int64]
-    starts: NDArray[np.int64]
-    keypoints: NDArray[Any]
+    extents: Extent
 
     @classmethod
-    def joined(cls, parts: Sequence[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[Any]]]) -> PackedKeypoints:
-        """Return the keypoints of parts in the order of their images: ids, numbers of descriptors, keypoints."""
+    def joined(cls, parts: Sequence[tuple[NDArray[np.int64], Extent]]) -> Extents:
+        """Return the extents of parts, which are in the order of their images."""
         ids = np.concatenate([np.empty(0, np.int64), *(part[0] for part in parts)])
-        counts = np.concatenate([np.empty(0, np.int64), *(part[1] for part in parts)])
-        keypoints = np.concatenate([np.empty(0, PACKED), *(part[2] for part in parts)])
-        return cls(ids, np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), keypoints)
+        return cls(ids, np.concatenate([np.empty((0, 2), np.float32), *(part[1] for part in parts)]))
 
-    def of(self, image_id: int, numbers: NDArray[np.int64]) -> NDArray[Any] | None:
-        """Return the keypoints of an image's descriptors, or None if it is not here."""
+    def of(self, image_id: int) -> Extent | None:
+        """Return the extent of an image, ``(2,)``, or None if it is not here."""
         row = int(np.searchsorted(self.image_ids, image_id))
         if row == len(self.image_ids) or self.image_ids[row] != image_id:
             return None
-        start, stop = int(self.starts[row]), int(self.starts[row + 1])
-        if len(numbers) and int(numbers.max()) >= stop - start:
-            return None
-        found: NDArray[Any] = np.asarray(self.keypoints[start:stop])[numbers]
+        found: Extent = self.extents[row]
         return found

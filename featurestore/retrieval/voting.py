@@ -20,23 +20,23 @@ class Votes:
         scores: ``(m,)`` float64, sums of votes between 0 and 1.
         borders: ``(m + 1,)`` int64, where the matches of each image begin.
         descriptors: ``(n,)`` int64, of the query: one match for each vote.
-        numbers: ``(n,)`` int64, of the image's descriptor that it voted by.
+        places: ``(n,)`` int64, the packed keypoint of the image's descriptor that it voted by.
     """
 
     rows: NDArray[np.int64]
     scores: NDArray[np.float64]
     borders: NDArray[np.int64]
     descriptors: NDArray[np.int64]
-    numbers: NDArray[np.int64]
+    places: NDArray[np.int64]
 
     def matches(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-        """Yield the descriptors of the query and of the image that match, nearest first, for each image in order."""
+        """Yield the descriptors of the query and the places in the image that match, nearest first, image by image."""
         for start, stop in zip(self.borders[:-1], self.borders[1:], strict=True):
-            yield self.descriptors[start:stop], self.numbers[start:stop]
+            yield self.descriptors[start:stop], self.places[start:stop]
 
 
 def count_votes(
-    distances: NDArray[np.float32], rows: NDArray[np.int64], numbers: NDArray[np.int64], *, most: int
+    distances: NDArray[np.float32], rows: NDArray[np.int64], places: NDArray[np.int64], *, most: int
 ) -> Votes:
     """Return the images that most descriptors vote for.
 
@@ -45,12 +45,12 @@ def count_votes(
     Args:
         distances: ``(n, k)`` float32, ascending in each row: to the neighbours of each descriptor of the query.
         rows: ``(n, k)`` int64, the image of each neighbour; those below 0 do not count.
-        numbers: ``(n, k)`` int64, the number of each neighbour in its image.
+        places: ``(n, k)`` int64, the packed keypoint of each neighbour.
         most: images to return.
     """
     counted = (rows >= 0) & np.isfinite(distances)
     descriptors = np.broadcast_to(np.arange(len(rows))[:, np.newaxis], rows.shape)[counted]
-    images, which, near = rows[counted], numbers[counted], distances[counted]
+    images, which, near = rows[counted], places[counted], distances[counted]
     width = int(images.max(initial=0)) + 1
     _, first = np.unique(descriptors * width + images, return_index=True)  # the first is the nearest
     descriptors, images, which = descriptors[first], images[first], which[first]

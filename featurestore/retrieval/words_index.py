@@ -15,11 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featurestore.errors import CorruptFile, MissingDependency
+from featurestore.errors import CorruptFile, MissingDependency, QueryError
+from featurestore.retrieval import packed_keypoints
 
 BITS = 64
 PROBED_CELLS = 8  # in which a query's words are looked for, as in the stage `words`
-NUMBER_BITS = 24  # of an entry's id: the number of the descriptor in its image; the rest is the image_id
+PLACE_BITS = packed_keypoints.BITS  # of an entry's id: the packed keypoint; the rest is the image_id
+MOST_IMAGES = 1 << (63 - PLACE_BITS)
 PERIOD = 1e9  # of faiss's bits, which are signs if it is larger than any residual
 # faiss has a bit where the residual is negative, the lowest first; signatures have one where it is positive, the
 # highest first.
@@ -33,12 +35,12 @@ class Neighbours:
     Args:
         distances: ``(n, k)`` float32, Hamming distances of signatures, from 0 to 64; infinite where there is none.
         image_ids: ``(n, k)`` int64; -1 where there is none.
-        numbers: ``(n, k)`` int64, of the descriptor in its image.
+        places: ``(n, k)`` int64, the packed keypoints.
     """
 
     distances: NDArray[np.float32]
     image_ids: NDArray[np.int64]
-    numbers: NDArray[np.int64]
+    places: NDArray[np.int64]
 
 
 def has_faiss() -> bool:
@@ -123,7 +125,7 @@ class WordsIndex:
         words: NDArray[np.uint32],
         signatures: NDArray[np.uint8],
         image_ids: NDArray[np.int64],
-        numbers: NDArray[np.int64],
+        places: NDArray[np.int64],
     ) -> None:
         """Add the entries of some descriptors.
 
@@ -131,17 +133,23 @@ class WordsIndex:
             words: ``(n,)`` uint32.
             signatures: ``(n, 8)`` uint8, as of the stage ``words``.
             image_ids: ``(n,)`` int64.
-            numbers: ``(n,)`` int64, of each descriptor in its image.
+            places: ``(n,)`` int64, of each descriptor the packed keypoint.
 
         Raises:
             CorruptFile: there is no such word.
+            QueryError: there are more images than fit into an index.
         """
         if not len(words):
             return
         if int(words.max()) >= self.n_words:
             raise CorruptFile("a partition of words has words that the codebook lacks; put back a copy of it")
+        if int(image_ids.max()) >= MOST_IMAGES:
+            raise QueryError(
+                f"an index has room for the images below number {MOST_IMAGES:,}; remove [fit_words] and [words] from "
+                "featurestore.toml, and searches are exact"
+            )
         order = np.argsort(words, kind="stable")
-        entries = (image_ids[order] << NUMBER_BITS) | numbers[order]
+        entries = (image_ids[order] << PLACE_BITS) | places[order]
         codes = _FAISS_BITS[signatures[order]]
         present, first = np.unique(words[order], return_index=True)
         lists, pointer = self._index.invlists, import_faiss().swig_ptr
@@ -162,8 +170,8 @@ class WordsIndex:
         none = entries < 0
         return Neighbours(
             np.where(none, np.inf, distances).astype(np.float32),
-            np.where(none, -1, entries >> NUMBER_BITS),
-            np.where(none, 0, entries & ((1 << NUMBER_BITS) - 1)),
+            np.where(none, -1, entries >> PLACE_BITS),
+            np.where(none, 0, entries & ((1 << PLACE_BITS) - 1)),
         )
 
     def save(self, path: Path) -> None:
@@ -205,5 +213,5 @@ def merge_neighbours(parts: Sequence[Neighbours], *, k: int) -> Neighbours:
     return Neighbours(
         np.take_along_axis(distances, kept, axis=1),
         chosen([part.image_ids for part in parts]),
-        chosen([part.numbers for part in parts]),
+        chosen([part.places for part in parts]),
     )

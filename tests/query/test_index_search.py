@@ -15,7 +15,7 @@ from featurestore import FeatureStore
 from featurestore.errors import MissingDependency, NotReady, QueryError
 from featurestore.query import SearchResult, coverage_of, index_file, search, store_index
 from featurestore.query.index_entries import read_chunk
-from featurestore.retrieval import PackedKeypoints
+from featurestore.retrieval import Extents
 from tests.small import configure, context_of, copy, invoke
 
 pytest.importorskip("faiss", reason="faiss is an optional dependency")
@@ -66,7 +66,7 @@ def note(store: FeatureStore) -> str:
 
 
 def test_a_run_makes_the_file_and_searches_use_it(made: FeatureStore) -> None:
-    assert [name.partition(".")[2] for name in files(made)] == ["faiss", "images.npy", "json", "keypoints.npy"]
+    assert [name.partition(".")[2] for name in files(made)] == ["faiss", "images.npy", "json"]
     assert note(made) == "the index file covers all 26 images"
     index = made._current_lookup().index
     assert index.file is not None
@@ -120,19 +120,19 @@ def test_chunks_that_the_file_lacks_are_searched_beside_it(
     coverage = coverage_of(context)
     assert coverage is not None
     some = [chunk for i, chunk in coverage.chunks.items() if i != 1]
-    index, keypoints = store_index.make_index(coverage, some)
+    index, extents = store_index.make_index(coverage, some)
     keys = {chunk.chunk_id: chunk.key or "" for chunk in some}
-    index_file.write_index_file(context.root, coverage.variant, keys, index, keypoints)
-    assert len(files(indexed)) == 4
+    index_file.write_index_file(context.root, coverage.variant, keys, index, extents)
+    assert len(files(indexed)) == 3
     result = indexed.search(NAME, top=30)
     assert indexed._current_lookup().index.memory is not None
     assert same_but_for_ties(result, expected)
     assert " covers 18 of 26 images" in note(indexed)
     # a chunk that was replaced since is masked, and its new rows are searched
     keys[0] = "another-payload"
-    index, keypoints = store_index.make_index(coverage, list(coverage.chunks.values()))
+    index, extents = store_index.make_index(coverage, list(coverage.chunks.values()))
     index_file.write_index_file(
-        context.root, coverage.variant, {**keys, 1: coverage.chunks[1].key or ""}, index, keypoints
+        context.root, coverage.variant, {**keys, 1: coverage.chunks[1].key or ""}, index, extents
     )
     assert same_but_for_ties(indexed.search(NAME, top=30), expected)
     monkeypatch.setattr(search, "SMALL", 0)
@@ -150,25 +150,16 @@ def test_what_the_file_has_of_a_replaced_chunk_does_not_count(indexed: FeatureSt
     others = ("flower/whole-000.jpg", "blank.jpg")
     own, *replaced = (indexed._current_lookup().find(name) for name in (NAME, *others))
     fresh = [chunk for i, chunk in coverage.chunks.items() if i not in {chunk_id for _, chunk_id in replaced}]
-    index, keypoints = store_index.make_index(coverage, fresh)
+    index, extents = store_index.make_index(coverage, fresh)
     chunk = coverage.chunks[own[1]]
     entries = read_chunk(chunk.codes, chunk.words, coverage.stage, {})
     at = np.repeat(entries.image_ids, entries.counts) == own[0]
-    n, parts = (
-        int(at.sum()),
-        [
-            (
-                keypoints.image_ids[i : i + 1],
-                np.diff(keypoints.starts[i : i + 2]),
-                keypoints.keypoints[slice(*keypoints.starts[i : i + 2])],
-            )
-            for i in range(len(keypoints.image_ids))
-        ],
-    )
-    for image_id, _ in replaced:
-        index.add(entries.words[at], entries.signatures[at], np.full(n, image_id), np.arange(n))
-        parts.append((np.array([image_id]), np.array([n]), entries.keypoints[at]))
-    joined = PackedKeypoints.joined(sorted(parts, key=lambda part: int(part[0][0])))
+    n, ids = int(at.sum()), [image_id for image_id, _ in replaced]
+    for image_id in ids:
+        index.add(entries.words[at], entries.signatures[at], np.full(n, image_id), entries.places[at])
+    order = np.argsort([*extents.image_ids, *ids])
+    reach = np.concatenate([extents.extents, np.full((2, 2), 200, np.float32)])[order]
+    joined = Extents(np.array([*extents.image_ids, *ids])[order], reach)
     keys = {chunk.chunk_id: chunk.key or "" for chunk in fresh} | {chunk_id: "earlier" for _, chunk_id in replaced}
     index_file.write_index_file(context_of(indexed).root, coverage.variant, keys, index, joined)
     result = indexed.search(NAME, top=30, method="index")
@@ -203,7 +194,7 @@ def test_prune_removes_the_file_of_an_old_variant(indexed: FeatureStore) -> None
     recipe.write_text(text[: text.index("[fit_words]")], encoding="utf-8")
     n_bytes = sum((indexed.path / "index" / name).stat().st_size for name in before)
     (item,) = (item for item in indexed.prune(dry_run=True).items if item.what == "old files of the search index")
-    assert (item.n_files, item.n_bytes) == (4, n_bytes)
+    assert (item.n_files, item.n_bytes) == (3, n_bytes)
     assert files(indexed) == before
     indexed.prune()
     assert not (indexed.path / "index").exists() or files(indexed) == []

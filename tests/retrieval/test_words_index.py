@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from featurestore.errors import CorruptFile
-from featurestore.retrieval import PackedKeypoints, WordsIndex, count_votes, merge_neighbours, pack, unpack
+from featurestore.errors import CorruptFile, QueryError
+from featurestore.retrieval import Extents, WordsIndex, count_votes, merge_neighbours, pack, unpack
 from featurestore.rows import KEYPOINT
 from featurestore.stages.codebook import assign, learn_words, rotation, signatures
 
@@ -67,7 +67,7 @@ def test_neighbours_are_those_counted_by_hand(n_words: int, probed: int, tmp_pat
     itself = index.search(values, k=1, n_words=probed)
     assert (itself.distances[:, 0] == 0).mean() > 0.97
     exact = itself.distances[:, 0] == 0
-    assert np.array_equal(itself.image_ids[exact, 0] * 30 + itself.numbers[exact, 0] - 210, np.flatnonzero(exact))
+    assert np.array_equal(itself.image_ids[exact, 0] * 30 + itself.places[exact, 0] - 210, np.flatnonzero(exact))
     index.save(tmp_path / "words.faiss")
     again = WordsIndex.mapped(tmp_path / "words.faiss").search(query, k=900, n_words=probed)
     for one, other in zip(vars(found).values(), vars(again).values(), strict=True):
@@ -120,24 +120,40 @@ def test_a_descriptor_has_one_vote_for_an_image() -> None:
     assert (len(nothing.rows), list(nothing.matches())) == (0, [])
 
 
-def test_packed_keypoints_are_near_enough() -> None:
+@pytest.mark.parametrize("extent", [5000, 300])
+def test_packed_keypoints_are_near_enough(extent: int) -> None:
     rng = np.random.default_rng(0)
-    x, y, angle = rng.uniform(0, 5000, 500), rng.uniform(0, 5000, 500), rng.uniform(0, 360, 500)
+    x, y, angle = rng.uniform(0, extent, 500), rng.uniform(0, extent / 2, 500), rng.uniform(0, 360, 500)
     size = np.append(np.exp(rng.uniform(np.log(1.5), np.log(2000), 499)), 0)
-    found = unpack(pack(x, y, size, angle), KEYPOINT)
-    assert np.abs(found["x"] - x).max() <= 0.51
-    assert np.abs(found["y"] - y).max() <= 0.51
+    reach = np.array([x.max(), y.max()], np.float32)
+    packed = pack(x, y, size, angle, np.tile(reach, (500, 1)))
+    assert packed.min() >= 0
+    assert packed.max() < 1 << 38
+    found = unpack(packed, reach, KEYPOINT)
+    assert np.abs(found["x"] - x).max() <= extent / 4000
+    assert np.abs(found["y"] - y).max() <= extent / 8000
     assert np.abs(np.log2(found["size"][:-1] / size[:-1])).max() < 0.04
     assert found["size"][-1] == 0
     assert np.abs((found["angle"] - angle + 180) % 360 - 180).max() < 0.8
 
 
-def test_keypoints_of_an_image() -> None:
-    part = (np.array([4, 9]), np.array([2, 3]), pack(np.arange(5), np.zeros(5), np.ones(5), np.zeros(5)))
-    packed = PackedKeypoints.joined([part])
-    found = packed.of(9, np.array([2, 0]))
-    assert found is not None
-    assert found["x"].tolist() == [4, 2]
-    assert packed.of(5, np.array([0])) is None
-    assert packed.of(10, np.array([0])) is None
-    assert packed.of(4, np.array([2])) is None
+def test_an_entry_has_its_image_and_its_place() -> None:
+    index = WordsIndex.empty(model(16))
+    words, bits = np.zeros(2, np.uint32), np.zeros((2, 8), np.uint8)
+    images, places = np.array([(1 << 25) - 1, 0]), np.array([(1 << 38) - 1, 5])
+    index.add(words, bits, images, places)
+    found = index.search(np.zeros((1, DIM), np.float32), k=2, n_words=16)
+    assert set(zip(found.image_ids[0].tolist(), found.places[0].tolist(), strict=True)) == set(
+        zip(images.tolist(), places.tolist(), strict=True)
+    )
+    with pytest.raises(QueryError, match="an index has room for the images below number 33,554,432"):
+        index.add(words, bits, np.array([0, 1 << 25]), places)
+
+
+def test_extents_of_an_image() -> None:
+    found = Extents.joined([(np.array([4, 9]), np.array([[1, 2], [3, 4]], np.float32))])
+    extent = found.of(9)
+    assert extent is not None
+    assert extent.tolist() == [3, 4]
+    assert found.of(5) is None
+    assert found.of(10) is None
