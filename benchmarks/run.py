@@ -20,6 +20,7 @@ SECTIONS = {
     "pca": "The solvers of fit_pca",
     "stages": "An image at each stage after extract, in CPU time",
     "load": "Loading",
+    "search": "Search",
     "memory": "Peak memory",
     "dispatch": "Workers in use",
     "cluster": "Many machines",
