@@ -10,12 +10,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from featurestore import FeatureStore
 from featurestore.errors import MissingDependency, NotEnoughSpace, QueryError
 from featurestore.exchange.exporters import hloc
+from tests.broken_images import picture, saved
 from tests.exchange.test_colmap import features, make_views
 from tests.once import copied
 from tests.small import invoke, rows_of
@@ -88,6 +91,25 @@ def test_descriptors_are_rootsift_of_unit_length(exported: Path) -> None:
     mutual = near.argmax(axis=0)[best] == np.arange(len(best))
     away = np.abs(points[0] - points[1][best]).max(axis=1)
     assert np.mean(away[mutual & (near.max(axis=1) > 0.98)] < 0.1) > 0.9
+
+
+def test_a_tiff_is_turned_as_hloc_sees_it(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 3  # by 180 degrees
+    path = tmp_path / "images" / "turned.tif"
+    path.parent.mkdir()
+    path.write_bytes(saved("TIFF", Image.fromarray(picture()), exif=exif))
+    shown, asked = (cv2.imread(str(path), cv2.IMREAD_COLOR | flag) for flag in (0, cv2.IMREAD_IGNORE_ORIENTATION))
+    assert shown is not None
+    assert asked is not None
+    np.testing.assert_array_equal(shown, asked, "hloc asks OpenCV not to turn pictures, and gets it turned")
+    store = FeatureStore.create(tmp_path / "store", images=path.parent)
+    store.run("extract", workers=0)
+    store.export(tmp_path / "out.h5", "hloc")
+    ((row,), file) = rows_of(store, "extract"), h5py.File(tmp_path / "out.h5")
+    with file:
+        assert row.keypoints is not None
+        np.testing.assert_allclose(file["turned.tif"]["keypoints"][:, 0], row.keypoints["x"] - 0.25, rtol=1e-5)
 
 
 def test_only_the_strongest_of_too_many_are_written(
