@@ -15,6 +15,7 @@ from typing import Any
 
 SECTIONS = {
     "extract": "Extract, against bare OpenCV",
+    "sources": "Reading images from a folder, zip, tar and Parquet",
     "after": "Everything after extract, against the notebook's way",
     "sizes": "Bytes on disk, against the notebook's files",
     "pca": "The solvers of fit_pca",
