@@ -215,14 +215,20 @@ class Running(OpenStore):
         check_images: bool = False,
         partial: bool = False,
         update: bool = False,
+        workers: int | None = None,
+        sample: bool = False,
     ) -> Plan:
         """Return what `run` would do with the same arguments, and its cost. Nothing is changed.
+
+        With ``sample`` a few images are extracted, in some seconds and in this process, to tell the time of a first
+        run; nothing of them is kept.
 
         Raises:
             NotReady: as `run` would raise it: what a stage reads is incomplete.
         """
+        from featurestore.engines import all_cores
         from featurestore.maintenance import replaced_images
-        from featurestore.pipeline import estimate_costs, make_forecast
+        from featurestore.pipeline import estimate_costs, make_forecast, with_sample
 
         context = self._context(Silent())
         options = self._options(stages, chunks, retry_failed, partial=partial, update=update)
@@ -233,7 +239,10 @@ class Running(OpenStore):
         if ahead.error is not None:
             raise ahead.error
         with context.catalog.reading() as connection:
-            return estimate_costs(connection, ahead.plans)
+            estimates = estimate_costs(connection, ahead.plans)
+        if not sample:
+            return estimates
+        return with_sample(context, estimates, ahead.plans, workers=all_cores() if workers is None else workers)
 
     def _options(
         self,

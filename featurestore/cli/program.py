@@ -116,6 +116,9 @@ def init(store: Path, types: tuple[tuple[str, str], ...], index: bool, **options
             made.index()
     _warn(made.ingested.warnings if made.ingested else [])
     click.echo(f"{made.path}: {_ingest_text(made.ingested)}")
+    from featurestore.cli.text import proposal_text
+
+    click.echo(proposal_text(made.plan(sample=True)))
     click.echo(f"next: {command_line('run', store)}")
 
 
@@ -199,8 +202,8 @@ def _print_plan(store: FeatureStore, stages: tuple[str, ...], options: dict[str,
     from featurestore.cli.table import find_screen
     from featurestore.cli.text import last_word, plan_text
 
-    asked = {name: options[name] for name in ("chunks", "retry_failed", "check_images", "partial", "update")}
-    estimates = store.plan(*stages, **asked)
+    asked = {name: options[name] for name in ("chunks", "retry_failed", "check_images", "partial", "update", "workers")}
+    estimates = store.plan(*stages, **asked, sample=True)
     if options["json_wanted"]:
         answer(as_json({"stages": [estimate.as_dict() for estimate in estimates]}))
     else:

@@ -72,6 +72,14 @@ def plan_text(estimates: Sequence[Estimate], screen: Screen = PLAIN) -> str:
     return "\n".join([table.text(), "", *screen.wrapped(below)])
 
 
+def proposal_text(estimates: Sequence[Estimate]) -> str:
+    """Return the line in which ``init`` says what a run would take."""
+    n_images, n_bytes = max((e.n_images for e in estimates), default=0), sum(e.n_bytes for e in estimates)
+    seconds = [e.seconds for e in estimates if e.seconds is not None]
+    took = f", and extract take about {human_seconds(sum(seconds))}" if seconds else ""
+    return f"a run of {counted(n_images, 'image')} would write about {human_bytes(n_bytes)}{took}"
+
+
 def cluster_text(report: ClusterReport) -> str:
     """Return the report of a check of a cluster: two lines, and one more if extract has work."""
     memory = f" with {human_bytes(report.memory)} of memory together" if report.memory else ""

@@ -16,3 +16,4 @@ from .ingest import IngestReport as IngestReport
 from .intake import take_in as take_in
 from .runner import Options as Options
 from .runner import run_stages as run_stages
+from .sample import with_sample as with_sample

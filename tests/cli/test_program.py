@@ -52,10 +52,12 @@ def test_a_session_from_init_to_sql(invoke: Invoke, samples: Samples, tmp_path: 
     store = tmp_path / "store"
     begun = invoke("init", store, "--images", samples.images, "--dataset", samples.dataset, "--chunk-size", 8)
     counts = "26 images new, 0 changed; 26 images (5 test, 21 train) in 4 chunks"
-    assert begun == Ended(0, f"{store}: {counts}\nnext: featurestore run {store}\n", "")
+    assert (begun.code, begun.err) == (0, "")
+    proposal = r"a run of 26 images would write about 28.9 MB, and extract take about [\d.]+ s"
+    assert re.fullmatch(rf"{store}: {re.escape(counts)}\n{proposal}\nnext: featurestore run {store}\n", begun.out)
     planned = invoke("run", store, "--dry-run")
     assert planned.code == 0
-    assert re.search(r"^extract +4 +26 +11.7 MB +unknown +never run \(chunks 0-3\)$", planned.out, re.MULTILINE)
+    assert re.search(r"^extract +4 +26 +11.7 MB +[\d.]+ s +never run \(chunks 0-3\)$", planned.out, re.MULTILINE)
     assert re.search(r"^quantize .* waits for fit_scale \(chunks 0-3\)$", planned.out, re.MULTILINE)
 
     ran = invoke("run", store, "--workers", 0)
