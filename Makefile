@@ -7,6 +7,8 @@ PY := .venv/bin/python
 UPGRADE := build/upgrade
 LOWEST := build/lowest
 SITE := build/docs/env
+S3 := build/s3
+S3_SERVER := moto[server,s3]>=5.2
 
 # Tests start hundreds of Python processes, which take twice as long where each compiles all modules again.
 unexport PYTHONDONTWRITEBYTECODE
@@ -16,10 +18,10 @@ SHM := $(shell df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 && $$4 > 4000000 { pri
 IN_MEMORY := $(if $(TMPDIR),,$(if $(SHM),TMPDIR=$(SHM)))
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-quick coverage test-upgrade test-lowest crash lint bench bench-quick rooms pictures docs clean
+.PHONY: help venv demo test test-quick coverage test-upgrade test-lowest test-s3 crash lint bench bench-quick rooms pictures docs clean
 
 help:  ## show this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
 
 # .venv/ready says for which folder and which pyproject.toml the environment was made, and is written last. If it says what
 # it should and the environment's Python runs, nothing is installed and the network is not needed. Anything else
@@ -68,6 +70,17 @@ test-lowest: venv  ## run the tests with the lowest versions that pyproject.toml
 	  printf '%s\n' "$$ready" > $(LOWEST)/ready || exit 1; \
 	fi
 	@$(IN_MEMORY) $(LOWEST)/bin/python -m pytest -n auto --dist worksteal $(ARGS)
+
+# The server is not in .venv, whose resolution its dependencies would change.
+test-s3: venv  ## read images from an S3 server, through a proxy that spoils answers
+	@ready="$$(pwd -P) $(S3_SERVER)"; \
+	if [ "$$(cat $(S3)/ready 2>/dev/null)" != "$$ready" ]; then \
+	  echo "setting up $(S3) (once; a minute or less)"; \
+	  rm -rf $(S3) && $(PY) -m uv venv --quiet --python "$(PYTHON)" $(S3) && \
+	  $(PY) -m uv pip install --quiet --python $(S3)/bin/python "$(S3_SERVER)" && \
+	  printf '%s\n' "$$ready" > $(S3)/ready || exit 1; \
+	fi
+	@FEATURESTORE_S3_SERVER="$(CURDIR)/$(S3)/bin/moto_server" $(IN_MEMORY) $(PY) -m pytest tests/s3 $(ARGS)
 
 crash: venv  ## kill more than a hundred runs, at other moments each time (FEATURESTORE_KILLS=500 for more)
 	@export FEATURESTORE_KILLS="$${FEATURESTORE_KILLS:-100}" FEATURESTORE_KILL_SEED="$${FEATURESTORE_KILL_SEED:-$$(date +%s)}"; \

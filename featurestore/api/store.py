@@ -84,7 +84,7 @@ class FeatureStore(Showing, Upkeep, Running):
         return store
 
 
-def _for_the_recipe(path: Path) -> str:
+def _for_the_recipe(path: StrPath) -> str:
     if not is_text(path):
         raise DatasetError(f"{shown(path)} is not UTF-8, and the recipe, which names it, is; rename the file or folder")
     return str(path)

@@ -25,7 +25,7 @@ class Context:
     reporter: Reporter
 
     @property
-    def images(self) -> Path:
+    def images(self) -> str:
         """The address of the images; a relative path in the recipe starts at the store."""
         return located_images(self.settings.images, self.root.path)
 
@@ -36,11 +36,11 @@ class Context:
         Raises:
             ImagesGone: a file that holds images is not there.
         """
-        return source_at(str(self.images))
+        return source_at(self.images)
 
     def image(self, filename: str) -> ImagePath:
         """Return where an image is, for `read_image`."""
-        return image_at(str(self.images), filename)
+        return image_at(self.images, filename)
 
     @property
     def dataset(self) -> Path | None:

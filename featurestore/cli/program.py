@@ -98,7 +98,10 @@ def cli() -> None:
 @cli.command(short_help="Make a store and read its dataset.")
 @STORE
 @click.option(
-    "--images", required=True, type=click.Path(path_type=Path), help="A folder of images, or a zip, tar or Parquet."
+    "--images",
+    required=True,
+    type=click.Path(),
+    help="A folder of images, a zip, tar or Parquet, or s3://bucket/prefix.",
 )
 @click.option("--dataset", type=click.Path(path_type=Path), help="A CSV, Parquet or JSON; without it DIR is scanned.")
 @click.option("--filename-column", default="filename", show_default=True, help="The column of paths below DIR.")

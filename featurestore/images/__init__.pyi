@@ -7,11 +7,6 @@ from .failure_streak import Trouble as Trouble
 from .failure_streak import died as died
 from .failure_streak import trouble_of as trouble_of
 from .failure_streak import unread_twice as unread_twice
-from .image_container import ImagePath as ImagePath
-from .image_container import RunImages as RunImages
-from .image_container import image_at as image_at
-from .image_container import open_images as open_images
-from .image_container import state_of_image as state_of_image
 from .image_file import n_pixels as n_pixels
 from .image_file import read_image as read_image
 from .locate import IMAGE_SUFFIXES as IMAGE_SUFFIXES
@@ -19,6 +14,11 @@ from .locate import MOST_NAMES as MOST_NAMES
 from .look import look_for_images as look_for_images
 from .orientation import UPRIGHT as UPRIGHT
 from .orientation import orientation_of as orientation_of
+from .run_images import ImagePath as ImagePath
+from .run_images import RunImages as RunImages
+from .run_images import image_at as image_at
+from .run_images import open_images as open_images
+from .run_images import state_of_image as state_of_image
 from .sources.address import existing_images as existing_images
 from .sources.address import is_container as is_container
 from .sources.address import located_images as located_images
@@ -30,4 +30,5 @@ from .sources.base import Missing as Missing
 from .sources.base import ReadFailed as ReadFailed
 from .sources.base import Source as Source
 from .sources.base import TooLarge as TooLarge
+from .sources.object_store import is_remote as is_remote
 from .sources.parquet_file import shards_of as shards_of

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from featurestore.errors import FeatureStoreError, ImagesGone
 from featurestore.formatting import counted
-from featurestore.images.image_folder import ImageFolder, open_folder
-from featurestore.images.sources.address import container_at, is_container, source_at
-from featurestore.images.sources.base import Damaged, Missing, Source
+from featurestore.images.sources.address import container_at, source_at
+from featurestore.images.sources.base import Damaged, Missing
 from featurestore.images.sources.container import AGAIN, Container
 
 
@@ -46,6 +45,18 @@ class Member:
             raise changed(self.where)
         return data
 
+    def peek(self, limit: int) -> bytes:
+        """Return the bytes, which `read` will be asked for too; raises as it does."""
+        return self.read(limit)
+
+    def state(self) -> tuple[int, int] | None:
+        """Return the size and version, see `state_of_image`."""
+        try:
+            entry = container_at(self.where).stat(self.name)
+        except (OSError, ValueError, Missing, Damaged, FeatureStoreError):
+            return None
+        return entry.n_bytes or 0, entry.version or 0
+
 
 @dataclass(frozen=True)
 class ImageContainer:
@@ -77,49 +88,23 @@ class ImageContainer:
             raise changed(self.path)
 
 
-RunImages = ImageFolder | ImageContainer
-ImagePath = str | Member  # a path, or an image in a container
-
-
-def changed(where: str) -> ImagesGone:
-    """Return the error for a container that is another one than when the run began."""
-    return ImagesGone(f"the images in {where} have changed since the run began. {AGAIN}")
-
-
-def image_at(where: str, name: str) -> ImagePath:
-    """Return what `read_image` reads: a path in the folder ``where``, or an image in a container."""
-    return Member(where, name) if is_container(where) else str(Path(where, name))
-
-
-def state_of_image(image: ImagePath) -> tuple[int, int] | None:
-    """Return the bytes and the version of an image, by which a replaced one is recognised; None if there is none.
-
-    The version of a file is the time of its last change in nanoseconds; that of a member see `Entry`.
-    """
-    try:
-        if isinstance(image, Member):
-            entry = container_at(image.where).stat(image.name)
-            return entry.n_bytes or 0, entry.version or 0
-        found = Path(image).stat()
-    except (OSError, ValueError, Missing, Damaged, FeatureStoreError):
-        return None
-    return found.st_size, found.st_mtime_ns
-
-
-def open_images(source: Source, *, read: Iterable[str], wanted: Iterable[str]) -> RunImages:
+def open_container(source: Container, *, read: Iterable[str], wanted: Iterable[str]) -> ImageContainer:
     """Check the images at the beginning of a run, as `open_folder` does.
 
     Raises:
         ImagesGone: none of these names is there.
     """
-    if not isinstance(source, Container):
-        return open_folder(Path(source.where), read=read, wanted=wanted)
     before = list(read)
     looked = [*before, *wanted]
-    if looked and all(state_of_image(Member(source.where, name)) is None for name in looked):
+    if looked and all(Member(source.where, name).state() is None for name in looked):
         why = ", though some were read from it before" if before else f" by any of {counted(len(looked), 'name')}"
         raise ImagesGone(
             f"the images are gone: there are none in {source.where}{why}. Nothing is recorded; put it back, or "
             "correct `images` in featurestore.toml, and run the same command again"
         )
     return ImageContainer(source.where, source.identity)
+
+
+def changed(where: str) -> ImagesGone:
+    """Return the error for a container that is another one than when the run began."""
+    return ImagesGone(f"the images in {where} have changed since the run began. {AGAIN}")

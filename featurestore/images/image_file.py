@@ -12,7 +12,8 @@ from typing import Literal
 
 from featurestore.images import decoder
 from featurestore.images.decoding import ImageFile
-from featurestore.images.image_container import ImagePath, Member
+from featurestore.images.image_container import Member
+from featurestore.images.run_images import ImagePath
 from featurestore.images.sources.base import Damaged, Missing, ReadFailed, TooLarge
 from featurestore.images.sources.folder import read_file
 from featurestore.rows import Status
@@ -76,7 +77,7 @@ def n_pixels(path: ImagePath, *, max_pixels: int = 2**26) -> int:
 def _start(member: Member, limit: int) -> bytes:
     """Return an image's bytes, or as many as there are to measure one that is too large."""
     try:
-        return member.read(limit)
+        return member.peek(limit)
     except TooLarge as error:
         return error.head
 

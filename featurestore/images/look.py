@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
-from featurestore.images.image_container import Member, state_of_image
 from featurestore.images.locate import MOST_NAMES, TRIED, Whereabouts, look_for
+from featurestore.images.run_images import image_at, state_of_image
 from featurestore.images.sources.base import Source
 from featurestore.images.sources.container import Container
+from featurestore.images.sources.object_store import Objects
 
 SHOWN = 3  # names that a hint gives as examples
+ASKED = 100  # names that are looked for in an object store, where each is a request
 COMPARED = 10_000  # names of the container in which those of the dataset are looked for
 
 
@@ -21,23 +23,26 @@ def look_for_images(source: Source, filenames: Sequence[str]) -> Whereabouts:
     Raises:
         DatasetError: the source can't be used.
     """
-    if not isinstance(source, Container):
+    if not isinstance(source, (Container, Objects)):
         return look_for(Path(source.where), filenames)
-    looked = filenames[:MOST_NAMES]
-    absent = [name for name in looked if state_of_image(Member(source.where, name)) is None]
+    looked = filenames[: ASKED if isinstance(source, Objects) else MOST_NAMES]
+    absent = [name for name in looked if state_of_image(image_at(source.where, name)) is None]
     return Whereabouts(len(looked), len(absent), repr(absent[0]) if absent else "", _hint(source, absent[:TRIED]))
 
 
-def _hint(source: Container, absent: Sequence[str]) -> str:
+def _hint(source: Container | Objects, absent: Sequence[str]) -> str:
     held = [entry.name for entry in islice(source.entries(), COMPARED)] if absent else []
     for there in held:
         for name in absent:
             if there.endswith(f"/{name}"):
                 above = there[: -len(name) - 1]
+                if isinstance(source, Objects):
+                    return f"they are in {above!r} there: give --images '{source.where}/{above}'"
                 if source.takes_prefix:
                     return f"they are in {above!r} there: give --images '{source.where}!{above}'"
                 return f"{name!r} is {there!r} there: write the names as they are there"
             if name.endswith(f"/{there}"):
                 return f"without {name[: -len(there)]!r} before them the names exist: remove it from the dataset"
+    what = "prefix" if isinstance(source, Objects) else "file"
     examples = ", ".join(map(repr, held[:SHOWN])) or "no image"
-    return f"the names are those in {source.where}, which holds {examples}: is it the right file?"
+    return f"the names are those in {source.where}, which holds {examples}: is it the right {what}?"

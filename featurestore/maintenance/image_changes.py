@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Literal
 import pyarrow.compute as pc
 
 from featurestore.catalog import Context, files_read_before, partitions_of, removed_ids, resolve
-from featurestore.errors import UnreadableFile
+from featurestore.errors import MissingDependency, UnreadableFile
 from featurestore.images import Damaged, Missing, ReadFailed, Source, TooLarge, image_at, why_absent
 from featurestore.rows import Status
 from featurestore.stages import Extract
@@ -103,7 +104,7 @@ def _digest(images: Source, filename: str, n_bytes: int) -> str | None:
     except TooLarge:
         return None
     except (Missing, Damaged, ReadFailed) as error:
-        raise unreadable(Path(image), str(error)) from error
+        raise unreadable(os.fspath(image), str(error)) from error
 
 
 def replaced_images(context: Context) -> dict[int, frozenset[int]]:
@@ -112,7 +113,7 @@ def replaced_images(context: Context) -> dict[int, frozenset[int]]:
     Every file is read. The descriptors of one that is missing or can't be read are kept.
     """
     found: dict[int, set[int]] = {}
-    images = context.source
+    images = context.source.listed()
     for source in recorded_sources(context):
         try:
             change = change_of(images, source, deep=True)
@@ -130,7 +131,11 @@ def reason_to_pass_over(context: Context) -> str | None:
     Raises:
         UnreadableFile: the file can't be read.
     """
-    if (reason := why_absent(str(context.images))) is not None:
+    try:
+        reason = why_absent(context.images)
+    except MissingDependency as error:
+        return str(error)
+    if reason is not None:
         return reason
     with context.catalog.reading() as connection:
         read = files_read_before(connection).values()

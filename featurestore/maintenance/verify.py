@@ -270,12 +270,12 @@ class _Checks:
         try:
             reason = reason_to_pass_over(self._context)
         except UnreadableFile as error:
-            yield _unreadable(str(self._context.images), error)
+            yield _unreadable(self._context.images, error)
             return
         if reason is not None:
             self._report.notes.append(f"the image files were not checked: {reason}")
             return
-        images = self._context.source
+        images = self._context.source.listed()
         try:
             for source in recorded_sources(self._context):
                 self._report.n_images += source.n_bytes is not None

@@ -51,8 +51,9 @@ class ImageBlock:
         Raises:
             NotEnoughSpace: the disk is full.
         """
-        small = tuple(takewhile(self._is_small, self.images))
-        return self._write(self._rows(small)) if small else [Large(self._n_bytes(self.images[0]))]
+        if not self._is_small(self.images[0]):
+            return [Large(self._n_bytes(self.images[0]))]
+        return self._write(self._rows())
 
     def split(self) -> list[Task[Draft | Large]]:
         """Return one task an image."""
@@ -62,14 +63,15 @@ class ImageBlock:
         """Write a block of rows that say why they failed."""
         return self._write((self._state(name), blamed(self.stage, i, name, reason)) for i, name in self.images)
 
-    def _rows(self, images: tuple[Image, ...]) -> Iterator[tuple[FileState, Row]]:
+    def _rows(self) -> Iterator[tuple[FileState, Row]]:
         begun = time.monotonic()
         size = self.stage.extractor.batch_size
-        for start in range(0, len(images), size):
-            batch = images[start : start + size]
+        for start in range(0, len(self.images), size):
+            whole = self.images[start : start + size]
+            batch = tuple(takewhile(self._is_small, whole))
             states = [self._state(name) for _, name in batch]  # before it is read: what changes meanwhile is noticed
             yield from zip(states, make_rows(self.stage, batch, self.folder), strict=True)
-            if time.monotonic() - begun > self.seconds:
+            if len(batch) < len(whole) or time.monotonic() - begun > self.seconds:
                 return
 
     def _is_small(self, image: Image) -> bool:

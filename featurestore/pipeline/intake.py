@@ -45,7 +45,7 @@ def take_in(
 
     spill, settings, observed = Spill(context.root.path), context.settings, None
     if path is None:
-        source, given = open_source(str(context.images)), {**settings.types, **types}
+        source, given = open_source(context.images), {**settings.types, **types}
         if types and not shards_of(source):
             raise DatasetError("There is no dataset, so no column can have a type. Give one with --dataset.")
         rows = read_images(source, split=settings.split, types=given, spill=spill)
@@ -123,7 +123,7 @@ def look_for_new(context: Context, rows: pa.Table) -> list[str]:
     from featurestore.catalog import new_filenames
     from featurestore.images import MOST_NAMES, look_for_images, why_absent
 
-    if why_absent(str(context.images)) is not None:  # the run reports it; an ingest does not need the images
+    if why_absent(context.images) is not None:  # the run reports it; an ingest does not need the images
         return []
     with context.catalog.reading() as connection:
         names = new_filenames(connection, rows, MOST_NAMES)

@@ -10,7 +10,7 @@ from pathlib import Path
 from featurestore.catalog import StoreTerms, WritableContext, filenames_of, files_read_before, versions
 from featurestore.engines import Engine, RemoteEngine
 from featurestore.errors import UnreadableFile
-from featurestore.images import Damaged, Missing, Source, is_container, source_at, why_absent
+from featurestore.images import Damaged, Missing, Source, is_container, is_remote, source_at, why_absent
 from featurestore.storage import Root, read_signature
 from featurestore.system import is_file
 
@@ -21,7 +21,7 @@ N_NAMES = 100  # images among which one is looked for that is there
 class RunTerms(StoreTerms):
     """The versions, the store and the images of a run."""
 
-    images: Path
+    images: str
     sample: tuple[str, int | None] | None  # name and bytes of an image that is there; None: the run sees none itself
     sign: Path  # a file that is there until the run has ended
 
@@ -37,13 +37,15 @@ class RunTerms(StoreTerms):
         found = super().misfit()
         if found is not None or self.sample is None:
             return found
-        if why_absent(str(self.images)) is not None:
-            what = "file" if is_container(str(self.images)) else "folder"
+        if (reason := why_absent(self.images)) is not None:
+            if is_remote(self.images):
+                return f"can't list the images: {reason}"
+            what = "file" if is_container(self.images) else "folder"
             return f"has no {what} {self.images}"
         name, n_bytes = self.sample
-        if _n_bytes(source_at(str(self.images)), name) != (n_bytes,):
+        if _n_bytes(source_at(self.images), name) != (n_bytes,):
             return (
-                f"does not see the image {self.images / name} as it is here: another folder is mounted there, or none"
+                f"does not see the image {self.images}/{name} as it is here: another folder is mounted there, or none"
             )
         return None
 
@@ -70,7 +72,7 @@ def _sample(context: WritableContext) -> tuple[str, int | None] | None:
     """Return an image that is there, preferably one that was read before."""
     with context.catalog.reading() as connection:
         names = [*files_read_before(connection).values(), *filenames_of(connection, list(range(N_NAMES))).values()]
-    if why_absent(str(context.images)) is not None:
+    if why_absent(context.images) is not None:
         return None
     images = context.source
     for name in names:

@@ -66,10 +66,10 @@ def duckdb_objection(path: Path) -> str | None:
     return None if is_text(path) else "it is not UTF-8, and DuckDB takes no other"
 
 
-def is_text(path: Path) -> bool:
+def is_text(path: StrPath) -> bool:
     """Return whether a path is UTF-8, so that a text file can name it."""
     try:
-        str(path).encode()
+        os.fspath(path).encode()
     except UnicodeEncodeError:
         return False
     return True

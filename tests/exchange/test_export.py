@@ -319,7 +319,7 @@ def test_models_of_an_older_variant(store: FeatureStore, tmp_path: Path) -> None
 @pytest.fixture
 def lacking(store: FeatureStore, tmp_path: Path) -> FeatureStore:
     """A store with an image that no stage was run on."""
-    folder = context_of(store).images
+    folder = Path(context_of(store).images)
     lines = (folder / "dataset.csv").read_text(encoding="utf-8")
     (tmp_path / "more.csv").write_text(f"{lines}new.jpg,train,none,whole,0\n", encoding="utf-8")
     store.ingest(tmp_path / "more.csv")

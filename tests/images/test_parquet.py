@@ -133,7 +133,7 @@ def test_changed_bytes_never_end_it(tmp_path: Path) -> None:
 
 def test_shards_are_their_own_dataset(tiny: FeatureStore, tmp_path: Path) -> None:
     """Classes become names, other columns are kept, and the split may use the names of the files."""
-    files = sorted(context_of(tiny).images.glob("*.png"))
+    files = sorted(Path(context_of(tiny).images).glob("*.png"))
     images = [{"bytes": file.read_bytes(), "path": file.name} for file in files]
     write(tmp_path / "train-0.parquet", images[:2], style=[1, 0], odd=[0, 1], filename=["x", "y"])
     write(tmp_path / "test-0.parquet", images[2:], style=[-1], odd=[7], filename=["z"])

@@ -182,7 +182,7 @@ def test_files_are_closed_when_there_are_many(tmp_path: Path) -> None:
 
 def test_a_store_of_shards(tiny: FeatureStore, tmp_path: Path) -> None:
     """Rows are those of the same pictures in a folder; a damaged one is a row with a status."""
-    folder = context_of(tiny).images
+    folder = Path(context_of(tiny).images)
     members = {path.name: path.read_bytes() for path in sorted(folder.glob("*.png"))}
     write_tar(tmp_path / "0.tar", {**members, "bad.png": b"no picture"})
     store = FeatureStore.create(tmp_path / "store", images=tmp_path / "?.tar")

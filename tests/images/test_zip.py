@@ -196,7 +196,7 @@ def zipped(folder: Path, path: Path, *, below: str = "") -> Path:
 
 def test_a_folder_and_a_zip_of_it_give_the_same_payloads(tiny: FeatureStore, tmp_path: Path) -> None:
     """The same names, so the same rows: the source is no part of a variant."""
-    folder = context_of(tiny).images
+    folder = Path(context_of(tiny).images)
     where = zipped(folder, tmp_path / "tiny.zip", below="wiki/")
     store = FeatureStore.create(
         tmp_path / "store", images=f"{where}!wiki", dataset=folder / "dataset.csv", chunk_size=5

@@ -212,7 +212,7 @@ def other_time(path: Path) -> None:
 def test_the_block_of_an_image_that_was_replaced_is_made_again(
     broken_off: FeatureStore, extracted: list[int], change: Callable[[Path], None]
 ) -> None:
-    images = context_of(broken_off).images
+    images = Path(context_of(broken_off).images)
     root = Root(broken_off.path)
     (block,) = [b for n in block_names(root) if 4 in (b := read_block(root, n).block).image_ids]
     change(images / "004.png")

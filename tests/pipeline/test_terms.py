@@ -64,13 +64,15 @@ def test_another_folder_than_the_store(terms: RunTerms, tmp_path: Path) -> None:
 
 
 def test_other_images(terms: RunTerms, tmp_path: Path) -> None:
-    assert replace(terms, images=tmp_path / "gone").misfit() == f"has no folder {tmp_path / 'gone'}"
+    assert replace(terms, images=str(tmp_path / "gone")).misfit() == f"has no folder {tmp_path / 'gone'}"
     (tmp_path / "mount").mkdir()
-    misfit = str(replace(terms, images=tmp_path / "mount").misfit())
+    misfit = str(replace(terms, images=str(tmp_path / "mount")).misfit())
     assert misfit.startswith(f"does not see the image {tmp_path / 'mount' / '001.png'} as it is here: another folder")
     shutil.copy(tmp_path / "images" / "002.png", tmp_path / "mount" / "001.png")
-    assert str(replace(terms, images=tmp_path / "mount").misfit()) == misfit
-    assert replace(terms, images=tmp_path / "gone", sample=None).misfit() is None, "a run that sees no images either"
+    assert str(replace(terms, images=str(tmp_path / "mount")).misfit()) == misfit
+    assert replace(terms, images=str(tmp_path / "gone"), sample=None).misfit() is None, (
+        "a run that sees no images either"
+    )
 
 
 def test_a_verb_that_only_reads_asks_for_the_recipe_of_what_it_reads(terms: RunTerms, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
-"""Addresses of sources: a folder, a file that holds images, or a pattern of such files.
+"""Addresses of sources: a folder, a file that holds images, a pattern of such files, or a prefix in an object store.
 
-``paintings``, ``wikiart.zip`` and ``wikiart.zip!wikiart``, which means a folder in the file.
+``paintings``, ``wikiart.zip``, ``wikiart.zip!wikiart``, which means a folder in the file, and ``s3://bucket/prefix``.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from featurestore.errors import DatasetError, ImagesGone
 from featurestore.images.sources.base import Source
 from featurestore.images.sources.container import Archive, Container, Place, by_stem, compressed, gone, plain
 from featurestore.images.sources.folder import Folder
+from featurestore.images.sources.object_store import Objects, is_remote, located_remote
 from featurestore.images.sources.parquet_file import ParquetArchive
 from featurestore.images.sources.tar_file import TarArchive
 from featurestore.images.sources.zip_file import ZipArchive
@@ -31,34 +32,40 @@ class _Parts(NamedTuple):
     archive: type[Archive] | None  # None: it is a folder
 
 
-def located_images(path: StrPath, base: StrPath = "") -> Path:
+def located_images(path: StrPath, base: StrPath = "") -> str:
     """Return an address with an absolute path; nothing need exist there.
 
     The name of a file is kept if it is a link: it tells the format.
 
     Raises:
         UnusablePath: no file can have such a path.
+        DatasetError: it names no bucket of an object store.
     """
     given = os.fspath(path)
+    if is_remote(given):
+        return located_remote(given)
     whole = located(given if given.startswith("~") else Path(base, given), "the folder of images")
     parts = _parts(given)
     if parts.archive is None or whole.is_dir():
-        return whole
+        return str(whole)
     file = Path(parts.file)
     above = located(file.parent if parts.file.startswith("~") else base / file.parent, "the folder of images")
-    return Path(f"{above / file.name}{'' if parts.prefix is None else f'!{parts.prefix}'}")
+    return f"{above / file.name}{'' if parts.prefix is None else f'!{parts.prefix}'}"
 
 
-def existing_images(path: StrPath) -> Path:
+def existing_images(path: StrPath) -> str:
     """Return an address as `located_images` does.
 
     Raises:
         DatasetError: there is nothing, or it can't be used.
         UnusablePath: no file can have such a path.
+        MissingDependency: a package for object stores is not installed.
     """
     where = located_images(path)
-    if why_absent(str(where)) is not None:
-        file = is_container(str(where))
+    if (reason := why_absent(where)) is not None:
+        if is_remote(where):
+            raise DatasetError(f"{reason}; see docs/sources.md, or give another address to --images")
+        file = is_container(where)
         what, why = ("file", "does not exist") if file else ("folder", "does not exist or is not a folder")
         raise DatasetError(f"the {what} of images {shown(path)} {why}; give another to --images")
     return where
@@ -71,7 +78,10 @@ def open_source(where: str) -> Source:
         ImagesGone: it names a file that is not there.
         DatasetError: it can't be used.
         UnreadableFile: the system does not say whether it is there.
+        MissingDependency: a package for object stores is not installed.
     """
+    if is_remote(where):
+        return _remote(where)
     parts = _parts(where)
     if parts.archive is None or not is_container(where):
         if COMPRESSED.search(where) and not Path(where).is_dir():
@@ -80,7 +90,7 @@ def open_source(where: str) -> Source:
     return Container(where, Place(parts.archive, _files(parts.file), plain(parts.prefix or "") or ""))
 
 
-_OPEN: dict[tuple[str, int], Container] = {}
+_OPEN: dict[tuple[str, int], Container | Objects] = {}
 
 
 def source_at(where: str) -> Source:
@@ -94,25 +104,30 @@ def source_at(where: str) -> Source:
         return known
     forget(where)
     found = open_source(where)
-    if isinstance(found, Container):
+    if isinstance(found, (Container, Objects)):
         _OPEN[key] = found
     return found
 
 
 def is_container(where: str) -> bool:
     """Return whether an address names files that hold images, by their extension; they need not exist."""
-    return _parts(where).archive is not None and not Path(where).is_dir()
+    return not is_remote(where) and _parts(where).archive is not None and not Path(where).is_dir()
+
+
+def opened_at(where: str) -> Source:
+    """Return the open source at an address as `source_at` does, without a look at its files if it is open."""
+    return _OPEN.get((where, os.getpid())) or source_at(where)
 
 
 def container_at(where: str) -> Container:
     """Return an open container as `source_at` does, without a look at its files if it is open."""
-    found = _OPEN.get((where, os.getpid())) or source_at(where)
+    found = opened_at(where)
     assert isinstance(found, Container)
     return found
 
 
 def forget(where: str) -> None:
-    """Close a container that this process opened."""
+    """Close a container or client that this process opened."""
     known = _OPEN.pop((where, os.getpid()), None)
     if known is not None:
         known.close()
@@ -124,12 +139,24 @@ def why_absent(where: str) -> str | None:
     Raises:
         UnreadableFile: the system does not say.
         DatasetError: it can't be used.
+        MissingDependency: a package for object stores is not installed.
     """
+    if is_remote(where):
+        return _remote(where).why_absent()
     try:
         there = not isinstance(open_source(where), Folder) or is_folder(Path(where))
     except ImagesGone:
         there = False
     return None if there else f"{where} is not there"
+
+
+def _remote(where: str) -> Objects:
+    if ARCHIVES.get(Path(where).suffix.lower()) or COMPRESSED.search(where):
+        raise DatasetError(
+            f"{where} is a file of images in an object store, of which single images can't be read; copy it to this "
+            "machine, or unpack it into objects"
+        )
+    return Objects(where)
 
 
 def _parts(where: str) -> _Parts:

@@ -77,6 +77,10 @@ class Source(ABC):
             UnreadableFile: the system does not say.
         """
 
+    def listed(self) -> Source:
+        """Return a source to ask for the state of most images; one list answers where each would be a request."""
+        return self
+
     @abstractmethod
     def read(self, name: str, limit: int) -> bytes:
         """Return the bytes of an image.
