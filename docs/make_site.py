@@ -178,6 +178,9 @@ def main() -> None:
         sys.exit(
             f"{report}the site was not built: correct the pages that Zensical names; their paths are those of docs"
         )
+    for page in SITE.rglob("*.html"):  # "Example::" before a block is reStructuredText, as docstrings have it
+        text = page.read_text(encoding="utf-8")
+        page.write_text(text.replace("::</p>", ":</p>"), encoding="utf-8")
     print(f"{SITE / 'index.html'}: {len(list(SITE.rglob('*.html')))} pages")
 
 

@@ -7,10 +7,13 @@ import doctest
 import os
 import re
 import shutil
+import subprocess
+import sys
 import tomllib
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +36,7 @@ SKIPPED = {
     ("colmap.md", "pycolmap.match_exhaustive"): "minutes of matching; tests/exchange/test_colmap.py has the database",
     ("export.md", "import polars"): "needs polars, an extra that the tests do without",
     ("hloc.md", "match_features.main"): "hloc is not on any registry",
-    ("loading.md", "DataLoader"): "needs torch; tests/test_doc_loading.py runs the dataset without it",
+    ("loading.md", "DataLoader"): "a module for torch; below where it is installed, and in tests/test_doc_loading.py",
     ("plugins.md", "class Corners"): "a package of its own; tests/plugins/test_doc_plugins.py makes it",
     ("plugins.md", "class Unit"): "a part of a module",
     ("plugins.md", "ExtractorContract):"): "a package of its own; tests/plugins/test_doc_plugins.py makes it",
@@ -124,6 +127,17 @@ def run(block: Block, names: dict[str, Any]) -> None:
     else:
         code = block.code
     types.FunctionType(compile(code, str(block), "exec"), names)()
+
+
+@pytest.mark.skipif(
+    find_spec("torch") is None, reason="torch is not installed: too large for a dependency of the tests"
+)
+def test_the_module_for_torch_runs(place: Path) -> None:
+    (block,) = (block for block in ALL if block.page == "loading.md" and "DataLoader" in block.code)
+    (place / "reader.py").write_text(block.code, "utf-8")
+    done = subprocess.run([sys.executable, "reader.py"], capture_output=True, text=True, check=True)
+    train = FeatureStore("wikiart").select(where="subset = 'train'")
+    assert sorted(int(line.split()[0]) for line in done.stdout.splitlines()) == train.image_ids.tolist()
 
 
 @pytest.mark.parametrize("block", [b for b in ALL if b.language == "sql" and reason(b) is None], ids=str)
