@@ -50,6 +50,7 @@ SLOW = frozenset(
         "api/test_store",
         "apps/test_all_pairs",
         "apps/test_evaluation",
+        "apps/test_plots",
         "apps/test_html_report",
         "catalog/test_runs::test_the_error_of_a_run_is_not_hidden_by_that_of_its_record",
         "catalog/test_training",

@@ -113,6 +113,7 @@ ASKED_OF_VIEWS = {
 # Rooms and modules of which tables of their own have such names, and the rest.
 ELSEWHERE = (
     "apps/html_report/",
+    "apps/plots.py",
     "catalog/",
     "dataset/",
     "exchange/exporters/colmap.py",

@@ -3,3 +3,7 @@ from .all_pairs import pairs as pairs
 from .evaluation import Evaluation as Evaluation
 from .evaluation import evaluate as evaluate
 from .html_report.write import report as report
+from .plots import PlotKind as PlotKind
+from .plots import check_plot_file as check_plot_file
+from .plots import plot as plot
+from .plots import save_plot as save_plot

@@ -120,7 +120,7 @@ def _told(found: Pairs) -> str:
     return "\n".join(lines)
 
 
-@click.command(short_help="Write a report for colleagues: one HTML file.")
+@click.command(cls=StoreVerb, short_help="Write a report for colleagues: one HTML file.")
 @STORE
 @click.argument("output", type=click.Path(path_type=Path))
 @click.option(

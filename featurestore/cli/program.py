@@ -17,6 +17,7 @@ from featurestore.cli.exchange import VERBS as EXCHANGE
 from featurestore.cli.log import with_log
 from featurestore.cli.maintain import VERBS as UPKEEP
 from featurestore.cli.named import StoreVerb, complete_stage
+from featurestore.cli.plot import VERBS as PLOT
 from featurestore.cli.read import VERBS as ASK
 from featurestore.cli.search import VERBS as SEARCH
 from featurestore.cli.sql import VERBS as SQL
@@ -264,7 +265,7 @@ def help_(context: click.Context, verb: str | None) -> None:
     answer(command.get_help(parent if verb is None else click.Context(command, info_name=verb, parent=parent)))
 
 
-for verb in (*STATUS, *SQL, *ASK, *SEARCH, *APPS, *EXCHANGE, *UPKEEP):
+for verb in (*STATUS, *SQL, *ASK, *SEARCH, *APPS, *PLOT, *EXCHANGE, *UPKEEP):
     cli.add_command(verb)
 for verb in cli.commands.values():
     with_log(verb)
