@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,24 +47,26 @@ class Cluster:
         """The scheduler's address."""
         return str(json.loads(self.file.read_text())["address"])
 
-    def start_scheduler(self) -> None:
+    def start_scheduler(self, **environment: str) -> None:
         """Start the scheduler, and wait until it can be reached."""
         self.file.unlink(missing_ok=True)
         options = ("--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--no-show", "--scheduler-file", self.file)
-        process = self._start("scheduler", *options)
+        process = self._start("scheduler", *options, **environment)
         deadline = time.monotonic() + PATIENCE
         while not (self.file.is_file() and self.file.read_text().rstrip().endswith("}")):
             assert process.poll() is None, self.logs()
             assert time.monotonic() < deadline, self.logs()
             time.sleep(0.05)
 
-    def start_worker(self, *options: str, **environment: str) -> subprocess.Popen[bytes]:
-        """Start a worker with one thread and no nanny."""
+    def start_worker(self, *options: str, within: Sequence[str] = (), **environment: str) -> subprocess.Popen[bytes]:
+        """Start a worker with one thread and no nanny, by a command like ``unshare`` if one is given."""
         more = ("--no-nanny", "--nthreads", "1", "--no-dashboard", "--death-timeout", "60", "--scheduler-file")
-        return self._start("worker", *more, self.file, *options, **environment)
+        return self._start("worker", *more, self.file, *options, within=within, **environment)
 
-    def _start(self, verb: str, *options: str | Path, **environment: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "dask", verb, *map(str, options)]
+    def _start(
+        self, verb: str, *options: str | Path, within: Sequence[str] = (), **environment: str
+    ) -> subprocess.Popen[bytes]:
+        command = [*within, sys.executable, "-m", "dask", verb, *map(str, options)]
         local = ("--local-directory", str(self.folder)) if verb == "worker" else ()
         with (self.folder / f"{verb}-{len(self.processes)}.log").open("wb") as log:
             process = subprocess.Popen(
@@ -99,12 +101,12 @@ def kill(process: subprocess.Popen[Any], number: int = signal.SIGKILL) -> None:
 
 
 @contextmanager
-def cluster_of_processes(folder: Path, *, n_workers: int, mark: str = "") -> Iterator[Cluster]:
-    """Yield a cluster whose files are in ``folder``."""
+def cluster_of_processes(folder: Path, *, n_workers: int, mark: str = "", **environment: str) -> Iterator[Cluster]:
+    """Yield a cluster whose files are in ``folder``; the environment is that of the scheduler."""
     folder.mkdir(parents=True, exist_ok=True)
     cluster = Cluster(folder, mark)
     try:
-        cluster.start_scheduler()
+        cluster.start_scheduler(**environment)
         for _ in range(n_workers):
             cluster.start_worker()
         yield cluster
