@@ -57,6 +57,11 @@ test-quick: venv  ## run the quick tests only, for the inner loop
 coverage: venv  ## run the tests, and list the lines that they miss; takes a third longer
 	@$(IN_MEMORY) $(PY) -m pytest -n auto --dist worksteal --cov=featurestore --cov-report=term $(ARGS)
 
+.PHONY: test-browser
+test-browser: venv  ## look at the report in Chromium, with the keyboard alone (AXE=axe.min.js: with axe-core too)
+	@$(PY) -c "import playwright" 2>/dev/null || $(PY) -m pip install -qq --disable-pip-version-check playwright
+	@FEATURESTORE_TEST_AXE="$(AXE)" $(IN_MEMORY) $(PY) -m pytest -rs tests/apps/test_html_report_in_browser.py $(ARGS)
+
 test-upgrade: venv  ## open, verify, rebuild and merge stores that an earlier commit made (FROM=commit)
 	@PYTHON="$(PYTHON)" tests/upgrade/make-stores "$(FROM)" $(UPGRADE)
 	@FEATURESTORE_EARLIER_STORES="$(CURDIR)/$(UPGRADE)/stores" $(IN_MEMORY) $(PY) -m pytest tests/upgrade $(ARGS)
