@@ -24,6 +24,8 @@ from featurestore.progress import StageSummary
 from featurestore.stages import Arrays, ChunkStage, TransformStage, fit_of
 from featurestore.storage import IMAGES, Origin, PartitionFile, read_arrays
 
+MOST_PIECES = 8  # for each worker, of the chunks that all of them share: each is a task of the coordinator
+
 
 class ChunkRun:
     """A run of one chunk stage. Subclasses define its tasks, and take their results."""
@@ -136,8 +138,8 @@ class TransformRun(ChunkRun):
             groups = row_groups(file)
         manifest = partition_manifest(self._plan.step, work, origin=Origin.RUN)
         chunk = self._open[work.chunk_id] = ChunkWriter(self._context.root, layout=layout, manifest=manifest)
-        n_pieces = min(WINDOW * max(self._engine.workers, 1), len(groups)) if shared else 1
-        starts = [groups[len(groups) * i // n_pieces].start for i in range(n_pieces)]
+        n = count_pieces(max(self._engine.workers, 1), self._n_shared, len(groups)) if shared else 1
+        starts = [groups[len(groups) * i // n].start for i in range(n)]
         for start, stop in pairwise([*starts, work.n_images]):
             yield TransformRows(self._stage, work.chunk_id, self._model, path, range(start, stop), chunk.target)
 
@@ -160,3 +162,14 @@ class TransformRun(ChunkRun):
             pieces[task.positions] = written.path
             if sum(map(len, pieces)) == self._work[task.chunk_id].n_images:
                 self._complete.append(task.chunk_id)
+
+
+def count_pieces(workers: int, n_shared: int, n_groups: int) -> int:
+    """Return into how many pieces each of the chunks is cut that all workers share.
+
+    Args:
+        workers: two pieces of a chunk for each.
+        n_shared: the chunks; of many, each has fewer pieces.
+        n_groups: row groups of the chunk, which are not cut.
+    """
+    return max(1, min(WINDOW * workers, -(-MOST_PIECES * workers // n_shared), n_groups))

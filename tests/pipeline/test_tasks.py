@@ -16,6 +16,7 @@ from featurestore.engines.inline import InlineEngine
 from featurestore.errors import CorruptFile
 from featurestore.pipeline import ChunkWriter, Options, runner
 from featurestore.pipeline import extract_run as extraction
+from featurestore.pipeline.chunk_run import count_pieces
 from featurestore.pipeline.runner import run_each
 from featurestore.pipeline.tasks import JoinPieces, Target, TransformRows
 from featurestore.rows import Layout, Row
@@ -140,6 +141,15 @@ def test_chunks_that_do_not_suffice_for_all_workers_are_shared(
     assert [(summary.n_descriptors,)] == counted
     assert digests(store) == digests(projected)
     assert not list(store.path.rglob(".tmp-*"))
+
+
+@pytest.mark.parametrize(
+    ("workers", "n_shared", "n_pieces"),
+    [(2, 1, 4), (8, 1, 16), (8, 7, 10), (100, 1, 125), (1001, 991, 9), (1001, 1, 125), (1000, 999, 9)],
+)
+def test_many_chunks_that_many_workers_share_have_few_pieces_each(workers: int, n_shared: int, n_pieces: int) -> None:
+    assert count_pieces(workers, n_shared, 125) == n_pieces
+    assert count_pieces(workers, n_shared, 1) == 1
 
 
 def test_one_chunk_has_the_same_bytes_with_any_number_of_workers(tmp_path: Path) -> None:
