@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -204,3 +205,14 @@ def test_what_is_done_for_a_run_that_is_over_ends(tmp_path: Path, monkeypatch: p
     report = slot.run_in_slot("a run", Squares((1,)), Terms(tmp_path))
     assert str(report.error) == "the run that this task is part of has ended"
     slot.end_run("")
+
+
+def test_images_in_a_zip_file(terms: RunTerms, tmp_path: Path) -> None:
+    packed = tmp_path / "images.zip"
+    with zipfile.ZipFile(packed, "w") as file:
+        file.write(tmp_path / "images" / "001.png", "001.png")
+    there = replace(terms, images=str(packed))
+    assert there.misfit() is None
+    assert str(replace(there, sample=("001.png", 1)).misfit()).startswith(f"does not see the image {packed}/001.png")
+    packed.unlink()
+    assert there.misfit() == f"has no file {packed}"
