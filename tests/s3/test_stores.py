@@ -91,7 +91,7 @@ def test_two_hundred_faults_change_nothing(bucket: Bucket, tmp_path: Path) -> No
     where = bucket.upload(tmp_path / "images", "p")
     remote = FeatureStore.create(tmp_path / "remote", images=where, dataset=dataset)
     bucket.service.spoil(cycle(FAULTS))
-    remote.run("extract", workers=2)
+    remote.run("extract", workers=4)
     assert bucket.service.injected.total() >= 200, bucket.service.injected
     assert set(bucket.service.injected) == set(FAULTS) - {None}
     bucket.service.spoil(iter(()))
@@ -106,6 +106,7 @@ def test_a_service_that_goes_on_failing_ends_the_run_and_the_next_goes_on(
     store = FeatureStore.create(
         tmp_path / "store", images=bucket.upload(folder, "p"), dataset=folder / "dataset.csv", chunk_size=5
     )
+    monkeypatch.setattr(object_store, "PAUSE", 0.01)
     denied: Fault = "denied"
     bucket.service.spoil(chain(repeat(None, 4), repeat(denied, 6)))
     with pytest.raises(ImagesGone, match=r"^the images can't be read: s3://[^\n]* gave 403 Forbidden \(AccessDenied\)"):
