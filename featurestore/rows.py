@@ -20,9 +20,9 @@ KEYPOINT = np.dtype(
 
 
 KEYPOINT_COLUMNS = KEYPOINT.names or ()
-EXIF_ORIENTATION = "exif_orientation"
+EXIF_ORIENTATION, SOURCE_VERSION = "exif_orientation", "source_version"
 # Columns that say how rows were made and change no result. They are not part of the payload, and null where unknown.
-OUTSIDE = {EXIF_ORIENTATION: pa.int8()}
+OUTSIDE = {EXIF_ORIENTATION: pa.int8(), SOURCE_VERSION: pa.int64()}
 # Columns that the catalog keeps, where a partition has them.
 FACTS = ("image_id", "status", "error", "n_descriptors", "width", "height", "n_clipped")
 

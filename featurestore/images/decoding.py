@@ -74,6 +74,7 @@ class ImageFile:
         height: As ``width``.
         source_bytes: Size of the file.
         source_hash: SHA-256 of the file's bytes, in hex; None if they were not read.
+        source_version: of an image in a container or an object store, see `Entry`; None if it is not known.
         orientation: EXIF's, by which the pixels were turned, 1 to 8; None without pixels.
     """
 
@@ -84,6 +85,7 @@ class ImageFile:
     height: int | None = None
     source_bytes: int | None = None
     source_hash: str | None = None
+    source_version: int | None = None
     orientation: int | None = None
 
 

@@ -46,6 +46,7 @@ def read_image(path: ImagePath, *, max_pixels: int, truncated: Literal["refuse",
         raise ValueError(f"max_pixels={max_pixels!r}, truncated={truncated!r}: not a limit and a policy")
     limit = _limit(max_pixels)
     try:
+        version = _version(path)
         data = path.read(limit) if isinstance(path, Member) else read_file(path, limit)
     except Missing as error:
         return ImageFile(Status.MISSING, str(error))
@@ -53,8 +54,15 @@ def read_image(path: ImagePath, *, max_pixels: int, truncated: Literal["refuse",
         return ImageFile(error.status, str(error))
     except TooLarge as error:
         return _too_many_bytes(path if isinstance(path, str) else error.head, error.n_bytes, limit)
-    read = ImageFile(Status.OK, source_bytes=len(data), source_hash=hashlib.sha256(data).hexdigest())
+    digest = hashlib.sha256(data).hexdigest()
+    read = ImageFile(Status.OK, source_bytes=len(data), source_hash=digest, source_version=version)
     return decoder.judge(read, data, max_pixels, keep=truncated == "keep")
+
+
+def _version(path: ImagePath) -> int | None:
+    """Return the version of an image of a run; what an object store answers has the bytes, too, see `RunObject`."""
+    state = path.state() if isinstance(path, Member) and path.identity is not None else None
+    return None if state is None else state[1] or None
 
 
 def n_pixels(path: ImagePath, *, max_pixels: int = 2**26) -> int:

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from featurestore.catalog import Context, files_read_before, partitions_of, removed_ids, resolve
 from featurestore.errors import MissingDependency, UnreadableFile
 from featurestore.images import Damaged, Missing, ReadFailed, Source, TooLarge, image_at, why_absent
-from featurestore.rows import Status
+from featurestore.rows import SOURCE_VERSION, Status
 from featurestore.stages import Extract
 from featurestore.storage import PartitionFile
 from featurestore.system import file_digest, unreadable
@@ -30,6 +30,7 @@ class Recorded:
     status: str
     n_bytes: int | None  # None: the file was missing, or the descriptors were imported
     digest: str | None  # SHA-256; None: it was not read
+    version: int | None  # of an image in a container or an object store, see `Entry`; None: it is not known
 
 
 @dataclass(frozen=True)
@@ -51,20 +52,23 @@ def recorded_sources(context: Context) -> Iterator[Recorded]:
         partitions, removed = partitions_of(connection, step), removed_ids(connection)["image_id"]
     for row in partitions:
         with PartitionFile(context.root.local(row.path)) as file:
-            table = file.columns(["image_id", "filename", "status", "source_bytes", "source_hash"])
+            table = file.columns(["image_id", "filename", "status", "source_bytes", "source_hash", SOURCE_VERSION])
         if len(removed):
             table = table.filter(pc.invert(pc.is_in(table["image_id"], removed)))
         for values in zip(*(table[name].to_pylist() for name in table.column_names), strict=True):
             yield Recorded(row.chunk_id, *values)
 
 
-def change_of(images: Source, source: Recorded, *, deep: bool) -> Change | None:
+def change_of(images: Source, source: Recorded, *, deep: bool, trust: bool = False) -> Change | None:
     """Return the change of an image file since extraction, None if there is none.
+
+    The bytes of an image of the same size and another version are read, and compared by their SHA-256.
 
     Args:
         images: where the images are.
         source: what was recorded.
-        deep: compare the content too if the size is the same.
+        deep: read the bytes whatever the version is.
+        trust: with ``deep``, do not read those of an image of the same size and the same known version.
 
     Raises:
         UnreadableFile: the file can't be read.
@@ -85,7 +89,10 @@ def change_of(images: Source, source: Recorded, *, deep: bool) -> Change | None:
         return Change(source, "appeared", "the image file was missing, and is there now") if there else None
     if found.n_bytes not in (None, source.n_bytes):
         return Change(source, "replaced", f"the image file has {found.n_bytes} bytes, and had {source.n_bytes}")
-    if deep and source.digest is not None and _digest(images, source.filename, source.n_bytes) != source.digest:
+    version = found.version if images.keeps_versions else None
+    known = None not in (source.version, version)
+    wanted = (known and source.version != version) or (deep and not (known and trust))
+    if wanted and source.digest is not None and _digest(images, source.filename, source.n_bytes) != source.digest:
         return Change(source, "replaced", "the image file has the same size and another content")
     return None
 
@@ -110,13 +117,14 @@ def _digest(images: Source, filename: str, n_bytes: int) -> str | None:
 def replaced_images(context: Context) -> dict[int, frozenset[int]]:
     """Return, by chunk, the images whose file has changed or appeared since they were extracted.
 
-    Every file is read. The descriptors of one that is missing or can't be read are kept.
+    Every file is read; of images in a container or an object store those whose version is not the one that was
+    recorded. The descriptors of one that is missing or can't be read are kept.
     """
     found: dict[int, set[int]] = {}
     images = context.source.listed()
     for source in recorded_sources(context):
         try:
-            change = change_of(images, source, deep=True)
+            change = change_of(images, source, deep=True, trust=True)
         except UnreadableFile as error:
             context.reporter.say(f"what was extracted is kept: {error}")
             continue

@@ -28,7 +28,7 @@ from featurestore.catalog import (
 )
 from featurestore.query.descriptor_views import make_descriptor_view, make_function
 from featurestore.quoting import literal
-from featurestore.rows import EXIF_ORIENTATION, Layout
+from featurestore.rows import EXIF_ORIENTATION, OUTSIDE, SOURCE_VERSION, Layout
 from featurestore.stages import ChunkStage, FitStage, Stage, layouts_of
 
 REMOVED = "_removed"  # the ids of images that have left the dataset
@@ -72,7 +72,7 @@ def make_views(context: Context, connection: duckdb.DuckDBPyConnection, text: st
             attach_copy(connection, catalog, folder)
     if views:
         make_catalog_views(connection, views, steps)
-    layouts, every = layouts_of(context.flow), not names.isdisjoint({EXIF_ORIENTATION, "describe", "summarize"})
+    layouts, every = layouts_of(context.flow), not names.isdisjoint({*OUTSIDE, "describe", "summarize"})
     for view, stage in stages.items():
         make_partition_view(connection, view, files[view], layouts[stage], without=without, every=every)
         make_function(connection, view, layouts[stage])
@@ -96,7 +96,7 @@ def lock_down(connection: duckdb.DuckDBPyConnection, files: Sequence[str]) -> No
 
 # The columns of `rows.OUTSIDE`, which partitions of earlier versions lack. To find out which do takes as long as a
 # count of all rows, so a view has these columns only for queries that name them.
-NEW_COLUMNS = f"SELECT NULL::TINYINT AS {EXIF_ORIENTATION} WHERE false"
+NEW_COLUMNS = f"SELECT NULL::TINYINT AS {EXIF_ORIENTATION}, NULL::BIGINT AS {SOURCE_VERSION} WHERE false"
 
 
 def make_partition_view(
@@ -122,7 +122,7 @@ def make_partition_view(
         elif every:
             found = f"FROM (SELECT * {read}, union_by_name = true) UNION ALL BY NAME {NEW_COLUMNS})"
         else:
-            found = f"SELECT COLUMNS(lambda name: name <> '{EXIF_ORIENTATION}') {read})"
+            found = f"SELECT COLUMNS(lambda name: name NOT IN {tuple(OUTSIDE)}) {read})"
         connection.execute(f"CREATE TEMP VIEW {view} AS {found}{passing}")
     else:
         # empty_table would import pandas

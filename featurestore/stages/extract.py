@@ -13,7 +13,17 @@ from numpy.typing import NDArray
 from featurestore.config import chosen, option
 from featurestore.errors import FeatureStoreError, MissingDependency
 from featurestore.images import KEEPABLE_SQL, LOSSY_SQL, ImageFile, ImagePath, read_image
-from featurestore.rows import EXIF_ORIENTATION, OUTSIDE, USABLE, USABLE_SQL, Compression, Layout, Row, Status
+from featurestore.rows import (
+    EXIF_ORIENTATION,
+    OUTSIDE,
+    SOURCE_VERSION,
+    USABLE,
+    USABLE_SQL,
+    Compression,
+    Layout,
+    Row,
+    Status,
+)
 from featurestore.stages.base import ChunkStage, FitStage
 from featurestore.stages.extractors import EXTRACTORS, Extractor, Sift
 from featurestore.system import BY_THE_CLOCK, CLOCK_OVER, CPU_OVER, lacking, line_of
@@ -51,7 +61,7 @@ class Extract(ChunkStage):
     )
 
     def layout(self, reads: Layout | None = None, fit: FitStage | None = None) -> Layout:
-        """Return the columns: descriptors, keypoints, and the source's size, bytes, hash and orientation."""
+        """Return the columns: descriptors, keypoints, and the source's size, bytes, hash, orientation and version."""
         extra = (
             ("width", pa.int32()),
             ("height", pa.int32()),
@@ -163,4 +173,5 @@ def _source(image: ImageFile) -> dict[str, Any]:
         "source_bytes": image.source_bytes,
         "source_hash": image.source_hash,
         EXIF_ORIENTATION: image.orientation,
+        SOURCE_VERSION: image.source_version,
     }

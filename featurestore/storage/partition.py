@@ -283,8 +283,8 @@ class PartitionFile:
             CorruptFile: they can't be decoded.
             UnreadableFile: they can't be read.
         """
-        groups = [self.table(index, names) for index in range(self.n_row_groups)]
-        schema = pa.schema([self._file.schema_arrow.field(name) for name in names])
+        groups = [self.table(index, names).select(names) for index in range(self.n_row_groups)]
+        schema = pa.schema([(name, OUTSIDE.get(name) or self._file.schema_arrow.field(name).type) for name in names])
         return pa.concat_tables(groups) if groups else schema.empty_table()
 
     def rows_of(self, table: pa.Table) -> Iterator[Row]:

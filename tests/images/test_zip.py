@@ -9,12 +9,14 @@ import zipfile
 import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from featurestore import FeatureStore
 from featurestore.errors import DatasetError, ImagesGone
 from featurestore.images import image_at, look_for_images, n_pixels, open_images, open_source, read_image, source_at
 from featurestore.images.sources.base import Damaged, Missing, Source, TooLarge
+from featurestore.images.sources.zip_file import ZipArchive
 from featurestore.rows import Status
 from tests.broken_images import encoded, picture
 from tests.small import change_recipe, context_of, invoke, make_small, rows_of
@@ -227,6 +229,41 @@ def test_init_without_a_dataset_then_repair_and_move_to_a_folder(tmp_path: Path)
     where.unlink()
     assert store.verify(deep=True).problems == [], "what was read from one source is checked in another"
     assert [row.status for row in rows_of(store, "extract")] == [Status.OK] * 3
+
+
+def test_only_members_of_another_crc_are_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_small(tmp_path / "images", n=4)
+    for number in (1, 2):  # of the same number of bytes
+        pixels = np.full((60, 80), 60 * number, np.uint8)
+        (tmp_path / "images" / f"00{number}.png").write_bytes(encoded(".bmp", pixels))
+    names = ["000.png", "001.png", "002.png", "003.png"]
+    first, second = ((tmp_path / "images" / name).read_bytes() for name in names[1:3])
+    assert len(first) == len(second)
+    where = zipped(tmp_path / "images", tmp_path / "images.zip")
+    store = FeatureStore.create(tmp_path / "store", images=where, dataset=tmp_path / "images" / "dataset.csv")
+    store.run("extract", workers=0)
+    with zipfile.ZipFile(where) as file:
+        crcs = [(name, file.getinfo(name).CRC) for name in names]
+    assert store.sql("SELECT filename, source_version FROM extracted ORDER BY filename").fetchall() == crcs
+
+    read: list[str] = []
+    original = ZipArchive.read
+
+    def counted(archive: ZipArchive, name: str, limit: int) -> bytes:
+        read.append(name)
+        return original(archive, name, limit)
+
+    monkeypatch.setattr(ZipArchive, "read", counted)
+    zipped(tmp_path / "images", where)  # another file of the same members
+    assert store.verify().problems == []
+    assert store.run("extract", check_images=True, workers=0) == []
+    assert read == []
+    (tmp_path / "images" / "001.png").write_bytes(second)
+    zipped(tmp_path / "images", where)
+    (problem,) = store.verify().problems
+    assert (problem.name, read) == ("001.png", ["001.png"])
+    assert store.run("extract", check_images=True, workers=0)[0].n_images == 1
+    assert store.verify().problems == []
 
 
 def test_a_file_that_is_not_there_is_passed_over(tmp_path: Path) -> None:

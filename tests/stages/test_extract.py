@@ -76,6 +76,7 @@ def test_the_source_is_described(tmp_path: Path) -> None:
         "source_bytes": len(data),
         "source_hash": hashlib.sha256(data).hexdigest(),
         "exif_orientation": 1,
+        "source_version": None,
     }
 
 
@@ -90,7 +91,7 @@ def test_what_is_no_image_is_unreadable(tmp_path: Path, name: str) -> None:
 def test_a_file_that_is_not_there_is_missing(tmp_path: Path) -> None:
     row = extract(str(tmp_path / "nowhere.jpg"))
     assert (row.status, row.error) == ("missing", "the file does not exist")
-    assert set(row.extra) == {"width", "height", "source_bytes", "source_hash", "exif_orientation"}
+    assert set(row.extra) == {"width", "height", "source_bytes", "source_hash", "exif_orientation", "source_version"}
 
 
 def test_a_truncated_jpeg_is_refused_or_kept_as_the_recipe_says(tmp_path: Path) -> None:

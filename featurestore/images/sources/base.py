@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from featurestore.rows import Status
 
@@ -58,6 +58,7 @@ class Source(ABC):
     """A source of images."""
 
     where: str  # its address, by which any process can open it
+    keeps_versions: ClassVar[bool] = True  # the versions of its images are the same in a copy of it
 
     @abstractmethod
     def entries(self) -> Iterator[Entry]:

@@ -23,6 +23,8 @@ NO_SUCH_NAME = "the file name holds a character that no file name can hold"
 class Folder(Source):
     """The image files below a folder; the names are relative paths."""
 
+    keeps_versions = False  # the times of its files
+
     def __init__(self, where: str) -> None:
         """Take the path; it need not exist."""
         self.where = where
