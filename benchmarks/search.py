@@ -4,34 +4,20 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks import data
 from benchmarks.measure import CORES, Bench, Finding, Spent, at_most, spend, spent
 from featurestore import FeatureStore
+from featurestore.apps.degraded import KINDS, Kind, Pixels, degraded_part
 from featurestore.apps.evaluation import wilson
 from featurestore.errors import NothingUsable
 
-Pixels = NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A class of queries: parts of so much of a picture's area, with so long a side, and what is expected of them."""
-
-    area: float
-    side: int  # pixels
-    recall: float
-    found: float
-
-
-KINDS = (Kind(0.25, 300, 0.97, 0.85), Kind(0.25, 200, 0.93, 0.80), Kind(0.12, 160, 0.87, 0.50))
+AIMS = ((0.97, 0.85), (0.93, 0.80), (0.87, 0.50))  # recall at 1 and share found, by kind of query
 
 
 def run(bench: Bench) -> list[Finding]:
@@ -45,8 +31,8 @@ def run(bench: Bench) -> list[Finding]:
         at_most("bytes a descriptor of the index file", [n_bytes / n_codes], 20, " B"),
     ]
     files = list(zip(names(store), data.pictures(bench.scratch)[:n], strict=True))
-    for kind in KINDS:
-        findings += quality(store, files, kind)
+    for kind, (recall, found) in zip(KINDS, AIMS, strict=True):
+        findings += quality(store, files, kind, recall=recall, found=found)
     some = files[:: max(1, n // (2 if bench.quick else 40))]
     return [*findings, *against_exact(store, some), *times(store, some, bench.repetitions)]
 
@@ -66,48 +52,30 @@ def names(store: FeatureStore) -> list[str]:
 
 
 def parts(files: list[tuple[str, Path]], kind: Kind) -> Iterator[tuple[str, Pixels]]:
-    """Yield of each picture its name and a part: turned by up to 45 degrees, tilted, blurred, and a JPEG of 20."""
+    """Yield of each picture its name and a degraded part, seeded by its number."""
     for number, (name, path) in enumerate(files):
-        rng = np.random.default_rng([number, kind.side])
         picture = cv2.imread(str(path))
         assert picture is not None
-        height, width = picture.shape[:2]
-        size = np.array([width, height]) * kind.area**0.5
-        centre = size / 2 + rng.uniform(0, 1, 2) * ([width, height] - size)
-        corners = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * size / 2 * rng.uniform(0.95, 1.05, (4, 2))
-        turn = np.radians(rng.uniform(-45, 45))
-        turned = corners @ np.array([(np.cos(turn), np.sin(turn)), (-np.sin(turn), np.cos(turn))]) + centre
-        wide, high = np.maximum(1, np.rint(size * kind.side / size.max())).astype(int).tolist()
-        target = np.array([(0, 0), (wide, 0), (wide, high), (0, high)], np.float32)
-        smooth = cv2.GaussianBlur(picture, (0, 0), max(0.8, size.max() / kind.side / 2))
-        matrix = cv2.getPerspectiveTransform(turned.astype(np.float32), target)
-        part = cv2.warpPerspective(smooth, matrix, (wide, high), borderMode=cv2.BORDER_REFLECT)
-        yield name, jpeg(part)
+        yield name, degraded_part(picture.astype(np.uint8), kind, seed=(number,))
 
 
-def jpeg(pixels: NDArray[Any]) -> Pixels:
-    """Return pixels as a JPEG of quality 20 shows them."""
-    encoded = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 20])[1]
-    decoded = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
-    assert decoded is not None
-    return np.ascontiguousarray(decoded).astype(np.uint8)
-
-
-def quality(store: FeatureStore, files: list[tuple[str, Path]], kind: Kind) -> list[Finding]:
+def quality(
+    store: FeatureStore, files: list[tuple[str, Path]], kind: Kind, *, recall: float, found: float
+) -> list[Finding]:
     """Return recall at 1 and the share of found ones, with 95 % intervals; a query without keypoints is not found."""
-    first = found = wrong = 0
+    first = n_found = wrong = 0
     for name, pixels in parts(files, kind):
         try:
             result = store.search(pixels, top=5, method="index")
         except NothingUsable:
             continue
         first += result.hits[0].filename == name
-        found += name in [hit.filename for hit in result.found]
+        n_found += name in [hit.filename for hit in result.found]
         wrong += any(hit.filename != name for hit in result.found)
     what = f"{len(files):,} parts of {kind.area:.0%} at {kind.side} pixels"
     return [
-        share(f"{what}, recall at 1", first, len(files), kind.recall),
-        share(f"{what}, found", found, len(files), kind.found),
+        share(f"{what}, recall at 1", first, len(files), recall),
+        share(f"{what}, found", n_found, len(files), found),
         Finding(f"{what}, for which another picture is found", str(wrong)),
     ]
 

@@ -51,6 +51,7 @@ SLOW = frozenset(
         "apps/test_all_pairs",
         "apps/test_evaluation",
         "apps/test_plots",
+        "apps/test_tuning",
         "apps/test_html_report",
         "apps/test_html_report_in_browser",
         "catalog/test_runs::test_the_error_of_a_run_is_not_hidden_by_that_of_its_record",

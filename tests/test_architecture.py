@@ -103,6 +103,7 @@ STATEMENTS = {"text", "select", "insert", "update", "delete"}  # of SQLAlchemy
 ASKED_OF_VIEWS = {
     "apps/all_pairs.py": ["SELECT chunk_id, payload FROM partitions WHERE stage"],
     "apps/evaluation.py": ["SELECT filename FROM images"],
+    "apps/tuning_sample.py": ["SELECT chunk_id, payload FROM partitions WHERE stage"],
     "cli/demo.py": ["FROM descriptor_counts JOIN images USING", "FROM models WHERE stage = 'fit_pca' AND current"],
     "cli/named.py": ["SELECT filename FROM images WHERE starts_with"],
     "exchange/export.py": ["look at them with: SELECT * FROM images"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 import numpy as np
@@ -219,6 +220,39 @@ class Reading(OpenStore):
         encoder = self._current_lookup().encoder
         found = codes_and_keypoints(encoder.encode(image), encoder.layout)
         return found if keypoints else found[0]
+
+    def extracted(self, image: StrPath | NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return the descriptors and keypoints of a new image as ``extract`` would store them.
+
+        Args:
+            image: as in `encode`.
+
+        Returns:
+            ``(n, 128)`` uint8 with the extractor SIFT, and ``(n,)`` as of `keypoints`.
+
+        Raises:
+            NotReady: a model has not been fitted yet.
+            NothingUsable: the file can't be used; the message says why.
+        """
+        from featurestore.query import codes_and_keypoints
+
+        encoder = self._current_lookup().encoder
+        return codes_and_keypoints(encoder.extracted(image), encoder.extract.layout(None, None))
+
+    def parameters(self, stage: str) -> dict[str, Any]:
+        """Return the parameters of a table of the recipe, by name, with the defaults of those that it does not set.
+
+        Args:
+            stage: a stage, or ``store``.
+
+        Raises:
+            QueryError: there is no such stage.
+        """
+        context = self._context(Silent())
+        tables: dict[str, Any] = {"store": context.settings, **{one.name: one for one in context.flow}}
+        if stage not in tables:
+            raise QueryError(f"there is no stage {stage!r} in the recipe; its tables are {', '.join(tables)}")
+        return asdict(tables[stage])
 
     def dequantize(self, codes: NDArray[np.uint8], *, variant: str | None = None) -> NDArray[np.float32]:
         """Return codes ``(n, dim)`` uint8 as float32 in the space of the PCA: the middle of each code's interval.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from featurestore.api.base import OpenStore
 from featurestore.catalog import Context, chunk_ids
@@ -243,6 +243,27 @@ class Running(OpenStore):
         if not sample:
             return estimates
         return with_sample(context, estimates, ahead.plans, workers=all_cores() if workers is None else workers)
+
+    def configure(self, changes: Mapping[str, Mapping[str, Any]], *, quiet: bool = True) -> None:
+        """Change parameters in the recipe. Its comments and all other lines stay; nothing is computed.
+
+        Example::
+
+            store.configure({"project": {"top": 900, "select": "mix"}})
+            store.plan()  # what has become stale
+
+        Args:
+            changes: values by the stage and the name of the parameter.
+            quiet: do not report a wait for another machine's sign of life.
+
+        Raises:
+            ConfigError: there is no such stage or parameter, or a value can't be used; the recipe is unchanged.
+            StoreBusy: another process is changing the store.
+        """
+        from featurestore.pipeline import change_recipe
+
+        with self._held("configure", reporter(quiet=quiet)) as context:
+            change_recipe(context, changes)
 
     def _options(
         self,

@@ -7,3 +7,9 @@ from .plots import PlotKind as PlotKind
 from .plots import check_plot_file as check_plot_file
 from .plots import plot as plot
 from .plots import save_plot as save_plot
+from .proposal import Proposal as Proposal
+from .proposal import propose as propose
+from .proposal import with_recipe as with_recipe
+from .tuning import Grid as Grid
+from .tuning import Tuning as Tuning
+from .tuning import tune as tune

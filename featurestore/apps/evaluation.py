@@ -126,10 +126,10 @@ def evaluate(
         QueryError: the list can't be read, has no such column, or no row with an image of the store.
         NotReady: the store can't be searched yet.
     """
-    rows, absent = _read(store, Path(pairs), kind)
+    rows, absent = read_pairs(store, Path(pairs), kind)
     outcomes = []
     for query, (of, refs) in rows.items():
-        outcome = _ask(store, _located(store, query, Path(pairs)), query, of, tuple(refs), method)
+        outcome = _ask(store, located_query(query, Path(pairs)), query, of, tuple(refs), method)
         if outcome.error is not None:
             say(outcome.error)
         outcomes.append(outcome)
@@ -194,13 +194,15 @@ def _ask(store: FeatureStore, given: str | Path, query: str, kind: str, refs: tu
     )
 
 
-def _located(store: FeatureStore, query: str, pairs: Path) -> str | Path:
+def located_query(query: str, pairs: Path) -> str | Path:
     """Return a query as `FeatureStore.search` takes it: a file beside the list is its path."""
     beside = pairs.parent / query
     return beside if not Path(query).is_file() and beside.is_file() else query
 
 
-def _read(store: FeatureStore, pairs: Path, kind: str | None) -> tuple[dict[str, tuple[str, list[str]]], list[str]]:
+def read_pairs(
+    store: FeatureStore, pairs: Path, kind: str | None
+) -> tuple[dict[str, tuple[str, list[str]]], list[str]]:
     """Return the class and the refs of each query, and the refs that are not in the store."""
     try:
         with pairs.open(encoding="utf-8-sig", newline="") as file:

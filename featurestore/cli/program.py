@@ -22,6 +22,7 @@ from featurestore.cli.read import VERBS as ASK
 from featurestore.cli.search import VERBS as SEARCH
 from featurestore.cli.sql import VERBS as SQL
 from featurestore.cli.status import VERBS as STATUS
+from featurestore.cli.tune import VERBS as TUNE
 from featurestore.errors import FeatureStoreError
 from featurestore.system import (
     Interrupt,
@@ -265,7 +266,7 @@ def help_(context: click.Context, verb: str | None) -> None:
     answer(command.get_help(parent if verb is None else click.Context(command, info_name=verb, parent=parent)))
 
 
-for verb in (*STATUS, *SQL, *ASK, *SEARCH, *APPS, *PLOT, *EXCHANGE, *UPKEEP):
+for verb in (*STATUS, *SQL, *ASK, *SEARCH, *APPS, *TUNE, *PLOT, *EXCHANGE, *UPKEEP):
     cli.add_command(verb)
 for verb in cli.commands.values():
     with_log(verb)

@@ -11,9 +11,10 @@ from .estimate import refuse_if_too_large as refuse_if_too_large
 from .forecast import known_leakage as known_leakage
 from .forecast import make_forecast as make_forecast
 from .forecast import refuse_unasked as refuse_unasked
-from .index_recipe import add_index as add_index
 from .ingest import IngestReport as IngestReport
 from .intake import take_in as take_in
+from .recipe_changes import add_index as add_index
+from .recipe_changes import change_recipe as change_recipe
 from .runner import Options as Options
 from .runner import run_stages as run_stages
 from .sample import with_sample as with_sample

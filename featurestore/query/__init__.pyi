@@ -1,5 +1,6 @@
 from .encode import codes_and_keypoints as codes_and_keypoints
 from .encode import model_arrays as model_arrays
+from .exact_search import most_votes as most_votes
 from .features import Given as Given
 from .features import Named as Named
 from .features import features_of as features_of
@@ -24,8 +25,10 @@ from .result_files import RESULT_FORMATS as RESULT_FORMATS
 from .result_files import write_result as write_result
 from .scan import iter_rows as iter_rows
 from .scan import iter_tables as iter_tables
+from .search import CHECKED as CHECKED
 from .search import METHODS as METHODS
 from .search import SearchResult as SearchResult
+from .search import ranking as ranking
 from .search import search_store as search_store
 from .selection import Selection as Selection
 from .selection import older_steps as older_steps

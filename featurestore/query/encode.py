@@ -46,7 +46,7 @@ class Encoder:
         """Return the row of `encode`, and the width and height of the image in pixels."""
         # several BLAS threads would change the last bits
         with one_blas_thread():
-            row = source = self._extracted(image)
+            row = source = self.extracted(image)
             for stage, model in self.transforms:
                 row = stage.transform(row, model)
         return row, (source.extra["width"], source.extra["height"])
@@ -58,7 +58,8 @@ class Encoder:
         layouts = layouts_of((self.extract, *self.fits, *stages))
         return layouts[stages[-1].name if stages else self.extract.name]
 
-    def _extracted(self, image: Any) -> Row:
+    def extracted(self, image: Any) -> Row:
+        """Return the row of extract; arguments and errors are those of `encode`."""
         if isinstance(image, np.ndarray):
             return self._from_pixels(image)
         if not isinstance(image, (str, os.PathLike)):

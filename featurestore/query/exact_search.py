@@ -7,7 +7,7 @@ Each of the query's descriptors has one vote for an image, that of the image's n
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -99,26 +99,46 @@ def search_exactly(
         CorruptFile: a partition is damaged.
         StoreBusy: a run has replaced a partition since the images were chosen.
     """
+    n_images = n_missing = 0
+
+    def compared() -> Iterator[tuple[int, NDArray[np.float32]]]:
+        nonlocal n_images, n_missing
+        for at, (image_id, status, codes) in enumerate(_codes(selection)):
+            n_missing += status == PENDING
+            if codes is None or not len(codes) or image_id == without:
+                continue
+            n_images += 1
+            yield at, decoder.floats(codes)
+
+    images, scores = most_votes(query, compared(), most=most)
+    return Shortlist(images, scores, n_images, n_missing)
+
+
+def most_votes(
+    query: NDArray[np.float32], images: Iterable[tuple[int, NDArray[np.float32]]], *, most: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return the images with most votes, best first, and their scores.
+
+    Args:
+        query: ``(n, dim)`` float32.
+        images: each a number, ascending, and its descriptors ``(k, dim)`` float32, of which there is at least one.
+        most: images to return.
+    """
     nearest = _Nearest(len(query))
     lengths = np.einsum("ij,ij->i", query, query)
-    n_images = n_missing = 0
     squares: list[NDArray[np.float32]] = []
     rows: list[int] = []
-    for at, (image_id, status, codes) in enumerate(_codes(selection)):
-        n_missing += status == PENDING
-        if codes is None or not len(codes) or image_id == without:
-            continue
-        n_images += 1
-        squares.append(least_squares(query, decoder.floats(codes), lengths))
+    for at, descriptors in images:
+        squares.append(least_squares(query, descriptors, lengths))
         rows.append(at)
         if len(rows) == IMAGES:
             nearest.add(np.stack(squares, axis=1), np.array(rows, np.int64))
             squares, rows = [], []
     if rows:
         nearest.add(np.stack(squares, axis=1), np.array(rows, np.int64))
-    images, scores = nearest.votes()
-    best = heapq.nsmallest(most, range(len(images)), key=lambda i: (-scores[i], images[i]))
-    return Shortlist(images[best], scores[best], n_images, n_missing)
+    found, scores = nearest.votes()
+    best = heapq.nsmallest(most, range(len(found)), key=lambda i: (-scores[i], found[i]))
+    return found[best], scores[best]
 
 
 def _codes(selection: Selection) -> Iterator[tuple[int, str, NDArray[Any] | None]]:

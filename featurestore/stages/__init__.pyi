@@ -12,6 +12,9 @@ from .extractors.colmap import Colmap as Colmap
 from .extractors.rootsift import RootSift as RootSift
 from .extractors.sift import Sift as Sift
 from .fit_pca import FitPca as FitPca
+from .fit_scale import FitScale as FitScale
+from .fit_words import FitWords as FitWords
+from .fit_words import n_words as n_words
 from .flow import FLOW as FLOW
 from .flow import INDEX as INDEX
 from .flow import codes_of as codes_of
@@ -22,4 +25,5 @@ from .flow import upstream_of as upstream_of
 from .incremental import ESTIMATOR as ESTIMATOR
 from .project import Project as Project
 from .quantize import Quantize as Quantize
+from .ranking import Select as Select
 from .registry import STAGES as STAGES

@@ -1,0 +1,224 @@
+"""What bytes are worth: trials of settings agree with searches of the store, and a proposal keeps its budget."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from featurestore import FeatureStore
+from featurestore.apps import Grid, propose, tune, with_recipe
+from featurestore.apps.degraded import degraded_part
+from featurestore.apps.trial import Setting, measure
+from featurestore.apps.tuning import Trial, Tuning
+from featurestore.apps.tuning_sample import Sample, draw_sample
+from featurestore.errors import NotReady, OutputError, QueryError
+from tests.conftest import TOP
+from tests.small import copy, invoke
+
+GRID = Grid(tops=(40, TOP), selects=("norm", "mix"), dims=(16, 64), bits=(8,), images=24, queries=6)
+OPTIONS = ["--top", f"40,{TOP}", "--select", "norm,mix", "--dims", "16,64", "--bits", 8, "--sample", 24, "--queries", 6]
+STORED = Setting(TOP, "norm", 64, 8)  # of the recipe
+TIMES = ("seconds", "encode")
+
+
+@pytest.fixture(scope="module")
+def tuned(finished: FeatureStore, tmp_path_factory: pytest.TempPathFactory) -> Tuning:
+    """The trials of the shared store. Not to be changed."""
+    return tune(finished, tmp_path_factory.mktemp("tuned") / "trials.jsonl", GRID)
+
+
+@pytest.fixture(scope="module")
+def sample(finished: FeatureStore) -> Sample:
+    """The sample of these trials: all images."""
+    return draw_sample(finished, n_images=GRID.images, n_queries=GRID.queries, seed=GRID.seed)
+
+
+def outcomes_of(tuning: Tuning, setting: Setting) -> dict[str, Any]:
+    """Return the outcomes of a setting in the file, by query."""
+    lines = map(json.loads, tuning.path.read_text().splitlines())
+    (found,) = (line for line in lines if Setting(**line["setting"]) == setting)
+    return {one["query"]: one for one in found["outcomes"]}
+
+
+def without_times(tuning: Tuning) -> list[Any]:
+    """Return the trials but for what differs from one time to the next."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: plain(one) for name, one in value.items() if name not in TIMES}
+        return [plain(one) for one in value] if isinstance(value, list | tuple) else value
+
+    return [plain(one) for one in tuning.as_dict()["trials"]]
+
+
+def test_a_setting_finds_what_a_search_of_such_a_store_finds(
+    finished: FeatureStore, tuned: Tuning, sample: Sample
+) -> None:
+    assert len(sample.names) == sample.n_usable
+    found = outcomes_of(tuned, STORED)
+    for asked in sample.asked:
+        assert asked.part is not None
+        name, kind, seed = asked.part
+        result = finished.search(degraded_part(finished.pixels(name), kind, seed=seed), top=100, method="exact")
+        one = found[asked.name]
+        assert one["ranks"] == [hit.rank for hit in result.hits if hit.filename == name]
+        assert one["found"] + one["wrong"] == sorted(
+            (hit.filename for hit in result.found), key=lambda filename: filename != name
+        )
+
+
+def test_the_halves_share_no_query_and_no_image(sample: Sample, tuned: Tuning) -> None:
+    refs = [{ref for asked in sample.asked if asked.half == half for ref in asked.refs} for half in (0, 1)]
+    assert refs[0]
+    assert refs[1]
+    assert refs[0].isdisjoint(refs[1])
+    counts = [sum(asked.half == half for asked in sample.asked) for half in (0, 1)]
+    for trial in tuned.trials:
+        assert [trial.chosen.n, trial.reported[-1].n] == counts
+
+
+def test_every_setting_is_tried_once_in_order(tuned: Tuning) -> None:
+    assert [trial.setting for trial in tuned.trials] == list(GRID.settings())
+    assert len(tuned.trials) == 8
+    best = max(trial.worth for trial in tuned.trials)
+    front = sorted((trial for trial in tuned.trials if trial.front), key=lambda trial: trial.bytes.image)
+    assert front[-1].worth == best
+    assert [trial.worth for trial in front] == sorted({trial.worth for trial in front})
+    assert all(trial.bytes.image > front[-1].bytes.image for trial in tuned.trials if trial.worth > front[-1].worth)
+
+
+def test_it_goes_on_after_a_kill(
+    finished: FeatureStore, tuned: Tuning, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "trials.jsonl"
+    tried: list[Setting] = []
+
+    def killed(flow: Any, setting: Setting, images: Any, queries: Any) -> Any:
+        if len(queries) == GRID.queries:  # and not a few of them, for the estimate
+            tried.append(setting)
+            if len(tried) == 4:
+                raise KeyboardInterrupt
+        return measure(flow, setting, images, queries)
+
+    monkeypatch.setattr("featurestore.apps.tuning.measure", killed)
+    with pytest.raises(KeyboardInterrupt):
+        tune(finished, path, GRID)
+    with path.open("a") as file:
+        file.write('{"setting": {"top"')  # what a kill left behind
+    again = tune(finished, path, GRID)
+    assert again.n_before == 3
+    assert tried[3] == tried[4] == GRID.settings()[3]
+    assert len(tried) == 9
+    assert without_times(again) == without_times(tuned)
+
+
+def test_a_complete_file_is_only_read(finished: FeatureStore, tuned: Tuning, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("featurestore.apps.tuning.measure")
+    again = tune(finished, tuned.path, GRID, images=1_000_000)
+    assert again.n_before == len(GRID.settings())
+    assert again.n_images == 1_000_000
+    assert [one.chosen for one in again.trials] == [one.chosen for one in tuned.trials]
+    with pytest.raises(OutputError, match="was begun with grid"):
+        tune(finished, tuned.path, Grid(images=24, queries=4))
+
+
+def test_the_proposal_is_the_best_within_the_budget(finished: FeatureStore, tuned: Tuning) -> None:
+    sizes = sorted(trial.bytes.collection for trial in tuned.trials)
+    for budget in (sizes[0], sizes[len(sizes) // 2], sizes[-1]):
+        trial = propose(finished, tuned, budget).trial
+        assert trial.bytes.collection <= budget
+
+        def better(other: Trial, than: Trial = trial, most: int = budget) -> bool:
+            return other.bytes.collection <= most and other.worth > than.worth
+
+        assert not any(map(better, tuned.trials))
+    (stored,) = (trial for trial in tuned.trials if trial.setting == STORED)
+    same = propose(finished, replace(tuned, trials=(stored,)), sizes[-1])
+    assert (same.changes, same.stale) == ({}, ())
+    assert not with_recipe(finished, same).written
+    with pytest.raises(QueryError, match="no setting that a recipe can have fits into 10 B; the smallest takes"):
+        propose(finished, tuned, 10)
+
+
+def test_a_run_of_the_proposal_keeps_the_budget(store: FeatureStore, tuned: Tuning) -> None:
+    before = (store.path / "featurestore.toml").read_text()
+    largest = max(trial.bytes.collection for trial in tuned.trials if trial.setting.top == 40)
+    proposal = propose(store, tuned, largest)
+    assert proposal.trial.setting.top == 40
+    assert (store.path / "featurestore.toml").read_text() == before
+    assert proposal.stale[-3:] == ("project", "fit_scale", "quantize")
+    with_recipe(store, proposal)
+    after = (store.path / "featurestore.toml").read_text()
+    assert [line.partition("#")[2] for line in after.splitlines()][: len(before.splitlines())] == [
+        line.partition("#")[2] for line in before.splitlines()
+    ]
+    assert tomllib.loads(after)["project"]["top"] == 40
+    assert {one.stage for one in store.plan()} == set(proposal.stale)
+    store.index()
+    store.run(workers=0)
+    files = store.sql("SELECT path FROM partitions WHERE stage = 'quantize' AND current").fetchall()
+    index = list((store.path / "index").iterdir())
+    assert index
+    n_bytes = sum(path.stat().st_size for path in [*(store.path / name for (name,) in files), *index])
+    assert n_bytes <= proposal.trial.bytes.collection
+
+
+def test_pairs_are_searched_for_too(finished: FeatureStore, tmp_path: Path) -> None:
+    china, flower = "china/whole-000.jpg", "flower/whole-000.jpg"
+    (tmp_path / "pairs.csv").write_text(
+        f"query,ref,class\n{china},china/whole-090.jpg,turned\n{flower},flower/left-000.jpg,\n"
+    )
+    grid = Grid(tops=(TOP,), selects=("norm",), dims=(64,), bits=(8, 4), images=24, queries=4)
+    found = tune(finished, tmp_path / "trials.jsonl", grid, pairs=tmp_path / "pairs.csv")
+    outcomes = outcomes_of(found, STORED)
+    names = [hit.filename for hit in finished.search(china, top=100, method="exact").hits]
+    assert outcomes[china]["kind"] == "turned"
+    assert outcomes[china]["ranks"] == [names.index("china/whole-090.jpg") + 1]
+    assert outcomes[flower]["kind"] == "pairs"
+
+
+def test_what_can_not_be_tuned(finished: FeatureStore, tiny: FeatureStore, fresh: FeatureStore, tmp_path: Path) -> None:
+    path = tmp_path / "trials.jsonl"
+    with pytest.raises(NotReady, match="needs at least 10 images with descriptors of extract, and 3 images of 3 has"):
+        tune(tiny, path)
+    with pytest.raises(NotReady, match="the model of fit_pca has not been fitted yet"):
+        tune(fresh, path)
+    with pytest.raises(QueryError, match="dims are from 1 to 64"):
+        tune(finished, path, Grid(dims=(65,)))
+    with pytest.raises(QueryError, match="bits are 8 or 4"):
+        tune(finished, path, Grid(bits=(3,)))
+    assert not path.exists()
+
+
+def test_pruned_partitions_are_one_line(store: FeatureStore, tmp_path: Path) -> None:
+    store.prune(keep="quantize")
+    result = invoke("tune", store.path, "-o", tmp_path / "trials.jsonl")
+    assert result.exit_code != 0
+    assert "extract" in str(result.exception)
+    assert "pruned" in str(result.exception)
+
+
+def test_the_verb_writes_only_if_told_so(
+    finished: FeatureStore, tuned: Tuning, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = copy(finished, tmp_path / "store")
+    recipe = changed.path / "featurestore.toml"
+    before = recipe.read_bytes()
+    monkeypatch.setenv("COLUMNS", "80")
+    command = ["tune", changed.path, "-o", tuned.path, *OPTIONS]
+    result = invoke(*command, "--budget", "150kB")
+    assert result.exit_code == 0, result.exception
+    assert "--yes writes it; then stale: " in result.stdout
+    assert recipe.read_bytes() == before
+    told = json.loads(invoke(*command, "--budget", "150kB", "--json").stdout)
+    assert told["proposal"]["written"] is False
+    assert len(told["trials"]) == 8
+    assert recipe.read_bytes() == before
+    assert invoke(*command, "--yes").exit_code == 2
+    assert "written to featurestore.toml; stale: " in invoke(*command, "--budget", "150kB", "--yes").stdout
+    assert recipe.read_bytes() != before
