@@ -128,7 +128,7 @@ class QueryError(FeatureStoreError):
 
 
 class OutputError(FeatureStoreError):
-    """The output path exists or is not writable."""
+    """The output path exists or is not writable, or the port of the viewer can't be used."""
 
 
 class EngineLost(FeatureStoreError):

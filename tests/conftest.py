@@ -54,6 +54,7 @@ SLOW = frozenset(
         "apps/test_tuning",
         "apps/test_html_report",
         "apps/test_html_report_in_browser",
+        "apps/test_viewer",
         "catalog/test_runs::test_the_error_of_a_run_is_not_hidden_by_that_of_its_record",
         "catalog/test_training",
         "catalog/test_upgrades",

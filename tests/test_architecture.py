@@ -115,6 +115,7 @@ ASKED_OF_VIEWS = {
 ELSEWHERE = (
     "apps/html_report/",
     "apps/plots.py",
+    "apps/viewer/",
     "catalog/",
     "dataset/",
     "exchange/exporters/colmap.py",

@@ -13,3 +13,4 @@ from .proposal import with_recipe as with_recipe
 from .tuning import Grid as Grid
 from .tuning import Tuning as Tuning
 from .tuning import tune as tune
+from .viewer.serve import view as view

@@ -1,4 +1,4 @@
-"""Verbs that join others: evaluate, pairs, report."""
+"""Verbs that join others: evaluate, pairs, report, view."""
 
 from __future__ import annotations
 
@@ -148,4 +148,26 @@ def report(store: Path, output: Path, untrusted: bool, **options: Any) -> None:
     answer(f"{path}: {human_bytes(path.stat().st_size)}")
 
 
-VERBS = (evaluate, pairs, report)
+@click.command(cls=StoreVerb, short_help="Look at the store in a browser.")
+@STORE
+@click.option(
+    "--port", default=0, show_default=True, type=click.IntRange(0, 65535), help="Of 127.0.0.1; 0 takes a free one."
+)
+@click.option("--no-browser", is_flag=True, help="Print the address, and open no browser.")
+@UNTRUSTED
+def view(store: Path, port: int, no_browser: bool, untrusted: bool) -> None:
+    """Show the store in a browser of this machine, until Ctrl-C: its report, its images, and a run at work.
+
+    Needs starlette and uvicorn: pip install 'featurestore[view]'. The address has a token in it, without which no
+    program on this machine gets an answer. The store is not changed.
+    """
+    from featurestore.apps import view
+
+    opened = open_store(store, untrusted=untrusted)
+    try:
+        view(opened, say=lambda address: answer(f"{address}\nCtrl-C ends it"), port=port, browser=not no_browser)
+    except KeyboardInterrupt:
+        click.echo()
+
+
+VERBS = (evaluate, pairs, report, view)

@@ -9,7 +9,7 @@ from featurestore.api import FeatureStore
 from featurestore.apps.html_report.parts import Column, Table
 
 MOST_TEXT = 300  # characters of a text that people wrote: a file name, a cell, an error
-FILENAME = Column("image")
+FILENAME = Column("image", "image")
 DESCRIPTORS = Column("descriptors", "number")
 USABLE = "status IN ('ok', 'empty')"
 

@@ -23,8 +23,7 @@ def collection(store: FeatureStore) -> Section:
             "SELECT subset, count(*) AS images FROM images GROUP BY subset ORDER BY subset",
         )
     ]
-    names = [name for name, *_ in rows_of(store, "DESCRIBE images") if name not in OURS][:MOST_COLUMNS]
-    distinct = _distinct(store, names)
+    distinct = count_values(store)
     for name, n in distinct.items():
         if 0 < n <= FEW:
             column = identifier(name)
@@ -39,8 +38,9 @@ def collection(store: FeatureStore) -> Section:
     return Section("collection", "The collection", parts)
 
 
-def _distinct(store: FeatureStore, names: list[str]) -> dict[str, int]:
-    """Return the number of values of each column."""
+def count_values(store: FeatureStore) -> dict[str, int]:
+    """Return the number of values of each column of the CSV; of the first columns, if there are many."""
+    names = [name for name, *_ in rows_of(store, "DESCRIBE images") if name not in OURS][:MOST_COLUMNS]
     if not names:
         return {}
     counts = ", ".join(f"count(DISTINCT {identifier(name)})" for name in names)

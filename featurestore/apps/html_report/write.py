@@ -54,13 +54,14 @@ def report(
             raise QueryError(f"{name} is a number of images, at least 0, and not {n}")
     path = located(output, "a report")
     refuse_output(path, store.path, force=force)
-    text = render(_report(store, images, gallery, reporter(quiet=quiet)))
+    text = render(make_report(store, reporter(quiet=quiet), images=images, gallery=gallery))
     with output_at(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return path
 
 
-def _report(store: FeatureStore, images: int, gallery: int, progress: Reporter) -> Report:
+def make_report(store: FeatureStore, progress: Reporter, *, images: int = 0, gallery: int = 0) -> Report:
+    """Return what a report says of a store; arguments as of `report`."""
     status = store.status()
     ((last,),) = rows_of(store, "SELECT max(ended) FROM runs")
     ((n_failed,),) = rows_of(store, "SELECT count(*) FROM failures")
