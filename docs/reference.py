@@ -94,7 +94,7 @@ def _row(field: dataclasses.Field[Any], hint: Any) -> str:
     meta = field.metadata
     text = str(meta["doc"]).removeprefix("policy: ")
     notes = [note for flag, note in FLAGS.items() if meta.get(flag)]
-    if get_args(hint) and all(isinstance(value, str) for value in get_args(hint)):
+    if get_args(hint) and all(isinstance(value, (str, int)) for value in get_args(hint)):
         notes.insert(0, "One of " + ", ".join(f"`{value}`" for value in get_args(hint)) + ".")
     elif meta.get("low") is not None and meta.get("high") is not None:
         notes.insert(0, f"From {meta['low']:,} to {meta['high']:,}.")

@@ -225,8 +225,8 @@ def _value(kind: Any, value: Any, field: dataclasses.Field[Any], where: str) -> 
             raise ConfigError(f"{where} is a table, and {value!r} is not")
         return {key: _value(get_args(kind)[1], one, field, f"{where}.{key}") for key, one in value.items()}
     if get_origin(kind) is Literal:
-        if value not in get_args(kind):
-            raise ConfigError(f"{where} is {value!r}, and can be {' or '.join(get_args(kind))}")
+        if not any(type(value) is type(allowed) and value == allowed for allowed in get_args(kind)):
+            raise ConfigError(f"{where} is {value!r}, and can be {' or '.join(map(str, get_args(kind)))}")
         return value
     if kind is float and type(value) is int:
         value = float(value) if abs(value) < 2**63 else value  # larger ones may not fit into a float

@@ -41,6 +41,11 @@ class Status(StrEnum):
     UNKNOWN = "unknown"  # imported without descriptors and without a reason
 
 
+PACKED = "uint4"  # the dtype of files that have two values to a byte
+LARGEST_NIBBLE = 15
+# The two codes of each byte, as two bytes.
+_NIBBLES = np.stack([np.arange(256) & 15, np.arange(256) >> 4], axis=1).astype(np.uint8).view(np.uint16)[:, 0]
+
 USABLE = (Status.OK, Status.EMPTY)
 USABLE_SQL = "(" + ", ".join(f"'{status}'" for status in USABLE) + ")"  # after IN
 FAILED = tuple(status for status in Status if status not in USABLE)
@@ -72,6 +77,7 @@ class Row:
 class Layout:
     """The columns of a partition: ``dim`` values of ``dtype`` a descriptor, and the stage's own columns.
 
+    ``packed`` says that files have two values to a byte, see `pack`; rows have a byte each, of dtype uint8.
     ``compression`` is that of the descriptors in files to be written. Readers find it in the file, so that it makes no
     layout another.
     """
@@ -80,6 +86,7 @@ class Layout:
     dtype: str
     keypoints: bool = True
     extra: tuple[tuple[str, pa.DataType], ...] = ()
+    packed: bool = False
     compression: Compression = field(default="zstd", compare=False)
 
     def schema(self) -> pa.Schema:
@@ -97,6 +104,11 @@ class Layout:
         return pa.schema([*columns, *self.extra])
 
     @property
+    def stored_dtype(self) -> str:
+        """The name of the values' dtype in files."""
+        return PACKED if self.packed else self.dtype
+
+    @property
     def outside(self) -> bool:
         """Whether some columns are not part of the payload."""
         return any(name in OUTSIDE for name, _ in self.extra)
@@ -106,7 +118,7 @@ class Layout:
         return [name for name in FACTS if name in self.schema().names]
 
     def matrix(self, blob: Any) -> NDArray[Any]:
-        """Return a BLOB as an ``(n, dim)`` matrix, without a copy.
+        """Return a BLOB as an ``(n, dim)`` matrix, without a copy. One of a packed file is unpacked before.
 
         Raises:
             CorruptFile: the BLOB is not a whole number of descriptors.
@@ -119,7 +131,7 @@ class Layout:
     def matrices(self, blobs: pa.ChunkedArray) -> list[NDArray[Any] | None]:
         """Return every BLOB of a column as an ``(n, dim)`` matrix, without a copy; None for NULL.
 
-        Arrow's scalars would each be a copy.
+        Arrow's scalars would each be a copy. BLOBs of a packed file are unpacked before, by `unpack_blobs`.
 
         Raises:
             CorruptFile: a BLOB is not a whole number of descriptors.
@@ -131,6 +143,54 @@ class Layout:
         ends = (offsets - offsets[0]).tolist()
         for i, valid in enumerate(blobs.is_valid().to_pylist()):
             yield self.matrix(values[ends[i] : ends[i + 1]]) if valid else None
+
+
+def pack(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return codes of 4 bits two to a byte: ``(n, ceil(dim / 2))`` uint8 of ``(n, dim)``, the first in the low bits.
+
+    Each descriptor begins with a byte of its own: where ``dim`` is odd, the high bits of its last byte are 0.
+
+    Raises:
+        ValueError: a code is above 15.
+    """
+    if codes.size and codes.max() > LARGEST_NIBBLE:
+        raise ValueError(f"a code of {codes.max()} does not fit into 4 bits")
+    packed = codes[:, ::2].copy()
+    packed[:, : codes.shape[1] // 2] |= codes[:, 1::2] << 4
+    return packed
+
+
+def unpack(packed: NDArray[np.uint8], dim: int) -> NDArray[np.uint8]:
+    """Return the codes ``(n, dim)`` uint8 of any number of whole packed descriptors, see `pack`.
+
+    Raises:
+        ValueError: they are not whole, or the bits after the last value of one are not 0.
+    """
+    width = (dim + 1) // 2
+    if packed.size % width:
+        raise ValueError(f"{packed.size} bytes are not a whole number of descriptors of {dim} values of 4 bits")
+    codes = _NIBBLES[packed.reshape(-1)].view(np.uint8).reshape(-1, 2 * width)
+    if codes[:, dim:].any():
+        raise ValueError(f"a descriptor of {dim} values of 4 bits has other bits after these")
+    return np.ascontiguousarray(codes[:, :dim])
+
+
+def unpack_blobs(blobs: pa.Array | pa.ChunkedArray, dim: int) -> pa.Array:
+    """Return packed BLOBs as those of a byte for each value; NULL stays NULL.
+
+    Raises:
+        ValueError: a BLOB is not a whole number of descriptors, or they are too many for one array.
+    """
+    joined = blobs.combine_chunks() if isinstance(blobs, pa.ChunkedArray) else blobs
+    ends, packed = blob_bytes(joined)
+    starts, rest = np.divmod(ends - ends[0], (dim + 1) // 2)
+    if rest.any():
+        raise ValueError(f"a BLOB is not a whole number of descriptors of {dim} values of 4 bits")
+    if starts[-1] * dim > np.iinfo(np.int32).max:
+        raise ValueError(f"{starts[-1]} descriptors in one row group")
+    valid = pa.py_buffer(np.packbits(np.array(joined.is_valid().to_pylist(), bool), bitorder="little"))
+    buffers = [valid, pa.py_buffer((starts * dim).astype(np.int32)), pa.py_buffer(unpack(packed, dim))]
+    return pa.Array.from_buffers(pa.binary(), len(joined), buffers)
 
 
 def blob_bytes(blobs: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:

@@ -105,6 +105,7 @@ SLOW = frozenset(
         "pipeline/test_variants",
         "plugins",
         "query/test_exact::test_columns_of_the_dataset_from_an_earlier_store",
+        "query/test_four_bits",
         "query/test_index_search",
         "query/test_load",
         "query/test_lookup::test_partitions_make_room_for_each_other_where_few_files_may_be_open",

@@ -37,6 +37,7 @@ class Recipe:
     label: str = option("a", "what it is called")
     whole: bool = option(True, "all of it")
     kind: Literal["plain", "fancy"] = option("plain", "which kind")
+    bits: Literal[8, 4] = option(8, "how fine")
     limit: int = option(100, "policy: which are refused", policy=True)
     grain: Grain = option(Grain, "the grain")
 
@@ -54,7 +55,10 @@ def refused(table: dict[str, Any]) -> str:
 @pytest.mark.parametrize(
     ("table", "text"),
     [
-        ({"cuont": 1}, "[recipe] has no key 'cuont'; its keys are count, share, label, whole, kind, limit, grain"),
+        (
+            {"cuont": 1},
+            "[recipe] has no key 'cuont'; its keys are count, share, label, whole, kind, bits, limit, grain",
+        ),
         ({"count": "3"}, "[recipe] count is '3', and should be a whole number"),
         ({"count": 3.0}, "[recipe] count is 3.0, and should be a whole number"),
         ({"count": True}, "[recipe] count is True, and should be a whole number"),
@@ -65,6 +69,8 @@ def refused(table: dict[str, Any]) -> str:
         ({"count": 10**400}, "[recipe] count is too large; it has to be below 2^63"),
         ({"kind": "odd"}, "[recipe] kind is 'odd', and can be plain or fancy"),
         ({"kind": ["plain"]}, "[recipe] kind is ['plain'], and can be plain or fancy"),
+        ({"bits": 5}, "[recipe] bits is 5, and can be 8 or 4"),
+        ({"bits": 4.0}, "[recipe] bits is 4.0, and can be 8 or 4"),
         ({"count": 0}, "[recipe] count is 0, and should be at least 1 and at most 10"),
         ({"count": 11}, "[recipe] count is 11, and should be at least 1 and at most 10"),
         ({"share": float("nan")}, "[recipe] share is nan, and should be a finite number"),
@@ -176,7 +182,7 @@ def test_every_parameter_but_policies_and_how_results_are_stored_changes_the_var
     silent = {"max_pixels", "truncated", "max_seconds", "compression"}
     changed = {"int": 7, "float": 0.5, "bool": False}
     others: dict[str, Any] = {"extractor": "rootsift", "over": "train", "truncated": "keep", "solver": "covariance"}
-    others |= {"select": "mix"}
+    others |= {"select": "mix", "bits": 4}
     others |= {"compression": "none" if getattr(stage, "compression", "zstd") == "zstd" else "zstd"}
     before = stage().variant(reads="", model_id=None)
     for field in fields(stage):

@@ -39,7 +39,7 @@ def bytes_of(store: FeatureStore, n_images: int) -> Callable[[Setting, float], B
     words, chunk_size = FitWords(), store.parameters("store")["chunk_size"]
 
     def size(setting: Setting, n_descriptors: float) -> Bytes:
-        image = math.ceil(n_descriptors * (setting.dims * setting.bits / 8 + stored + INDEX)) + ROW
+        image = math.ceil(n_descriptors * (math.ceil(setting.dims * setting.bits / 8) + stored + INDEX)) + ROW
         most_words = n_words(min(words.sample_size, math.ceil(min(n_descriptors, words.codes_per_image) * n_images)))
         shared = most_words * setting.dims * WORD + math.ceil(n_images / chunk_size) * CHUNK
         return Bytes(image, n_images * image + shared)

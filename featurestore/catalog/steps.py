@@ -48,6 +48,6 @@ def steps_of(connection: DuckDBPyConnection, flow: Sequence[Stage], variant: str
     steps, name = [], variant
     while name in known:  # extract reads images, whose variant is empty
         row = known[name]
-        steps.append(Step(stages[row.stage], name, row.reads_variant, row.model_id))
+        steps.append(Step(stages[row.stage].as_recorded(row.parameters), name, row.reads_variant, row.model_id))
         name = row.reads_variant
     return tuple(reversed(steps))

@@ -39,7 +39,7 @@ from featurestore.pipeline.fit_inputs import ready_chunks, refuse_most_lost, uns
 from featurestore.pipeline.tasks import FitChunk
 from featurestore.progress import StageSummary
 from featurestore.rows import Row
-from featurestore.stages import Arrays, FitStage, JoinableLearner, Learner
+from featurestore.stages import Arrays, FitStage, JoinableLearner, Learner, TransformStage
 from featurestore.storage import (
     IMAGES,
     from_bitmap,
@@ -291,14 +291,15 @@ class FitRun:
         return model
 
     def _input_model(self) -> Arrays:
-        """Return the model that its input was made with, for a stage that needs it."""
+        """Return what its input is decoded with, for a stage that needs it."""
         if not self._stage.needs_input_model:
             return {}
         with self._context.catalog.reading() as connection:
             steps = resolve(connection, self._context.flow)
             input_step = next(step for step in steps if step.stage.name == self._stage.reads)
             model = find_model(connection, input_step.model_id)
-        return {} if model is None else read_arrays(self._context.root.local(model.path))[0]
+        arrays = {} if model is None else read_arrays(self._context.root.local(model.path))[0]
+        return input_step.stage.decoding(arrays) if isinstance(input_step.stage, TransformStage) else arrays
 
     def _manifest(self) -> dict[str, Any]:
         return {

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from featurestore.rows import KEYPOINT, KEYPOINT_COLUMNS, Layout
+from featurestore.rows import KEYPOINT, KEYPOINT_COLUMNS, Layout, unpack_blobs
 
 if TYPE_CHECKING:
     import duckdb
@@ -21,12 +21,13 @@ SQL_TYPES = {"uint8": "UTINYINT", "float32": "FLOAT", "int32": "INTEGER"}
 
 
 def vectors(blobs: pa.Array | pa.ChunkedArray, layout: Layout) -> pa.Array:
-    """Return BLOBs as lists of arrays of ``layout.dim`` values, without a copy of the values.
+    """Return BLOBs of a file as lists of arrays of ``layout.dim`` values, without a copy of values that are not packed.
 
     Raises:
         ValueError: a BLOB is not a whole number of descriptors.
     """
     joined = blobs.combine_chunks() if isinstance(blobs, pa.ChunkedArray) else blobs
+    joined = unpack_blobs(joined, layout.dim) if layout.packed else joined
     kind = np.int64 if pa.types.is_large_binary(joined.type) else np.int32
     _, offsets, values = joined.buffers()
     dtype = np.dtype(layout.dtype).newbyteorder("<")

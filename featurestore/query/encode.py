@@ -15,7 +15,7 @@ from featurestore.errors import NothingUsable, NotReady, QueryError
 from featurestore.images import ReadFailed
 from featurestore.query.selection import older_steps
 from featurestore.rows import KEYPOINT, USABLE, Layout, Row, Status
-from featurestore.stages import Extract, FitStage, TransformStage, codes_of, layouts_of, upstream_of
+from featurestore.stages import Extract, FitStage, Stage, TransformStage, codes_of, layouts_of, upstream_of
 from featurestore.storage import Arrays, read_arrays
 from featurestore.system import command_line, one_blas_thread
 
@@ -138,16 +138,16 @@ def decoder_of(context: Context, variant: str | None) -> Decoder:
         NotReady: there is no model yet.
         QueryError: there is no such variant.
     """
-    codes = codes_of(context.flow)
-    assert isinstance(codes, TransformStage)
+    codes: Stage = codes_of(context.flow)
     model: ModelRow | None = None
     with context.catalog.reading() as connection:
         if variant is None:
             steps = resolve(connection, context.flow)
             model = next((step.current_model for step in steps if step.stage.name == codes.model), None)
         else:
-            model_id = older_steps(connection, context, codes.name, variant)[-1].model_id
-            model = find_model(connection, model_id)
+            step = older_steps(connection, context, codes.name, variant)[-1]
+            codes, model = step.stage, find_model(connection, step.model_id)
+    assert isinstance(codes, TransformStage)
     return Decoder(codes, _arrays(context, codes.model, model) if codes.model else {})
 
 

@@ -29,6 +29,14 @@ class Stage:
     reads: ClassVar[str]  # the stage whose partitions it reads, or "images"
     model: ClassVar[str | None] = None  # the fit stage whose model it uses
 
+    def as_recorded(self, parameters: Mapping[str, Any]) -> Stage:
+        """Return the stage that reads the output of a recorded variant: itself, by default.
+
+        Args:
+            parameters: of that variant, as `parameters` gave them.
+        """
+        return self
+
     def parameters(self) -> dict[str, Any]:
         """Return the parameters that are part of the stage's identity."""
         return identity(self)
@@ -89,6 +97,10 @@ class TransformStage(ChunkStage):
             QueryError: its codes can't be decoded, or these are not of its shape and dtype.
         """
         raise QueryError(f"codes of {self.name} can't be turned back into floats; ask for those of another variant")
+
+    def decoding(self, model: Arrays) -> Arrays:
+        """Return the arrays that its output is decoded with: those of its model, by default."""
+        return model
 
     def transform(self, row: Row, model: Arrays) -> Row:
         """Return the transformed row; a row without descriptors keeps its status and error."""
@@ -157,7 +169,8 @@ class FitStage(Stage):
 
         Args:
             arrays: from `Learner.finish`.
-            input_model: of the stage that it reads; empty unless ``needs_input_model``.
+            input_model: what the stage that it reads decodes with (`TransformStage.decoding`); empty unless
+                ``needs_input_model``.
         """
         return arrays
 

@@ -13,7 +13,7 @@ from featurestore.errors import NothingUsable
 from featurestore.rows import Row
 from featurestore.stages.base import Arrays, FitStage
 from featurestore.stages.codebook import learn_words, rotation
-from featurestore.stages.quantize import dequantize
+from featurestore.stages.quantize import LARGEST, dequantize, largest_of
 from featurestore.system import one_blas_thread
 
 PER_WORD = 32  # sampled codes for each word, at least
@@ -54,15 +54,16 @@ class FitWords(FitStage):
         """Return the model: the sample, the codebook that k-means makes of it, and the bounds of the codes.
 
         ``cells`` ``(cells, dim)``, ``words`` ``(words, dim)`` and ``rotation`` ``(dim, 64)`` are float32 in the space
-        of the PCA, ``starts`` ``(cells + 1,)`` int64.
+        of the PCA, ``starts`` ``(cells + 1,)`` int64. ``largest_code`` is there if it is not 255.
         """
         low, high = input_model["low"], input_model["high"]
         with one_blas_thread():
-            values = dequantize(arrays["sample"], low=low, high=high)
+            values = dequantize(arrays["sample"], low=low, high=high, largest=largest_of(input_model))
             cells, words, starts = learn_words(values, n_words(len(values)), seed=self.seed)
             directions = rotation(values.shape[1], seed=self.seed)
         made: dict[str, NDArray[Any]] = {"cells": cells, "words": words, "starts": starts, "rotation": directions}
-        return {**arrays, **made, "low": low, "high": high}
+        of_codes = {name: input_model[name] for name in ("low", "high", LARGEST) if name in input_model}
+        return {**arrays, **made, **of_codes}
 
     def summary(self, arrays: Arrays) -> dict[str, Any]:
         """Return the number of words, and of the codes that they were learnt from."""

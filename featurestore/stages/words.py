@@ -12,7 +12,7 @@ from featurestore.config import option
 from featurestore.rows import Compression, Layout, Row, Status
 from featurestore.stages.base import Arrays, FitStage, TransformStage
 from featurestore.stages.codebook import BITS, assign, signatures
-from featurestore.stages.quantize import dequantize
+from featurestore.stages.quantize import dequantize, largest_of
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Words(TransformStage):
     def apply(self, row: Row, model: Arrays) -> Row:
         """Return the signatures ``(n, 8)`` uint8, in the order of the codes."""
         assert row.descriptors is not None
-        values = dequantize(row.descriptors, low=model["low"], high=model["high"])
+        values = dequantize(row.descriptors, low=model["low"], high=model["high"], largest=largest_of(model))
         of = assign(values, model["cells"], model["words"], model["starts"])
         bits = signatures(values, model["words"], of, model["rotation"])
         return Row(

@@ -34,7 +34,6 @@ from .model_file import write_arrays as write_arrays
 from .partition import FORMAT as FORMAT
 from .partition import PLAIN as PLAIN
 from .partition import PartitionFile as PartitionFile
-from .partition import RowDigest as RowDigest
 from .partition import partition_name as partition_name
 from .partition_writer import PartitionWriter as PartitionWriter
 from .pruned import check_index as check_index
@@ -46,6 +45,7 @@ from .root import CONFIG as CONFIG
 from .root import FOLDERS as FOLDERS
 from .root import INDEX as INDEX
 from .root import Root as Root
+from .row_digest import RowDigest as RowDigest
 from .thrift import read_field as read_field
 from .thrift import read_signed as read_signed
 from .thrift import read_varint as read_varint

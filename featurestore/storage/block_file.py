@@ -22,9 +22,10 @@ from featurestore.errors import CorruptFile
 from featurestore.images import Trouble, trouble_of
 from featurestore.rows import Layout, Row
 from featurestore.storage.manifest import BLOCK, check_manifest
-from featurestore.storage.partition import PartitionFile, RowDigest
+from featurestore.storage.partition import PartitionFile
 from featurestore.storage.partition_writer import PartitionWriter
 from featurestore.storage.root import BLOCKS, Root
+from featurestore.storage.row_digest import RowDigest
 from featurestore.system import flush
 
 FileState = tuple[int, int] | None  # bytes and version, see `state_of_image`; None: there is no such file

@@ -6,9 +6,7 @@ The descriptors of an image are one BLOB: n x dim values, row-major, little-endi
 
 from __future__ import annotations
 
-import hashlib
 import io
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from featurestore.errors import CorruptFile, FormatError
-from featurestore.rows import KEYPOINT, KEYPOINT_COLUMNS, OUTSIDE, Layout, Row
+from featurestore.rows import KEYPOINT, KEYPOINT_COLUMNS, OUTSIDE, PACKED, Layout, Row, unpack, unpack_blobs
 from featurestore.storage import manifest as manifests
 from featurestore.storage.blob_pages import Page, copy_blob, find_pages, read_blob
 from featurestore.storage.hashed_file import HashedFile
@@ -28,10 +26,11 @@ from featurestore.wording import first_line
 
 FORMAT = 2  # a partition has columns that are no part of its payload, see `OUTSIDE`
 PLAIN = 1  # it has none
+PACKED_FORMAT = 3  # its values are of 4 bits, two to a byte
 MANIFEST_KEY = "featurestore"
 
 
-DTYPES = ("uint8", "float32")
+DTYPES = ("uint8", "float32", PACKED)
 MOST_VALUES = 65_536  # in a descriptor
 # Exceptions of Arrow, and of converting its values, for a damaged or malicious file.
 DAMAGE = (OSError, pa.ArrowException, ValueError, TypeError, AttributeError)
@@ -40,32 +39,6 @@ DAMAGE = (OSError, pa.ArrowException, ValueError, TypeError, AttributeError)
 def partition_name(stage: str, variant: str, chunk_id: int, payload: str) -> str:
     """Return the name of a partition below the root."""
     return f"partitions/{stage}/{variant}/chunk-{chunk_id:06d}-{payload}.parquet"
-
-
-class RowDigest:
-    """SHA-256 over the values of rows: equal rows give equal digests, however the file is encoded."""
-
-    def __init__(self, input_payload: str) -> None:
-        """Begin with the input's payload, so that a partition computed from other input gets another name."""
-        self._sha = hashlib.sha256(input_payload.encode())
-
-    def update(self, row: Row) -> None:
-        """Add one row."""
-        extra = {name: _canonical(value) for name, value in sorted(row.extra.items()) if name not in OUTSIDE}
-        head = [row.image_id, row.filename, row.status, row.error, row.n_descriptors, row.keypoints is None, extra]
-        self._sha.update(json.dumps(head, separators=(",", ":")).encode())
-        if row.descriptors is not None:
-            self._sha.update(np.ascontiguousarray(row.descriptors).data)
-        if row.keypoints is not None:
-            self._sha.update(np.ascontiguousarray(row.keypoints).tobytes())
-
-    def hexdigest(self) -> str:
-        """Return the payload's name: 16 hex digits."""
-        return self._sha.hexdigest()[:16]
-
-
-def _canonical(value: Any) -> Any:
-    return np.asarray(value, dtype="<f4").tobytes().hex() if isinstance(value, (np.ndarray, list)) else value
 
 
 class PartitionFile:
@@ -114,17 +87,19 @@ class PartitionFile:
             dim, dtype = int(metadata[b"dim"]), metadata[b"dtype"].decode()
         except (OSError, pa.ArrowException, ValueError) as error:
             raise self._no_partition(error) from error
-        if self.manifest.get("format") not in (PLAIN, FORMAT):
+        if self.manifest.get("format") not in (PLAIN, FORMAT, PACKED_FORMAT):
             raise FormatError(
-                f"{path.name} is of partition format {self.manifest.get('format')}, and this version knows {FORMAT}; "
-                "use a newer featurestore"
+                f"{path.name} is of partition format {self.manifest.get('format')}, and this version knows "
+                f"{PACKED_FORMAT}; use a newer featurestore"
             )
         if dtype not in DTYPES or not 0 < dim <= MOST_VALUES:
             raise CorruptFile(f"{path.name} says that its descriptors are {dim} values of {_short(dtype)}")
         names = self._file.schema_arrow.names
         known = {"image_id", "filename", "status", "error", "n_descriptors", "descriptors", *KEYPOINT_COLUMNS}
         extra = tuple((f.name, f.type) for f in self._file.schema_arrow if f.name not in known)
-        self.layout = Layout(dim=dim, dtype=dtype, keypoints="x" in names, extra=extra)
+        packed = dtype == PACKED
+        values = "uint8" if packed else dtype
+        self.layout = Layout(dim=dim, dtype=values, keypoints="x" in names, extra=extra, packed=packed)
         self._refuse_other_columns()
 
     def _refuse_other_columns(self) -> None:
@@ -170,6 +145,8 @@ class PartitionFile:
     def table(self, row_group: int, columns: Sequence[str]) -> pa.Table:
         """Return some columns of one row group; those of `OUTSIDE` are null where the file does not have them.
 
+        Packed descriptors are unpacked.
+
         Raises:
             CorruptFile: the row group can't be decoded.
             UnreadableFile: the row group can't be read.
@@ -178,7 +155,10 @@ class PartitionFile:
             with readable(self.path):
                 in_order = self._hashed is not None  # threads would read the columns in any order
                 found = self._file.read_row_group(row_group, columns=list(columns), use_threads=not in_order)
-        except (OSError, pa.ArrowException) as error:
+            if self.layout.packed and "descriptors" in found.column_names:
+                at, blobs = found.column_names.index("descriptors"), found["descriptors"]
+                found = found.set_column(at, found.field(at), unpack_blobs(blobs, self.layout.dim))
+        except (OSError, pa.ArrowException, ValueError) as error:
             raise CorruptFile(f"{self.path.name} is damaged ({first_line(error)})") from error
         for name in (OUTSIDE.keys() & columns) - set(found.column_names):
             found = found.append_column(name, pa.nulls(len(found), OUTSIDE[name]))
@@ -206,7 +186,7 @@ class PartitionFile:
         try:
             with readable(self.path):
                 page = next((p for p in self._pages_of(row_group) if p.first <= row < p.first + p.n_rows), None)
-                blob = read_blob(self._source, page, row) if page is not None else None
+                blob = self._blob(page, row) if page is not None else None
         except (*DAMAGE, IndexError) as error:
             raise CorruptFile(f"{self.path.name} is damaged ({first_line(error)})") from error
         if page is None:
@@ -238,7 +218,7 @@ class PartitionFile:
             raise CorruptFile(f"{self.path.name} is damaged ({first_line(error)})") from error
 
     def copy_descriptors(self, row_group: int, rows: Sequence[int], targets: Sequence[NDArray[np.uint8]]) -> bool:
-        """Copy the bytes of the descriptors of some rows of a row group into arrays of their sizes.
+        """Copy the unpacked bytes of the descriptors of some rows of a row group into arrays of their sizes.
 
         A page of one row goes straight to its place. Returns False, and copies nothing, for a row group of one page, as
         in files of early versions: read it as a `table`.
@@ -259,13 +239,21 @@ class PartitionFile:
             raise CorruptFile(f"{self.path.name} is damaged ({first_line(error)})") from error
         return True
 
+    def _blob(self, page: Page, row: int) -> Any:
+        """Return the BLOB of one row, unpacked, or None."""
+        blob = read_blob(self._source, page, row)
+        return blob if blob is None or not self.layout.packed else self._unpacked(blob)
+
+    def _unpacked(self, blob: pa.Buffer) -> NDArray[np.uint8]:
+        return unpack(np.frombuffer(blob, np.uint8), self.layout.dim).reshape(-1)
+
     def _copy(self, page: Page, row: int, target: NDArray[np.uint8]) -> None:
-        if page.n_rows == 1 and page.codec is None:
+        if page.n_rows == 1 and page.codec is None and not self.layout.packed:
             if self._raw is None:
                 self._raw = io.FileIO(self.path)
             copy_blob(self._raw, page, target)
             return
-        blob = read_blob(self._source, page, row)
+        blob = self._blob(page, row)
         if blob is None or blob.size != len(target):
             raise ValueError(f"a page holds no BLOB of {len(target)} bytes")
         target[:] = np.frombuffer(blob, np.uint8)

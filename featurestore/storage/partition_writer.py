@@ -19,8 +19,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from featurestore.rows import KEYPOINT, KEYPOINT_COLUMNS, Layout, Row
-from featurestore.storage.partition import MANIFEST_KEY, RowDigest
+from featurestore.rows import KEYPOINT, KEYPOINT_COLUMNS, Layout, Row, pack
+from featurestore.storage.partition import MANIFEST_KEY, PACKED_FORMAT
+from featurestore.storage.row_digest import RowDigest
 from featurestore.system import ready_thread
 
 # Small enough to read one image in milliseconds and to keep little in memory; large enough to scan fast.
@@ -37,6 +38,8 @@ class PartitionWriter:
     def __init__(self, path: Path, *, layout: Layout, manifest: Mapping[str, Any]) -> None:
         """Open ``path`` for rows of ``layout``; `close` adds the ``payload`` to the manifest."""
         self._layout, self._manifest = layout, dict(manifest)
+        if layout.packed:
+            self._manifest["format"] = PACKED_FORMAT
         self._digest = RowDigest(str(manifest["input_payload"]))
         self._rows: list[Row] = []
         self._pending = 0
@@ -83,7 +86,7 @@ class PartitionWriter:
             {
                 MANIFEST_KEY: json.dumps({**self._manifest, **more, "payload": self.payload}, sort_keys=True),
                 "dim": str(self._layout.dim),
-                "dtype": self._layout.dtype,
+                "dtype": self._layout.stored_dtype,
             }
         )
         self._writer.close()
@@ -140,7 +143,7 @@ class _DigestedFile(io.BufferedWriter):
 
 
 def to_table(rows: Sequence[Row], layout: Layout) -> pa.Table:
-    """Return rows as one Arrow table with ``layout``'s columns."""
+    """Return rows as one Arrow table with ``layout``'s columns, as files have them: packed if the layout says so."""
     schema = layout.schema()
     dtype = np.dtype(layout.dtype).newbyteorder("<")
     columns: dict[str, Any] = {
@@ -152,8 +155,10 @@ def to_table(rows: Sequence[Row], layout: Layout) -> pa.Table:
         **{name: [row.extra.get(name) for row in rows] for name, _ in layout.extra},
     }
     arrays = {name: pa.array(values, type=schema.field(name).type) for name, values in columns.items()}
-    matrices = [None if r.descriptors is None else np.asarray(r.descriptors, dtype).reshape(-1) for r in rows]
-    arrays["descriptors"] = _blobs(matrices)
+    matrices = [None if row.descriptors is None else np.asarray(row.descriptors, dtype) for row in rows]
+    if layout.packed:
+        matrices = [None if matrix is None else pack(matrix) for matrix in matrices]
+    arrays["descriptors"] = _blobs([None if matrix is None else matrix.reshape(-1) for matrix in matrices])
     if layout.keypoints:
         lengths = [None if row.keypoints is None else len(row.keypoints) for row in rows]
         for name in KEYPOINT_COLUMNS:

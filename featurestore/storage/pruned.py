@@ -41,7 +41,11 @@ def write_index(partition: Path, target: Path) -> None:
         rows = file.columns([name for name in file.layout.schema().names if name not in BLOBS])
         manifest = {**file.manifest, "pruned": True, "index_payload": index_payload(rows)}
         layout = file.layout
-    metadata = {MANIFEST_KEY: json.dumps(manifest, sort_keys=True), "dim": str(layout.dim), "dtype": layout.dtype}
+    metadata = {
+        MANIFEST_KEY: json.dumps(manifest, sort_keys=True),
+        "dim": str(layout.dim),
+        "dtype": layout.stored_dtype,
+    }
     pq.write_table(rows.replace_schema_metadata(metadata), target, compression="zstd")
 
 

@@ -29,6 +29,7 @@ RECIPES: list[tuple[dict[str, Any], dict[str, str]]] = [
     ({"extract": {"sift": {"enable_precise_upscale": False}}}, DEFAULT),
     ({"fit_pca": {"solver": "incremental"}}, DEFAULT),
     ({"project": {"select": "norm"}}, DEFAULT),
+    ({"quantize": {"bits": 8}}, DEFAULT),
     *(
         ({stage: {"compression": kind} for stage in ("extract", "project", "quantize")}, DEFAULT)
         for kind in ("none", "zstd")

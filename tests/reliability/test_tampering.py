@@ -112,7 +112,7 @@ def test_a_partition_with_other_bytes_is_refused_or_whole(
         ({"n_images": 3}, "does not have one row for each of the images 0 to 2, in order"),
         ({"n_images": None}, "has a manifest whose n_images is None"),
         ({"input_payload": "a" * 16}, "does not hold the rows that its name promises"),
-        ({"format": 3}, "is of partition format 3, and this version knows 2; use a newer featurestore"),
+        ({"format": 4}, "is of partition format 4, and this version knows 3; use a newer featurestore"),
         ({"pruned": True}, "does not say whether it is a whole partition"),
     ],
 )

@@ -241,9 +241,9 @@ def test_a_partition_without_rows(tmp_path: Path) -> None:
 
 
 def test_a_newer_format_is_refused(tmp_path: Path) -> None:
-    write(tmp_path / "p.parquet", [], PLAIN, {"format": 3})
+    write(tmp_path / "p.parquet", [], PLAIN, {"format": 4})
     with pytest.raises(
-        FormatError, match=r"^p.parquet is of partition format 3, and this version knows 2; use a newer featurestore$"
+        FormatError, match=r"^p.parquet is of partition format 4, and this version knows 3; use a newer featurestore$"
     ):
         PartitionFile(tmp_path / "p.parquet")
 
