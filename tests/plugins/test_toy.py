@@ -193,8 +193,8 @@ def test_an_extractor_that_is_not_installed_is_named(store: Path, tmp_path: Path
     done = typed_in(None, "status", copy)
     assert done.stderr == (
         "error: featurestore.toml: [extract] extractor: there is no extractor 'patches'; the extractors are sift, "
-        "rootsift. If a package brings it (as an entry point of featurestore.extractors), install that into this "
-        "Python with: pip install\n"
+        "rootsift, colmap. If a package brings it (as an entry point of featurestore.extractors), install that into "
+        "this Python with: pip install\n"
     )
 
 
