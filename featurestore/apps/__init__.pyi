@@ -13,4 +13,5 @@ from .proposal import with_recipe as with_recipe
 from .tuning import Grid as Grid
 from .tuning import Tuning as Tuning
 from .tuning import tune as tune
+from .tuning_plot import plot_tuning as plot_tuning
 from .viewer.serve import view as view

@@ -17,6 +17,7 @@ from featurestore.system import StrPath, located, output_at, refuse_output
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 PlotKind = Literal["counts", "spectrum", "bounds", "progress"]
 KINDS: tuple[PlotKind, ...] = get_args(PlotKind)
@@ -61,7 +62,7 @@ def plot(
         raise QueryError(f"there is no plot {kind!r}; the plots are {', '.join(KINDS)}")
     if by is not None and kind != "counts":
         raise QueryError(f"only counts are drawn by a column, and this is {kind}; leave it out")
-    drawn = _axes() if ax is None else ax
+    drawn = new_figure().add_subplot() if ax is None else ax
     if kind == "counts":
         _draw_counts(store, drawn, by, stage)
     else:
@@ -101,12 +102,17 @@ def save_plot(axes: Axes, target: Path) -> None:
         figure.savefig(temporary, format=target.suffix.lower().removeprefix("."), dpi=150, bbox_inches="tight")
 
 
-def _axes() -> Axes:
+def new_figure(width: float = INCHES[0]) -> Figure:
+    """Return an empty figure of matplotlib.
+
+    Raises:
+        MissingDependency: it is not installed.
+    """
     try:
         from matplotlib.figure import Figure  # without pyplot: no window, and no global state
     except ImportError as error:
         raise MissingDependency("matplotlib is not installed; pip install 'featurestore[plot]'") from error
-    return Figure(figsize=INCHES, layout="constrained").add_subplot()
+    return Figure(figsize=(width, INCHES[1]), layout="constrained")
 
 
 def _draw_counts(store: FeatureStore, ax: Axes, by: str | None, stage: str) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from featurestore.api import FeatureStore
 from featurestore.apps.evaluation import ALL, Outcome, Scores, scores_of
 from featurestore.apps.growing_file import GrowingFile, growing
+from featurestore.apps.kept_queries import file_of, keep_queries, kept_queries
 from featurestore.apps.setting_bytes import Bytes, bytes_of
 from featurestore.apps.trial import Flow, Measured, Query, Raw, Setting, measure
 from featurestore.apps.tuning_sample import Sample, draw_sample
@@ -192,8 +193,11 @@ def _try_all(
     file: GrowingFile, flow: Flow, grid: Grid, sample: Sample, *, quiet: bool, say: Callable[[str], None]
 ) -> None:
     settings = grid.settings()
-    images = list(sample.images())
-    queries = list(_extracted(sample, say))
+    images, beside = list(sample.images()), file_of(file.path)
+    queries = kept_queries(beside, sample)
+    if queries is None:
+        queries = list(_extracted(sample, say))
+        keep_queries(beside, sample, queries)
     if file.done < len(settings):
         seconds = _estimate(flow, settings[file.done :], images, queries)
         say(

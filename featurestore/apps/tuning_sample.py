@@ -47,6 +47,11 @@ class Asked:
     part: tuple[str, Kind, tuple[int, int]] | None = None
     given: str | Path = ""
 
+    @property
+    def stored(self) -> bool:
+        """Whether it is an image of the store."""
+        return self.part is None and isinstance(self.given, str)
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -75,15 +80,18 @@ class Sample:
 
     def query(self, asked: Asked) -> Query:
         """Return a query with its descriptors: extracted, or those that are stored."""
-        stored = asked.part is None and isinstance(asked.given, str)
         raw: Raw | None
         try:
-            raw = self._stored(str(asked.given)) if stored else self._extracted(asked)
+            raw = self._stored(str(asked.given)) if asked.stored else self._extracted(asked)
             error = None if len(raw.descriptors) else f"{asked.name} has no keypoints"
         except FeatureStoreError as failed:
             raw, error = None, " ".join(str(failed).split())
-        usable = None if error else raw
-        return Query(asked.name, usable, asked.kind, asked.refs, asked.half, stored, error)
+        return self.as_query(asked, None if error else raw, error)
+
+    @staticmethod
+    def as_query(asked: Asked, raw: Raw | None, error: str | None) -> Query:
+        """Return a query with these descriptors, or without any and why."""
+        return Query(asked.name, raw, asked.kind, asked.refs, asked.half, asked.stored, error)
 
     def _stored(self, name: str) -> Raw:
         descriptors, keypoints = self.store.descriptors(name, "extract"), self.store.keypoints(name, "extract")

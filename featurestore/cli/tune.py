@@ -14,6 +14,7 @@ from featurestore.cli.common import STORE, answer, as_json, open_store, stoppabl
 from featurestore.cli.named import StoreVerb
 
 if TYPE_CHECKING:
+    from featurestore.api import FeatureStore
     from featurestore.apps import Proposal, Tuning
 
 COLUMNS = ("", "setting", "image", "all", "recall@1", "95 %", "@5", "mAP", "found", "s")
@@ -70,15 +71,24 @@ class _Values(click.ParamType[tuple[Any, ...]]):
 @click.option("--queries", default=150, show_default=True, type=click.IntRange(2), help="Parts of these to look for.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the sample and the parts.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Of trials.  [default: NAME-tune.jsonl]")
+@click.option("--plot", type=click.Path(path_type=Path), help="Draw shares by bytes too, into a .png, .svg or .pdf.")
 @click.option("--force", is_flag=True, help="Begin again, and replace an existing file.")
 @click.option("--json", "json_wanted", is_flag=True, help="As JSON.")
-def tune(store: Path, output: Path | None, budget: int | None, yes: bool, json_wanted: bool, **options: Any) -> None:
+def tune(
+    store: Path,
+    output: Path | None,
+    budget: int | None,
+    plot: Path | None,
+    yes: bool,
+    json_wanted: bool,
+    **options: Any,
+) -> None:
     """Try settings of the recipe on a sample of the store, and tell what each finds and how many bytes it takes.
 
     Queries are small degraded parts of the sample's images. Nothing of the store changes but with --yes. Trials are
     kept in OUTPUT, and after an interruption the same command goes on.
     """
-    from featurestore.apps import Grid, propose, tune, with_recipe
+    from featurestore.apps import Grid, plot_tuning, propose, save_plot, tune, with_recipe
 
     if yes and budget is None:
         raise click.UsageError("--yes agrees to a proposal, which needs --budget")
@@ -86,8 +96,11 @@ def tune(store: Path, output: Path | None, budget: int | None, yes: bool, json_w
     names = {"tops": "tops", "selects": "selects", "dims": "dims", "bits": "bits", "sample": "images"}
     grid = Grid(**{name: options.pop(given) for given, name in names.items()}, **_taken(options, "queries", "seed"))
     target = output or Path(f"{opened.path.name}-tune.jsonl")
+    picture = None if plot is None else _picture(plot, opened)
     with stoppable("the same command goes on where it was"):
         found = tune(opened, target, grid, quiet=False, say=lambda line: click.echo(line, err=True), **options)
+    if picture is not None:
+        save_plot(plot_tuning(found), picture)
     proposal = None if budget is None else propose(opened, found, budget)
     if proposal is not None and yes:
         proposal = with_recipe(opened, proposal)
@@ -95,6 +108,17 @@ def tune(store: Path, output: Path | None, budget: int | None, yes: bool, json_w
         answer(as_json({**found.as_dict(), "proposal": None if proposal is None else proposal.as_dict()}))
     else:
         answer("\n".join([_table(found), *([] if proposal is None else _told(proposal))]))
+
+
+def _picture(path: Path, store: FeatureStore) -> Path:
+    """Return where to draw. --force is about trials, which a picture is no reason to repeat."""
+    from featurestore.apps import check_plot_file
+    from featurestore.errors import OutputError
+
+    target = check_plot_file(path, store, force=True)
+    if target.exists():
+        raise OutputError(f"{target} exists already; choose another name")
+    return target
 
 
 def _taken(options: dict[str, Any], *names: str) -> dict[str, Any]:

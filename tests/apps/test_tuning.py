@@ -8,11 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from featurestore import FeatureStore
-from featurestore.apps import Grid, propose, tune, with_recipe
+from featurestore.apps import Grid, plot_tuning, propose, tune, with_recipe
 from featurestore.apps.degraded import degraded_part
+from featurestore.apps.kept_queries import file_of, kept_queries
 from featurestore.apps.trial import Setting, measure
 from featurestore.apps.tuning import Trial, Tuning
 from featurestore.apps.tuning_sample import Sample, draw_sample
@@ -110,11 +112,31 @@ def test_it_goes_on_after_a_kill(
         tune(finished, path, GRID)
     with path.open("a") as file:
         file.write('{"setting": {"top"')  # what a kill left behind
+    monkeypatch.setattr(FeatureStore, "extracted", None)  # nothing is extracted twice
     again = tune(finished, path, GRID)
     assert again.n_before == 3
     assert tried[3] == tried[4] == GRID.settings()[3]
     assert len(tried) == 9
     assert without_times(again) == without_times(tuned)
+
+
+def test_kept_queries_are_those_of_the_sample_or_none(
+    finished: FeatureStore, sample: Sample, tuned: Tuning, tmp_path: Path
+) -> None:
+    queries = kept_queries(file_of(tuned.path), sample)
+    assert queries is not None
+    for kept, asked in zip(queries, sample.asked, strict=True):
+        made = sample.query(asked)
+        assert (kept.name, kept.refs, kept.half, kept.error) == (made.name, made.refs, made.half, made.error)
+        assert made.raw is not None
+        assert kept.raw is not None
+        np.testing.assert_array_equal(kept.raw.descriptors, made.raw.descriptors)
+        np.testing.assert_array_equal(kept.raw.keypoints, made.raw.keypoints)
+    other = draw_sample(finished, n_images=GRID.images, n_queries=GRID.queries, seed=1)
+    assert kept_queries(file_of(tuned.path), other) is None
+    broken = tmp_path / "broken.npz"
+    broken.write_bytes(file_of(tuned.path).read_bytes()[:-100])
+    assert kept_queries(broken, sample) is None
 
 
 def test_a_complete_file_is_only_read(finished: FeatureStore, tuned: Tuning, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,9 +233,12 @@ def test_the_verb_writes_only_if_told_so(
     before = recipe.read_bytes()
     monkeypatch.setenv("COLUMNS", "80")
     command = ["tune", changed.path, "-o", tuned.path, *OPTIONS]
-    result = invoke(*command, "--budget", "150kB")
+    result = invoke(*command, "--budget", "150kB", "--plot", tmp_path / "plot.svg")
     assert result.exit_code == 0, result.exception
     assert "--yes writes it; then stale: " in result.stdout
+    assert (tmp_path / "plot.svg").stat().st_size > 1000
+    again = invoke(*command, "--plot", tmp_path / "plot.svg")
+    assert "plot.svg exists already; choose another name" in str(again.exception)
     assert recipe.read_bytes() == before
     told = json.loads(invoke(*command, "--budget", "150kB", "--json").stdout)
     assert told["proposal"]["written"] is False
@@ -222,3 +247,23 @@ def test_the_verb_writes_only_if_told_so(
     assert invoke(*command, "--yes").exit_code == 2
     assert "written to featurestore.toml; stale: " in invoke(*command, "--budget", "150kB", "--yes").stdout
     assert recipe.read_bytes() != before
+
+
+def test_the_plot_has_every_setting_with_its_interval_and_the_front(tuned: Tuning) -> None:
+    axes = plot_tuning(tuned)
+    for ax, of in zip(axes.figure.axes, ("recall", "found"), strict=True):
+        bars = {str(bar.get_label()): bar for bar in ax.containers}
+        assert sorted(bars) == ["mix", "norm"]
+        for select, bar in bars.items():
+            trials = [trial for trial in tuned.trials if trial.setting.select == select]
+            scores = [trial.reported[-1] for trial in trials]
+            wanted = [one.found if of == "found" else one.recall[1] for one in scores]
+            points, _, (lines,) = bar.lines  # type: ignore[attr-defined]
+            np.testing.assert_allclose(
+                np.array(points.get_xdata(), float), [trial.bytes.image / 1000 for trial in trials]
+            )
+            np.testing.assert_allclose(np.array(points.get_ydata(), float), wanted)
+            ends = [one.found_interval if of == "found" else one.recall_interval for one in scores]
+            np.testing.assert_allclose(np.array([line[:, 1] for line in lines.get_segments()], float), ends)
+        (front,) = (line for line in ax.lines if line.get_label() == "front")
+        assert len(front.get_xdata()) == sum(trial.front for trial in tuned.trials)  # type: ignore[arg-type]
