@@ -58,9 +58,9 @@ coverage: venv  ## run the tests, and list the lines that they miss; takes a thi
 	@$(IN_MEMORY) $(PY) -m pytest -n auto --dist worksteal --cov=featurestore --cov-report=term $(ARGS)
 
 .PHONY: test-browser
-test-browser: venv  ## look at the report in Chromium, with the keyboard alone (AXE=axe.min.js: with axe-core too)
+test-browser: venv  ## look at the report and the viewer in Chromium, with the keyboard alone (AXE=axe.min.js: with axe-core too)
 	@$(PY) -c "import playwright" 2>/dev/null || $(PY) -m pip install -qq --disable-pip-version-check playwright
-	@FEATURESTORE_TEST_AXE="$(AXE)" $(IN_MEMORY) $(PY) -m pytest -rs tests/apps/test_html_report_in_browser.py $(ARGS)
+	@FEATURESTORE_TEST_AXE="$(AXE)" $(IN_MEMORY) $(PY) -m pytest -rs tests/apps/test_html_report_in_browser.py tests/apps/test_viewer_in_browser.py $(ARGS)
 
 test-upgrade: venv  ## open, verify, rebuild and merge stores that an earlier commit made (FROM=commit)
 	@PYTHON="$(PYTHON)" tests/upgrade/make-stores "$(FROM)" $(UPGRADE)

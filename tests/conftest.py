@@ -55,6 +55,7 @@ SLOW = frozenset(
         "apps/test_html_report",
         "apps/test_html_report_in_browser",
         "apps/test_viewer",
+        "apps/test_viewer_in_browser",
         "catalog/test_runs::test_the_error_of_a_run_is_not_hidden_by_that_of_its_record",
         "catalog/test_training",
         "catalog/test_upgrades",

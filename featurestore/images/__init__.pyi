@@ -1,6 +1,7 @@
 from .damage import KEEPABLE_SQL as KEEPABLE_SQL
 from .damage import LOSSY_SQL as LOSSY_SQL
 from .decoder import decode_here as decode_here
+from .decoder import size_of as size_of
 from .decoding import ImageFile as ImageFile
 from .failure_streak import Streak as Streak
 from .failure_streak import Trouble as Trouble

@@ -18,8 +18,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from featurestore import FeatureStore
+from featurestore.apps.viewer.queries import Queries
 from featurestore.apps.viewer.serve import make_viewer
-from featurestore.errors import OutputError
+from featurestore.errors import OutputError, QueryError
 from tests.once import copied
 from tests.small import change_recipe, copy, invoke, make_small, small_store
 
@@ -28,7 +29,7 @@ HERE = f"http://127.0.0.1:{PORT}"
 HOSTILE = "a <script>alert(1)</script> \"b\" 'c' &amp; #%2e?.png"
 CELL = "</option></select><script>alert(3)</script> \"Monet\" & 'son'"
 COLUMN = '<b>"artist"</b>'
-PAGES = ("/", "/images", "/image?name=000.png", "/thumbnail?name=000.png", "/failures", "/run", "/run/now")
+PAGES = ("/", "/images", "/image?name=000.png", "/thumbnail?name=000.png", "/search", "/failures", "/run", "/run/now")
 
 
 def make_client(store: FeatureStore) -> TestClient:
@@ -308,7 +309,65 @@ def test_nothing_in_the_store_changes(hostile: FeatureStore, tmp_path: Path) -> 
     for path in (*PAGES, "/images?where=x(", "/nothing"):
         client.get(path)
         client.post(path)
+    post(client, (hostile.path.parent / "images" / "001.png").read_bytes())
     assert everything(store.path) == before
+
+
+def post(client: TestClient, data: bytes) -> Any:
+    return client.post("/search", content=data, headers={"Origin": HERE})
+
+
+def test_a_dropped_picture_is_searched_for(client: TestClient, hostile: FeatureStore) -> None:
+    answer = post(client, (hostile.path.parent / "images" / "001.png").read_bytes())
+    (first, *_) = hits = re.findall(r'href="(/match\?.*?)"', answer.text)
+    assert "name=001.png" in first
+    assert any("script" in address for address in hits)  # the hostile name, as a part of an address
+    assert "<script>" not in answer.text
+    page = client.get(first.replace("&amp;", "&")).text
+    assert "<p>found: " in page
+    assert 'class="pair" src="data:image/jpeg;base64,' in page
+
+
+@pytest.mark.parametrize("path", ["../outside.png", "{images}/000.png", ""])
+def test_a_picture_is_matched_with_images_of_the_store_alone(
+    client: TestClient, hostile: FeatureStore, path: str
+) -> None:
+    answer = post(client, (hostile.path.parent / "images" / "001.png").read_bytes())
+    (query,) = set(re.findall(r"query=([0-9a-f]+)", answer.text))
+    path = path.format(images=hostile.path.parent / "images")
+    assert alert(client.get("/match", params={"query": query, "name": path})).startswith("there is no image")
+    for unknown in ("", "../" + query, path):
+        line = alert(client.get("/match", params={"query": unknown, "name": "000.png"}))
+        assert line.startswith("the viewer does not have this picture any more")
+
+
+def test_what_is_no_picture_is_one_line(client: TestClient) -> None:
+    for data in (b"", b"no picture", b"\x89PNG\r\n\x1a\n"):
+        assert alert(post(client, data)).startswith("this is no picture")
+
+
+def test_pictures_are_bounded(client: TestClient, hostile: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = (hostile.path.parent / "images" / "001.png").read_bytes()
+    monkeypatch.setattr("featurestore.apps.viewer.queries.MOST_PIXELS", 100)
+    assert "pixels; take one of at most" in alert(post(client, data))
+    monkeypatch.setattr("featurestore.apps.viewer.pages.MOST_BYTES", len(data) - 1)
+    assert post(client, data).status_code == 413
+
+
+@pytest.mark.parametrize("origin", [None, "http://evil.example", "null"])
+def test_pictures_are_taken_from_the_own_page_alone(client: TestClient, origin: str | None) -> None:
+    answer = client.post("/search", content=b"x", headers={} if origin is None else {"Origin": origin})
+    assert answer.status_code == 403
+
+
+def test_the_last_pictures_are_kept() -> None:
+    queries = Queries()
+    data = cv2.imencode(".png", np.zeros((9, 9, 3), np.uint8))[1].tobytes()
+    names = [queries.add(data) for _ in range(10)]
+    with pytest.raises(QueryError, match="search for it again"):
+        queries.path(names[1])
+    assert queries.path(names[2]).read_bytes() == data
+    assert len(list(queries.path(names[2]).parent.iterdir())) == 8
 
 
 def test_an_untrusted_store_is_shown(tiny: FeatureStore, tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""The guard before the pages: they answer one person on this machine, by GET, and under one name.
+"""The guard before the pages: they answer one person on this machine, under one name, and by GET.
+
+A picture to search for is the one thing that is sent to them.
 
 A page of another site can make this person's browser ask the viewer, and by DNS rebinding even under that site's own
 name. So the name has to be that of this machine, and the cookie is never sent on behalf of another site.
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 METHODS = ("GET", "HEAD")
+UPLOAD = "/search"  # takes a picture, by POST of the viewer's own page
 HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
@@ -70,7 +73,10 @@ class Guard:
             return _line(f"the viewer answers to {' and '.join(sorted(self._hosts))} alone", 400)
         if origin is not None and origin != f"http://{host}":
             return _line("the viewer answers no other site", 403)
-        if request.method not in METHODS:
+        if request.method == "POST" and request.url.path == UPLOAD:
+            if origin is None:
+                return _line("a picture is taken from the viewer's own page alone", 403)
+        elif request.method not in METHODS:
             return _line("the viewer changes nothing, and answers to GET alone", 405, Allow=", ".join(METHODS))
         if "token" in request.query_params:
             return self._welcome(request.query_params["token"])

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -20,10 +22,12 @@ from featurestore._version import __version__
 from featurestore.api import FeatureStore
 from featurestore.apps.html_report.page import content_policy, make_environment, read_template
 from featurestore.apps.html_report.quality import failures
-from featurestore.apps.html_report.thumbnails import gallery_image, jpeg
+from featurestore.apps.html_report.thumbnails import gallery_image, jpeg, jpeg_uri
 from featurestore.apps.html_report.write import make_report
 from featurestore.apps.viewer.browse import ORDERS, choose, find_facets, read_choice
+from featurestore.apps.viewer.guard import UPLOAD
 from featurestore.apps.viewer.one_image import describe_image
+from featurestore.apps.viewer.queries import MOST_BYTES, TOO_LARGE, Queries
 from featurestore.apps.viewer.run_at_work import describe_run
 from featurestore.errors import FeatureStoreError, QueryError
 from featurestore.progress import Silent
@@ -35,7 +39,8 @@ LARGE = 1024  # pixels of the longer side of a picture on its own page
 THUMBNAIL = 224
 MOST_KEYPOINTS = 2000
 MINUTES = 10  # that a browser keeps a thumbnail
-PAGES = {"Overview": "/", "Images": "/images", "Failures": "/failures", "Run": "/run"}
+HITS = 20
+PAGES = {"Overview": "/", "Images": "/images", "Search": "/search", "Failures": "/failures", "Run": "/run"}
 
 Page = Callable[[Request], Response]
 
@@ -51,12 +56,17 @@ def make_pages(store: FeatureStore) -> Starlette:
         "/images": pages.images,
         "/image": pages.image,
         "/thumbnail": pages.thumbnail,
+        "/search": pages.search,
+        "/match": pages.match,
         "/failures": pages.failures,
         "/run": pages.run,
         "/run/now": pages.run_now,
     }
     return Starlette(
-        routes=[Route(path, _in_thread(threads, page)) for path, page in routes.items()],
+        routes=[
+            Route(UPLOAD, _with_upload(threads, pages.results), methods=["POST"]),
+            *(Route(path, _in_thread(threads, page)) for path, page in routes.items()),
+        ],
         exception_handlers={
             FeatureStoreError: pages.refuse,
             OSError: pages.refuse,
@@ -75,12 +85,19 @@ def thumbnail_address(filename: str) -> str:
     return f"/thumbnail?{urlencode({'name': filename})}"
 
 
+def match_address(query: str, filename: str) -> str:
+    """Return the address of the page with the matches of a dropped picture and an image."""
+    return f"/match?{urlencode({'query': query, 'name': filename})}"
+
+
 class Pages:
     """The pages of a store."""
 
     def __init__(self, store: FeatureStore) -> None:
         """Prepare the templates."""
         self._store = store
+        self._queries = Queries()
+        self._searching = threading.Lock()  # a search takes all the memory that one picture needs
         self._style = read_template("report.css") + read_template("viewer.css", TEMPLATES)
         self._script = read_template("report.js") + read_template("viewer.js", TEMPLATES)
         self._policy = content_policy(self._style, self._script, live=True) + "; frame-ancestors 'none'"
@@ -132,6 +149,33 @@ class Pages:
             raise QueryError("OpenCV can't write this picture as a JPEG")
         return Response(data, media_type="image/jpeg", headers={"Cache-Control": f"private, max-age={60 * MINUTES}"})
 
+    def search(self, request: Request) -> Response:
+        """Answer with the page that takes a picture to search for."""
+        return self._page("search", "Search")
+
+    def results(self, data: bytes) -> Response:
+        """Answer with what a picture shows a part of, as a part of that page."""
+        try:
+            query = self._queries.add(data)
+            with self._searching:
+                found = self._store.search(self._queries.path(query), top=HITS)
+        except FeatureStoreError as error:
+            return HTMLResponse(self._environment.get_template("no_results.html.j2").render(line=_line_of(error)))
+        addresses = {hit.filename: match_address(query, hit.filename) for hit in found.hits}
+        template = self._environment.get_template("results.html.j2")
+        return HTMLResponse(template.render(result=found, addresses=addresses))
+
+    def match(self, request: Request) -> Response:
+        """Answer with a dropped picture and an image of the store, and a line for each match that agrees."""
+        filename = request.query_params.get("name", "")
+        self._store.info(filename)  # a name that is not in the store would be taken for a path
+        query = self._queries.path(request.query_params.get("query", ""))
+        with self._searching:
+            picture = self._store.show_match(query, filename, longest=LARGE)
+        return self._page(
+            "match", "Match", filename=filename, line=picture.title, picture=jpeg_uri(picture.pixels, 2 * LARGE)
+        )
+
     def failures(self, request: Request) -> Response:
         """Answer with the images that failed."""
         return self._page("failures", "Failures", section=failures(self._store))
@@ -163,17 +207,37 @@ def _in_thread(threads: ThreadPoolExecutor, page: Page) -> Callable[[Request], A
     """Return an endpoint that is answered in a thread, and that ends with the viewer even if the thread does not."""
 
     async def answer(request: Request) -> Response:
-        try:
-            return await asyncio.get_running_loop().run_in_executor(threads, page, request)
-        except asyncio.CancelledError:
-            return PlainTextResponse("error: the viewer has ended\n", 503)
-        except (FeatureStoreError, OSError):
-            raise
-        except Exception:
-            LOG.exception("%s has no answer; please report this", request.url.path)
-            raise
+        return await _answered(threads, request, partial(page, request))
 
     return answer
+
+
+def _with_upload(
+    threads: ThreadPoolExecutor, page: Callable[[bytes], Response]
+) -> Callable[[Request], Awaitable[Response]]:
+    """Return an endpoint like that of `_in_thread`, for a page that is handed the body of the request."""
+
+    async def answer(request: Request) -> Response:
+        data = bytearray()
+        async for part in request.stream():
+            data += part
+            if len(data) > MOST_BYTES:
+                return PlainTextResponse(f"error: {TOO_LARGE}\n", 413)
+        return await _answered(threads, request, partial(page, bytes(data)))
+
+    return answer
+
+
+async def _answered(threads: ThreadPoolExecutor, request: Request, work: Callable[[], Response]) -> Response:
+    try:
+        return await asyncio.get_running_loop().run_in_executor(threads, work)
+    except asyncio.CancelledError:
+        return PlainTextResponse("error: the viewer has ended\n", 503)
+    except (FeatureStoreError, OSError):
+        raise
+    except Exception:
+        LOG.exception("%s has no answer; please report this", request.url.path)
+        raise
 
 
 def _line_of(error: Exception) -> str:

@@ -14,3 +14,30 @@ if (live) {
     }
   }, 2000);
 }
+// The page that takes a picture to search for.
+const drop = document.querySelector(".drop");
+if (drop) {
+  const said = document.querySelector("#searching");
+  const results = document.querySelector("#results");
+  const search = async (file) => {
+    if (!file) return;
+    said.textContent = "Searching…";
+    results.replaceChildren();
+    try {
+      const answer = await fetch("/search", { method: "POST", body: file });
+      const text = await answer.text();
+      said.textContent = answer.ok ? "" : text;
+      if (answer.ok) results.innerHTML = text;
+    } catch {
+      said.textContent = "The viewer has ended, or the file is too large for it.";
+    }
+  };
+  drop.querySelector("input").addEventListener("change", (event) => search(event.target.files[0]));
+  for (const kind of ["dragover", "dragleave", "drop"]) {
+    drop.addEventListener(kind, (event) => {
+      event.preventDefault();
+      drop.classList.toggle("over", kind === "dragover");
+      if (kind === "drop") search(event.dataTransfer.files[0]);
+    });
+  }
+}

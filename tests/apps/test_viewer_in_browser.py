@@ -1,0 +1,92 @@
+"""The viewer in a browser: open, filter, click, search. `make test-browser` installs what drives one."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from featurestore import FeatureStore
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed; see make test-browser")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    program = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if program is None:
+        pytest.skip(f"there is no {', '.join(BROWSERS)} on the path")
+    with playwright.sync_playwright() as driver:
+        started = driver.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def address(tiny: FeatureStore) -> Iterator[str]:
+    """The address of a viewer, with its token."""
+    command = [sys.executable, "-m", "featurestore", "view", str(tiny.path), "--no-browser"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as viewer:
+        assert viewer.stdout is not None
+        yield viewer.stdout.readline().strip()
+        viewer.terminate()
+
+
+@pytest.fixture(params=[("light", 1100), ("dark", 400)], ids=["light", "dark and narrow"])
+def page(browser: Any, address: str, request: pytest.FixtureRequest) -> Iterator[Any]:
+    """The overview. Fails at the end if the browser has complained, as it does of what the policy refuses."""
+    scheme, width = request.param
+    context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 800})
+    opened, said = context.new_page(), []
+    opened.on("console", lambda message: said.append(message.text))
+    opened.on("pageerror", lambda error: said.append(str(error)))
+    opened.goto(address)
+    opened.wait_for_url(address.partition("?")[0])  # the token is gone
+    yield opened
+    assert opened.evaluate("document.documentElement.scrollWidth") <= width
+    context.close()
+    assert said == []
+
+
+def go(page: Any, name: str) -> None:
+    page.get_by_role("link", name=name, exact=True).first.click()
+    page.get_by_role("heading", name=name, exact=True, level=1).wait_for()
+
+
+def test_images_are_filtered_and_looked_at(page: Any) -> None:
+    go(page, "Images")
+    page.get_by_label("SQL over the columns").fill("image_id > 0")
+    page.get_by_role("button", name="Show").click()
+    page.get_by_text("2 images, page 1 of 1").wait_for()
+    page.wait_for_load_state("networkidle")
+    assert page.evaluate("[...document.images].every(one => one.naturalWidth)")
+    page.get_by_role("link", name="001.png").click()
+    page.get_by_role("heading", name="001.png").wait_for()
+    opacity = "getComputedStyle(document.querySelector('.keypoints')).opacity"
+    assert page.evaluate(opacity) == "1"
+    page.get_by_role("checkbox").focus()
+    page.keyboard.press("Space")
+    page.mouse.move(0, 0)
+    page.get_by_role("checkbox").blur()
+    assert page.evaluate(opacity) == "0"
+
+
+def test_a_picture_is_searched_for(page: Any, tiny: FeatureStore) -> None:
+    go(page, "Search")
+    page.get_by_label("Drop a picture here").set_input_files(str(tiny.path.parent / "images" / "001.png"))
+    page.get_by_role("link", name="001.png").click()
+    page.get_by_role("heading", name="001.png").wait_for()
+    page.wait_for_load_state("load")
+    assert page.evaluate("document.querySelector('.pair').naturalWidth") > 0
+
+
+def test_the_run_is_asked_for_again(page: Any) -> None:
+    go(page, "Run")
+    with page.expect_response("**/run/now"):
+        page.get_by_text("No run is at work.").wait_for()
