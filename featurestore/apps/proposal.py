@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from featurestore.api import FeatureStore
@@ -10,7 +10,6 @@ from featurestore.apps.trial import Setting
 from featurestore.apps.tuning import Trial, Tuning
 from featurestore.errors import QueryError
 from featurestore.formatting import human_bytes
-from featurestore.stages import Quantize
 
 
 @dataclass(frozen=True)
@@ -50,12 +49,11 @@ def propose(store: FeatureStore, tuning: Tuning, budget: int) -> Proposal:
     Raises:
         QueryError: no setting fits.
     """
-    known = [trial for trial in tuning.trials if trial.setting.bits in _bits()]
-    fitting = [trial for trial in known if trial.bytes.collection <= budget]
+    fitting = [trial for trial in tuning.trials if trial.bytes.collection <= budget]
     if not fitting:
-        least = min((trial.bytes.collection for trial in known), default=0)
+        least = min((trial.bytes.collection for trial in tuning.trials), default=0)
         raise QueryError(
-            f"no setting that a recipe can have fits into {human_bytes(budget)}; the smallest takes "
+            f"no setting fits into {human_bytes(budget)}; the smallest takes "
             f"{human_bytes(least)} for {tuning.n_images:,} images: allow more, or try fewer descriptors with --top"
         )
     best = min(fitting, key=lambda trial: (-trial.worth, trial.bytes.collection))
@@ -74,16 +72,11 @@ def with_recipe(store: FeatureStore, proposal: Proposal) -> Proposal:
     return Proposal(proposal.trial, proposal.budget, proposal.changes, proposal.stale, written=bool(proposal.changes))
 
 
-def _bits() -> tuple[int, ...]:
-    """Return the bits that a recipe can say."""
-    return (8, 4) if "bits" in {field.name for field in fields(Quantize)} else (8,)
-
-
 def _changes(store: FeatureStore, setting: Setting) -> dict[str, dict[str, Any]]:
     wanted: dict[str, dict[str, Any]] = {
         "fit_pca": {"n_components": setting.dims},
         "project": {"top": setting.top, "select": setting.select},
-        "quantize": {"bits": setting.bits} if len(_bits()) > 1 else {},
+        "quantize": {"bits": setting.bits},
     }
     changes = {}
     for stage, values in wanted.items():

@@ -6,7 +6,7 @@ import json
 import tomllib
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -15,10 +15,13 @@ from featurestore import FeatureStore
 from featurestore.apps import Grid, plot_tuning, propose, tune, with_recipe
 from featurestore.apps.degraded import degraded_part
 from featurestore.apps.kept_queries import file_of, kept_queries
-from featurestore.apps.trial import Setting, measure
+from featurestore.apps.setting_bytes import ROW
+from featurestore.apps.trial import Setting, measure, rounded
 from featurestore.apps.tuning import Trial, Tuning
 from featurestore.apps.tuning_sample import Sample, draw_sample
 from featurestore.errors import NotReady, OutputError, QueryError
+from featurestore.rows import Row, Status
+from featurestore.stages import Quantize
 from tests.conftest import TOP
 from tests.small import copy, invoke
 
@@ -74,14 +77,33 @@ def test_a_setting_finds_what_a_search_of_such_a_store_finds(
         )
 
 
-def test_the_halves_share_no_query_and_no_image(sample: Sample, tuned: Tuning) -> None:
-    refs = [{ref for asked in sample.asked if asked.half == half for ref in asked.refs} for half in (0, 1)]
+def test_the_halves_share_no_query_and_no_image(finished: FeatureStore, sample: Sample, tuned: Tuning) -> None:
+    every = draw_sample(finished, n_images=GRID.images - 1, n_queries=3 * GRID.images, seed=2)  # three parts of each
+    assert len(every.asked) == 3 * (GRID.images - 1)
+    refs = [{ref for asked in every.asked if asked.half == half for ref in asked.refs} for half in (0, 1)]
     assert refs[0]
     assert refs[1]
     assert refs[0].isdisjoint(refs[1])
     counts = [sum(asked.half == half for asked in sample.asked) for half in (0, 1)]
     for trial in tuned.trials:
         assert [trial.chosen.n, trial.reported[-1].n] == counts
+
+
+def test_bytes_are_those_of_codes_keypoints_and_index(tuned: Tuning) -> None:
+    sizes = {trial.setting: trial.bytes.image for trial in tuned.trials}
+    less, more = Setting(40, "mix", 16, 8), Setting(40, "mix", 64, 8)
+    assert sizes[more] - sizes[less] == 40 * 48
+    assert sizes[less] == 40 * (16 + 24 + 16) + ROW
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_values_are_rounded_as_quantize_rounds_them(finished: FeatureStore, bits: Literal[8, 4]) -> None:
+    values, model = finished.descriptors("china/whole-000.jpg", "project"), finished.model("fit_scale")
+    stage = Quantize(bits=bits)
+    codes = stage.apply(Row(0, "", Status.OK, None, values, None), model).descriptors
+    assert codes is not None
+    found = rounded(values, low=model["low"], span=model["high"] - model["low"], bits=bits)
+    np.testing.assert_array_equal(found, stage.floats(codes, model))
 
 
 def test_every_setting_is_tried_once_in_order(tuned: Tuning) -> None:
@@ -163,7 +185,7 @@ def test_the_proposal_is_the_best_within_the_budget(finished: FeatureStore, tune
     same = propose(finished, replace(tuned, trials=(stored,)), sizes[-1])
     assert (same.changes, same.stale) == ({}, ())
     assert not with_recipe(finished, same).written
-    with pytest.raises(QueryError, match="no setting that a recipe can have fits into 10 B; the smallest takes"):
+    with pytest.raises(QueryError, match="no setting fits into 10 B; the smallest takes"):
         propose(finished, tuned, 10)
 
 
