@@ -1,6 +1,6 @@
 """The guard before the pages: they answer one person on this machine, under one name, and by GET.
 
-A picture to search for is the one thing that is sent to them.
+The one thing that is sent to them is a picture to search for.
 
 A page of another site can make this person's browser ask the viewer, and by DNS rebinding even under that site's own
 name. So the name has to be that of this machine, and the cookie is never sent on behalf of another site.
