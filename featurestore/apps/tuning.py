@@ -238,7 +238,7 @@ def _extracted(sample: Sample, say: Callable[[str], None]) -> Iterator[Query]:
 
 def _estimate(flow: Flow, settings: Sequence[Setting], images: Sequence[Raw], queries: Sequence[Query]) -> float:
     """Return about how many seconds settings take: a few queries and images are tried with the largest one."""
-    some, few = images[:PROBED], queries[:ASKED]
+    some, few = images[:PROBED], queries[:: max(1, len(queries) // ASKED)][:ASKED]  # of all classes
     compared, probed = (len(all_) + CHECK * min(CHECKED, len(all_)) for all_ in (images, some))
     share = compared / probed * len(queries) / len(few)
 

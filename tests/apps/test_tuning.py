@@ -85,8 +85,11 @@ def test_the_halves_share_no_query_and_no_image(finished: FeatureStore, sample: 
     assert refs[1]
     assert refs[0].isdisjoint(refs[1])
     counts = [sum(asked.half == half for asked in sample.asked) for half in (0, 1)]
+    kinds = {asked.kind for asked in sample.asked if asked.half == 1}
     for trial in tuned.trials:
         assert [trial.chosen.n, trial.reported[-1].n] == counts
+        assert [one.kind for one in trial.reported] == [*sorted(kinds), "all"]
+        assert sum(one.n for one in trial.reported[:-1]) == trial.reported[-1].n
 
 
 def test_bytes_are_those_of_codes_keypoints_and_index(tuned: Tuning) -> None:
