@@ -21,6 +21,8 @@ from featurestore import FeatureStore
 from featurestore.apps.viewer.queries import Queries
 from featurestore.apps.viewer.serve import make_viewer
 from featurestore.errors import OutputError, QueryError
+from featurestore.pipeline import Options, run_stages
+from featurestore.progress import Silent
 from tests.once import copied
 from tests.small import change_recipe, copy, invoke, make_small, small_store
 
@@ -275,16 +277,27 @@ def test_pages_follow_each_other(thirteen: FeatureStore, monkeypatch: pytest.Mon
     assert 'rel="prev" href="/images?order=dataset&amp;page=3"' in beyond
 
 
-def test_the_run_at_work_has_its_progress(thirteen: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dataclasses import replace
+class Watching(Silent):
+    """Asks the viewer whenever a run has got on."""
 
-    from featurestore.catalog import RunningStage
+    def __init__(self, store: FeatureStore) -> None:
+        self.client, self.seen = opened(store), list[str]()
 
-    status = replace(thirteen.status(), running=RunningStage("extract", 13, 5, 60.0, 0.5, 16.0))
-    monkeypatch.setattr(FeatureStore, "status", lambda store: status)
-    text = opened(thirteen).get("/run/now").text
-    assert '<progress value="5" max="13" aria-label="Images done by extract">' in text
-    assert "extract has been running for 1 min" in text
+    def advance(self, n_images: int) -> None:
+        self.seen.append(self.client.get("/run/now").text)
+
+
+def test_the_run_at_work_has_its_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_small(tmp_path / "images", n=3)
+    store = small_store(tmp_path / "store", tmp_path / "images")
+    watching = Watching(store)
+    monkeypatch.setattr("featurestore.pipeline.extract_run.MAX_BLOCK", 1)
+    with store._held("run", watching) as context:
+        run_stages(context, Options(stages=("extract",), workers=0))
+    for n, text in enumerate(watching.seen, start=1):
+        assert f'<progress value="{n}" max="3" aria-label="Images done by extract">' in text
+        assert "extract has been running for" in text
+    assert len(watching.seen) == 3
 
 
 def test_before_the_first_run(begun: FeatureStore) -> None:
