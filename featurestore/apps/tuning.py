@@ -240,15 +240,19 @@ def _estimate(flow: Flow, settings: Sequence[Setting], images: Sequence[Raw], qu
     """Return about how many seconds settings take: a few queries and images are tried with the largest one."""
     some, few = images[:PROBED], queries[:: max(1, len(queries) // ASKED)][:ASKED]  # of all classes
     compared, probed = (len(all_) + CHECK * min(CHECKED, len(all_)) for all_ in (images, some))
-    share = compared / probed * len(queries) / len(few)
 
     def work(setting: Setting) -> float:
         return sum(min(setting.top, len(image.descriptors)) for image in some) * (16 + setting.dims)
 
     largest = max(settings, key=work)
-    begun = time.perf_counter()
-    measure(flow, largest, some, few)
-    return (time.perf_counter() - begun) * share * sum(map(work, settings)) / work(largest)
+    times = [time.perf_counter()]
+    for asked in ((), few):
+        measure(flow, largest, some, asked)
+        times.append(time.perf_counter())
+    codes = times[1] - times[0]
+    search = max(0.0, times[2] - times[1] - codes) * compared / probed * len(queries) / len(few)
+    shares = sum(map(work, settings)) / work(largest)
+    return codes * len(images) / len(some) * len(settings) + search * shares
 
 
 def _line(found: Measured) -> str:
