@@ -2,32 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from featurestore import FeatureStore
 from featurestore.apps import report
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-AXE = os.environ.get("FEATURESTORE_TEST_AXE", "")  # axe.min.js of npm's axe-core
-
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed; see make test-browser")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    program = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if program is None:
-        pytest.skip(f"there is no {', '.join(BROWSERS)} on the path")
-    with playwright.sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")
@@ -84,17 +65,26 @@ def test_keypoints_are_shown_with_keys(page: Any) -> None:
     assert page.evaluate(shown) == "1"  # it stays
 
 
-@pytest.mark.parametrize("width", [400, 1100])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_fits_and_axe_finds_nothing(browser: Any, address: str, scheme: str, width: int) -> None:
+@pytest.fixture(params=["light", "dark"])
+def wide(browser: Any, address: str, request: pytest.FixtureRequest) -> Iterator[Any]:
+    """An open report with all details shown."""
     # axe is a foreign script, which the page's own policy refuses
-    context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 800}, bypass_csp=True)
+    context = browser.new_context(color_scheme=request.param, viewport={"width": 1100, "height": 800}, bypass_csp=True)
     opened = context.new_page()
     opened.goto(address)
     opened.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
-    assert opened.evaluate("document.documentElement.scrollWidth") <= width
-    if not AXE:
-        pytest.skip("FEATURESTORE_TEST_AXE names no axe.min.js (npm install axe-core)")
-    opened.evaluate(Path(AXE).read_text(encoding="utf-8"))
-    assert opened.evaluate("axe.run().then(found => found.violations.map(one => one.id))") == []
+    yield opened
     context.close()
+
+
+@pytest.mark.parametrize("width", [400, 1100])
+def test_it_fits(wide: Any, width: int) -> None:
+    wide.set_viewport_size({"width": width, "height": 800})
+    assert wide.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize("width", [400, 1100])
+def test_axe_finds_nothing(wide: Any, width: int, axe: str) -> None:
+    wide.set_viewport_size({"width": width, "height": 800})
+    wide.evaluate(axe)
+    assert wide.evaluate("axe.run().then(found => found.violations.map(one => one.id))") == []

@@ -2,33 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from featurestore import FeatureStore
-
-AXE = os.environ.get("FEATURESTORE_TEST_AXE", "")  # axe.min.js of npm's axe-core
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed; see make test-browser")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    program = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if program is None:
-        pytest.skip(f"there is no {', '.join(BROWSERS)} on the path")
-    with playwright.sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")
@@ -95,9 +76,8 @@ def test_the_run_is_asked_for_again(page: Any) -> None:
         page.get_by_text("No run is at work.").wait_for()
 
 
-@pytest.mark.skipif(not AXE, reason="FEATURESTORE_TEST_AXE names no axe.min.js (npm install axe-core)")
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing(browser: Any, address: str, scheme: str) -> None:
+def test_axe_finds_nothing(browser: Any, address: str, axe: str, scheme: str) -> None:
     # axe is a foreign script, which the page's own policy refuses
     context = browser.new_context(color_scheme=scheme, bypass_csp=True)
     opened, home = context.new_page(), address.partition("?")[0]
@@ -105,6 +85,6 @@ def test_axe_finds_nothing(browser: Any, address: str, scheme: str) -> None:
     opened.wait_for_url(home)
     for path in ("", "images", "images?where=x", "image?name=000.png", "search", "failures", "run"):
         opened.goto(home + path)
-        opened.evaluate(Path(AXE).read_text(encoding="utf-8"))
+        opened.evaluate(axe)
         assert opened.evaluate("axe.run().then(found => found.violations.map(one => one.id))") == [], path
     context.close()
