@@ -309,7 +309,8 @@ def _exit_code(interrupt: Interrupt) -> int:
 def _usage(error: click.ClickException) -> str:
     context = error.ctx if isinstance(error, click.UsageError) else None
     verb = f" {context.info_name}" if context is not None and context.parent is not None else ""
-    return f"{' '.join(error.format_message().split()).rstrip('.?')}; see featurestore{verb} --help"
+    said = " ".join(error.format_message().split()).rstrip(".")
+    return f"{said}{' See' if said.endswith('?') else '; see'} featurestore{verb} --help"
 
 
 def _one_line(text: str) -> str:

@@ -129,7 +129,8 @@ def look_for_new(context: Context, rows: pa.Table) -> list[str]:
         names = new_filenames(connection, rows, MOST_NAMES)
     found = look_for_images(context.source, names)
     if found.n_absent == found.n_looked and not context.root.files("dataset", ".parquet"):
-        raise DatasetError(f"{found}. Nothing was made")
+        text = str(found)
+        raise DatasetError(f"{text}{'' if text.endswith('?') else '.'} Nothing was made")
     return [str(found)] if found.n_absent else []
 
 

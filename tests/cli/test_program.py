@@ -191,7 +191,7 @@ def test_a_run_without_failures_has_nothing_to_do(invoke: Invoke, tmp_path: Path
         ),
         (
             ("run", "s", "--chunk", "1"),
-            "No such option '--chunk'. Did you mean '--chunks'; see featurestore run --help",
+            "No such option '--chunk'. Did you mean '--chunks'? See featurestore run --help",
         ),
         (("export", "s", "out", "--format", "x"), "see featurestore export --help"),
         (("export", "s", "out"), "Missing option '--format'; see featurestore export --help"),

@@ -66,6 +66,8 @@ def test_what_would_help_is_named(tmp_path: Path, files: list[str], names: list[
     many = "none of the" if len(names) > 1 else "the one image that was looked for does not exist"
     assert line.startswith(many)
     assert help_.format(images=images, above=images.parent, top=top) in line
+    assert line.endswith(("? Nothing was made", ". Nothing was made"))
+    assert "?." not in line
     assert not (tmp_path / "new" / "store").exists()
 
 
