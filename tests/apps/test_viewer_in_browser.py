@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -59,6 +60,27 @@ def test_images_are_filtered_and_looked_at(page: Any) -> None:
     page.mouse.move(0, 0)
     page.get_by_role("checkbox").blur()
     assert page.evaluate(opacity) == "0"
+
+
+DROP = """([where, data]) => {
+  const bytes = Uint8Array.from(atob(data), (one) => one.charCodeAt(0));
+  const transfer = new DataTransfer();
+  transfer.items.add(new File([bytes], "query.png", { type: "image/png" }));
+  const handled = ["dragover", "drop"].map((kind) => !document.querySelector(where).dispatchEvent(
+    new DragEvent(kind, { dataTransfer: transfer, bubbles: true, cancelable: true })));
+  return handled.every(Boolean);
+}"""
+
+
+@pytest.mark.parametrize("where", [".drop label", "footer"])
+def test_a_file_that_is_dropped_on_the_page_is_searched_for(page: Any, tiny: FeatureStore, where: str) -> None:
+    go(page, "Search")
+    data = base64.b64encode((tiny.path.parent / "images" / "001.png").read_bytes()).decode()
+    assert page.evaluate(DROP, [where, data])  # else the browser would leave the page for the file
+    page.get_by_role("link", name="001.png").click()
+    page.get_by_text("matches agree").wait_for()
+    page.wait_for_load_state("load")
+    assert page.evaluate("document.querySelector('.pair').naturalWidth") > 0
 
 
 def test_a_picture_is_searched_for(page: Any, tiny: FeatureStore) -> None:

@@ -33,8 +33,10 @@ if (drop) {
     }
   };
   drop.querySelector("input").addEventListener("change", (event) => search(event.target.files[0]));
+  // The whole page takes it: a browser would leave the page for a file that is dropped beside the box.
   for (const kind of ["dragover", "dragleave", "drop"]) {
-    drop.addEventListener(kind, (event) => {
+    document.addEventListener(kind, (event) => {
+      if (!event.dataTransfer.types.includes("Files")) return;
       event.preventDefault();
       drop.classList.toggle("over", kind === "dragover");
       if (kind === "drop") search(event.dataTransfer.files[0]);
