@@ -31,5 +31,4 @@ from .sources.base import Missing as Missing
 from .sources.base import ReadFailed as ReadFailed
 from .sources.base import Source as Source
 from .sources.base import TooLarge as TooLarge
-from .sources.object_store import is_remote as is_remote
 from .sources.parquet_file import shards_of as shards_of

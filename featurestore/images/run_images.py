@@ -11,7 +11,8 @@ from featurestore.images.image_object import RemoteImage, RemoteImages, open_obj
 from featurestore.images.sources.address import is_container
 from featurestore.images.sources.base import Source
 from featurestore.images.sources.container import Container
-from featurestore.images.sources.object_store import Objects, is_remote
+from featurestore.images.sources.object_store import Objects
+from featurestore.system import is_remote
 
 RunImages = ImageFolder | ImageContainer | RemoteImages
 ImagePath = str | Member  # a path, or an image in a container or an object store

@@ -10,9 +10,9 @@ from pathlib import Path
 from featurestore.catalog import StoreTerms, WritableContext, filenames_of, files_read_before, versions
 from featurestore.engines import Engine, RemoteEngine
 from featurestore.errors import UnreadableFile
-from featurestore.images import Damaged, Missing, Source, is_container, is_remote, source_at, why_absent
+from featurestore.images import Damaged, Missing, Source, is_container, source_at, why_absent
 from featurestore.storage import Root, read_signature
-from featurestore.system import is_file
+from featurestore.system import is_file, is_remote
 
 N_NAMES = 100  # images among which one is looked for that is there
 

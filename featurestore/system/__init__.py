@@ -1,7 +1,7 @@
 """system: the machine under the store.
 
-Unreadable files, full disks, odd paths, signals, child processes, time limits, memory, BLAS threads and standard
-streams. No module here knows what a store is.
+Unreadable files, full disks, odd paths, object stores, signals, child processes, time limits, memory, BLAS threads and
+standard streams. No module here knows what a store is.
 """
 
 import lazy_loader

@@ -31,6 +31,13 @@ from .memory import KEPT_BYTES as KEPT_BYTES
 from .memory import free_memory as free_memory
 from .memory import keep_freed_memory as keep_freed_memory
 from .memory import refuse_if_too_large as refuse_if_too_large
+from .object_store import NO_OBJECT as NO_OBJECT
+from .object_store import NoObject as NoObject
+from .object_store import ObjectClient as ObjectClient
+from .object_store import RequestFailed as RequestFailed
+from .object_store import UnusableAddress as UnusableAddress
+from .object_store import is_remote as is_remote
+from .object_store import located_remote as located_remote
 from .paths import StrPath as StrPath
 from .paths import command_line as command_line
 from .paths import is_text as is_text

@@ -54,7 +54,7 @@ def test_what_is_refused(where: str, reason: str, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_service_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("featurestore.images.sources.object_store.RETRIES", 1)
+    monkeypatch.setattr("featurestore.system.object_store.RETRIES", 1)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "someone")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")

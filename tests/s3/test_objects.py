@@ -10,10 +10,10 @@ import pytest
 from featurestore.errors import DatasetError, ImagesGone, UnreadableFile
 from featurestore.images import image_at, look_for_images, open_images, read_image
 from featurestore.images.image_object import RunObject
-from featurestore.images.sources import object_store
 from featurestore.images.sources.base import Missing, ReadFailed, TooLarge
 from featurestore.images.sources.object_store import Objects
 from featurestore.rows import Status
+from featurestore.system import object_store
 from tests.broken_images import encoded, picture
 from tests.s3.conftest import Bucket
 from tests.s3.proxy import Fault

@@ -9,8 +9,8 @@ import pytest
 
 from featurestore import FeatureStore
 from featurestore.errors import DatasetError, ImagesGone
-from featurestore.images.sources import object_store
 from featurestore.rows import Status
+from featurestore.system import object_store
 from tests.broken_images import encoded, picture
 from tests.s3.conftest import Bucket
 from tests.s3.proxy import Fault

@@ -15,11 +15,11 @@ from featurestore.errors import DatasetError, ImagesGone
 from featurestore.images.sources.base import Source
 from featurestore.images.sources.container import Archive, Container, Place, by_stem, compressed, gone, plain
 from featurestore.images.sources.folder import Folder
-from featurestore.images.sources.object_store import Objects, is_remote, located_remote
+from featurestore.images.sources.object_store import Objects, located_remote
 from featurestore.images.sources.parquet_file import ParquetArchive
 from featurestore.images.sources.tar_file import TarArchive
 from featurestore.images.sources.zip_file import ZipArchive
-from featurestore.system import StrPath, is_folder, located, shown
+from featurestore.system import StrPath, is_folder, is_remote, located, shown
 
 ARCHIVES: dict[str, type[Archive]] = {".zip": ZipArchive, ".tar": TarArchive, ".parquet": ParquetArchive}
 WITH_PREFIX = re.compile(r"(?P<file>.*\.(zip|tar))!(?P<prefix>.*)", re.IGNORECASE | re.DOTALL)
