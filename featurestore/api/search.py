@@ -1,7 +1,11 @@
-"""Searching verbs of `FeatureStore`: which image is this a part of? `index` alone changes the store: its recipe."""
+"""Searching verbs of `FeatureStore`: which image is this a part of?
+
+`index` and `keep_pairs` change the store: its recipe, and the file of found pairs.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from featurestore.api.read import Reading
@@ -108,6 +112,47 @@ class Searching(Reading):
             if not added:
                 assemble_index(context)
             return added
+
+    def keep_pairs(
+        self,
+        rows: Sequence[tuple[int, int, int, float]],
+        *,
+        variant: str,
+        chunks: Mapping[int, str],
+        quiet: bool = True,
+    ) -> bool:
+        """Keep pairs of images that show the same for the view ``duplicates``, in place of those that were kept before.
+
+        `featurestore.apps.pairs` calls this with what it has found. The view shows a pair as long as both images have
+        the codes that were compared.
+
+        Args:
+            rows: of each pair the ``image_id`` of the query and of the image that was found for it, the inliers, and
+                the votes. Of two rows for the same images the one with more inliers is kept.
+            variant: of the codes that were compared.
+            chunks: by ``chunk_id`` the payload of each partition of codes that was compared; see the view
+                ``partitions``.
+            quiet: do not report a wait for another machine's sign of life.
+
+        Returns:
+            Whether these are not the pairs that were kept already.
+
+        Raises:
+            NotEnoughSpace: the disk is full; the pairs that were there stay.
+            NotWritable: this user may not write the store.
+            StoreBusy: another process is changing the store.
+            UntrustedStore: the store was opened as one, and can't be changed.
+        """
+        from featurestore.progress import Silent, reporter
+        from featurestore.storage import FoundPairs, each_once, find_pairs_file, write_pairs_file
+
+        self._refuse_untrusted("pairs")
+        found = FoundPairs(variant, chunks, each_once(rows))
+        if find_pairs_file(self._context(Silent()).root, variant) == found.name:
+            return False
+        with self._held("pairs", reporter(quiet=quiet)) as context:
+            write_pairs_file(context.root, found)
+        return True
 
     def _features(self, given: Given) -> Named:
         from featurestore.query import features_of

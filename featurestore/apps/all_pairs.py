@@ -6,14 +6,22 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from featurestore.api import FeatureStore
 from featurestore.apps.growing_file import GrowingFile, growing
-from featurestore.errors import NotReady, OutputError, QueryError
+from featurestore.errors import (
+    NotEnoughSpace,
+    NotReady,
+    NotWritable,
+    OutputError,
+    QueryError,
+    StoreBusy,
+    UntrustedStore,
+)
 from featurestore.matching import MIN_INLIERS, Verdict
 from featurestore.progress import reporter
 from featurestore.system import StrPath, command_line, located
@@ -35,6 +43,7 @@ class Pairs:
         n_before: of them, those that an earlier call had searched for.
         n_found: pairs found; with the format ``txt`` each once, else once for each direction that finds it.
         n_missing: images that were left out, since their codes have not been computed.
+        not_kept: why the view ``duplicates`` does not show these pairs; None if it does.
     """
 
     path: Path
@@ -42,6 +51,7 @@ class Pairs:
     n_before: int
     n_found: int
     n_missing: int
+    not_kept: str | None
 
 
 @dataclass(frozen=True)
@@ -49,7 +59,10 @@ class _Queries:
     """The images to search for, and what decides their results."""
 
     names: tuple[str, ...]
+    ids: tuple[int, ...]
     n_missing: int
+    variant: str
+    chunks: Mapping[int, str]  # the payload of each chunk of codes
     digest: str
 
 
@@ -68,7 +81,7 @@ def pairs(
 
     The file grows by the lines of one query at a time, and ``OUTPUT.progress`` beside it knows how far it is. After a
     kill the same call goes on, and repeats at most the query that was at work; of a file that is complete it does
-    nothing.
+    nothing. The pairs that are found in a ``csv`` are kept in the store in the end, for the view ``duplicates``.
 
     Args:
         store: that is searched.
@@ -104,7 +117,9 @@ def pairs(
         before = file.done
         if not file.complete:
             _search_all(store, file, queries, quiet=quiet)
-        return Pairs(path, len(queries.names), before, file.notes.get("n_found", 0), queries.n_missing)
+        n_found = file.notes.get("n_found", 0)
+        not_kept = _keep(store, path, queries) if form == "csv" else "only pairs of --format csv (form='csv') are kept"
+        return Pairs(path, len(queries.names), before, n_found, queries.n_missing, not_kept)
 
 
 def _search_all(store: FeatureStore, file: GrowingFile, queries: _Queries, *, quiet: bool) -> None:
@@ -137,15 +152,32 @@ def _queries(store: FeatureStore) -> _Queries:
     images = store.select(allow_missing=True)
     table = images.load(["image_id", "filename", "status", "n_descriptors"])
     rows = list(zip(*(column.to_pylist() for column in table.columns), strict=True))
-    names = tuple(str(name) for _, name, _, n in rows if n)
-    if not names:
+    with_codes = [(int(image_id), str(name)) for image_id, name, _, n in rows if n]
+    if not with_codes:
         raise NotReady(f"no image of the store has codes yet; compute them with: {command_line('run', store.path)}")
     payloads = store.sql(
         f"SELECT chunk_id, payload FROM partitions WHERE stage = '{images.stage}' AND current ORDER BY chunk_id"
     ).fetchall()
     text = json.dumps([images.stage, images.variant, payloads, [row[:2] for row in rows]])
     n_missing = sum(status == "pending" for _, _, status, _ in rows)
-    return _Queries(names, n_missing, hashlib.sha256(text.encode()).hexdigest())
+    ids, names = zip(*with_codes, strict=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return _Queries(names, ids, n_missing, images.variant, dict(payloads), digest)
+
+
+def _keep(store: FeatureStore, path: Path, queries: _Queries) -> str | None:
+    """Keep the pairs of a complete file for the view ``duplicates``, and return why that was not possible, or None."""
+    ids = dict(zip(queries.names, queries.ids, strict=True))
+    found: list[tuple[int, int, int, float]] = []
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            if row["status"] == Verdict.FOUND:
+                found.append((ids[row["query"]], ids[row["ref"]], int(row["inliers"]), float(row["score"])))
+    try:
+        store.keep_pairs(found, variant=queries.variant, chunks=queries.chunks)
+    except (NotEnoughSpace, NotWritable, StoreBusy, UntrustedStore) as error:
+        return str(error)
+    return None
 
 
 def _refuse_change(store: FeatureStore, file: GrowingFile, queries: _Queries) -> None:

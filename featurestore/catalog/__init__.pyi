@@ -127,4 +127,5 @@ from .training import first_leakage as first_leakage
 from .variants import find_variant as find_variant
 from .variants import models_by_variant as models_by_variant
 from .views import CATALOG_VIEWS as CATALOG_VIEWS
+from .views import FOUND_PAIRS as FOUND_PAIRS
 from .views import make_catalog_views as make_catalog_views

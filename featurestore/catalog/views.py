@@ -16,6 +16,8 @@ from featurestore.quoting import identifier, literal
 from featurestore.rows import USABLE_SQL
 from featurestore.stages import ChunkStage
 
+FOUND_PAIRS = "_found_pairs"  # a table that has to be there for the view `duplicates`
+
 # Views by name: the catalog's tables that each one reads, and its SQL. `_flow` is the current
 # recipe, and `{stages}` a column for each of its chunk stages.
 CATALOG_VIEWS: dict[str, tuple[tuple[str, ...], str]] = {
@@ -41,6 +43,13 @@ CATALOG_VIEWS: dict[str, tuple[tuple[str, ...], str]] = {
         "FROM _results r JOIN _flow f ON f.stage = r.stage "
         f"JOIN _images i ON i.image_id = r.image_id WHERE r.status NOT IN {USABLE_SQL} AND i.removed_by IS NULL "
         "QUALIFY row_number() OVER (PARTITION BY r.image_id ORDER BY f.position) = 1",
+    ),
+    "duplicates": (
+        ("images",),
+        "SELECT p.group_id, p.query_id, q.filename AS query, p.ref_id, r.filename AS ref, p.inliers, p.score, "
+        "q.subset AS query_subset, r.subset AS ref_subset, q.subset IS DISTINCT FROM r.subset AS across_subsets "
+        f"FROM {FOUND_PAIRS} p JOIN _images q ON q.image_id = p.query_id JOIN _images r ON r.image_id = p.ref_id "
+        "WHERE q.removed_by IS NULL AND r.removed_by IS NULL",
     ),
     "runs": (("runs",), "SELECT * FROM _runs"),
     "partitions": (
@@ -71,7 +80,7 @@ def make_catalog_views(connection: duckdb.DuckDBPyConnection, views: Collection[
     """Create some of `CATALOG_VIEWS`.
 
     Args:
-        connection: with a copy of the catalog attached; see `attach_copy`.
+        connection: with a copy of the catalog attached, see `attach_copy`, and `FOUND_PAIRS` for ``duplicates``.
         views: names.
         steps: of the recipe.
     """

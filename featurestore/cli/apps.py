@@ -100,6 +100,7 @@ def pairs(store: Path, output: Path, untrusted: bool, **options: Any) -> None:
     """Search for every image of the store among the others, and write the hits to OUTPUT.
 
     OUTPUT grows query by query. After an interruption the same command goes on; OUTPUT.progress knows how far it is.
+    In the end the view duplicates has the pairs that were found: featurestore sql STORE "FROM duplicates".
     """
     from featurestore.apps import pairs
 
@@ -117,6 +118,8 @@ def _told(found: Pairs) -> str:
         lines[0] += f", {found.n_before:,} of which were searched for before"
     if found.n_missing:
         lines.append(f"{counted(found.n_missing, 'image')} without codes left out; the next run makes them")
+    if found.not_kept is not None:
+        lines.append(f"the view duplicates does not show these pairs: {found.not_kept}")
     return "\n".join(lines)
 
 

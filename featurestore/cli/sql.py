@@ -117,6 +117,8 @@ def _ask(
                 RESULT_FORMATS[f".{form}"](found, stdout)
         else:
             _show(found)
+        for line in found.notes:
+            click.echo(f"note: {line}", err=True)
 
 
 def _views(store: FeatureStore) -> dict[str, str]:

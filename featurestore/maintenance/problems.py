@@ -21,6 +21,7 @@ class Kind(StrEnum):
     MODEL_RECORD = "model record"
     STATE = "state"
     ORPHAN = "orphan"
+    SEARCH = "search"  # a file that searches have made or use, and that can be made again
     IMAGE = "image"
     LEAKAGE = "leakage"
     VARIANT = "variant"

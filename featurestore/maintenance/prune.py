@@ -42,7 +42,7 @@ from featurestore.maintenance.stray_files import stray_files
 from featurestore.notebook import Tabular
 from featurestore.stages import INDEX as INDEX_STAGES
 from featurestore.stages import ChunkStage, upstream_of
-from featurestore.storage import INDEX, Root, index_name, write_index
+from featurestore.storage import INDEX, PAIRS, Root, index_name, write_index
 from featurestore.system import command_line, file_digest, file_size, is_file
 
 
@@ -83,6 +83,7 @@ class _Plan:
     models: list[ModelRow] = field(default_factory=list)
     checkpoints: list[str] = field(default_factory=list)
     searched: dict[str, int] = field(default_factory=dict)  # files of the search index, with their sizes
+    pairs: dict[str, int] = field(default_factory=dict)  # files of found pairs, with their sizes
     notes: list[str] = field(default_factory=list)
 
 
@@ -178,6 +179,7 @@ def _plan(context: Context, connection: DuckDBPyConnection, keep: Collection[str
         _plan_blobs(context, steps, states, {(r.stage, r.variant, r.chunk_id): r for r in rows}, keep, plan)
     _plan_models(context.root, connection, steps, rows, plan)
     plan.searched = _old_index(context.root, steps)
+    plan.pairs = _old_pairs(context.root, rows, plan.old)
     return plan
 
 
@@ -188,6 +190,14 @@ def _old_index(root: Root, steps: Sequence[Step]) -> dict[str, int]:
     current = {name for name in names if words is not None and name.startswith(f"{INDEX}/{words.variant}-")}
     old = [] if words is not None and not current else [name for name in names if name not in current]
     return {name: root.local(name).stat().st_size for name in old}
+
+
+def _old_pairs(root: Root, rows: Sequence[PartitionRow], old: Sequence[PartitionRow]) -> dict[str, int]:
+    """Return the files of found pairs whose codes are no longer there."""
+    gone = {row.path for row in old}
+    staying = {row.variant for row in rows if row.path not in gone}
+    names = [name for name in root.files(PAIRS, "") if name.split("/")[-1].partition("-")[0] not in staying]
+    return {name: root.local(name).stat().st_size for name in names}
 
 
 def _plan_blobs(
@@ -268,6 +278,8 @@ def _items(root: Root, plan: _Plan, pace: dict[str, float]) -> list[PruneItem]:
         items.append(PruneItem(f"{name}, of an old variant", 1, root.local(name).stat().st_size, None))
     if plan.searched:
         items.append(PruneItem("old files of the search index", len(plan.searched), sum(plan.searched.values()), None))
+    if plan.pairs:
+        items.append(PruneItem("found pairs of old codes", len(plan.pairs), sum(plan.pairs.values()), None))
     return items
 
 
@@ -286,6 +298,6 @@ def _carry_out(context: WritableContext, plan: _Plan) -> None:
         forget_unused_variants(connection)
     for name in [*(row.path for row in plan.old), *(model.path for model in plan.models)]:
         root.remove(name)
-    for name in [*plan.checkpoints, *plan.searched]:
+    for name in [*plan.checkpoints, *plan.searched, *plan.pairs]:
         root.remove(name)
     root.remove_empty_folders()

@@ -48,7 +48,7 @@ def _drop(context: WritableContext, problem: Problem) -> str | None:
     elif problem.kind in (Kind.MODEL, Kind.MODEL_RECORD):
         with context.catalog.transaction() as connection:
             forget_model_file(connection, problem.name)
-    elif problem.kind is not Kind.STATE:
+    elif problem.kind not in (Kind.STATE, Kind.SEARCH):
         return None
     if problem.kind in (Kind.RECORD, Kind.MODEL_RECORD):
         return "recorded again from the file"

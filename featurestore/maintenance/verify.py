@@ -52,7 +52,7 @@ from featurestore.maintenance.problems import Kind, Problem, VerifyReport
 from featurestore.maintenance.sandbox import run_child
 from featurestore.maintenance.stray_files import stray_files
 from featurestore.stages import FitStage
-from featurestore.storage import CATALOG, read_state
+from featurestore.storage import CATALOG, PAIRS, read_pairs_file, read_state
 from featurestore.system import command_line, file_digest, file_size, is_file, scratch_folder
 
 T = TypeVar("T")
@@ -69,9 +69,9 @@ def verify_store(context: Context, *, deep: bool, choice: EngineChoice) -> Verif
         choice: of the workers that read files.
     """
     report = VerifyReport()
-    if isinstance(context.catalog, HeldCatalog):  # an untrusted store comes without its images
+    if isinstance(context.catalog, HeldCatalog):  # an untrusted store
         report.notes.append("the image files were not checked: the store is untrusted")
-        _Checks(context, deep=deep, choice=choice, report=report).run(images=False)
+        _Checks(context, deep=deep, choice=choice, report=report).run(trusted=False)
         return report
     with ExitStack() as stack:
         try:
@@ -83,7 +83,7 @@ def verify_store(context: Context, *, deep: bool, choice: EngineChoice) -> Verif
         except UnreadableFile as error:
             report.problems.append(_unreadable(CATALOG, error))
             return report
-        _Checks(dataclasses.replace(context, catalog=copy), deep=deep, choice=choice, report=report).run(images=True)
+        _Checks(dataclasses.replace(context, catalog=copy), deep=deep, choice=choice, report=report).run(trusted=True)
     return report
 
 
@@ -108,11 +108,12 @@ class _Checks:
         self._run = f"with --repair it is dropped, and {command_line('run', context.root.path)} recomputes it"
         self._rebuild = remedy(context.catalog.path)
 
-    def run(self, *, images: bool) -> None:
-        """Run all checks."""
+    def run(self, *, trusted: bool) -> None:
+        """Run all checks. An untrusted store comes without its images, and its found pairs are never used."""
         for problems in (self.dataset(), self.partitions(), self.models(), self.orphans()):
             self._report.problems.extend(problems)
-        if images:
+        if trusted:
+            self._report.problems.extend(self.pairs())
             self._report.problems.extend(self.images())
 
     def _asked(self, question: Callable[[DuckDBPyConnection], T]) -> T:
@@ -238,6 +239,18 @@ class _Checks:
             what = f"it was fitted on variant {reads} of {stage}, of which there is nothing any more"
             how = f"{command_line('prune', self._root.path)} removes it if nothing uses it"
             yield Problem(Kind.VARIANT, row.path, what, how)
+
+    def pairs(self) -> Iterator[Problem]:
+        """Yield damaged files of found pairs."""
+        for name in self._root.listing(PAIRS, "")[0]:
+            yield from _unless_unreadable(name, self._pairs(name))
+
+    def _pairs(self, name: str) -> Iterator[Problem]:
+        try:
+            read_pairs_file(self._root, name)
+        except CorruptFile as error:
+            again = command_line("pairs", self._root.path, "OUT.csv")
+            yield Problem(Kind.SEARCH, name, str(error), f"with --repair it is dropped, and {again} finds them again")
 
     def _leakage(self) -> Iterator[Problem]:
         with self._context.catalog.reading() as connection:

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from featurestore.catalog import Context, column_types
 from featurestore.errors import MissingDependency, QueryError
 from featurestore.formatting import counted, human_bytes
+from featurestore.query.duplicates import DUPLICATES, duplicates_note
 from featurestore.query.exact import NUMBERS, WIDE, exact_columns, texts
 from featurestore.query.views import every_view, make_views
 from featurestore.quoting import folded
@@ -42,9 +43,15 @@ VIEW_LIST = """
 
 @dataclass(frozen=True)
 class QueryResult:
-    """The result of a query, as Arrow, pandas, polars or tuples."""
+    """The result of a query, as Arrow, pandas, polars or tuples.
+
+    Args:
+        table: the result.
+        notes: what a reader has to know of the views that were asked, in one line each.
+    """
 
     table: pa.Table
+    notes: tuple[str, ...] = ()
 
     @property
     def columns(self) -> list[str]:
@@ -100,7 +107,7 @@ class QueryResult:
         if n > 2 * ENDS:
             rows += [("…",) * len(kinds), *QueryResult(self.table.slice(n - ENDS))]
         numbers = [pa.types.is_integer(kind) or pa.types.is_floating(kind) for kind in kinds]
-        return html_table(self.columns, rows, numbers=numbers) + html_lines([counted(n, "row")])
+        return html_table(self.columns, rows, numbers=numbers) + html_lines([counted(n, "row"), *self.notes])
 
     def fetchall(self) -> list[tuple[Any, ...]]:
         """Return the answer as a list of tuples."""
@@ -115,6 +122,7 @@ class Answer:
     schema: pa.Schema
     batches: Iterator[pa.RecordBatch]
     numbers: tuple[bool, ...] = ()  # the numeric columns, if the result was requested as text
+    notes: tuple[str, ...] = ()  # what a reader has to know of the views, in one line each
 
 
 def run_query(context: Context, query: str, parameters: Mapping[str, Any] | None = None) -> QueryResult:
@@ -133,7 +141,7 @@ def run_query(context: Context, query: str, parameters: Mapping[str, Any] | None
                     f"the answer is larger than the memory that is free ({human_bytes(free)}); ask for less of it, or "
                     f"write it to a file: {command_line('sql', context.root.path, 'QUERY', '--output', 'FILE.parquet')}"
                 )
-        return QueryResult(pa.Table.from_batches(batches, answer.schema))
+        return QueryResult(pa.Table.from_batches(batches, answer.schema), answer.notes)
 
 
 @contextmanager
@@ -162,7 +170,12 @@ def stream_query(
 
         reader, numbers = run(lambda: _reader(connection, query, values, as_text))
         schema = tidy_schema(reader.schema)
-        yield Answer(schema, _batches(reader, schema, run), numbers)
+        yield Answer(schema, _batches(reader, schema, run), numbers, _notes(context, query))
+
+
+def _notes(context: Context, query: str) -> tuple[str, ...]:
+    note = duplicates_note(context) if DUPLICATES in re.findall(r"\w+", query.lower()) else None
+    return () if note is None else (note,)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from duckdb import DuckDBPyConnection
 
 from featurestore.catalog import (
     CATALOG_VIEWS,
+    FOUND_PAIRS,
     Context,
     StagePlan,
     Step,
@@ -27,6 +28,7 @@ from featurestore.catalog import (
     resolve,
 )
 from featurestore.query.descriptor_views import make_descriptor_view, make_function
+from featurestore.query.duplicates import DUPLICATES, find_duplicates
 from featurestore.quoting import literal
 from featurestore.rows import EXIF_ORIENTATION, OUTSIDE, SOURCE_VERSION, Layout
 from featurestore.stages import ChunkStage, FitStage, Stage, layouts_of
@@ -61,6 +63,7 @@ def make_views(context: Context, connection: duckdb.DuckDBPyConnection, text: st
     stages = {view: stage for view, stage in partition_views(context.flow).items() if _wanted(view, names)}
     with context.catalog.reading() as catalog:
         steps = resolve(catalog, context.flow)
+        duplicates = find_duplicates(context, catalog, steps) if DUPLICATES in names else None
         if MISSING in names:
             _make_missing(connection, make_plan(catalog, steps))
         files = {view: _files(context, catalog, _step(steps, stage)) for view, stage in stages.items()}
@@ -70,6 +73,8 @@ def make_views(context: Context, connection: duckdb.DuckDBPyConnection, text: st
             without = REMOVED
         if views:
             attach_copy(connection, catalog, folder)
+    if duplicates is not None:
+        connection.register(FOUND_PAIRS, duplicates.rows)
     if views:
         make_catalog_views(connection, views, steps)
     layouts, every = layouts_of(context.flow), not names.isdisjoint({*OUTSIDE, "describe", "summarize"})

@@ -31,6 +31,12 @@ from .model_file import read_arrays as read_arrays
 from .model_file import read_state as read_state
 from .model_file import to_bitmap as to_bitmap
 from .model_file import write_arrays as write_arrays
+from .pairs_file import PAIR_SCHEMA as PAIR_SCHEMA
+from .pairs_file import FoundPairs as FoundPairs
+from .pairs_file import each_once as each_once
+from .pairs_file import find_pairs_file as find_pairs_file
+from .pairs_file import read_pairs_file as read_pairs_file
+from .pairs_file import write_pairs_file as write_pairs_file
 from .partition import FORMAT as FORMAT
 from .partition import PLAIN as PLAIN
 from .partition import PartitionFile as PartitionFile
@@ -44,6 +50,7 @@ from .root import CATALOG as CATALOG
 from .root import CONFIG as CONFIG
 from .root import FOLDERS as FOLDERS
 from .root import INDEX as INDEX
+from .root import PAIRS as PAIRS
 from .root import Root as Root
 from .row_digest import RowDigest as RowDigest
 from .thrift import read_field as read_field

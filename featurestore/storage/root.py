@@ -20,6 +20,7 @@ CONFIG = "featurestore.toml"
 CATALOG = "catalog.duckdb"
 FOLDERS = ("dataset", "partitions", "models")
 BLOCKS = "blocks"  # finished blocks of future partitions; exists only while there are any
+PAIRS = "pairs"  # the pairs that were found last, which may be removed at any time
 INDEX = "index"  # the file of the search index, which is made of partitions and may be removed at any time
 IN_PLACE = (CATALOG, f"{CATALOG}.wal", "catalog.lock", "run.lock")  # files that are changed, not replaced
 
@@ -52,7 +53,7 @@ class Root:
         Raises:
             NotWritable: this user may not write a folder, the catalog or a lock.
         """
-        folders = (Path(found[0]) for name in (*FOLDERS, BLOCKS, INDEX) for found in os.walk(self.local(name)))
+        folders = (Path(found[0]) for name in (*FOLDERS, BLOCKS, INDEX, PAIRS) for found in os.walk(self.local(name)))
         for path in (self.path, *folders, *map(self.local, IN_PLACE)):
             if path.exists() and not may_write(path):
                 raise not_writable(path)

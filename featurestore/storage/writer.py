@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from featurestore.storage.root import BLOCKS, FOLDERS, INDEX, TEMPORARY, Root
+from featurestore.storage.root import BLOCKS, FOLDERS, INDEX, PAIRS, TEMPORARY, Root
 from featurestore.system import files_below, flush, put_in_place, readable, writing
 
 LOG = logging.getLogger("featurestore.storage")
@@ -94,7 +94,7 @@ class Writer(Root, ABC):
         self.check()
         left = [
             path
-            for folder in ("", *FOLDERS, BLOCKS, INDEX)
+            for folder in ("", *FOLDERS, BLOCKS, INDEX, PAIRS)
             for path in self._walk(folder)
             if TEMPORARY.match(path.name)
         ]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import fcntl
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import cv2
-import duckdb
 import numpy as np
 import pytest
 
@@ -19,13 +19,11 @@ from featurestore.apps import pairs
 from featurestore.apps.all_pairs import refuse_blanks
 from featurestore.apps.growing_file import progress_of
 from featurestore.errors import NotReady, OutputError, QueryError
+from featurestore.storage import Root, exclusive
 from tests.broken_images import encoded, picture
 from tests.once import copied
 from tests.small import SMALL, change_recipe, configure, copy, invoke
 
-DUPLICATES = """
-    SELECT least(query, ref) AS one, greatest(query, ref) AS other FROM 'pairs.csv' WHERE status = 'found'
-    GROUP BY ALL ORDER BY max(inliers) DESC"""  # as in docs/search.md
 PAIRS = [("a.png", "part-a.png"), ("b.png", "part-b.png")]  # that show the same
 
 
@@ -206,6 +204,21 @@ def test_the_command_line_tells_what_was_found(parts: FeatureStore, tmp_path: Pa
     assert (result.exit_code, result.output) == (0, f"{path}: 4 pairs found among 4 images\n")
     again = invoke("pairs", parts.path, path, "--top", 1)
     assert again.output == f"{path}: 4 pairs found among 4 images; it was complete already\n"
-    duplicates = duckdb.sql(DUPLICATES.replace("pairs.csv", str(path)))
-    assert duplicates is not None
-    assert duplicates.fetchall() in (PAIRS, PAIRS[::-1])
+
+
+def test_the_store_shows_what_was_found(parts: FeatureStore, tmp_path: Path) -> None:
+    store, path = copy(parts, tmp_path / "store"), tmp_path / "pairs.csv"
+    shutil.rmtree(store.path / "pairs", ignore_errors=True)
+    with exclusive(Root(store.path), "run"):
+        busy = invoke("pairs", store.path, path)
+    assert busy.exit_code == 0
+    assert busy.output.splitlines()[1].startswith("the view duplicates does not show these pairs: ")
+    assert store.sql("FROM duplicates").fetchall() == []
+    assert pairs(store, path).not_kept is None, "the same call goes on with that"
+    shown = store.sql("SELECT query, ref, inliers FROM duplicates ORDER BY query_id")
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["status"] == "found"]
+    assert [{query, ref} for query, ref, _ in shown] == [set(pair) for pair in PAIRS]
+    assert [n for _, _, n in shown] == [max(int(r["inliers"]) for r in rows if r["query"] in pair) for pair in PAIRS]
+    assert shown.notes == ()
+    assert "format csv" in str(pairs(store, tmp_path / "pairs.txt", form="txt").not_kept)
