@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from featurestore.catalog import WritableContext
+from featurestore.catalog import StagePlan, WritableContext
 from featurestore.formatting import counted
 from featurestore.progress import StageSummary
 from featurestore.stages import INDEX
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from featurestore.pipeline import Options
 
 
-def run_and_index(context: WritableContext, options: Options) -> list[StageSummary]:
+def run_and_index(context: WritableContext, options: Options, today: dict[str, StagePlan]) -> list[StageSummary]:
     """Run stages, and make the index file again if it has grown old; see `run_stages` and `assemble_index`."""
     from featurestore.pipeline import run_stages
 
-    summaries = run_stages(context, options)
+    summaries = run_stages(context, options, today)
     assemble_index(context)
     return summaries
 

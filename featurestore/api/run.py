@@ -199,13 +199,13 @@ class Running(OpenStore):
             ahead = make_forecast(context, options)
             with context.catalog.reading() as connection:
                 estimates = estimate_costs(connection, ahead.plans)
-                before = observed_before(connection)
-            for note in (change_note(context, before), known_leakage(context, options)):
+                before, leakage = observed_before(connection), known_leakage(connection, ahead, options)
+            for note in (change_note(context, before), leakage):
                 if note is not None and note not in told:
                     context.reporter.say(note)
             refuse_if_too_large(context, estimates)
             refuse_unasked(ahead, estimates, options)
-            return run_and_index(context, options)
+            return run_and_index(context, options, ahead.today)
 
     def plan(
         self,

@@ -15,8 +15,8 @@ from duckdb import DuckDBPyConnection
 from numpy.typing import NDArray
 
 from featurestore.catalog.catalog import WritableCatalog
-from featurestore.catalog.statements import delete_rows, insert_arrow, upsert
-from featurestore.catalog.table_rows import ModelRow, PartitionRow
+from featurestore.catalog.statements import delete_rows, insert_arrow, insert_row, upsert
+from featurestore.catalog.table_rows import ModelRow, PartitionRow, VariantRow, query_row
 from featurestore.errors import CorruptFile
 from featurestore.formatting import counted
 from featurestore.storage import (
@@ -130,7 +130,9 @@ def record_partition(connection: DuckDBPyConnection, row: PartitionRow, results:
     old = [path for (path,) in connection.execute(query, key).fetchall()]
     if old:
         delete_rows(connection, "results", key)
-    upsert(connection, "partitions", vars(row))
+        upsert(connection, "partitions", vars(row))
+    else:  # in a third of the time
+        insert_row(connection, "partitions", vars(row))
     constant = {name: pa.array([value] * len(results)) for name, value in key.items()}
     insert_arrow(
         connection,
@@ -208,8 +210,13 @@ def _results(facts: pa.Table) -> pa.Table:
 
 def record_variant(connection: DuckDBPyConnection, manifest: Mapping[str, Any]) -> None:
     """Record a variant with its stage, parameters and model."""
-    names = ("variant", "stage", "version", "parameters", "reads_variant", "model_id")
-    upsert(connection, "variants", {name: manifest[name] for name in names})
+    row = VariantRow(**{name: manifest[name] for name in VariantRow.__match_args__})
+    query = "SELECT * FROM variants WHERE variant = $variant"
+    found = query_row(connection, VariantRow, query, {"variant": row.variant})
+    if found is None:
+        insert_row(connection, "variants", vars(row))
+    elif found != row:
+        upsert(connection, "variants", vars(row))
 
 
 def check_partition(root: Root, name: str) -> Described:

@@ -57,7 +57,7 @@ class TrainingSet:
     @property
     def leaked(self) -> Mask:
         """The images that it has learnt from and that the current split holds out."""
-        return self.learnt & ~self.selected & ~self.removed
+        return self.learnt & ~self.selected & ~self.removed if self._step.current_model else self.learnt
 
     @cached_property
     def leakage(self) -> str | None:

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from featurestore.catalog import Context, StagePlan, Work, first_leakage, resolve
+from duckdb import DuckDBPyConnection
+
+from featurestore.catalog import Context, StagePlan, Work, first_leakage
 from featurestore.errors import ConfirmationNeeded, NotReady
 from featurestore.formatting import chunk_list, counted, human_seconds
 from featurestore.pipeline.estimate import Estimate
@@ -26,6 +28,7 @@ class Forecast:
 
     plans: dict[str, StagePlan]
     error: NotReady | None
+    today: dict[str, StagePlan]  # of every stage as the store is now, before any has run
 
 
 @dataclass
@@ -50,11 +53,11 @@ def make_forecast(context: Context, options: Options) -> Forecast:
         try:
             plan = _ahead(context, options, plans[name], every, made)
         except NotReady as error:
-            return Forecast(found, error)
+            return Forecast(found, error, plans)
         if plan is not None and plan.todo:
             found[name] = plan
             _note(plan, made)
-    return Forecast(found, None)
+    return Forecast(found, None, plans)
 
 
 def _ahead(context: Context, options: Options, plan: StagePlan, every: Iterable[Work], made: _Made) -> StagePlan | None:
@@ -144,10 +147,9 @@ def refuse_unasked(found: Forecast, estimates: Iterable[Estimate], options: Opti
         raise ConfirmationNeeded(f"{question}; agree with --yes")
 
 
-def known_leakage(context: Context, options: Options) -> str | None:
+def known_leakage(connection: DuckDBPyConnection, ahead: Forecast, options: Options) -> str | None:
     """Return the note on a model that learnt held-out images, if the run reaches that model."""
-    with context.catalog.reading() as connection:
-        steps = resolve(connection, context.flow)
-        names = [step.stage.name for step in steps]
-        last = options.stages[-1] if options.stages else names[-1]
-        return first_leakage(connection, steps[: names.index(last) + 1])
+    steps = [plan.step for plan in ahead.today.values()]
+    names = [step.stage.name for step in steps]
+    last = options.stages[-1] if options.stages else names[-1]
+    return first_leakage(connection, steps[: names.index(last) + 1])

@@ -51,8 +51,15 @@ def _only(plan: StagePlan, chunks: Collection[int]) -> StagePlan:
     return replace(plan, todo=tuple(work for work in plan.todo if work.chunk_id in chunks))
 
 
-def run_stages(context: WritableContext, options: Options) -> list[StageSummary]:
+def run_stages(
+    context: WritableContext, options: Options, today: Mapping[str, StagePlan] | None = None
+) -> list[StageSummary]:
     """Bring the stages up to date, and return a summary of each.
+
+    Args:
+        context: of the store.
+        options: of the run.
+        today: the plan of every stage as the store is now, if the caller has it from `plan_of`.
 
     Raises:
         NotReady: what a stage reads is incomplete.
@@ -62,7 +69,7 @@ def run_stages(context: WritableContext, options: Options) -> list[StageSummary]
     names = options.stages or tuple(stage.name for stage in context.flow)
     try:
         with agreed_terms(engine, context), one_blas_thread():
-            summaries = run_each(context, engine, options, names)
+            summaries = run_each(context, engine, options, names, today)
     except BaseException:
         engine.close()
         context.root.sweep()  # a worker that was killed may have left a temporary file
@@ -74,11 +81,15 @@ def run_stages(context: WritableContext, options: Options) -> list[StageSummary]
 
 
 def run_each(
-    context: WritableContext, engine: Engine, options: Options, names: Sequence[str]
+    context: WritableContext,
+    engine: Engine,
+    options: Options,
+    names: Sequence[str],
+    today: Mapping[str, StagePlan] | None = None,
 ) -> list[StageSummary | None]:
     """Bring stages up to date, in this order, and return a summary of each; None for one that had nothing to do."""
     summaries: list[StageSummary | None] = []
-    plans: dict[str, StagePlan] = {}
+    plans = dict(today or {})
     for name in names:
         plans = plans or plan_of(context, options)
         summaries.append(run_stage(context, engine, options, plans[name]))
