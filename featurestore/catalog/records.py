@@ -153,7 +153,7 @@ def describe_partition(root: Root, name: str, *, checksum: str | None = None) ->
     Raises:
         CorruptFile: the file is not a partition, or does not match its name.
     """
-    with PartitionFile(root.local(name)) as file:
+    with PartitionFile(root.at(name)) as file:
         _check_manifest(file.manifest, name)
         facts, layout = file.columns(file.layout.facts()), file.layout
         return _described(root, name, file.manifest, facts, dim=layout.dim, checksum=checksum)
@@ -162,15 +162,17 @@ def describe_partition(root: Root, name: str, *, checksum: str | None = None) ->
 def _described(
     root: Root, name: str, manifest: Mapping[str, Any], facts: pa.Table, *, dim: int, checksum: str | None
 ) -> Described:
-    path = root.local(name)
+    state = root.state(name)
+    if state is None:
+        raise CorruptFile(f"{name} is missing")
     _check_facts(manifest, facts, name)
     clipped = pc.sum(facts["n_clipped"]).as_py() or 0 if "n_clipped" in facts.column_names else None
     row = PartitionRow(
         **{key: manifest[key] for key in ("stage", "variant", "chunk_id", "payload", "input_payload", "origin")},
         versions=manifest["versions"],
         path=name,
-        checksum=checksum or file_digest(path),
-        n_bytes=file_size(path),
+        checksum=checksum or root.partitions.digest(name),
+        n_bytes=state.size,
         n_images=len(facts),
         n_descriptors=pc.sum(facts["n_descriptors"]).as_py() or 0,
         dim=dim,
@@ -228,7 +230,7 @@ def check_partition(root: Root, name: str) -> Described:
         CorruptFile: it does not match.
         UnreadableFile: it could not be read to its end.
     """
-    path = root.local(name)
+    path = root.at(name)
     with readable(path):
         if is_index(name):
             described = describe_partition(root, name)

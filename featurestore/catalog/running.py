@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -68,23 +69,23 @@ def running_stage(
         n_done = n_images - sum(work.n_images for work in plan.todo) + count_finished_images(root, plan)
         query = "SELECT path, n_images FROM partitions WHERE variant = $variant AND NOT pruned"
         made = query_rows(connection, _Made, query, {"variant": begun.variant})
-        n_new = _since(root, [*made, *(_Made(n.name, n.n_images) for n in block_names(root))], begun.started)
+        n_new = _since(root, plan, made, begun.started)
     seconds = max((now - begun.started).total_seconds(), 0.0)
     rate = n_new / seconds if n_new and seconds else None
     left = None if rate is None else (n_images - n_done) / rate
     return RunningStage(begun.stage, n_images, n_done, seconds, rate, left)
 
 
-def _since(root: Root, files: Iterable[_Made], started: datetime) -> int:
-    """Return the number of images in files that were written since then."""
-    begun = started.replace(tzinfo=UTC).timestamp()
-    n_images = 0
-    for file in files:
-        try:
-            n_images += file.n_images if root.local(file.path).stat().st_mtime >= begun else 0
-        except OSError:  # a block whose partition was published meanwhile
-            continue
-    return n_images
+def _since(root: Root, plan: StagePlan, made: Iterable[_Made], started: datetime) -> int:
+    """Return the number of images in partitions and blocks that were written since then."""
+    begun = started.replace(tzinfo=UTC).timestamp() * 1e9
+    states, _ = root.partitions.list(f"partitions/{plan.step.stage.name}/{plan.step.variant}", ".parquet")
+    files = [(states.get(file.path), file.n_images) for file in made]
+    for block in block_names(root):
+        with suppress(UnreadableFile):
+            files.append((root.state(block.name), block.n_images))
+    # None: a block whose partition was published meanwhile
+    return sum(n_images for state, n_images in files if state is not None and state.modified_ns >= begun)
 
 
 def _learnt(root: Root, plan: StagePlan) -> int:

@@ -63,6 +63,6 @@ class ReadingTerms(StoreTerms):
 
 def terms_for_reading(holder: Root, read: Root) -> ReadingTerms:
     """Return the terms of a verb that holds a store, and reads that one or another."""
-    signature, there = read_signature(holder), Root(read.path.absolute())
+    signature, there = read_signature(holder), read.absolute()
     token = None if signature is None else signature.token
-    return ReadingTerms(Root(holder.path.absolute()), token, versions(), there, file_digest(there.local(CONFIG)))
+    return ReadingTerms(holder.absolute(), token, versions(), there, file_digest(there.local(CONFIG)))

@@ -19,7 +19,7 @@ from featurestore.engines import Engine, EngineChoice, RemoteEngine, Task, Terms
 from featurestore.errors import CorruptFile, FormatError, UnreadableFile
 from featurestore.maintenance.sandbox import CRASHES
 from featurestore.storage import PartitionFile, Root
-from featurestore.system import file_digest, file_size, is_file, unreadable
+from featurestore.system import unreadable
 
 LOG = logging.getLogger("featurestore.maintenance")
 # Bytes of files from which workers save more time than it takes to start them.
@@ -54,8 +54,8 @@ class CheckFile:
         """Return the result of the check; errors about the file are part of it."""
         n_bytes = None
         try:
-            path = self.root.local(self.name)
-            n_bytes = file_size(path) if is_file(path) else None
+            state = self.root.state(self.name)
+            n_bytes = None if state is None else state.size
             return [self._checked(n_bytes)]
         except (CorruptFile, FormatError, UnreadableFile) as error:
             return [Checked(n_bytes, error=error)]
@@ -69,7 +69,7 @@ class CheckFile:
         if any(number.name in reason for number in CRASHES):
             return [Checked(None, error=CorruptFile(f"{self.name} crashes the process that reads it ({reason})"))]
         died = f"the process that reads it died ({reason})"
-        return [Checked(None, error=unreadable(self.root.local(self.name), died))]
+        return [Checked(None, error=unreadable(self.root.at(self.name), died))]
 
     def _checked(self, n_bytes: int | None) -> Checked:
         checksum = self.recorded.checksum if self.recorded is not None else None
@@ -79,13 +79,13 @@ class CheckFile:
             raise CorruptFile(f"the file has {n_bytes} bytes, and had {self.recorded.n_bytes}")
         if self.deep:
             described = self._decoded(checksum)
-        elif file_digest(self.root.local(self.name)) != checksum:
+        elif self.root.partitions.checksum(self.name) != checksum:
             raise CorruptFile(DAMAGED)
         else:
             described = describe_partition(self.root, self.name, checksum=checksum)
         if not self.filenames:
             return Checked(n_bytes, described)
-        with PartitionFile(self.root.local(self.name)) as file:
+        with PartitionFile(self.root.at(self.name)) as file:
             return Checked(n_bytes, described, tuple(file.columns(["filename"])["filename"].to_pylist()))
 
     def _decoded(self, checksum: str | None) -> Described:
@@ -93,7 +93,7 @@ class CheckFile:
         try:
             described = check_partition(self.root, self.name)
         except CorruptFile as error:
-            if checksum is not None and file_digest(self.root.local(self.name)) != checksum:
+            if checksum is not None and self.root.partitions.digest(self.name) != checksum:
                 raise CorruptFile(DAMAGED) from error
             raise
         if checksum is not None and described.row.checksum != checksum:

@@ -51,7 +51,7 @@ def recorded_sources(context: Context) -> Iterator[Recorded]:
         step = next(step for step in resolve(connection, context.flow) if isinstance(step.stage, Extract))
         partitions, removed = partitions_of(connection, step), removed_ids(connection)["image_id"]
     for row in partitions:
-        with PartitionFile(context.root.local(row.path)) as file:
+        with PartitionFile(context.root.at(row.path)) as file:
             table = file.columns(["image_id", "filename", "status", "source_bytes", "source_hash", SOURCE_VERSION])
         if len(removed):
             table = table.filter(pc.invert(pc.is_in(table["image_id"], removed)))

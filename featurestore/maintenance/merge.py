@@ -42,7 +42,7 @@ from featurestore.formatting import counted, human_bytes
 from featurestore.maintenance.check_files import Checked, CheckFile, check_files, checkers_of
 from featurestore.notebook import Tabular
 from featurestore.stages import FitStage, Stage
-from featurestore.storage import HashedFile, refuse_busy
+from featurestore.storage import open_hashed, refuse_busy
 from featurestore.system import command_line, readable
 
 SHOWN = 5  # differences to list
@@ -304,8 +304,8 @@ def _copy(context: WritableContext, other: Context, row: ModelRow | PartitionRow
     name = row.path
     with context.root.publishing(name) as temporary:
         with (
-            readable(other.root.local(name)),
-            HashedFile(other.root.local(name)) as source,
+            readable(other.root.at(name)),
+            open_hashed(other.root.at(name)) as source,
             temporary.open("wb") as copy,
         ):
             shutil.copyfileobj(source, copy, COPIED_AT_ONCE)

@@ -43,7 +43,7 @@ from featurestore.notebook import Tabular
 from featurestore.stages import INDEX as INDEX_STAGES
 from featurestore.stages import ChunkStage, upstream_of
 from featurestore.storage import INDEX, PAIRS, Root, index_name, write_index
-from featurestore.system import command_line, file_digest, file_size, is_file
+from featurestore.system import command_line
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def prune_store(context: WritableContext, *, keep: Collection[str]) -> PruneRepo
     _refuse_unknown(context, keep)
     strays, blocks = _unrecorded(context), _unneeded_blocks(context)
     recover_store(context)
-    strays = {name: size for name, size in strays.items() if not context.root.local(name).is_file()}
+    strays = {name: size for name, size in strays.items() if context.root.state(name) is None}
     with context.catalog.reading() as connection:
         plan = _plan(context, connection, keep, dry_run=False)
         items = _items(context.root, plan, paces(connection))
@@ -154,7 +154,7 @@ def _unrecorded(context: Context) -> dict[str, int]:
     with context.catalog.reading() as connection:
         known = recorded_files(connection).every
     names = (name for name in stray_files(context.root)[0] if name not in known)
-    return {name: context.root.local(name).stat().st_size for name in names}
+    return {name: _size(context.root, name) for name in names}
 
 
 def _plan(context: Context, connection: DuckDBPyConnection, keep: Collection[str], *, dry_run: bool) -> _Plan:
@@ -230,8 +230,14 @@ def _plan_blobs(
 
 def _is_whole(root: Root, row: PartitionRow, *, by_size: bool) -> bool:
     """Return whether a file matches its record, by its size or by all of its bytes."""
-    path = root.local(row.path)
-    return is_file(path) and file_size(path) == row.n_bytes and (by_size or file_digest(path) == row.checksum)
+    if _size(root, row.path) != row.n_bytes:
+        return False
+    return by_size or root.partitions.checksum(row.path) == row.checksum
+
+
+def _size(root: Root, name: str) -> int:
+    state = root.state(name)
+    return 0 if state is None else state.size
 
 
 def _plan_models(
@@ -288,7 +294,7 @@ def _carry_out(context: WritableContext, plan: _Plan) -> None:
     for row in plan.blobs:
         name = index_name(row.stage, row.variant, row.chunk_id)
         with root.publishing(name) as temporary:
-            write_index(root.local(row.path), temporary)
+            write_index(root.at(row.path), temporary)
         replaced = record_described(catalog, describe_partition(root, name))
         if replaced:
             root.remove(replaced)

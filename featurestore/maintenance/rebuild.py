@@ -35,7 +35,7 @@ from featurestore.notebook import Tabular
 from featurestore.rows import USABLE
 from featurestore.stages import FLOW
 from featurestore.storage import CATALOG, Root, is_index
-from featurestore.system import file_size, is_file
+from featurestore.system import is_file
 
 COPY = "put back a copy of it"
 Watch = Callable[[str], None]
@@ -176,7 +176,7 @@ def _checked(
                 watch(name)
                 yield CheckFile(chunk_id, root, name)
 
-    n_bytes = sum(map(_size, map(root.local, names))) if checkers.choice == EngineChoice() else 0
+    n_bytes = _n_bytes(root) if checkers.choice == EngineChoice() else 0
     with closing(check_files(tasks(), checkers=checkers, n_bytes=n_bytes)) as results:
         for key, names in groups:
             whole = []
@@ -190,19 +190,16 @@ def _checked(
             yield key, names, whole
 
 
-def _size(path: Path) -> int:
-    """Return the bytes of a file; 0 if the check will report that they can't be read."""
-    try:
-        return file_size(path) if is_file(path) else 0
-    except UnreadableFile:
-        return 0
+def _n_bytes(root: Root) -> int:
+    """Return the bytes of all partitions; of those that can't be read, the check reports that."""
+    return sum(state.size for state in root.partitions.list("partitions", ".parquet")[0].values())
 
 
 def _record_current(
     root: Root, catalog: HeldCatalog, whole: list[Described], payloads: dict[tuple[str, int], str], found: Findings
 ) -> None:
     """Record the current partition of a chunk."""
-    best = max(whole, key=lambda described: _rank(root, described, payloads))
+    best = whole[0] if len(whole) == 1 else max(whole, key=lambda described: _rank(root, described, payloads))
     row = best.row
     payloads[row.variant, row.chunk_id] = row.payload
     record_described(catalog, best)
@@ -219,7 +216,8 @@ def _rank(root: Root, described: Described, payloads: Mapping[tuple[str, int], s
     manifest, row = described.manifest, described.row
     upstream = manifest["reads_variant"], manifest["chunk_id"]
     usable = sum(status in USABLE for status in described.results["status"].to_pylist())
-    modified = root.local(row.path).stat().st_mtime_ns
+    state = root.state(row.path)
+    modified = 0 if state is None else state.modified_ns
     return payloads.get(upstream) == row.input_payload, not is_index(row.path), usable, modified
 
 
@@ -236,9 +234,10 @@ def _restore_runs(root: Root, catalog: HeldCatalog, salvaged: Path) -> list[str]
             reason = str(error)
     else:
         reason = "there is no old catalog"
+    written, _ = root.partitions.list("partitions", ".parquet")
     with catalog.transaction() as connection:
         for number, run in enumerate(runs_of_manifests(connection)):
-            times = [root.local(path).stat().st_mtime for path in run.paths]
+            times = [state.modified_ns / 1e9 for path in run.paths if (state := written.get(path)) is not None]
             begun, ended = (datetime.fromtimestamp(t, UTC).replace(tzinfo=None) for t in (min(times), max(times)))
             record_rebuilt_run(connection, number, run, begun=begun, ended=ended)
     return [f"runs are as far as the manifests tell, without hosts and durations: {reason}"]

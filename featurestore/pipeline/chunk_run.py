@@ -132,7 +132,7 @@ class TransformRun(ChunkRun):
     def _begin(self, work: Work, *, shared: bool) -> Iterator[TransformRows]:
         """Open a chunk, and yield its tasks: one that writes the partition, or several that write pieces of it."""
         assert work.input_path is not None
-        path = self._context.root.local(work.input_path)
+        path = self._context.root.at(work.input_path)
         with PartitionFile(path) as file:
             layout = self._stage.layout(file.layout, fit_of(self._context.flow, self._stage))
             groups = row_groups(file)
@@ -155,7 +155,7 @@ class TransformRun(ChunkRun):
         if written.path == self._open[task.chunk_id].target.path:
             self._publish(task.chunk_id, written)
             for piece in self._pieces.pop(task.chunk_id, {}).values():
-                self._context.root.remove(self._context.root.name_of(str(piece)))
+                self._context.root.remove_draft(piece)
         else:
             assert isinstance(task, TransformRows)
             pieces = self._pieces.setdefault(task.chunk_id, {})

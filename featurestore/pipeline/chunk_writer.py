@@ -14,7 +14,7 @@ from featurestore.errors import CorruptFile
 from featurestore.pipeline.tasks import Target
 from featurestore.rows import Layout
 from featurestore.storage import Writer, partition_name
-from featurestore.system import is_file, room_on_disk
+from featurestore.system import room_on_disk
 
 
 class ChunkWriter:
@@ -52,7 +52,7 @@ class ChunkWriter:
         return record_written(self._root, catalog, name, manifest, facts, dim=dim, checksum=checksum)
 
     def _is_there(self, name: str) -> bool:
-        if not is_file(self._root.local(name)):
+        if self._root.state(name) is None:
             return False
         try:
             check_partition(self._root, name)

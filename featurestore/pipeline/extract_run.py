@@ -164,7 +164,7 @@ class ExtractRun(ChunkRun):
     def _join(self, chunk: _Chunk) -> JoinBlocks:
         work, origin, old, opencv = chunk.work, str(Origin.RUN), None, UNKNOWN
         if work.redo is not None and work.old_path is not None:  # the other rows are copied from the old partition
-            old = self._context.root.local(work.old_path)
+            old = self._context.root.at(work.old_path)
             with PartitionFile(old) as file:
                 origin, opencv = file.manifest["origin"], opencv_of(file.manifest["versions"])
         if work.chunk_id not in self._open:

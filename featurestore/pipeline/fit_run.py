@@ -263,7 +263,7 @@ class FitRun:
 
     def _task(self, work: Work) -> FitChunk:
         assert work.input_path is not None
-        path = self._context.root.local(work.input_path)
+        path = self._context.root.at(work.input_path)
         return FitChunk(self._stage, work.chunk_id, path, frozenset(self._wanted(work).tolist()))
 
     def _checkpoint(self, fold: _Fold) -> None:

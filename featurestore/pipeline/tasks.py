@@ -28,6 +28,7 @@ from featurestore.storage import (
     DamagedBlock,
     PartitionFile,
     PartitionWriter,
+    Place,
     Root,
     partition_name,
     rows_of,
@@ -130,7 +131,7 @@ class JoinBlocks(_Join):
     root: Root
     blocks: tuple[Block, ...]
     target: Target
-    old: Path | None
+    old: Place | None
 
     def run(self) -> list[Written | Block]:
         """Write the partition; of a block that turns out to be damaged, return that.
@@ -169,7 +170,7 @@ class TransformRows:
     stage: TransformStage
     chunk_id: int
     model: Arrays
-    path: Path
+    path: Place
     positions: range  # of the rows in the partition
     target: Target
 
@@ -254,7 +255,7 @@ class FitChunk:
 
     stage: FitStage
     chunk_id: int
-    path: Path
+    path: Place
     image_ids: frozenset[int]
 
     def blocks(self) -> Iterator[list[Row]]:

@@ -11,7 +11,7 @@ from featurestore.catalog import StoreTerms, WritableContext, filenames_of, file
 from featurestore.engines import Engine, RemoteEngine
 from featurestore.errors import UnreadableFile
 from featurestore.images import Damaged, Missing, Source, is_container, source_at, why_absent
-from featurestore.storage import Root, read_signature
+from featurestore.storage import read_signature
 from featurestore.system import is_file, is_remote
 
 N_NAMES = 100  # images among which one is looked for that is there
@@ -57,7 +57,7 @@ def agreed_terms(engine: Engine, context: WritableContext) -> Iterator[None]:
     if signature is None or not isinstance(engine, RemoteEngine):
         yield
         return
-    root = Root(context.root.path.absolute())
+    root = context.root.absolute()
     with root.draft("terms") as sign:
         sign.touch()
     try:

@@ -12,6 +12,7 @@ from duckdb import DuckDBPyConnection
 from featurestore.catalog import ChunkState, Context, Step, chunk_states, resolve
 from featurestore.query.index_header import IndexHeader, read_header
 from featurestore.stages import INDEX, TransformStage, codes_of
+from featurestore.storage import Place
 
 OLD = 0.1  # of the images that the file may lack before it is made again
 
@@ -32,8 +33,8 @@ class Chunk:
     first: int
     n_images: int
     key: str | None
-    codes: Path
-    words: Path | None
+    codes: Place
+    words: Place | None
 
 
 @dataclass(frozen=True)
@@ -99,14 +100,14 @@ def index_coverage(context: Context, connection: DuckDBPyConnection, steps: Sequ
 
 
 def _chunk(context: Context, codes: ChunkState, words: ChunkState | None) -> Chunk:
-    local = context.root.local
+    at = context.root.at
     return Chunk(
         codes.chunk_id,
         codes.first_image_id,
         codes.n_images,
         None if words is None else f"{words.payload}-{words.input_payload}",
-        local(codes.path or ""),
-        None if words is None else local(words.path or ""),
+        at(codes.path or ""),
+        None if words is None else at(words.path or ""),
     )
 
 

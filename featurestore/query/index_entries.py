@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from featurestore.query.selection import open_partition
 from featurestore.retrieval import pack
 from featurestore.rows import blob_bytes
 from featurestore.stages import TransformStage
-from featurestore.storage import PartitionFile
+from featurestore.storage import PartitionFile, Place
 
 PLACES = ("x", "y", "size", "angle")
 
@@ -42,7 +41,7 @@ class Entries:
     extents: NDArray[np.float32]
 
 
-def read_chunk(codes: Path, words: Path | None, stage: TransformStage, model: Mapping[str, NDArray[Any]]) -> Entries:
+def read_chunk(codes: Place, words: Place | None, stage: TransformStage, model: Mapping[str, NDArray[Any]]) -> Entries:
     """Return the entries of a chunk.
 
     Args:

@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +17,7 @@ from featurestore.errors import CorruptFile, NotReady, QueryError
 from featurestore.query.scan import Group, groups_of, iter_tables, read_group
 from featurestore.query.selection import Piece, Selection, open_partition, with_columns
 from featurestore.rows import KEYPOINT_COLUMNS, Layout, blob_bytes
-from featurestore.storage import PartitionFile
+from featurestore.storage import PartitionFile, Place
 from featurestore.system import refuse_if_too_large
 
 COLUMNS = ("image_id", "filename", "subset", "status", "n_descriptors", "descriptors")
@@ -155,7 +154,7 @@ class _Filler:
             at += len(blobs)
 
 
-def _compare(path: Path, expected: NDArray[np.int64], found: NDArray[np.int64]) -> None:
+def _compare(path: Place, expected: NDArray[np.int64], found: NDArray[np.int64]) -> None:
     if not np.array_equal(expected, found):
         raise CorruptFile(f"{path.name} does not hold as many descriptors as the catalog says; put back a copy of it")
 

@@ -34,7 +34,7 @@ from featurestore.query.selection import (
 from featurestore.query.store_index import StoreIndex, open_index
 from featurestore.rows import KEYPOINT_COLUMNS, USABLE, Layout, Row, Status
 from featurestore.stages import codes_of
-from featurestore.storage import CATALOG, CONFIG, INDEX, PartitionFile, Places
+from featurestore.storage import CATALOG, CONFIG, INDEX, PartitionFile, Place, Places
 from featurestore.system import command_line
 
 FEW_IMAGES = 50_000  # of which all columns of the dataset are kept in memory
@@ -70,7 +70,7 @@ class _Variant:
     """The partitions of one variant: of every chunk its first image and its partition, or why there is none."""
 
     name: str
-    chunks: dict[int, tuple[int, Path | None, str]]
+    chunks: dict[int, tuple[int, Place | None, str]]
 
 
 @dataclass
@@ -105,7 +105,7 @@ class Lookup:
     _encoder: Encoder | None = None
     _variants: dict[tuple[str, str | None], _Variant] = field(default_factory=dict)
     _decoders: dict[str | None, Decoder] = field(default_factory=dict)
-    _open: OrderedDict[Path, _Open] = field(default_factory=OrderedDict)
+    _open: OrderedDict[Place, _Open] = field(default_factory=OrderedDict)
     _most: int = field(default_factory=most_open)
     _coverage: list[Coverage | None] = field(default_factory=list)  # one, once it was asked for
     _index: StoreIndex | None = None
@@ -259,7 +259,7 @@ class Lookup:
             self._variants[key] = _Variant(step.variant or "", chunks)
         return self._variants[key]
 
-    def _opened(self, path: Path) -> _Open:
+    def _opened(self, path: Place) -> _Open:
         if path not in self._open:
             self._open[path] = self._open_with_room(path)
             while len(self._open) > self._most:
@@ -267,7 +267,7 @@ class Lookup:
         self._open.move_to_end(path)
         return self._open[path]
 
-    def _open_with_room(self, path: Path) -> _Open:
+    def _open_with_room(self, path: Place) -> _Open:
         """Open a partition; at the limit of open files, close others, and keep fewer from then on."""
         while True:
             try:

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
-from pathlib import Path
 
 import duckdb
 import numpy as np
@@ -37,8 +36,8 @@ from featurestore.query.sql import explain, open_query, tidy_schema
 from featurestore.quoting import identifier
 from featurestore.rows import OUTSIDE, Layout
 from featurestore.stages import ChunkStage, Extract, codes_of
-from featurestore.storage import PartitionFile
-from featurestore.system import command_line, status_of
+from featurestore.storage import PartitionFile, Place, is_there
+from featurestore.system import command_line
 
 PENDING = "pending"  # the status of an image that the stage has not seen, or not with its current input
 PRUNED = "pruned"
@@ -53,7 +52,7 @@ class Piece:
     first_image_id: int
     start: int
     stop: int
-    path: Path | None  # of the partition; None: there is none
+    path: Place | None  # of the partition; None: there is none
     why: str = ""  # there is none
 
 
@@ -118,7 +117,7 @@ def select_images(
     pieces = tuple(_pieces(context, images, states, never))
     if not allow_missing:
         _refuse_missing(context, stage, pieces)
-    paths = [context.root.local(state.path) for state in states.values() if state.path and not state.pruned]
+    paths = [context.root.at(state.path) for state in states.values() if state.path and not state.pruned]
     if not paths or step.variant is None:
         raise NotReady(
             f"nothing of {stage} is there yet ({never}); make it with: {command_line('run', context.root.path)}"
@@ -240,7 +239,7 @@ def _pieces(context: Context, images: pa.Table, states: Mapping[int, ChunkState]
         yield Piece(state.chunk_id, state.first_image_id, start, stop, *partition_of(context, state, never))
 
 
-def partition_of(context: Context, state: ChunkState, never: str) -> tuple[Path | None, str]:
+def partition_of(context: Context, state: ChunkState, never: str) -> tuple[Place | None, str]:
     """Return the partition of one chunk, or None and why there is none.
 
     Args:
@@ -252,7 +251,7 @@ def partition_of(context: Context, state: ChunkState, never: str) -> tuple[Path 
         return None, never
     if not state.current or not state.upstream_current:
         return None, "input changed"
-    return (None, PRUNED) if state.pruned else (context.root.local(state.path), "")
+    return (None, PRUNED) if state.pruned else (context.root.at(state.path), "")
 
 
 def _refuse_missing(context: Context, stage: str, pieces: Sequence[Piece]) -> None:
@@ -271,7 +270,7 @@ def _refuse_missing(context: Context, stage: str, pieces: Sequence[Piece]) -> No
         )
 
 
-def open_partition(path: Path) -> PartitionFile:
+def open_partition(path: Place) -> PartitionFile:
     """Open a partition that the catalog names.
 
     Raises:
@@ -282,7 +281,7 @@ def open_partition(path: Path) -> PartitionFile:
     try:
         return PartitionFile(path)
     except CorruptFile as error:
-        if status_of(path) is not None:
+        if is_there(path):
             raise
         raise StoreBusy(
             f"{path.name} is gone: most likely a run has just recomputed its chunk; do the same again, beginning with "

@@ -77,6 +77,8 @@ def make_views(context: Context, connection: duckdb.DuckDBPyConnection, text: st
         connection.register(FOUND_PAIRS, duplicates.rows)
     if views:
         make_catalog_views(connection, views, steps)
+    if stages:
+        context.root.partitions.register(connection)
     layouts, every = layouts_of(context.flow), not names.isdisjoint({*OUTSIDE, "describe", "summarize"})
     for view, stage in stages.items():
         make_partition_view(connection, view, files[view], layouts[stage], without=without, every=every)
@@ -135,7 +137,7 @@ def make_partition_view(
 
 
 def _files(context: Context, catalog: DuckDBPyConnection, step: Step) -> list[str]:
-    return [str(context.root.local(name)) for name in partition_names(catalog, step)]
+    return [context.root.partitions.for_sql(name) for name in partition_names(catalog, step)]
 
 
 def _step(steps: Sequence[Step], stage: str) -> Step:

@@ -8,7 +8,7 @@ from .block_file import block_names as block_names
 from .block_file import read_block as read_block
 from .block_file import rows_of as rows_of
 from .block_file import write_block as write_block
-from .hashed_file import HashedFile as HashedFile
+from .hashed_file import open_hashed as open_hashed
 from .lease import HOLDER as HOLDER
 from .lease import read_signature as read_signature
 from .list_pages import Places as Places
@@ -42,6 +42,8 @@ from .partition import PLAIN as PLAIN
 from .partition import PartitionFile as PartitionFile
 from .partition import partition_name as partition_name
 from .partition_writer import PartitionWriter as PartitionWriter
+from .partitions import Place as Place
+from .partitions import is_there as is_there
 from .pruned import check_index as check_index
 from .pruned import index_name as index_name
 from .pruned import is_index as is_index

@@ -6,16 +6,19 @@ import hashlib
 import io
 from pathlib import Path
 
+import pyarrow as pa
+
+from featurestore.storage.partitions import Place, open_at
+
 NEAR = 1 << 16  # bytes that a reader may skip; they are read for the digest alone
 PIECE = 1 << 20
+AHEAD = 8 << 20  # bytes to ask for at once of a file that is elsewhere
 
 
-class HashedFile(io.FileIO):
-    """A file whose bytes are hashed when they are read in order; `hexdigest` reads the rest."""
+class _Hashed(io.RawIOBase):
+    """The hashing, before the class that reads."""
 
-    def __init__(self, path: Path) -> None:
-        """Open the file."""
-        super().__init__(path, "rb")
+    def _begin(self) -> None:
         self._sha, self._hashed = hashlib.sha256(), 0
 
     def read(self, size: int | None = -1) -> bytes:
@@ -24,7 +27,7 @@ class HashedFile(io.FileIO):
         if 0 < at - self._hashed <= NEAR:
             self.seek(self._hashed)
             self._hash(super().read(at - self._hashed) or b"")
-        data = super().read(size) or b""
+        data = super().read(-1 if size is None else size) or b""
         if at <= self._hashed < at + len(data):
             self._hash(memoryview(data)[self._hashed - at :])
         return data
@@ -39,3 +42,62 @@ class HashedFile(io.FileIO):
     def _hash(self, data: bytes | memoryview) -> None:
         self._sha.update(data)
         self._hashed += len(data)
+
+
+class HashedFile(_Hashed, io.FileIO):
+    """A local file whose bytes are hashed when they are read in order; `hexdigest` reads the rest."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file."""
+        super().__init__(path, "rb")
+        self._begin()
+
+
+class _Ahead(io.RawIOBase):
+    """A file of Arrow, of which many bytes are asked for at once."""
+
+    def __init__(self, file: pa.NativeFile) -> None:
+        self._file, self._size, self._at = file, file.size(), 0
+        self._start, self._held = 0, b""
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def read(self, size: int = -1) -> bytes:
+        """Return ``size`` bytes, fewer only at the end of the file."""
+        size = max(0, self._size - self._at) if size < 0 else min(size, max(0, self._size - self._at))
+        if not self._start <= self._at <= self._at + size <= self._start + len(self._held):
+            wanted = min(max(size, AHEAD), self._size - self._at)
+            self._start, self._held = self._at, self._file.read_at(wanted, self._at)
+        begin = self._at - self._start
+        data = self._held[begin : begin + size]
+        self._at += len(data)
+        return data
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+class HashedRemoteFile(_Hashed, _Ahead):
+    """A file elsewhere whose bytes are hashed when they are read in order; `hexdigest` reads the rest."""
+
+    def __init__(self, place: Place) -> None:
+        """Open the file."""
+        super().__init__(open_at(place))
+        self._begin()
+
+
+def open_hashed(place: Place) -> HashedFile | HashedRemoteFile:
+    """Open the file at a place, to be hashed while it is read."""
+    return HashedFile(place) if isinstance(place, Path) else HashedRemoteFile(place)

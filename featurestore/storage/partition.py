@@ -19,8 +19,9 @@ from featurestore.errors import CorruptFile, FormatError
 from featurestore.rows import KEYPOINT, KEYPOINT_COLUMNS, OUTSIDE, PACKED, Layout, Row, unpack, unpack_blobs
 from featurestore.storage import manifest as manifests
 from featurestore.storage.blob_pages import Page, copy_blob, find_pages, read_blob
-from featurestore.storage.hashed_file import HashedFile
+from featurestore.storage.hashed_file import open_hashed
 from featurestore.storage.list_pages import Places, find_record_pages, read_records
+from featurestore.storage.partitions import Place, open_at
 from featurestore.system import readable
 from featurestore.wording import first_line
 
@@ -42,13 +43,13 @@ def partition_name(stage: str, variant: str, chunk_id: int, payload: str) -> str
 
 
 class PartitionFile:
-    """A partition on disk, read a row group at a time."""
+    """A partition, read a row group at a time."""
 
-    def __init__(self, path: Path, *, hashed: bool = False) -> None:
+    def __init__(self, path: Place, *, hashed: bool = False) -> None:
         """Open the file and read its manifest.
 
         Args:
-            path: of the file.
+            path: of the file; its place, if it is not in the store's folder.
             hashed: take the SHA-256 of its bytes while they are read; see `checksum`.
 
         Raises:
@@ -56,11 +57,11 @@ class PartitionFile:
             UnreadableFile: the file can't be opened or read.
             FormatError: a newer version wrote the file.
         """
-        self.path = path
+        self.path, self._is_local = path, isinstance(path, Path)
         try:
             with readable(path):
-                self._hashed = HashedFile(path) if hashed else None
-                self._source = pa.PythonFile(self._hashed, "r") if hashed else pa.OSFile(str(path))
+                self._hashed = open_hashed(path) if hashed else None
+                self._source = pa.PythonFile(self._hashed, "r") if hashed else open_at(path)
         except OSError as error:
             raise self._no_partition(error) from error
         try:
@@ -81,7 +82,8 @@ class PartitionFile:
         path = self.path
         try:
             with readable(path):
-                self._file = parquet.ParquetFile(self._source)
+                few_requests = not self._is_local and self._hashed is None  # in any order
+                self._file = parquet.ParquetFile(self._source, pre_buffer=few_requests)
             metadata = {b"dim": b"", b"dtype": b"", MANIFEST_KEY.encode(): b"", **(self._file.metadata.metadata or {})}
             self.manifest: dict[str, Any] = manifests.parse_manifest(metadata[MANIFEST_KEY.encode()])
             dim, dtype = int(metadata[b"dim"]), metadata[b"dtype"].decode()
@@ -177,7 +179,8 @@ class PartitionFile:
     def descriptors(self, row_group: int, row: int) -> NDArray[Any] | None:
         """Return the descriptors of one row of a row group, ``(n, dim)``; None unless its status is ``ok``.
 
-        Little more than their own bytes is read, except in files of early versions, which have a page a row group.
+        Little more than their own bytes is read of a local file. The row group is read of one that is elsewhere, and of
+        one of an early version, which has a page a row group.
 
         Raises:
             CorruptFile: they can't be decoded.
@@ -210,6 +213,8 @@ class PartitionFile:
         """
         try:
             with readable(self.path):
+                if not self._is_local:
+                    return None  # small reads are dear there
                 if row_group not in self._lists:
                     group = self._file.metadata.row_group(row_group)
                     self._lists[row_group] = find_record_pages(self._source, group, KEYPOINT_COLUMNS)
@@ -250,7 +255,7 @@ class PartitionFile:
     def _copy(self, page: Page, row: int, target: NDArray[np.uint8]) -> None:
         if page.n_rows == 1 and page.codec is None and not self.layout.packed:
             if self._raw is None:
-                self._raw = io.FileIO(self.path)
+                self._raw = io.FileIO(self.path)  # of a local file: others have no pages
             copy_blob(self._raw, page, target)
             return
         blob = self._blob(page, row)
@@ -259,6 +264,8 @@ class PartitionFile:
         target[:] = np.frombuffer(blob, np.uint8)
 
     def _pages_of(self, row_group: int) -> tuple[Page, ...]:
+        if row_group not in self._pages and not self._is_local:
+            self._pages[row_group] = ()  # small reads are dear there
         if row_group not in self._pages:
             column = self._file.schema_arrow.get_field_index("descriptors")
             self._pages[row_group] = find_pages(self._source, self._file.metadata.row_group(row_group).column(column))

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from featurestore.errors import CorruptFile
 from featurestore.rows import KEYPOINT_COLUMNS
 from featurestore.storage.partition import MANIFEST_KEY, PartitionFile
+from featurestore.storage.partitions import Place
 
 BLOBS = ("descriptors", *KEYPOINT_COLUMNS)
 
@@ -31,7 +32,7 @@ def index_name(stage: str, variant: str, chunk_id: int) -> str:
     return f"partitions/{stage}/{variant}/index-{chunk_id:06d}.parquet"
 
 
-def write_index(partition: Path, target: Path) -> None:
+def write_index(partition: Place, target: Path) -> None:
     """Write the rows of a partition without its blobs to ``target``.
 
     Raises:
@@ -49,7 +50,7 @@ def write_index(partition: Path, target: Path) -> None:
     pq.write_table(rows.replace_schema_metadata(metadata), target, compression="zstd")
 
 
-def check_index(path: Path) -> None:
+def check_index(path: Place) -> None:
     """Check that an index holds the rows that its manifest promises.
 
     Raises:

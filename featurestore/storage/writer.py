@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from featurestore.storage.root import BLOCKS, FOLDERS, INDEX, PAIRS, TEMPORARY, Root
-from featurestore.system import files_below, flush, put_in_place, readable, writing
+from featurestore.storage.partitions import TEMPORARY, Partitions
+from featurestore.storage.root import BLOCKS, FOLDERS, INDEX, PAIRS, Root
+from featurestore.system import files_below, flush, readable, writing
 
 LOG = logging.getLogger("featurestore.storage")
 
@@ -36,9 +37,9 @@ class Writer(Root, ABC):
             UnreadableFile: the signature can't be read.
         """
 
-    def __reduce__(self) -> tuple[type[Root], tuple[Path]]:
+    def __reduce__(self) -> tuple[type[Root], tuple[Path, Partitions | None]]:
         """Pickle it as a plain root: the lock belongs to this process."""
-        return Root, (self.path,)
+        return Root, (self.path, None if self.partitions.is_local else self.partitions)
 
     @contextmanager
     def publishing(self, name: str) -> Iterator[Path]:
@@ -54,18 +55,24 @@ class Writer(Root, ABC):
             self.publish(temporary, name)
 
     def publish(self, temporary: Path, name: str) -> None:
-        """Flush ``temporary`` to disk and give it its final name."""
-        flush(temporary)
+        """Flush ``temporary`` to disk and give it its final name; upload it, if partitions are elsewhere."""
+        keeper = self.keeper(name)
+        if keeper.is_local:
+            flush(temporary)
         self.check()
-        put_in_place(temporary, self.local(name))
+        keeper.put(temporary, name)
         LOG.debug("published %s", name)
 
     def remove(self, name: str) -> None:
         """Delete a file, if it exists."""
         self.check()
-        with writing(self.local(name)):
-            self.local(name).unlink(missing_ok=True)
+        self.keeper(name).remove(name)
         LOG.debug("removed %s", name)
+
+    def remove_draft(self, temporary: Path) -> None:
+        """Delete a temporary file, if it exists."""
+        self.check()
+        temporary.unlink(missing_ok=True)
 
     def remove_folder(self, folder: str) -> None:
         """Delete the files of a folder, then the folder and its parents as far as they are empty."""

@@ -79,7 +79,7 @@ def advice_for(reason: str) -> str:
     return _ADVICE.get(reason, "check the disk, the network or the machine")
 
 
-def unreadable(path: Path | str, reason: str) -> UnreadableFile:
+def unreadable(path: str | os.PathLike[str], reason: str) -> UnreadableFile:
     """Return the error for a file that can't be read, with its reason."""
     error = UnreadableFile(
         f"{path} can't be read: {reason}; nothing is known to be wrong with it. Do not delete it: {advice_for(reason)}"
@@ -90,7 +90,7 @@ def unreadable(path: Path | str, reason: str) -> UnreadableFile:
 
 
 @contextmanager
-def readable(path: Path) -> Iterator[None]:
+def readable(path: str | os.PathLike[str]) -> Iterator[None]:
     """Turn failures to read ``path`` into `UnreadableFile`; errors about its content pass unchanged.
 
     Raises:

@@ -11,7 +11,8 @@ import pytest
 
 from featurestore import FeatureStore
 from featurestore.errors import CorruptFile, FeatureStoreError, Incompatible, NotEnoughSpace, StoreBusy
-from featurestore.storage import CONFIG, HashedFile, Root, exclusive
+from featurestore.storage import CONFIG, Root, exclusive
+from featurestore.storage.hashed_file import HashedFile
 from tests.catalogs import change, rows, tables
 from tests.conftest import Samples, make_store
 

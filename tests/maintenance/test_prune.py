@@ -162,7 +162,7 @@ def test_a_dry_run_reads_no_partition_and_a_real_one_reads_what_is_kept(
     data[len(data) // 2] ^= 1
     damaged.write_bytes(data)
     with monkeypatch.context() as patch:
-        patch.setattr("featurestore.maintenance.prune.file_digest", lambda path: pytest.fail(f"{path} was read"))
+        patch.setattr("featurestore.storage.partitions.file_digest", lambda path: pytest.fail(f"{path} was read"))
         assert [item.n_files for item in store.prune("quantize", dry_run=True).items] == [4, 4]
     report = store.prune("quantize")
     assert [item.n_files for item in report.items] == [3, 3]

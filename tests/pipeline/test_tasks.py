@@ -20,7 +20,7 @@ from featurestore.pipeline.chunk_run import count_pieces
 from featurestore.pipeline.runner import run_each
 from featurestore.pipeline.tasks import JoinPieces, Target, TransformRows
 from featurestore.rows import Layout, Row
-from featurestore.storage import FORMAT, Writer, partition_writer
+from featurestore.storage import FORMAT, Writer, partition_writer, partitions
 from featurestore.system import file_digest
 from tests.conftest import LONG
 from tests.small import context_of, copy, digests, make_small, small_store
@@ -221,7 +221,7 @@ def test_pieces_of_a_run_that_was_killed_are_removed_by_the_next(
     store = copy(fitted, tmp_path / "store")
     with monkeypatch.context() as patch:
         patch.setattr(ChunkWriter, "abandon", lambda chunk: None)
-        patch.setattr(Writer, "remove", interrupt)
+        patch.setattr(Writer, "remove_draft", interrupt)
         with pytest.raises(KeyboardInterrupt):
             run_each(context_of(store), engine, Options(("project",), workers=8), ["project"])
     assert len(list(store.path.rglob(".tmp-*.parquet.0-2"))) > 0
@@ -238,6 +238,7 @@ def test_no_partition_is_read_back_for_its_digest(tmp_path: Path, monkeypatch: p
         return file_digest(path)
 
     monkeypatch.setattr(records, "file_digest", noted)
+    monkeypatch.setattr(partitions, "file_digest", noted)
     make_small(tmp_path / "images", n=9)
     store = small_store(tmp_path / "store", tmp_path / "images", chunk_size=4)
     store.run(workers=0)

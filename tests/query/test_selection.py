@@ -201,8 +201,9 @@ def test_an_older_variant_is_read_by_its_name(store: FeatureStore) -> None:
 
 def test_a_partition_that_a_run_has_just_replaced(store: FeatureStore) -> None:
     selection = select_images(context_of(store))
-    assert selection.pieces[0].path is not None
-    selection.pieces[0].path.unlink()
+    path = selection.pieces[0].path
+    assert isinstance(path, Path)
+    path.unlink()
     with pytest.raises(StoreBusy, match=r"is gone: most likely a run has just recomputed its chunk; do the same again"):
         list(iter_rows(selection))
 
@@ -220,7 +221,7 @@ def test_a_partition_of_other_images(store: FeatureStore, tmp_path: Path) -> Non
 def test_a_damaged_row_group(store: FeatureStore) -> None:
     selection = select_images(context_of(store))
     path = selection.pieces[0].path
-    assert path is not None
+    assert isinstance(path, Path)
     data = bytearray(path.read_bytes())
     data[4:5000] = bytes(4996)
     path.write_bytes(data)
