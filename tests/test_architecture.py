@@ -108,7 +108,8 @@ ASKED_OF_VIEWS = {
     "cli/named.py": ["SELECT filename FROM images WHERE starts_with"],
     "exchange/export.py": ["look at them with: SELECT * FROM images"],
     "pipeline/extract_run.py": ["SELECT versions, origin FROM partitions"],
-    "query/sql.py": ['ask one like "SELECT count(*) FROM images"', "is a column of images: FROM images JOIN"],
+    "query/explain.py": ["is a column of images: FROM images JOIN"],
+    "query/sql.py": ['ask one like "SELECT count(*) FROM images"'],
     "query/status.py": ["see: SELECT DISTINCT versions FROM partitions"],
 }
 # Rooms and modules of which tables of their own have such names, and the rest.

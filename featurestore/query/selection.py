@@ -32,7 +32,8 @@ from featurestore.catalog import (
 from featurestore.errors import CorruptFile, NotReady, QueryError, StoreBusy
 from featurestore.formatting import chunk_list, counted
 from featurestore.query.exact import exact_columns
-from featurestore.query.sql import explain, open_query, tidy_schema
+from featurestore.query.explain import column_hint, explain
+from featurestore.query.sql import open_query, tidy_schema
 from featurestore.quoting import identifier
 from featurestore.rows import OUTSIDE, Layout
 from featurestore.stages import ChunkStage, Extract, codes_of
@@ -192,7 +193,8 @@ def _choose(context: Context, where: str | None, columns: Sequence[str]) -> tupl
             chosen = view if where is None else view.filter(where)
             images = _columns_of(chosen, ["image_id", "chunk_id", "filename", "subset"])
         except duckdb.Error as error:
-            raise QueryError(f"where {where!r} can't be evaluated: {explain(error, context.flow)}") from None
+            about = explain(error, context.flow) + column_hint(context, connection, f"images {where}", error)
+            raise QueryError(f"where {where!r} can't be evaluated: {about}") from None
         dataset_columns = tuple(view.columns)
         added = _lacking(images, columns, dataset_columns)
         return (_with(context, connection, images, added) if added else images), dataset_columns

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -14,16 +13,15 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from featurestore.catalog import Context, column_types
+from featurestore.catalog import Context
 from featurestore.errors import MissingDependency, QueryError
 from featurestore.formatting import counted, human_bytes
 from featurestore.query.duplicates import DUPLICATES, duplicates_note
 from featurestore.query.exact import NUMBERS, WIDE, exact_columns, texts
-from featurestore.query.views import every_view, make_views
-from featurestore.quoting import folded
+from featurestore.query.explain import column_hint, explain
+from featurestore.query.views import make_views
 from featurestore.stages import Stage
 from featurestore.system import command_line, free_memory, optional_scratch_folder, ready_thread
-from featurestore.wording import first_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -166,7 +164,7 @@ def stream_query(
     with open_query(context, query) as connection, _thread_for(connection) as thread:
 
         def run(work: Callable[[], T]) -> T:
-            return _result(thread.submit(work), context, query)
+            return _result(thread.submit(work), context, connection, query)
 
         reader, numbers = run(lambda: _reader(connection, query, values, as_text))
         schema = tidy_schema(reader.schema)
@@ -208,27 +206,13 @@ def _thread_for(connection: duckdb.DuckDBPyConnection) -> Iterator[ThreadPoolExe
         thread.shutdown()
 
 
-def _result(future: Future[T], context: Context, query: str) -> T:
+def _result(future: Future[T], context: Context, connection: duckdb.DuckDBPyConnection, query: str) -> T:
     while not wait([future], timeout=0.05).done:
         pass  # Python notices a Ctrl-C that came right before a wait only when that wait has ended
     try:
         return future.result()
     except (duckdb.Error, pa.ArrowException, OSError) as error:  # the last two come from Arrow, within a result
-        hint = _column_hint(context, query, error)
-        raise QueryError(explain(error, context.flow) + (f". {hint}" if hint else "")) from None
-
-
-def _column_hint(context: Context, query: str, error: Exception) -> str:
-    """Return advice for a query that asks a view without it for a column of the dataset; else nothing."""
-    unknown = re.search(r'Referenced column "(.+?)" not found|not have a column named "(.+?)"', first_line(error))
-    words = set(re.findall(r"\w+", query.lower()))
-    view = next((view for view in every_view(context.flow) if view in words), None)
-    if unknown is None or view is None or "images" in words:
-        return ""
-    name = unknown[1] or unknown[2]
-    with context.catalog.reading() as connection:
-        known = folded(name) in column_types(connection)
-    return f"{name} is a column of images: FROM images JOIN {view} USING (image_id)" if known else ""
+        raise QueryError(explain(error, context.flow) + column_hint(context, connection, query, error)) from None
 
 
 def _reader(
@@ -270,23 +254,6 @@ def tidy_schema(schema: pa.Schema) -> pa.Schema:
             free = f"{name}_{n}"
         names.append(free)
     return pa.schema([(name, plain.get(field.type, field.type)) for name, field in zip(names, schema, strict=True)])
-
-
-def explain(error: Exception, flow: Sequence[Stage]) -> str:
-    """Return DuckDB's error in one line, with advice where there is some."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    about = first_line(error)
-    if unknown := re.match(r"Catalog Error: Table with name (.+) does not exist", about):
-        views = every_view(flow)
-        near = difflib.get_close_matches(unknown[1].lower(), views, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        return f"there is no view {unknown[1]}; {hint}the views are {', '.join(views)}"
-    if about.startswith("IO Error") or "No magic bytes" in about:
-        about += ". If a run has just recomputed the chunk, ask again; else the file is damaged"
-    about = about.replace("Python exception occurred while executing the UDF: ValueError: ", "")
-    about = re.sub(r", or SET error_on_division_by_zero=.*", "", about)
-    hint = next((line for line in lines[1:] if line.startswith(("Candidate", "Did you mean"))), "")
-    return f"{about}{'. ' + hint if hint else ''}"
 
 
 def _statement(query: str, flow: Sequence[Stage]) -> duckdb.Statement:

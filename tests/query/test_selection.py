@@ -95,6 +95,7 @@ def test_where_may_ask_the_other_views(finished: FeatureStore) -> None:
     ("where", "says"),
     [
         ("artist = 'Monet'", 'Referenced column "artist" not found'),
+        ("artist = 'Monet'", "images has image_id, filename, subset"),
         ("image_id >", 'syntax error at or near ">"'),
         ("", "where '' can't be evaluated"),
         ("true) OR (true", "syntax error"),

@@ -428,6 +428,23 @@ def test_a_column_of_the_csv_is_in_images(finished: FeatureStore, question: str)
     assert "images" not in str(other.value)
 
 
+@pytest.mark.parametrize(
+    "question",
+    [
+        "SELECT artist, sum(n_descriptors) FROM images JOIN descriptor_counts USING (image_id) GROUP BY 1",
+        "SELECT i.artist FROM images i, descriptor_counts",
+        "SELECT * FROM images JOIN descriptor_counts USING (artist)",
+    ],
+)
+def test_a_column_that_does_not_exist_is_answered_with_those_that_do(finished: FeatureStore, question: str) -> None:
+    with pytest.raises(QueryError) as refused:
+        finished.sql(question)
+    says = str(refused.value)
+    assert '"artist"' in says
+    for view in ("images", "descriptor_counts"):
+        assert f". {view} has {', '.join(finished.sql(f'SELECT * FROM {view} LIMIT 0').columns)}" in says
+
+
 def test_counts_by_image(finished: FeatureStore) -> None:
     one = "SELECT image_id, extract, project, quantize FROM image_counts ORDER BY image_id"
     every = """PIVOT (SELECT image_id, stage, n_descriptors FROM descriptor_counts)
