@@ -6,13 +6,13 @@ That of the report needs Chromium, and stays as it is where there is none.
 from __future__ import annotations
 
 import io
-import shutil
 import subprocess
 import tempfile
 from pathlib import Path
 
 from PIL import Image
 
+from docs.browsers import ABSENT, find_browser
 from featurestore import FeatureStore
 from featurestore.apps import report
 from featurestore.cli.samples import make_samples
@@ -20,7 +20,6 @@ from featurestore.drawing import Picture
 
 FOLDER = Path(__file__).parent / "images"
 COLOURS = 96  # of a PNG's palette, which makes a photograph a third as large
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 WIDTH, HEIGHT = 860, 1040  # of the report's picture
 WHOLE, PART = "china/whole-000.jpg", "china/left-090.jpg"
 
@@ -43,7 +42,7 @@ def pictures(store: FeatureStore) -> dict[str, Picture]:
 
 def report_picture(store: FeatureStore, scratch: Path) -> Image.Image | None:
     """Return the beginning of the report as a browser shows it; None without a browser."""
-    program = next(filter(None, map(shutil.which, BROWSERS)), None)
+    program = find_browser()
     if program is None:
         return None
     page, shot = report(store, scratch / "report.html"), scratch / "report.png"
@@ -71,7 +70,7 @@ def main() -> None:
             print(f"{FOLDER / name}: {picture.title}")
         shown = report_picture(store, Path(scratch))
         if shown is None:
-            print(f"there is no {', '.join(BROWSERS)} on the path: report.png stays as it is")
+            print(f"{ABSENT}: report.png stays as it is")
         else:
             (FOLDER / "report.png").write_bytes(as_png(shown))
             print(f"{FOLDER / 'report.png'}: the beginning of the report")

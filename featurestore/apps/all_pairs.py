@@ -44,6 +44,8 @@ class Pairs:
         n_found: pairs found; with the format ``txt`` each once, else once for each direction that finds it.
         n_missing: images that were left out, since their codes have not been computed.
         not_kept: why the view ``duplicates`` does not show these pairs; None if it does.
+        n_rows: of the file; with the format ``csv`` those of ``possible`` and ``candidate`` hits too. None if an
+            earlier version has begun the file.
     """
 
     path: Path
@@ -52,6 +54,7 @@ class Pairs:
     n_found: int
     n_missing: int
     not_kept: str | None
+    n_rows: int | None = None
 
 
 @dataclass(frozen=True)
@@ -115,11 +118,13 @@ def pairs(
     path, head = located(output, "a file of pairs"), _line(COLUMNS) if form == "csv" else ""
     with growing(path, made_of=made_of, head=head, store=store.path, force=force) as file:
         before = file.done
+        if not before:
+            file.notes["n_rows"] = 0
         if not file.complete:
             _search_all(store, file, queries, quiet=quiet)
-        n_found = file.notes.get("n_found", 0)
+        n_found, n_rows = file.notes.get("n_found", 0), file.notes.get("n_rows")
         not_kept = _keep(store, path, queries) if form == "csv" else "only pairs of --format csv (form='csv') are kept"
-        return Pairs(path, len(queries.names), before, n_found, queries.n_missing, not_kept)
+        return Pairs(path, len(queries.names), before, n_found, queries.n_missing, not_kept, n_rows)
 
 
 def _search_all(store: FeatureStore, file: GrowingFile, queries: _Queries, *, quiet: bool) -> None:
@@ -139,6 +144,8 @@ def _search_all(store: FeatureStore, file: GrowingFile, queries: _Queries, *, qu
                 found = [pair for pair in found if frozenset(pair) not in seen]
                 seen |= set(map(frozenset, found))
             file.notes |= {"method": result.method, "n_found": file.notes.get("n_found", 0) + len(found)}
+            if "n_rows" in file.notes:
+                file.notes["n_rows"] += len(rows if form == "csv" else found)
             file.add("".join(map(_line, rows)) if form == "csv" else "".join(f"{one} {two}\n" for one, two in found))
             progress.advance(1)
             if file.done % LOOK == 0 or file.done == len(queries.names):

@@ -13,7 +13,7 @@ from typing import Any
 
 from featurestore.api import FeatureStore
 from featurestore.apps.evaluation import ALL, Outcome, Scores, scores_of
-from featurestore.apps.growing_file import GrowingFile, growing
+from featurestore.apps.growing_file import GrowingFile, growing, progress_of
 from featurestore.apps.kept_queries import file_of, keep_queries, kept_queries
 from featurestore.apps.setting_bytes import Bytes, bytes_of
 from featurestore.apps.trial import Flow, Measured, Query, Raw, Setting, measure
@@ -30,6 +30,10 @@ PROBED = 40  # images that the time of a query is estimated with
 ASKED = 4  # queries that it is estimated with
 CHECK = 2  # the check of an image takes about so many times as long as its votes
 STATE = "state of the store"
+LONG = 60.0  # seconds, above which it is said how to take less
+LESS = (
+    "; fewer values of top, select, dims or bits, a smaller sample or fewer queries take less, as top 450, select mix"
+)
 
 
 @dataclass(frozen=True)
@@ -151,6 +155,10 @@ def tune(
     with growing(path, made_of=made_of, head="", store=store.path, force=force) as file:
         before = file.done
         if not file.complete:
+            say(
+                f"writing {path}, a line for each setting; {progress_of(path).name} and {file_of(path).name} beside it "
+                "are for going on after an interruption, and can be deleted afterwards"
+            )
             _try_all(file, flow, grid, sample, quiet=quiet, say=say)
         found = [_read(line) for line in file.read().splitlines()]
     halves = {asked.name: asked.half for asked in sample.asked}
@@ -202,7 +210,7 @@ def _try_all(
         seconds = _estimate(flow, settings[file.done :], images, queries)
         say(
             f"{counted(len(settings) - file.done, 'setting')} with {counted(len(images), 'image')} and "
-            f"{len(queries):,} queries take about {human_seconds(seconds)}"
+            f"{len(queries):,} queries take about {human_seconds(seconds)}{LESS if seconds > LONG else ''}"
         )
     progress = reporter(quiet=quiet)
     progress.begin("tune", len(settings) * len(images))  # an image once for each setting

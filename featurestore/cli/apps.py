@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from featurestore.cli.common import STORE, UNTRUSTED, answer, as_json, open_store, stoppable
+from featurestore.cli.common import STORE, UNTRUSTED, answer, as_json, open_store, stoppable, without_python
 from featurestore.cli.named import StoreVerb
 from featurestore.formatting import counted
 from featurestore.matching import MIN_INLIERS
@@ -112,6 +112,8 @@ def pairs(store: Path, output: Path, untrusted: bool, **options: Any) -> None:
 
 def _told(found: Pairs) -> str:
     lines = [f"{found.path}: {counted(found.n_found, 'pair')} found among {counted(found.n_queries, 'image')}"]
+    if found.n_rows is not None and found.n_rows > found.n_found:
+        lines[0] += f", in {counted(found.n_rows, 'row')}: the others are possible, or candidates that do not match"
     if found.n_before == found.n_queries:
         lines[0] += "; it was complete already"
     elif found.n_before:
@@ -119,7 +121,7 @@ def _told(found: Pairs) -> str:
     if found.n_missing:
         lines.append(f"{counted(found.n_missing, 'image')} without codes left out; the next run makes them")
     if found.not_kept is not None:
-        lines.append(f"the view duplicates does not show these pairs: {found.not_kept}")
+        lines.append(f"the view duplicates does not show these pairs: {without_python(found.not_kept)}")
     return "\n".join(lines)
 
 

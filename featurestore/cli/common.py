@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,7 @@ OUTPUT = click.option(
     help="Write a picture: .png, .jpg or .webp.",
 )
 FORCE = click.option("--force", is_flag=True, help="With --output: replace an existing file.")
+IN_PYTHON = re.compile(r" \((?:force=True|form='csv'|in Python:? \w+(?:=VALUE|\(path\)))\)")  # what errors say for both
 JSON = click.option("--json", "json_wanted", is_flag=True, help="As JSON.")
 SCHEDULER = click.option(
     "--scheduler",
@@ -66,6 +68,11 @@ def stoppable(what_next: str) -> Iterator[None]:
     except KeyboardInterrupt:
         click.echo(f"stopped; {what_next}", err=True)
         raise
+
+
+def without_python(message: str) -> str:
+    """Return the message of an error without what people write in Python in place of an option."""
+    return IN_PYTHON.sub("", message)
 
 
 def answer(text: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -73,18 +74,29 @@ def _what_next(store: Path, detail: Path) -> str:
     begin = f"    {program} "
     return "\n".join(
         [
-            f"\nNext, with this store ({detail} is a part of one of the images):",
+            f"\nNext, with this store ({detail} is a part of one of the images; Ctrl-C ends view):",
             *([f"    {activation}"] if activation else []),
             f"{begin}search {typed(store)} {typed(detail)}",
             f"{begin}match {typed(store)} {typed(detail)} {WHOLE} -o pair.png --force",
             f"{begin}show {typed(store)} {WHOLE} -o keypoints.png --force",
             f'{begin}sql {typed(store)} "SHOW TABLES"',
+            f"{begin}plot {typed(store)} counts --by photo -o counts.png --force",
+            f"{begin}report {typed(store)} report.html --force",
+            f"{begin}view {typed(store)}",
+            *_lacking(),
             "\nWith your own images:",
             f"{begin}init STORE --images DIR --dataset dataset.csv    # the CSV has columns filename and subset",
             f"{begin}run STORE    # interrupted? run it again",
             f"{begin}status STORE",
         ]
     )
+
+
+def _lacking() -> list[str]:
+    """Return a line about the extras that the commands need and that are not installed."""
+    needed = {"plot": ["matplotlib"], "view": ["starlette", "uvicorn"]}
+    extras = ",".join(name for name, modules in needed.items() if not all(map(find_spec, modules)))
+    return [f"{extras.replace(',', ' and ')} first: pip install 'featurestore[{extras}]'"] if extras else []
 
 
 def _program() -> tuple[str, str]:

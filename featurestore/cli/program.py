@@ -12,7 +12,7 @@ import click
 
 from featurestore._version import __version__
 from featurestore.cli.apps import VERBS as APPS
-from featurestore.cli.common import JSON, STORE, answer, as_json, engine_options, open_store, stoppable
+from featurestore.cli.common import JSON, STORE, answer, as_json, engine_options, open_store, stoppable, without_python
 from featurestore.cli.exchange import VERBS as EXCHANGE
 from featurestore.cli.log import with_log
 from featurestore.cli.maintain import VERBS as UPKEEP
@@ -288,7 +288,7 @@ def _exit_code(interrupt: Interrupt) -> int:
         click.echo(f"error: {_one_line(_usage(error))}", err=True)
         return error.exit_code
     except FeatureStoreError as error:
-        click.echo(f"error: {_one_line(' '.join(str(error).split()))}", err=True)
+        click.echo(f"error: {_one_line(without_python(' '.join(str(error).split())))}", err=True)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         return interrupt.exit_code

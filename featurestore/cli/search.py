@@ -21,6 +21,7 @@ from featurestore.cli.common import (
     make_folder,
     open_store,
     refuse_picture,
+    without_python,
 )
 from featurestore.cli.named import StoreVerb, complete_image
 from featurestore.errors import FeatureStoreError, QueryError
@@ -122,8 +123,12 @@ def search(
 ) -> None:
     """Find the images that each QUERY shows a part of.
 
-    A QUERY is the name of an image in the store, a file outside of it, or a folder of files. The exit code is 0 whether
-    something is found or not, and 1 if a query can't be used; the other queries are answered nevertheless.
+    A QUERY is the name of an image in the store, a file outside of it, or a folder of files. The status of a hit is
+    found: it shows the same; possible: look at it; or candidate: similar descriptors, but no more matches agree than
+    chance gives, so it is not a match. Candidates fill up the --top hits.
+
+    The exit code is 0 whether something is found or not, and 1 if a query can't be used; the other queries are answered
+    nevertheless.
     """
     opened = open_store(store, untrusted=untrusted)
     writers: dict[str | None, Callable[[SearchResult], str]] = {"csv": _Csv(), "json": _json}
@@ -142,7 +147,7 @@ def search(
         except FeatureStoreError as error:
             if len(every) == 1:
                 raise
-            click.echo(f"error: {' '.join(str(error).split())}", err=True)
+            click.echo(f"error: {without_python(' '.join(str(error).split()))}", err=True)
             failed = True
         else:
             if text := write(result):
@@ -181,7 +186,9 @@ def _shown(result: SearchResult) -> str:
     if result.n_missing:
         lines.append(f"{counted(result.n_missing, 'image')} without codes left out; the next run makes them")
     rows = [(hit.rank, str(hit.status), hit.inliers, f"{hit.score:.1f}", hit.filename) for hit in result.hits]
-    return "\n".join([*lines, table_text(("rank", "status", "inliers", "score", "filename"), rows)])
+    told = [v for v in (Verdict.POSSIBLE, Verdict.CANDIDATE) if any(hit.status is v for hit in result.hits)]
+    legend = [f"{verdict}: {verdict.meaning}" for verdict in told]
+    return "\n".join([*lines, table_text(("rank", "status", "inliers", "score", "filename"), rows), *legend])
 
 
 def _verdict(result: SearchResult) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from featurestore.cli.common import without_python
 from featurestore.errors import FeatureStoreError
 from featurestore.system import shown
 
@@ -60,7 +61,7 @@ def _read_and_ask(ask: Callable[[str], None], views: Views, read: Callable[[str]
             lines = []
             click.echo()
         except FeatureStoreError as error:
-            click.echo(f"error: {' '.join(shown(str(error)).split())}", err=True)
+            click.echo(f"error: {' '.join(shown(without_python(str(error))).split())}", err=True)
 
 
 def _run_command(line: str, views: Views) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Features:
     """Descriptors and keypoints of one image.
 
@@ -23,6 +23,10 @@ class Features:
     descriptors: NDArray[np.float32]
     keypoints: NDArray[Any]
     size: tuple[int, int] | None = None
+
+    def __repr__(self) -> str:
+        """Return the shapes."""
+        return f"<Features of {self.size or 'unknown'} pixels; descriptors: {self.descriptors.shape}>"
 
     def __len__(self) -> int:
         """Return the number of descriptors."""

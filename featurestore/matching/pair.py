@@ -17,7 +17,7 @@ BORDER = 0.08  # of the keypoints' box: how near to its sides the border reaches
 FLAT = 0.03  # of the query's box: how wide the strip is that counts as a line
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PairMatch:
     """The result of checking a query against an image.
 
@@ -47,6 +47,15 @@ class PairMatch:
     query_points: NDArray[np.float64]
     image_points: NDArray[np.float64]
     distances: NDArray[np.float32]
+
+    def __repr__(self) -> str:
+        """Return the numbers, and the shapes of the arrays."""
+        arrays = ", ".join(
+            f"{name}: {value.shape}" for name, value in vars(self).items() if isinstance(value, np.ndarray)
+        )
+        counts = f"{self.inliers:,} inliers of {self.n_matches:,} matches, {self.on_border:,} on the border"
+        place = f"scale {self.scale:.3f}, {self.degrees:.1f} degrees"
+        return f"<PairMatch {self.status}: {counts}, {place}; arrays {arrays}>"
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON. A match is ``[x, y, x, y, distance]``, the query's place first."""

@@ -74,6 +74,7 @@ def test_every_image_is_searched_for_among_the_others(parts: FeatureStore, whole
         rows = list(csv.DictReader(file))
     found = [(row["query"], row["ref"]) for row in rows if row["status"] == "found"]
     assert found == [*PAIRS, *((part, whole) for whole, part in PAIRS)]
+    assert pairs(parts, whole).n_rows == len(rows) > len(found)
     for name in sum(PAIRS, ()):
         hits = parts.search(name, top=20).hits
         expected = [[name, hit.filename, str(hit.inliers), str(round(hit.score, 4)), str(hit.status)] for hit in hits]
@@ -201,9 +202,12 @@ def test_names_with_blanks_can_not_be_in_a_list_of_two_names(fresh: FeatureStore
 def test_the_command_line_tells_what_was_found(parts: FeatureStore, tmp_path: Path) -> None:
     path = tmp_path / "pairs.csv"
     result = invoke("pairs", parts.path, path, "--top", 1)
-    assert (result.exit_code, result.output) == (0, f"{path}: 4 pairs found among 4 images\n")
+    assert (result.exit_code, result.output) == (0, f"{path}: 4 pairs found among 4 images\n")  # in 4 rows
     again = invoke("pairs", parts.path, path, "--top", 1)
     assert again.output == f"{path}: 4 pairs found among 4 images; it was complete already\n"
+    result = invoke("pairs", parts.path, tmp_path / "more.csv", "--top", 2)
+    told = "4 pairs found among 4 images, in 8 rows: the others are possible, or candidates that do not match\n"
+    assert result.output == f"{tmp_path / 'more.csv'}: {told}"
 
 
 def test_the_store_shows_what_was_found(parts: FeatureStore, tmp_path: Path) -> None:

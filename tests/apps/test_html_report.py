@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 import shutil
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
@@ -209,6 +210,13 @@ def test_leakage_is_a_warning(hostile: FeatureStore, tmp_path: Path) -> None:
     store.ingest(moved, yes=True)
     found = report(store, tmp_path / "report.html", images=0, gallery=0).read_text(encoding="utf-8")
     assert '<p class="warning">fit_pca: leakage: the model learnt from 1 image that' in found
+
+
+def test_all_parameters_are_told(text: str) -> None:
+    """Those that the variant does not name are muted: its defaults, and what changes no result."""
+    cells = dict(re.findall(r'<td class="(text|text note)"><bdi>([^<]*max_pixels|[^<]*sift.sigma)', text))
+    assert "extractor sift" in cells["text"]
+    assert "sift.enable_precise_upscale false, max_pixels" in cells["text note"]
 
 
 def test_an_untrusted_store_on_the_command_line(hostile: FeatureStore, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from featurestore.apps.degraded import degraded_part
 from featurestore.apps.kept_queries import file_of, kept_queries
 from featurestore.apps.setting_bytes import ROW
 from featurestore.apps.trial import Setting, measure, rounded
-from featurestore.apps.tuning import Trial, Tuning
+from featurestore.apps.tuning import LESS, Trial, Tuning
 from featurestore.apps.tuning_sample import Sample, draw_sample
 from featurestore.errors import NotReady, OutputError, QueryError
 from featurestore.rows import Row, Status
@@ -123,7 +123,7 @@ def test_it_goes_on_after_a_kill(
     finished: FeatureStore, tuned: Tuning, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "trials.jsonl"
-    tried: list[Setting] = []
+    tried, said = list[Setting](), list[str]()
 
     def killed(flow: Any, setting: Setting, images: Any, queries: Any) -> Any:
         if len(queries) == GRID.queries:  # and not a few of them, for the estimate
@@ -138,7 +138,13 @@ def test_it_goes_on_after_a_kill(
     with path.open("a") as file:
         file.write('{"setting": {"top"')  # what a kill left behind
     monkeypatch.setattr(FeatureStore, "extracted", None)  # nothing is extracted twice
-    again = tune(finished, path, GRID)
+    monkeypatch.setattr("featurestore.apps.tuning.LONG", 0.0)
+    again = tune(finished, path, GRID, say=said.append)
+    assert said[0].startswith(
+        f"writing {path}, a line for each setting; trials.jsonl.progress and trials.jsonl.queries"
+    )
+    assert said[1].startswith("5 settings with ")
+    assert said[1].endswith(LESS)
     assert again.n_before == 3
     assert tried[3] == tried[4] == GRID.settings()[3]
     assert len(tried) == 9

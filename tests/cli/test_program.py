@@ -17,6 +17,7 @@ import pytest
 
 from featurestore import FeatureStore
 from featurestore.cli import program as cli
+from featurestore.cli.common import without_python
 from featurestore.cli.demo import _program
 from tests.conftest import LONG_SIDE, Samples
 from tests.small import tiny_store
@@ -224,6 +225,16 @@ def test_some_chunks_of_a_fresh_store(invoke: Invoke, fresh: FeatureStore) -> No
     assert fresh.status().stages[0].n_done == 2
 
 
+def test_what_is_written_in_python_is_not_told_on_the_command_line(
+    invoke: Invoke, tiny: FeatureStore, tmp_path: Path
+) -> None:
+    (tmp_path / "report.html").write_text("mine", encoding="utf-8")
+    assert invoke("report", tiny.path, tmp_path / "report.html").err.endswith("or replace it with --force\n")
+    for said in ("with --force (force=True)", "--format csv (form='csv')", "-p b=VALUE (in Python b=VALUE)"):
+        assert without_python(f"{said} x (y=1)") == f"{said.partition(' (')[0]} x (y=1)"
+    assert without_python("--untrusted (in Python: FeatureStore(path))") == "--untrusted"
+
+
 def test_a_store_is_not_overwritten(invoke: Invoke, finished: FeatureStore, samples: Samples) -> None:
     ended = invoke("init", finished.path, "--images", samples.images)
     assert ended.code == 1
@@ -282,10 +293,11 @@ def test_the_demo_runs_in_any_state_of_its_folder(
     offered = first.out.partition("Next, with this store")[2].partition("With your own images:")[0].splitlines()[1:]
     typed = [line.strip() for line in offered if line.strip() and not line.strip().startswith(". ")]
     monkeypatch.chdir(tmp_path)
-    assert len(typed) == 4
-    for line in typed:
+    assert [line.split()[1] for line in typed] == ["search", "match", "show", "sql", "plot", "report", "view"]
+    for line in typed[:-1]:  # view does not end by itself
         assert invoke(*shlex.split(line.partition("featurestore ")[2])).code == 0, line
-    assert (tmp_path / "pair.png").is_file()
+    for name in ("pair.png", "keypoints.png", "counts.png", "report.html"):
+        assert (tmp_path / name).is_file()
     (folder / "store" / "catalog.duckdb").unlink()
     assert invoke("demo", folder).code == 0
     (folder / "thesis.tex").write_text("mine", encoding="utf-8")

@@ -9,6 +9,7 @@ from typing import Any
 
 from featurestore import FeatureStore
 from featurestore.errors import QueryError
+from featurestore.matching import Verdict
 from tests.small import invoke
 
 NAME = "china/whole-000.jpg"
@@ -59,6 +60,13 @@ def test_a_search_is_told_as_a_table(finished: FeatureStore, samples: Any) -> No
     assert header.split() == ["rank", "status", "inliers", "score", "filename"]
     assert [row.split()[0] for row in rows[:3]] == ["1", "2", "3"]
     assert rows[0].split()[1::3] == ["found", NAME]
+    assert rows[3:] == ["(3 rows)"]
+
+
+def test_what_a_candidate_is_stands_below_the_table(finished: FeatureStore, samples: Any) -> None:
+    lines = invoke("search", finished.path, samples.images / NAME, "--where", "photo = 'flower'").output.splitlines()
+    assert "candidate" in lines[3]
+    assert lines[-1] == f"candidate: {Verdict.CANDIDATE.meaning}"
 
 
 def test_nothing_found_is_an_answer(finished: FeatureStore) -> None:

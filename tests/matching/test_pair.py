@@ -32,6 +32,16 @@ def inside(n: int, seed: int = 1) -> NDArray[Any]:
     return np.concatenate([rng.uniform(60, SIDE - 60, (n, 2)), corners])
 
 
+def test_a_pair_is_printed_in_a_line() -> None:
+    query = features(inside(40))
+    assert repr(query) == "<Features of (400, 400) pixels; descriptors: (44, 16)>"
+    said = repr(check_pair(query, query))
+    assert said.startswith("<PairMatch found: 4")
+    assert "transform: (2, 3)" in said
+    assert "\n" not in said
+    assert len(said) < 250
+
+
 @pytest.mark.parametrize(
     ("common", "status"),
     [(12, Verdict.FOUND), (10, Verdict.FOUND), (9, Verdict.POSSIBLE), (7, Verdict.POSSIBLE), (6, Verdict.CANDIDATE)],

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 LOOKS = {
     "text": "text",
+    "muted": "text note",
     "image": "text",
     "name": "name",
     "code": "name",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Kind = Literal["text", "image", "name", "number", "bytes", "seconds", "share", "code", "time"]
+Kind = Literal["text", "image", "name", "number", "bytes", "seconds", "share", "code", "time", "muted"]
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Column:
     Args:
         label: its heading.
         kind: how its values are shown. A ``name`` is not broken into lines; of a ``share``, 1 is all; an ``image`` is
-            the name of one, which a page may link to.
+            the name of one, which a page may link to; ``muted`` is text of less weight.
         bar: draw a bar beside each value, as long as the value is large.
     """
 

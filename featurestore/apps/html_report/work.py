@@ -147,11 +147,31 @@ def disk(store: FeatureStore, status: Status) -> Section:
 
 def _parameters(store: FeatureStore, order: list[str]) -> Table:
     query = _in_order(PARAMETERS, order)
-    rows = [
-        (stage, variant, version, _pairs(json.loads(text))) for stage, variant, version, text in rows_of(store, query)
-    ]
-    columns = (STAGE, Column("variant", "code"), Column("version", "number"), Column("parameters"))
+    rows = []
+    for stage, variant, version, text in rows_of(store, query):
+        identity = json.loads(text)
+        rest = _rest(store.parameters(stage), identity) if stage in order else {}
+        rows.append((stage, variant, version, _pairs(identity), _pairs(rest)))
+    columns = (
+        STAGE,
+        Column("variant", "code"),
+        Column("version", "number"),
+        Column("parameters of the variant"),
+        Column("defaults, and what changes no result", "muted"),
+    )
     return Table("Parameters", columns, rows, query)
+
+
+def _rest(parameters: dict[str, Any], identity: dict[str, Any]) -> dict[str, Any]:
+    """Return the parameters that a variant does not name."""
+    rest: dict[str, Any] = {}
+    for name, value in parameters.items():
+        if isinstance(value, dict):  # of an extractor: a table under its name
+            table = identity.get(name, name)
+            rest[table] = _rest(value, identity.get(table, {}))
+        elif name not in identity:
+            rest[name] = value
+    return rest
 
 
 def _order(status: Status) -> list[str]:

@@ -135,6 +135,10 @@ def choose(store: FeatureStore, choice: Choice, facets: tuple[Facet, ...]) -> Ch
     Raises:
         QueryError: ``where`` can't be evaluated, or there is no such column.
     """
+    if (
+        choice.where
+    ):  # alone, so that it can't close the parentheses that it gets, and its error is about what was typed
+        rows_of(store, f"SELECT count(*) FROM images WHERE {choice.where}")
     chosen = f"SELECT * FROM images{_condition(choice, facets)}"
     query = (
         f"SELECT i.filename, i.subset, c.extract AS descriptors, f.status, {short('f.error')} AS error,\n"
@@ -143,12 +147,7 @@ def choose(store: FeatureStore, choice: Choice, facets: tuple[Facet, ...]) -> Ch
         "JOIN image_counts c ON c.image_id = i.image_id LEFT JOIN failures f ON f.image_id = i.image_id\n"
         f"ORDER BY {ORDERS[choice.order][1]} LIMIT {PAGE} OFFSET {(choice.page - 1) * PAGE}"
     )
-    try:
-        rows = rows_of(store, query)
-    except QueryError:
-        if choice.where:  # alone, its error is about what was typed
-            rows_of(store, f"SELECT count(*) FROM images WHERE {choice.where}")
-        raise
+    rows = rows_of(store, query)
     if rows or choice.page == 1:
         n = rows[0][-1] if rows else 0
     else:

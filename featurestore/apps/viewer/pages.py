@@ -30,6 +30,7 @@ from featurestore.apps.viewer.one_image import describe_image
 from featurestore.apps.viewer.queries import MOST_BYTES, TOO_LARGE, Queries
 from featurestore.apps.viewer.run_at_work import describe_run
 from featurestore.errors import FeatureStoreError, QueryError
+from featurestore.matching import Verdict
 from featurestore.progress import Silent
 from featurestore.system import reason_unreadable
 
@@ -163,7 +164,8 @@ class Pages:
             return HTMLResponse(self._environment.get_template("no_results.html.j2").render(line=_line_of(error)))
         addresses = {hit.filename: match_address(query, hit.filename) for hit in found.hits}
         template = self._environment.get_template("results.html.j2")
-        return HTMLResponse(template.render(result=found, addresses=addresses))
+        verdicts = [verdict for verdict in Verdict if any(hit.status is verdict for hit in found.hits)]
+        return HTMLResponse(template.render(result=found, addresses=addresses, verdicts=verdicts))
 
     def match(self, request: Request) -> Response:
         """Answer with a dropped picture and an image of the store, and a line for each match that agrees."""
