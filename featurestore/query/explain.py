@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import duckdb
 
 from featurestore.catalog import Context, column_types
+from featurestore.errors import UnreadableFile
 from featurestore.query.views import every_view
 from featurestore.quoting import folded, identifier
 from featurestore.stages import Stage
@@ -17,10 +18,19 @@ from featurestore.wording import first_line
 UNKNOWN_COLUMN = re.compile(
     r'Referenced column "(.+?)" not found|not have a column named "(.+?)"|Column "(.+?)" does not exist on'
 )
+# Lines of the traceback that DuckDB makes its message where a file system in Python failed.
+UNREADABLE = re.compile(r"^(?:\w+\.)*UnreadableFile: (.+)$", re.MULTILINE)
+ABSENT = re.compile(r"^FileNotFoundError: \[Errno \d+\] (.+)$", re.MULTILINE)
 
 
 def explain(error: Exception, flow: Sequence[Stage]) -> str:
-    """Return DuckDB's error in one line, with advice where there is some."""
+    """Return DuckDB's error in one line, with advice where there is some.
+
+    Raises:
+        UnreadableFile: the error is that of an object store.
+    """
+    if failed := UNREADABLE.search(str(error)):
+        raise UnreadableFile(failed[1]) from None
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     about = first_line(error)
     if unknown := re.match(r"Catalog Error: Table with name (.+) does not exist", about):
@@ -28,7 +38,9 @@ def explain(error: Exception, flow: Sequence[Stage]) -> str:
         near = difflib.get_close_matches(unknown[1].lower(), views, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
         return f"there is no view {unknown[1]}; {hint}the views are {', '.join(views)}"
-    if about.startswith("IO Error") or "No magic bytes" in about:
+    absent = ABSENT.search(str(error))
+    about = absent[1] if absent else about
+    if absent or about.startswith("IO Error") or "No magic bytes" in about:
         about += ". If a run has just recomputed the chunk, ask again; else the file is damaged"
     about = about.replace("Python exception occurred while executing the UDF: ValueError: ", "")
     about = re.sub(r", or SET error_on_division_by_zero=.*", "", about)

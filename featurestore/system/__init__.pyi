@@ -38,6 +38,7 @@ from .object_store import RequestFailed as RequestFailed
 from .object_store import UnusableAddress as UnusableAddress
 from .object_store import is_remote as is_remote
 from .object_store import located_remote as located_remote
+from .object_store import parse_address as parse_address
 from .paths import StrPath as StrPath
 from .paths import command_line as command_line
 from .paths import is_text as is_text

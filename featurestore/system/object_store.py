@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
 ADDRESS = re.compile(r"(?P<scheme>s3|gs|az)://(?P<bucket>[^/]*)/*(?P<prefix>.*?)/*", re.DOTALL)
+ALLOW_HTTP = {"s3": "AWS_ALLOW_HTTP", "gs": "GOOGLE_ALLOW_HTTP", "az": "AZURE_ALLOW_HTTP"}
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 PAGE = 1000  # objects in an answer to a list
 ATTEMPTS = 3  # at what obstore does not try again: credentials expire and are renewed, and lists are cut off
@@ -27,6 +28,7 @@ PAUSE = 0.5  # seconds before the second attempt
 RETRIES = 10  # of a request that failed; obstore waits longer before each
 GIVE_UP = timedelta(seconds=60)  # after which it is not tried again
 CLIENT = {"connect_timeout": "10s", "read_timeout": "30s", "timeout": "10m"}
+SLOWEST = 2**18  # bytes a second, of an upload that is not given up
 NO_OBJECT = "there is no object of this name"
 STATUS = re.compile(r"status code: (\d+ [^:]*)")
 FINAL = re.compile(r"after \d+ retries|status code: 404|with invalid path")
@@ -85,15 +87,19 @@ def located_remote(where: str) -> str:
 class ObjectClient:
     """A client of the objects below a prefix of a bucket; names are what follows the prefix."""
 
-    def __init__(self, where: str, **options: Any) -> None:
-        """Take the address, and options of obstore's stores; nothing is asked yet.
+    def __init__(self, where: str, *, upload_bytes: int | None = None) -> None:
+        """Take the address; nothing is asked yet.
+
+        Args:
+            where: the address.
+            upload_bytes: of the one object that this client uploads. It has time for that, and S3 checks its SHA-256.
 
         Raises:
             MissingDependency: obstore is not installed.
             UnusableAddress: it names no bucket, or the settings of the environment can't be used.
         """
-        self.where, self._options = where, options
-        self._store = _open(where, options)
+        self.where, self._upload_bytes = where, upload_bytes
+        self._store = _open(where, upload_bytes)
 
     def ask(self, request: Callable[[ObjectStore], T]) -> T:
         """Return the answer to a request; where obstore did not try again, a new client with new credentials does.
@@ -117,7 +123,7 @@ class ObjectClient:
                 if attempt == ATTEMPTS or FINAL.search(str(error)):
                     raise RequestFailed(reason_of(error)) from error
                 time.sleep(PAUSE * attempt)
-                self._store = _open(self.where, self._options)
+                self._store = _open(self.where, self._upload_bytes)
         raise AssertionError("the last attempt returns or raises")
 
     def head(self, name: str) -> ObjectMeta:
@@ -153,7 +159,7 @@ class ObjectClient:
             yield page
 
 
-def _open(where: str, special: dict[str, Any]) -> ObjectStore:
+def _open(where: str, upload_bytes: int | None) -> ObjectStore:
     """Return a client with the settings of the environment."""
     scheme, bucket, prefix = parse_address(where)
     try:
@@ -163,16 +169,18 @@ def _open(where: str, special: dict[str, Any]) -> ObjectStore:
         raise MissingDependency(
             f"{where} needs a package that can't be loaded ({error}); install it: pip install 'featurestore[s3]'"
         ) from error
-    options: dict[str, Any] = {
-        "prefix": prefix or None,
-        "client_options": dict(CLIENT),
-        "retry_config": {"max_retries": RETRIES, "retry_timeout": GIVE_UP},
-        **special,
-    }
+    client: dict[str, Any] = {**CLIENT, "allow_http": os.environ.get(ALLOW_HTTP[scheme], "").lower() == "true"}
+    options: dict[str, Any] = {"prefix": prefix or None, "client_options": client}
+    options["retry_config"] = {"max_retries": RETRIES, "retry_timeout": GIVE_UP}
+    if upload_bytes is not None:
+        limit = GIVE_UP + timedelta(seconds=upload_bytes / SLOWEST)
+        client["timeout"] = options["retry_config"]["retry_timeout"] = limit
+        del client["read_timeout"]  # it counts from the beginning of a request, and so the upload too
+        options.update({"checksum_algorithm": "SHA256"} if scheme == "s3" else {})
     endpoint = next((found for name in ENDPOINTS if (found := os.environ.get(name))), "")
     if scheme == "s3" and endpoint:
         options["endpoint"] = endpoint
-        options["client_options"]["allow_http"] = endpoint.startswith("http://")
+        client["allow_http"] |= endpoint.startswith("http://")
     kinds: dict[str, Callable[..., ObjectStore]] = {"s3": S3Store, "gs": GCSStore, "az": AzureStore}
     try:
         return kinds[scheme](bucket, **options)
