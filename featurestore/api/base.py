@@ -21,6 +21,7 @@ class OpenStore:
 
     left_out: tuple[str, ...] = ()
     _vetted: Catalog | None = None  # only of an untrusted store
+    _catalog: Catalog | None = None  # kept for its DuckDB, which takes 20 ms to make
 
     def __init__(self, path: StrPath, *, untrusted: Literal[False] = False) -> None:
         """Open the store at ``path``. Only its recipe is read, and nothing is locked.
@@ -76,9 +77,12 @@ class OpenStore:
         check_names(tables, ["store", *STAGES.names()])
         settings = build(StoreSettings, tables.get("store", {}), where="store")
         root = Root(self.path)
+        catalog = self._vetted or self._catalog
+        if catalog is None:
+            catalog = self._catalog = Catalog(root)
         return Context(
             root,
-            self._vetted or Catalog(root),
+            catalog,
             settings,
             flow_from({name: table for name, table in tables.items() if name != "store"}),
             reporter,

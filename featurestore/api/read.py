@@ -323,4 +323,4 @@ class Reading(OpenStore):
 
     def __getstate__(self) -> dict[str, Any]:
         """Drop open files: a store is pickled as its path."""
-        return {**self.__dict__, "_lookup": None}
+        return {**self.__dict__, "_lookup": None, "_catalog": None}

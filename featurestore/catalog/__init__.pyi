@@ -129,3 +129,4 @@ from .variants import models_by_variant as models_by_variant
 from .views import CATALOG_VIEWS as CATALOG_VIEWS
 from .views import FOUND_PAIRS as FOUND_PAIRS
 from .views import make_catalog_views as make_catalog_views
+from .views import view_of_images as view_of_images

@@ -24,11 +24,12 @@ from featurestore.catalog.connection import Instance, restart, transaction
 from featurestore.catalog.revisions import columns_of, refuse_newer, revision, upgrade
 from featurestore.errors import CorruptFile, NotWritable, StoreBusy
 from featurestore.storage import CATALOG, Root, Writer, living_holder
-from featurestore.system import held_back, is_file, readable, room_on_disk, writing
+from featurestore.system import file_size, held_back, is_file, readable, room_on_disk, writing
 from featurestore.wording import first_line
 
 LOG = logging.getLogger("featurestore.catalog")
 LOCK_SECONDS = 120.0
+SMALL_BYTES = 32 << 20  # a million images: all of them are listed in 0.2 s
 SLOW_SECONDS = 1.0  # seconds of waiting or work after which a transaction is logged
 # A process that polls rarely gets the lock last: with filelock's 0.05, three readers in a loop delayed a writer by 5 s.
 POLL_SECONDS = 0.005
@@ -46,6 +47,11 @@ class Catalog:
         self._turn = threading.RLock()
         self._thread = threading.local()  # whether this thread has the catalog open
         self._opener: Instance | None = None
+
+    @property
+    def is_small(self) -> bool:
+        """Whether a query that reads all images is over soon enough for others to wait for it."""
+        return not is_file(self.path) or file_size(self.path) <= SMALL_BYTES
 
     @contextmanager
     def reading(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -276,6 +282,11 @@ class HeldCatalog(WritableCatalog):
         """Create an empty catalog in memory, or open the file ``path``; `migrate` brings it up to date."""
         super().__init__(root)
         self._instance = Instance(path, threads=1, memory=memory)
+
+    @property
+    def is_small(self) -> bool:
+        """True: no other process waits for it."""
+        return True
 
     def __enter__(self) -> HeldCatalog:
         """Return the catalog."""

@@ -5,6 +5,8 @@ Making an instance takes 20 ms, most of it for DuckDB's own functions; attaching
 
 from __future__ import annotations
 
+import ctypes
+import os
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,6 +19,17 @@ from featurestore.quoting import literal
 
 LITTLE = "1GB"  # memory limit for checks: DuckDB reads any number of blocks within it
 ATTACHED = "attached"  # the schema name of the attached file
+
+_LIVING = weakref.WeakSet["Instance"]()
+
+
+def _disown() -> None:
+    """Leave the instances of the parent process alone: their threads do not survive a fork, so closing one crashes."""
+    for instance in list(_LIVING):
+        instance.disown()
+
+
+os.register_at_fork(after_in_child=_disown)
 
 
 class Instance:
@@ -35,6 +48,7 @@ class Instance:
         self._anchor = duckdb.connect(":memory:" if path is None else path, config=config)
         # Closed at the latest when this object is collected, or when the interpreter exits.
         self._finalizer = weakref.finalize(self, self._anchor.close)
+        _LIVING.add(self)
 
     @property
     def is_open(self) -> bool:
@@ -44,6 +58,11 @@ class Instance:
     def close(self) -> None:
         """Close the instance; an in-memory database is lost."""
         self._finalizer()
+
+    def disown(self) -> None:
+        """Count as closed, and never close the connection."""
+        self._finalizer.detach()
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._anchor))  # not even when the interpreter exits
 
     def connect(self) -> duckdb.DuckDBPyConnection:
         """Open a connection to it."""

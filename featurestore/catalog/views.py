@@ -20,12 +20,12 @@ FOUND_PAIRS = "_found_pairs"  # a table that has to be there for the view `dupli
 
 # Views by name: the catalog's tables that each one reads, and its SQL. `_flow` is the current
 # recipe, and `{stages}` a column for each of its chunk stages.
+IMAGES = (
+    "SELECT i.image_id, i.filename, i.subset, i.chunk_id, d.* EXCLUDE (image_id) "
+    "FROM {}images i LEFT JOIN {}dataset_columns d ON d.image_id = i.image_id WHERE i.removed_by IS NULL"
+)
 CATALOG_VIEWS: dict[str, tuple[tuple[str, ...], str]] = {
-    "images": (
-        ("images", "dataset_columns"),
-        "SELECT i.image_id, i.filename, i.subset, i.chunk_id, d.* EXCLUDE (image_id) "
-        "FROM _images i LEFT JOIN _dataset_columns d ON d.image_id = i.image_id WHERE i.removed_by IS NULL",
-    ),
+    "images": (("images", "dataset_columns"), IMAGES.format("_", "_")),
     "descriptor_counts": (
         ("images", "results"),
         "SELECT i.image_id, i.filename, i.subset, r.stage, r.status, r.n_descriptors "
@@ -91,6 +91,11 @@ def make_catalog_views(connection: duckdb.DuckDBPyConnection, views: Collection[
     stages = "".join(f", {count}" for count in counts)
     for view in views:
         connection.execute(f"CREATE TEMP VIEW {view} AS {CATALOG_VIEWS[view][1].replace('{stages}', stages)}")
+
+
+def view_of_images(connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyRelation:
+    """Return what the view `images` shows, of the catalog that ``connection`` has open: not of a copy."""
+    return connection.sql(IMAGES.format("", ""))
 
 
 def _make_tables(connection: duckdb.DuckDBPyConnection, steps: Sequence[Step], tables: set[str]) -> None:

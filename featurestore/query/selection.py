@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -16,7 +17,7 @@ from itertools import pairwise
 import duckdb
 import numpy as np
 import pyarrow as pa
-from duckdb import DuckDBPyConnection
+from duckdb import DuckDBPyConnection, DuckDBPyRelation
 from numpy.typing import NDArray
 
 from featurestore.catalog import (
@@ -27,6 +28,7 @@ from featurestore.catalog import (
     count_by_variant,
     resolve,
     steps_of,
+    view_of_images,
     why_missing,
 )
 from featurestore.errors import CorruptFile, NotReady, QueryError, StoreBusy
@@ -114,7 +116,8 @@ def select_images(
         )
         step = next(step for step in steps if step.stage.name == stage)
         states = {state.chunk_id: state for state in chunk_states(connection, steps) if state.stage == stage}
-        never = why_missing(connection, step) if variant is None else "never run"
+        lacking = any(state.path is None for state in states.values()) or not states
+        never = why_missing(connection, step) if variant is None and lacking else "never run"
     pieces = tuple(_pieces(context, images, states, never))
     if not allow_missing:
         _refuse_missing(context, stage, pieces)
@@ -141,8 +144,8 @@ def with_columns(context: Context, selection: Selection, columns: Sequence[str])
     added = _lacking(selection.images, columns, selection.dataset_columns)
     if not added:
         return selection
-    with open_query(context, "images") as connection:
-        return replace(selection, images=_with(context, connection, selection.images, added))
+    with _every_image(context) as (connection, view):
+        return replace(selection, images=_with(context, connection, view, selection.images, added))
 
 
 def _lacking(images: pa.Table, columns: Sequence[str], dataset_columns: Sequence[str]) -> list[str]:
@@ -152,9 +155,14 @@ def _lacking(images: pa.Table, columns: Sequence[str], dataset_columns: Sequence
     return list(dict.fromkeys(name for name in columns if name.lower() in known and name not in there))
 
 
-def _with(context: Context, connection: DuckDBPyConnection, images: pa.Table, added: Sequence[str]) -> pa.Table:
+def _with(
+    context: Context,
+    connection: DuckDBPyConnection,
+    view: DuckDBPyRelation,
+    images: pa.Table,
+    added: Sequence[str],
+) -> pa.Table:
     """Return chosen images with more columns of the view `images`."""
-    view = connection.view("images")
     if lost := sorted({name.lower() for name in added} - {name.lower() for name in view.columns}):
         raise _ingested(f"the column {lost[0]!r} has left the dataset")
     connection.register("_chosen", images.select(["image_id"]))
@@ -187,17 +195,39 @@ def check_stage(context: Context, stage: str) -> None:
 
 def _choose(context: Context, where: str | None, columns: Sequence[str]) -> tuple[pa.Table, tuple[str, ...]]:
     """Return the chosen images with ``columns``, and the names of all columns that the view `images` has."""
-    with open_query(context, f"images {where or ''}") as connection:
-        view = connection.view("images")
+    with _every_image(context) if where is None else _asked(context, where) as (connection, view):
         try:
             chosen = view if where is None else view.filter(where)
             images = _columns_of(chosen, ["image_id", "chunk_id", "filename", "subset"])
         except duckdb.Error as error:
+            if where is None:
+                raise  # the catalog is damaged
             about = explain(error, context.flow) + column_hint(context, connection, f"images {where}", error)
             raise QueryError(f"where {where!r} can't be evaluated: {about}") from None
         dataset_columns = tuple(view.columns)
         added = _lacking(images, columns, dataset_columns)
-        return (_with(context, connection, images, added) if added else images), dataset_columns
+        return (_with(context, connection, view, images, added) if added else images), dataset_columns
+
+
+@contextmanager
+def _every_image(context: Context) -> Iterator[tuple[DuckDBPyConnection, DuckDBPyRelation]]:
+    """Open the view `images` where no SQL of the user is asked: of the catalog itself, or of a copy of a large one.
+
+    A copy and a DuckDB for it take four times as long as what is asked of a small catalog.
+    """
+    if context.catalog.is_small:
+        with context.catalog.reading() as connection:
+            yield connection, view_of_images(connection)
+    else:
+        with _asked(context, "") as found:
+            yield found
+
+
+@contextmanager
+def _asked(context: Context, where: str) -> Iterator[tuple[DuckDBPyConnection, DuckDBPyRelation]]:
+    """Open the view `images` of a copy of the catalog, and those that a condition names."""
+    with open_query(context, f"images {where}") as connection:
+        yield connection, connection.view("images")
 
 
 def _columns_of(images: duckdb.DuckDBPyRelation, names: Sequence[str]) -> pa.Table:

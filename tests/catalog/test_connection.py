@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from featurestore.catalog.catalog import StoreCatalog
 from featurestore.catalog.connection import Instance
 from featurestore.catalog.statements import query_value
+from tests import recycled
 from tests.small import Unlocked
 
 
@@ -74,3 +76,22 @@ def test_a_catalog_goes_on_after_a_failure(tmp_path: Path) -> None:
             connection.execute("SELECT CAST('x' AS INTEGER)")
         with opening() as connection:
             assert query_value(connection, "SELECT count(*) FROM runs") == 0
+
+
+def test_a_child_process_leaves_its_parents_instance_alone(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(duckdb, "connect", recycled.new)
+    instance = Instance()
+    assert ask(instance, path, "SELECT n FROM numbers") == [1]
+    if not (child := os.fork()):
+        os._exit(0 if _is_renewed(instance, path) else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert ask(instance, path, "SELECT n FROM numbers") == [1]
+    instance.close()
+
+
+def _is_renewed(instance: Instance, path: Path) -> bool:
+    """To close it would crash: DuckDB's threads have stayed with the parent."""
+    known = instance.is_open
+    instance.close()
+    del instance
+    return not known and ask(Instance(), path, "SELECT n FROM numbers") == [1]

@@ -102,8 +102,24 @@ def test_the_catalog_is_copied_once_for_the_images_and_their_columns(
     assert set(table["photo"].to_pylist()) == {"flower"}
     assert pa.concat_tables(finished.iter_batches(3, where="photo = 'flower'", columns=columns)).equals(table)
     assert len(copies) == 2
-    assert finished.select(where="photo = 'flower'").load(columns).equals(table)  # chosen first: read at the load
-    assert len(copies) == 4
+    assert finished.select(where="photo = 'flower'").load(columns).equals(table)
+    assert len(copies) == 3  # the columns are read at the load, from the catalog itself
+
+
+def test_a_small_catalog_is_read_itself(finished: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    columns = ["filename", "photo", "rotation", "n_descriptors"]
+    read = finished.load(columns=columns)
+    with monkeypatch.context() as patched:
+        patched.setattr("featurestore.catalog.catalog.SMALL_BYTES", 0)
+        assert finished.load(columns=columns).equals(read)
+    monkeypatch.setattr("featurestore.query.selection.open_query", None)
+    assert finished.load(columns=columns).equals(read)
+
+
+def test_a_store_keeps_its_duckdb(finished: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    codes = finished.matrix().codes
+    monkeypatch.setattr(duckdb, "connect", None)
+    assert np.array_equal(finished.matrix().codes, codes)
 
 
 def test_only_the_columns_that_were_asked_for_are_read(store: FeatureStore) -> None:
