@@ -32,6 +32,7 @@ class StageSummary:
     n_images: int = 0
     n_descriptors: int = 0
     n_bytes: int = 0
+    n_before: int = 0  # images of the same chunks, whose results are among the bytes and were computed before
     statuses: Mapping[str, int] = field(default_factory=dict)
     n_warned: int = 0  # pictures that were used although the decoder warned
     seconds: float = 0.0
@@ -288,7 +289,8 @@ def summary_line(summary: StageSummary) -> str:
     if summary.n_descriptors:
         parts.append(counted(summary.n_descriptors, "descriptor"))
     if summary.n_bytes:
-        parts.append(human_bytes(summary.n_bytes))
+        before = f" with {counted(summary.n_before, 'image')} from before" if summary.n_before else ""
+        parts.append(human_bytes(summary.n_bytes) + before)
     if summary.note:
         parts.append(summary.note)
     return f"{summary.stage:<9}  {', '.join(parts)}, in {human_seconds(summary.seconds)}"

@@ -103,6 +103,7 @@ from .runs import UNKNOWN as UNKNOWN
 from .runs import opencv_of as opencv_of
 from .runs import paces as paces
 from .runs import partition_manifest as partition_manifest
+from .runs import record_progress as record_progress
 from .runs import recorded_run as recorded_run
 from .runs import utc_now as utc_now
 from .runs import versions as versions

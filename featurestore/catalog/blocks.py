@@ -91,11 +91,16 @@ def _usable(context: Context, work: Work, several: list[Named], retry: Collectio
 
 def count_finished_images(root: Root, plan: StagePlan) -> int:
     """Return how many images of a plan of extract are in finished blocks, from the blocks' names."""
+    return sum(named.n_images for named in finished_blocks(root, plan))
+
+
+def finished_blocks(root: Root, plan: StagePlan) -> list[Named]:
+    """Return the names of the finished blocks of a plan of extract, of chunks that are not published yet."""
     found = _by_folder(root)
     if not found:
-        return 0
+        return []
     folders = {attempt_of(plan.step, work).folder for work in plan.todo}
-    return sum(named.n_images for folder, several in found.items() if folder in folders for named in several)
+    return [named for folder, several in found.items() if folder in folders for named in several]
 
 
 def unneeded_blocks(context: Context) -> dict[str, list[str]]:

@@ -10,13 +10,13 @@ from typing import NamedTuple
 
 from duckdb import DuckDBPyConnection
 
-from featurestore.catalog.blocks import count_finished_images
+from featurestore.catalog.blocks import count_finished_images, finished_blocks
 from featurestore.catalog.plan import StagePlan
 from featurestore.catalog.statements import query_value
 from featurestore.catalog.table_rows import Outcome, query_row, query_rows
 from featurestore.errors import CorruptFile, FormatError, UnreadableFile
-from featurestore.stages import FitStage
-from featurestore.storage import Root, block_names, read_state
+from featurestore.stages import Extract, FitStage
+from featurestore.storage import Root, read_state
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,10 @@ class _Begun(NamedTuple):
     stage: str
     variant: str
     started: datetime  # UTC, naive
+    n_images: int  # of extract: done by this run, in partitions
 
 
-_LATEST = f"""SELECT stage, variant, started FROM runs WHERE outcome = '{Outcome.RUNNING}'
+_LATEST = f"""SELECT stage, variant, started, n_images FROM runs WHERE outcome = '{Outcome.RUNNING}'
               ORDER BY started DESC LIMIT 1"""
 
 
@@ -67,9 +68,12 @@ def running_stage(
     else:
         n_images = int(query_value(connection, "SELECT coalesce(sum(n_images), 0) FROM chunks"))
         n_done = n_images - sum(work.n_images for work in plan.todo) + count_finished_images(root, plan)
-        query = "SELECT path, n_images FROM partitions WHERE variant = $variant AND NOT pruned"
-        made = query_rows(connection, _Made, query, {"variant": begun.variant})
-        n_new = _since(root, plan, made, begun.started)
+        if isinstance(plan.step.stage, Extract):  # its partitions may have images that an earlier run extracted
+            n_new = begun.n_images + _in_blocks_since(root, plan, begun.started)
+        else:
+            query = "SELECT path, n_images FROM partitions WHERE variant = $variant AND NOT pruned"
+            made = query_rows(connection, _Made, query, {"variant": begun.variant})
+            n_new = _since(root, plan, made, begun.started)
     seconds = max((now - begun.started).total_seconds(), 0.0)
     rate = n_new / seconds if n_new and seconds else None
     left = None if rate is None else (n_images - n_done) / rate
@@ -77,15 +81,25 @@ def running_stage(
 
 
 def _since(root: Root, plan: StagePlan, made: Iterable[_Made], started: datetime) -> int:
-    """Return the number of images in partitions and blocks that were written since then."""
-    begun = started.replace(tzinfo=UTC).timestamp() * 1e9
+    """Return the number of images in partitions that were written since then."""
+    begun = _nanoseconds(started)
     states, _ = root.partitions.list(f"partitions/{plan.step.stage.name}/{plan.step.variant}", ".parquet")
     files = [(states.get(file.path), file.n_images) for file in made]
-    for block in block_names(root):
-        with suppress(UnreadableFile):
-            files.append((root.state(block.name), block.n_images))
-    # None: a block whose partition was published meanwhile
     return sum(n_images for state, n_images in files if state is not None and state.modified_ns >= begun)
+
+
+def _in_blocks_since(root: Root, plan: StagePlan, started: datetime) -> int:
+    """Return the number of images in finished blocks that were written since then."""
+    n_images = 0
+    for block in finished_blocks(root, plan):
+        with suppress(UnreadableFile):
+            state = root.state(block.name)  # None: its partition was published meanwhile
+            n_images += block.n_images if state is not None and state.modified_ns >= _nanoseconds(started) else 0
+    return n_images
+
+
+def _nanoseconds(moment: datetime) -> float:
+    return moment.replace(tzinfo=UTC).timestamp() * 1e9
 
 
 def _learnt(root: Root, plan: StagePlan) -> int:

@@ -157,6 +157,12 @@ def update_run(connection: DuckDBPyConnection, run_id: str, **values: Any) -> No
     update_rows(connection, "runs", values, where={"run_id": run_id})
 
 
+def record_progress(connection: DuckDBPyConnection, variant: str | None, n_images: int) -> None:
+    """Record how many images the run at work has done whose partitions are recorded; its end records them all."""
+    where = {"variant": variant, "outcome": Outcome.RUNNING}
+    update_rows(connection, "runs", {"n_images": n_images}, where=where)
+
+
 def paces(connection: DuckDBPyConnection) -> dict[str, float]:
     """Return the mean seconds an image of earlier runs, by stage."""
     return {row["stage"]: row["pace"] for row in query_arrow(connection, _PAST).to_pylist()}

@@ -37,7 +37,7 @@ class ChunkRun:
         self._work = {work.chunk_id: work for work in plan.todo}
         self._open: dict[int, ChunkWriter] = {}
         self._statuses: Counter[str] = Counter()
-        self._n_warned = 0
+        self._n_warned, self._n_before = 0, 0
         self._counts: dict[str, Any] = {"n_chunks": 0, "n_images": 0, "n_descriptors": 0, "n_bytes": 0}
 
     def run(self) -> StageSummary:
@@ -63,7 +63,12 @@ class ChunkRun:
                 self._check()
             seconds = time.perf_counter() - started
             summary = StageSummary(
-                name, **self._counts, statuses=self._statuses, n_warned=self._n_warned, seconds=seconds
+                name,
+                **self._counts,
+                n_before=self._n_before,
+                statuses=self._statuses,
+                n_warned=self._n_warned,
+                seconds=seconds,
             )
         finally:
             reporter.end(summary)

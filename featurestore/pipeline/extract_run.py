@@ -28,6 +28,7 @@ from featurestore.catalog import (
     imported_versions,
     opencv_of,
     partition_manifest,
+    record_progress,
     versions,
 )
 from featurestore.engines import WINDOW, Engine, Task
@@ -67,6 +68,7 @@ class _Chunk:
     attempt: Attempt
     blocks: list[Block]
     n_left: int  # images not in a block yet
+    n_new: int = 0  # images in blocks of this run
 
 
 class ExtractRun(ChunkRun):
@@ -87,6 +89,7 @@ class ExtractRun(ChunkRun):
         self._folder: RunImages | None = None
         self._large = LargeImages(max_bytes, workers=engine.workers)
         self._n_at_work = 0  # images in blocks that are not finished
+        self._n_published = 0  # images that this run has extracted, in partitions
         self._n_waiting = sum(work.n_left for work in plan.todo)  # images without a task
         self._begun, self._spent = time.monotonic(), 0.0
 
@@ -192,6 +195,10 @@ class ExtractRun(ChunkRun):
                 self._again(chunk, damaged)
             case [Written() as written]:
                 self._publish(task.chunk_id, written)
+                self._n_before += max(0, chunk.work.n_images - chunk.n_new)
+                self._n_published += chunk.n_new
+                with self._context.catalog.transaction() as connection:
+                    record_progress(connection, self._plan.step.variant, self._n_published)
                 discard_blocks(self._context.root, chunk.attempt)
                 del self._chunks[task.chunk_id]
 
@@ -202,6 +209,7 @@ class ExtractRun(ChunkRun):
             LOG.debug("%s: %s in %.1f s", draft.block.name, dict(draft.statuses), draft.seconds)
             chunk.blocks.append(draft.block)
             chunk.n_left -= len(draft.block.image_ids)
+            chunk.n_new += len(draft.block.image_ids)
             self._spent += draft.seconds
             self._n_warned += draft.n_warned
             if not chunk.n_left:

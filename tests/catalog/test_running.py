@@ -69,7 +69,7 @@ def test_what_an_earlier_run_did_is_no_part_of_the_rate(looking: Looking) -> Non
         made = (now - timedelta(minutes=minutes)).replace(tzinfo=UTC).timestamp()
         os.utime(path, (made, made))
     with context.catalog.transaction() as connection:
-        begun = {"outcome": "running", "started": now - timedelta(minutes=10)}
+        begun = {"outcome": "running", "started": now - timedelta(minutes=10), "n_images": 3}
         update_rows(connection, "runs", begun, where={"stage": "extract"})
         plans = make_plan(connection, resolve(connection, context.flow))
         running = running_stage(connection, context.root, plans, now=now)

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from featurestore import FeatureStore
-from featurestore.catalog import blocks, versions
+from featurestore.catalog import RunningStage, blocks, discard_blocks, versions
 from featurestore.errors import NotEnoughSpace
 from featurestore.pipeline import Options, run_stages
 from featurestore.pipeline import extract_run as extraction
 from featurestore.pipeline.estimate import SPARE
 from featurestore.pipeline.extract_run import BLOCK_SECONDS, LONGEST, OVERTIME, block_seconds
-from featurestore.progress import Silent
+from featurestore.progress import Silent, summary_line
 from featurestore.storage import Root, Writer, block_names, read_block
 from featurestore.storage.root import BLOCKS
 from tests.broken_images import encoded, picture
@@ -137,6 +137,25 @@ def test_a_run_goes_on_from_the_finished_blocks(
     assert (planned.n_images, summary.n_images, summary.n_chunks) == (N - FINISHED, N - FINISHED, 1)
     assert digests(broken_off) == digests(whole)
     assert not (broken_off.path / BLOCKS).exists()
+
+
+def test_what_an_earlier_run_has_extracted_is_told_apart(
+    broken_off: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = list[RunningStage | None]()
+
+    def look(*arguments: Any) -> None:  # the partition is recorded, and its blocks are still there
+        seen.append(broken_off.status().running)
+        discard_blocks(*arguments)
+
+    monkeypatch.setattr(extraction, "discard_blocks", look)
+    (summary,) = broken_off.run("extract", workers=0)
+    (running,) = seen
+    assert running is not None
+    assert running.images_per_second is not None
+    assert (running.n_done, round(running.images_per_second * running.seconds)) == (N, N - FINISHED)
+    assert (summary.n_images, summary.n_before) == (N - FINISHED, FINISHED)
+    assert "B with 5 images from before, in " in summary_line(summary)
 
 
 def test_blocks_of_images_that_others_of_an_earlier_run_part_are_joined_in_order(
