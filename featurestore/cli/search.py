@@ -24,7 +24,7 @@ from featurestore.cli.common import (
     without_python,
 )
 from featurestore.cli.named import StoreVerb, complete_image
-from featurestore.errors import FeatureStoreError, QueryError
+from featurestore.errors import FeatureStoreError, MissingDependency, QueryError
 from featurestore.formatting import counted
 from featurestore.matching import MIN_INLIERS, Verdict
 from featurestore.system import command_line
@@ -133,21 +133,22 @@ def search(
     opened = open_store(store, untrusted=untrusted)
     writers: dict[str | None, Callable[[SearchResult], str]] = {"csv": _Csv(), "json": _json}
     write = writers.get(form, _shown)
-    every = [name for query in queries for name in _files(query)]
+    every, failed = _every(queries)
     if options["where"] is not None and len(every) > 1:
         opened.select(where=options["where"], allow_missing=True)  # a mistake in it is told once
     if draw is not None:
         make_folder(draw, opened.path)
-    failed = False
     for number, name in enumerate(every, start=1):
         try:
             result = opened.search(name, **options)
             if draw is not None:
                 _draw(opened, result, draw, number)
+        except MissingDependency:
+            raise
         except FeatureStoreError as error:
-            if len(every) == 1:
+            if len(every) == 1 and not failed:
                 raise
-            click.echo(f"error: {without_python(' '.join(str(error).split()))}", err=True)
+            _tell(error)
             failed = True
         else:
             if text := write(result):
@@ -164,16 +165,36 @@ def _draw(store: FeatureStore, result: SearchResult, folder: Path, number: int) 
             picture.save(folder / f"{number:04d}-{stems[0]}-{hit.rank}-{stems[1]}.png")
 
 
+def _every(queries: Sequence[str]) -> tuple[list[str], bool]:
+    """Return all queries, those in folders too, and whether a folder can't be used."""
+    every: list[str] = []
+    failed = False
+    for query in queries:
+        try:
+            every += _files(query)
+        except FeatureStoreError as error:
+            if len(queries) == 1:
+                raise
+            _tell(error)
+            failed = True
+    return every, failed
+
+
+def _tell(error: FeatureStoreError) -> None:
+    click.echo(f"error: {without_python(' '.join(str(error).split()))}", err=True)
+
+
 def _files(query: str) -> Iterator[str]:
     """Yield a query, or the images in it if it is a folder, by name."""
     from featurestore.images import IMAGE_SUFFIXES
-    from featurestore.system import is_folder
+    from featurestore.system import is_folder, readable
 
     folder = Path(query)
     if not is_folder(folder):
         yield query
         return
-    found = sorted(str(path) for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    with readable(folder):
+        found = sorted(str(path) for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
     if not found:
         raise QueryError(f"there are no image files in the folder {query}; name one that holds the queries")
     yield from found

@@ -52,7 +52,7 @@ from featurestore.maintenance.problems import Kind, Problem, VerifyReport
 from featurestore.maintenance.sandbox import run_child
 from featurestore.maintenance.stray_files import stray_files
 from featurestore.stages import FitStage
-from featurestore.storage import CATALOG, PAIRS, read_pairs_file, read_state
+from featurestore.storage import CATALOG, HEADER, INDEX, PAIRS, Root, check_index_files, read_pairs_file, read_state
 from featurestore.system import command_line, file_digest, file_size, is_file, scratch_folder
 
 T = TypeVar("T")
@@ -109,11 +109,11 @@ class _Checks:
         self._rebuild = remedy(context.catalog.path)
 
     def run(self, *, trusted: bool) -> None:
-        """Run all checks. An untrusted store comes without its images, and its found pairs are never used."""
+        """Run all checks. An untrusted store comes without its images, and its search files are never used."""
         for problems in (self.dataset(), self.partitions(), self.models(), self.orphans()):
             self._report.problems.extend(problems)
         if trusted:
-            self._report.problems.extend(self.pairs())
+            self._report.problems.extend(self.search_files())
             self._report.problems.extend(self.images())
 
     def _asked(self, question: Callable[[DuckDBPyConnection], T]) -> T:
@@ -240,17 +240,21 @@ class _Checks:
             how = f"{command_line('prune', self._root.path)} removes it if nothing uses it"
             yield Problem(Kind.VARIANT, row.path, what, how)
 
-    def pairs(self) -> Iterator[Problem]:
-        """Yield damaged files of found pairs."""
-        for name in self._root.listing(PAIRS, "")[0]:
-            yield from _unless_unreadable(name, self._pairs(name))
+    def search_files(self) -> Iterator[Problem]:
+        """Yield damaged files of the index and of found pairs."""
+        pairs, index = ("pairs", self._root.path, "OUT.csv"), ("index", self._root.path)
+        for folder, suffix, check, verb in (
+            (PAIRS, "", read_pairs_file, pairs),
+            (INDEX, HEADER, check_index_files, index),
+        ):
+            for name in self._root.listing(folder, suffix)[0]:
+                yield from _unless_unreadable(name, self._search_file(name, check, command_line(*verb)))
 
-    def _pairs(self, name: str) -> Iterator[Problem]:
+    def _search_file(self, name: str, check: Callable[[Root, str], Any], again: str) -> Iterator[Problem]:
         try:
-            read_pairs_file(self._root, name)
+            check(self._root, name)
         except CorruptFile as error:
-            again = command_line("pairs", self._root.path, "OUT.csv")
-            yield Problem(Kind.SEARCH, name, str(error), f"with --repair it is dropped, and {again} finds them again")
+            yield Problem(Kind.SEARCH, name, str(error), f"with --repair it is dropped, and {again} makes it again")
 
     def _leakage(self) -> Iterator[Problem]:
         with self._context.catalog.reading() as connection:

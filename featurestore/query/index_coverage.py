@@ -9,10 +9,9 @@ from pathlib import Path
 
 from duckdb import DuckDBPyConnection
 
-from featurestore.catalog import ChunkState, Context, Step, chunk_states, resolve
-from featurestore.query.index_header import IndexHeader, read_header
+from featurestore.catalog import ChunkState, Context, HeldCatalog, Step, chunk_states, resolve
 from featurestore.stages import INDEX, TransformStage, codes_of
-from featurestore.storage import Place
+from featurestore.storage import IndexHeader, Place, find_index_header
 
 OLD = 0.1  # of the images that the file may lack before it is made again
 
@@ -95,7 +94,9 @@ def index_coverage(context: Context, connection: DuckDBPyConnection, steps: Sequ
         chunk_id: _chunk(context, state, by_stage[words.stage.name].get(chunk_id))
         for chunk_id, state in by_stage[codes].items()
     }
-    header = read_header(context, words.variant)
+    # faiss trusts what it reads, so that the file of an untrusted store is never opened
+    trusted = not isinstance(context.catalog, HeldCatalog)
+    header = find_index_header(context.root, words.variant) if trusted else None
     return Coverage(words.stage, words.variant, context.root.local(fit.current_model.path), chunks, header)
 
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from featurestore.errors import CorruptFile
-from featurestore.query.index_header import PARTS, IndexHeader
 from featurestore.retrieval import Extents, WordsIndex
-from featurestore.storage import INDEX, Root, Writer
+from featurestore.storage import INDEX, INDEX_PARTS, IndexHeader, Root, Writer
+from featurestore.system import file_digest
 
 IMAGE = np.dtype([("image_id", "<i8"), ("x", "<f4"), ("y", "<f4")])  # and how far its keypoints reach
 LOG = logging.getLogger("featurestore.query")
@@ -37,7 +37,7 @@ def open_index_file(root: Root, header: IndexHeader) -> IndexFile | None:
     Raises:
         MissingDependency: faiss is not installed.
     """
-    index, images = (root.local(f"{header.name}.{part}") for part in PARTS)
+    index, images = (root.local(f"{header.name}.{part}") for part in INDEX_PARTS)
     try:
         rows = np.load(images).view(IMAGE)
         extents = Extents(np.ascontiguousarray(rows["image_id"]), np.stack([rows["x"], rows["y"]], axis=1))
@@ -60,18 +60,19 @@ def write_index_file(
         StoreBusy: another process has taken over.
     """
     sizes: dict[str, int] = {}
+    checksums: dict[str, str] = {}
     name = IndexHeader(variant, chunks, len(index), sizes).name
     rows = np.empty(len(extents.image_ids), IMAGE)
     rows["image_id"], rows["x"], rows["y"] = extents.image_ids, *extents.extents.T
-    for part in PARTS:
+    for part in INDEX_PARTS:
         with writer.publishing(f"{name}.{part}") as path:
             if part == "faiss":
                 index.save(path)
             else:
                 with path.open("wb") as file:
                     np.save(file, rows)
-            sizes[part] = path.stat().st_size
-    header = IndexHeader(variant, chunks, len(index), sizes)
+            sizes[part], checksums[part] = path.stat().st_size, file_digest(path)
+    header = IndexHeader(variant, chunks, len(index), sizes, checksums)
     with writer.publishing(f"{name}.json") as path:
         path.write_text(header.as_json(), encoding="utf-8")
     for other in writer.files(INDEX, ""):

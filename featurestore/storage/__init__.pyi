@@ -9,6 +9,11 @@ from .block_file import read_block as read_block
 from .block_file import rows_of as rows_of
 from .block_file import write_block as write_block
 from .hashed_file import open_hashed as open_hashed
+from .index_header import HEADER as HEADER
+from .index_header import INDEX_PARTS as INDEX_PARTS
+from .index_header import IndexHeader as IndexHeader
+from .index_header import check_index_files as check_index_files
+from .index_header import find_index_header as find_index_header
 from .lease import HOLDER as HOLDER
 from .lease import read_signature as read_signature
 from .list_pages import Places as Places

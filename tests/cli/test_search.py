@@ -7,7 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from featurestore import FeatureStore
+from featurestore.cli.common import answer
 from featurestore.errors import QueryError
 from featurestore.matching import Verdict
 from tests.small import invoke
@@ -116,7 +119,28 @@ def test_a_mistake_in_the_condition_is_told_once(finished: FeatureStore) -> None
     assert result.output == ""
 
 
+def test_a_query_is_answered_before_the_next_is_read(finished: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    original, events = FeatureStore.search, list[str]()
+
+    def searched(store: FeatureStore, query: Any, **options: Any) -> Any:
+        events.append(query)
+        return original(store, query, **options)
+
+    def told(text: str) -> None:
+        events.append("answer")
+        answer(text)
+
+    monkeypatch.setattr(FeatureStore, "search", searched)
+    monkeypatch.setattr("featurestore.cli.search.answer", told)
+    invoke("search", finished.path, NAME, "flower/left-000.jpg", "--csv")
+    assert events == [NAME, "answer", "flower/left-000.jpg", "answer"]
+
+
 def test_a_folder_without_images(finished: FeatureStore, tmp_path: Path) -> None:
+    both = invoke("search", finished.path, tmp_path, NAME, "--csv", "--top", 1)
+    assert both.exit_code == 1
+    assert both.stderr.startswith("error: there are no image files in the folder")
+    assert len(both.stdout.splitlines()) == 2, "the other query is answered"
     result = invoke("search", finished.path, tmp_path)
     assert isinstance(result.exception, QueryError)
     assert "there are no image files in the folder" in str(result.exception)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -242,9 +243,30 @@ def test_a_damaged_file_is_not_used(indexed: FeatureStore, caplog: pytest.LogCap
     assert answer(indexed.search(NAME, top=30)) == expected
     for header in (indexed.path / "index").glob("*.json"):
         header.write_text("[]", encoding="utf-8")
-    assert indexed.verify().problems == []
+    assert indexed.verify(repair=True).problems == []
     indexed.run(workers=0)
     assert note(indexed) == "the index file covers all 26 images"
+
+
+def test_verify_compares_the_file_with_its_header(indexed: FeatureStore) -> None:
+    (path,) = (indexed.path / "index").glob("*.faiss")
+    data = bytearray(path.read_bytes())
+    data[-100] ^= 1
+    path.write_bytes(data)
+    (problem,) = indexed.verify().problems
+    assert problem.kind == "search"
+    assert problem.what == f"index/{path.name} has not the bytes that its header promises"
+    assert indexed.verify(repair=True).ok
+    assert note(indexed).startswith("the index file covers 0 of 26 images; make it with: featurestore index ")
+    assert invoke("index", indexed.path).exit_code == 0
+    (header,) = (indexed.path / "index").glob("*.json")
+    old = json.loads(header.read_text())
+    del old["checksums"]  # as an earlier version wrote it
+    header.write_text(json.dumps(old))
+    assert note(indexed) == "the index file covers all 26 images"
+    assert indexed.verify().problems == []
+    path.unlink()
+    assert [problem.what for problem in indexed.verify().problems] == [f"index/{path.name} is missing"]
 
 
 def test_the_file_of_an_untrusted_store_is_never_opened(made: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
