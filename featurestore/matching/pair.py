@@ -10,10 +10,13 @@ from numpy.typing import NDArray
 
 from featurestore.matching.features import Features
 from featurestore.matching.nearest import RATIO, mutual_matches
-from featurestore.matching.similarity import fit_similarity
+from featurestore.matching.similarity import Similarity, fit_similarity
 from featurestore.matching.verdict import MIN_INLIERS, POSSIBLE, Verdict
 
 BORDER = 0.08  # of the keypoints' box: how near to its sides the border reaches
+MIDDLE = 0.25  # of the keypoints' box: how far from its sides its middle begins
+EXPECTED = 10.0  # inliers in the middle, from which on their absence means something
+EMPTY = 0.1  # of the inliers that are expected in the middle: with fewer it is another picture
 FLAT = 0.03  # of the query's box: how wide the strip is that counts as a line
 
 
@@ -90,11 +93,12 @@ def check_pair(query: Features, image: Features, *, min_inliers: int = MIN_INLIE
         return _nothing(len(matches))
     there = query.points[matches.query][fitted.inliers]
     here = image.points[matches.image][fitted.inliers]
-    border = near_border(there, query.box) & near_border(here, image.box)
+    border = near_border(there, query.box, BORDER) & near_border(here, image.box, BORDER)
     inliers = min(distinct(there[~border]), distinct(here[~border]))
     flat = on_a_line(there[~border], query.box) or on_a_line(here[~border], image.box)
+    frame = is_frame(query, image, fitted, there, here)
     return PairMatch(
-        status=_verdict(inliers, min_inliers, flat=flat),
+        status=_verdict(inliers, min_inliers, doubtful=flat or frame),
         inliers=inliers,
         on_border=int(border.sum()),
         n_matches=len(matches),
@@ -108,17 +112,47 @@ def check_pair(query: Features, image: Features, *, min_inliers: int = MIN_INLIE
     )
 
 
-def _verdict(inliers: int, min_inliers: int, *, flat: bool) -> Verdict:
-    if inliers >= min_inliers and not flat:
+def _verdict(inliers: int, min_inliers: int, *, doubtful: bool) -> Verdict:
+    if inliers >= min_inliers and not doubtful:
         return Verdict.FOUND
     return Verdict.POSSIBLE if inliers >= POSSIBLE else Verdict.CANDIDATE
 
 
-def near_border(points: NDArray[np.float64], box: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Return which points ``(n, 2)`` are within `BORDER` of a side of a box ``(2, 2)``."""
-    margin = BORDER * (box[1] - box[0])
+def near_border(points: NDArray[np.float64], box: NDArray[np.float64], share: float) -> NDArray[np.bool_]:
+    """Return which points ``(n, 2)`` are within a share of a box ``(2, 2)`` of one of its sides."""
+    margin = share * (box[1] - box[0])
     near: NDArray[np.bool_] = ((points < box[0] + margin) | (points > box[1] - margin)).any(axis=1)
     return near
+
+
+def is_frame(
+    query: Features,
+    image: Features,
+    fitted: Similarity,
+    there: NDArray[np.float64],
+    here: NDArray[np.float64],
+) -> bool:
+    """Return whether two images have their surroundings in common and not the middle, as two pictures in one frame.
+
+    The inliers of the same picture are where the query's keypoints are. Those of a frame are around, and the middle has
+    keypoints, but hardly a match.
+
+    Args:
+        query: with all keypoints.
+        image: the same.
+        fitted: the transform.
+        there: ``(m, 2)`` the places of the inliers in the query.
+        here: ``(m, 2)`` their places in the image.
+    """
+
+    def around(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.bool_]:
+        return near_border(one, query.box, MIDDLE) & near_border(other, image.box, MIDDLE)
+
+    placed = fitted.apply(query.points)
+    covered = ((placed >= image.box[0]) & (placed <= image.box[1])).all(axis=1)
+    in_middle = (covered & ~around(query.points, placed)).sum() / max(covered.sum(), 1)
+    expected = float(in_middle) * len(there)
+    return expected >= EXPECTED and int((~around(there, here)).sum()) < EMPTY * expected
 
 
 def distinct(points: NDArray[np.float64]) -> int:

@@ -72,6 +72,19 @@ def test_matches_on_the_border_of_both_do_not_count() -> None:
     assert (again.inliers, again.status) == (20, Verdict.FOUND)
 
 
+@pytest.mark.parametrize(("n_inside", "status"), [(0, Verdict.POSSIBLE), (3, Verdict.POSSIBLE), (20, Verdict.FOUND)])
+def test_two_pictures_in_a_wide_frame_are_not_found(n_inside: int, status: Verdict) -> None:
+    rng = np.random.default_rng(5)
+    along, near = rng.uniform(0, SIDE, 40), rng.uniform(45, 90, 40)
+    sides = [np.stack(pair, axis=1) for pair in ((along, near), (along, SIDE - near), (near, along))]
+    middle = rng.uniform(120, SIDE - 120, (80, 2))
+    places = np.concatenate([*sides, middle, inside(0)])
+    common = 120 + n_inside
+    found = check_pair(features(places, 1, common=common), features(places, 2, common=common))
+    assert found.inliers >= 80
+    assert found.status is status
+
+
 def test_a_border_that_lies_inside_the_other_image_counts() -> None:
     detail = inside(0)  # a detail whose only matches are at its corners
     rng = np.random.default_rng(4)
