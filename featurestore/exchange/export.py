@@ -136,7 +136,8 @@ def _models(context: Context, variant: str | None) -> tuple[Arrays, Arrays]:
         used = {step.stage.name: step.model_id for step in steps}
         models = {stage: find_model(connection, used.get(stage.name)) for stage in (Project, Quantize)}
     pca, scale = (_arrays(context, str(stage.model), model) for stage, model in models.items())
-    return pca, scale
+    quantize = next(step.stage for step in steps if isinstance(step.stage, Quantize))
+    return pca, dict(quantize.decoding(scale))
 
 
 def _arrays(context: Context, fit: str, model: ModelRow | None) -> Arrays:

@@ -154,6 +154,28 @@ def test_exports_have_a_byte_for_each_code(made: FeatureStore, rows: list[Row], 
     assert np.array_equal(vectors[:, 4:], codes)
 
 
+def test_the_exported_model_says_how_large_codes_are(
+    made: FeatureStore, finished: FeatureStore, rows: list[Row], tmp_path: Path
+) -> None:
+    made.export(tmp_path / "model.npz", "model")
+    made.export(tmp_path / "older.npz", "model", variant=variant_of(finished))
+    with np.load(tmp_path / "model.npz") as model, np.load(tmp_path / "older.npz") as older:
+        assert "largest_code" not in older.files
+        codes = joined(rows)
+        floats = model["low"] + codes / model["largest_code"] * (model["high"] - model["low"])
+    assert np.allclose(floats, made.dequantize(codes), atol=1e-3)
+
+
+@pytest.mark.parametrize(("name", "file"), [("colmap", "database.db"), ("hloc", "features.h5")])
+def test_formats_of_extract_do_not_care(made: FeatureStore, tmp_path: Path, name: str, file: str) -> None:
+    if name == "hloc":
+        pytest.importorskip("h5py", reason="h5py is an optional dependency")
+    made.export(tmp_path / file, name, where=f"filename = '{NAME}'")
+    assert (tmp_path / file).stat().st_size > 0
+    with pytest.raises(QueryError, match=f"^{name} holds descriptors of extract, and none of quantize"):
+        made.export(tmp_path / "codes", name, stage="quantize")
+
+
 def test_codes_of_another_variant_are_decoded_by_its_bits(made: FeatureStore, finished: FeatureStore) -> None:
     older, codes = variant_of(finished), finished.descriptors(NAME)
     assert np.array_equal(made.descriptors(NAME, variant=older), codes)

@@ -119,7 +119,7 @@ class ModelExporter(Exporter):
 
         Args:
             pca: the arrays of a model of fit_pca.
-            scale: the arrays of the model of fit_scale that was made with it.
+            scale: the arrays of the model of fit_scale that was made with it, as `Quantize.decoding` returns them.
             path: of the file.
         """
         raise NotImplementedError(f"{type(self).__name__}.write_models")
