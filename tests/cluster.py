@@ -35,6 +35,7 @@ class Cluster:
 
     folder: Path
     mark: str = ""
+    host: str = "127.0.0.1"  # on which the scheduler listens
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)  # the scheduler first
 
     @property
@@ -50,7 +51,7 @@ class Cluster:
     def start_scheduler(self, **environment: str) -> None:
         """Start the scheduler, and wait until it can be reached."""
         self.file.unlink(missing_ok=True)
-        options = ("--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--no-show", "--scheduler-file", self.file)
+        options = ("--host", self.host, "--port", "0", "--no-dashboard", "--no-show", "--scheduler-file", self.file)
         process = self._start("scheduler", *options, **environment)
         deadline = time.monotonic() + PATIENCE
         while not (self.file.is_file() and self.file.read_text().rstrip().endswith("}")):
@@ -101,10 +102,12 @@ def kill(process: subprocess.Popen[Any], number: int = signal.SIGKILL) -> None:
 
 
 @contextmanager
-def cluster_of_processes(folder: Path, *, n_workers: int, mark: str = "", **environment: str) -> Iterator[Cluster]:
+def cluster_of_processes(
+    folder: Path, *, n_workers: int, mark: str = "", host: str = "127.0.0.1", **environment: str
+) -> Iterator[Cluster]:
     """Yield a cluster whose files are in ``folder``; the environment is that of the scheduler."""
     folder.mkdir(parents=True, exist_ok=True)
-    cluster = Cluster(folder, mark)
+    cluster = Cluster(folder, mark, host)
     try:
         cluster.start_scheduler(**environment)
         for _ in range(n_workers):

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,8 +22,9 @@ from featurestore import FeatureStore
 from featurestore.storage import HOLDER
 from tests.cluster import Cluster, cluster_of_processes, kill
 from tests.crash.conftest import Ground
-from tests.crash.harness import ROOT, finish, left_alive, left_behind, photograph, run, start
+from tests.crash.harness import ROOT, finish, left_alive, left_behind, photograph, run, runs, start
 from tests.crash.test_cluster_kills import children_of, in_crash, verb, wait_for
+from tests.small import make_small, small_store
 
 pytestmark = in_crash
 KILLS = 20
@@ -67,6 +70,70 @@ def test_twenty_kills(cluster: Cluster, ground: Ground, tmp_path: Path) -> None:
         refuse_difference(store, ground)
         n_runs += 1
     print(f"{n_kills} kills in {n_runs} runs")
+
+
+def test_twenty_kills_in_one_run(cluster: Cluster, tmp_path: Path) -> None:
+    """A worker or a child is killed whenever another file has been finished: forty chunks have 120 partitions."""
+    images, workers = make_small(tmp_path / "images", n=40).parent, cluster.processes[1:]
+    store = small_store(tmp_path / "store", images, chunk_size=1).path
+    FeatureStore(shutil.copytree(store, tmp_path / "whole")).run(workers=0)
+    process, n_kills, n_files = start(*verb(cluster, store)), 0, 0
+    while n_kills < KILLS:
+        while len(list(store.rglob("chunk-*.parquet"))) <= n_files:
+            with suppress(TimeoutError):
+                pytest.fail(f"after {n_kills} kills: {finish(process, patience=0.02)}")
+        n_files = len(list(store.rglob("chunk-*.parquet")))
+        victim = n_kills % 2
+        if n_kills % 5 == 4 and (children := children_of(workers[victim].pid)):
+            os.kill(children[0], signal.SIGKILL)
+        else:
+            kill(workers[victim])
+            workers[victim] = cluster.start_worker()
+        n_kills += 1
+    ended = finish(process)
+    assert (ended.code, ended.err) == (0, ""), cluster.logs()
+    assert photograph(store) == photograph(tmp_path / "whole")
+    assert left_behind(store) == []
+    assert {record["outcome"] for record in runs(store)} == {"done"}
+
+
+def test_workers_that_leave_in_order_cost_nothing(cluster: Cluster, ground: Ground, tmp_path: Path) -> None:
+    """One is sent away by the scheduler, as where a cluster shrinks, and one ends by SIGTERM, as a job does."""
+    store = ground.store(tmp_path / "store")
+    process = start(*verb(cluster, store))
+    _, first, second = cluster.processes
+    wait_for(store, "blocks/extract/*/*/*.parquet")
+    cluster.start_worker()
+    wait_for_workers(cluster, 3)
+    from distributed import Client
+
+    with Client(cluster.address, set_as_default=False) as client:
+        address = next(a for a, pid in client.run(os.getpid).items() if pid == first.pid)
+        client.retire_workers([address])
+    os.kill(second.pid, signal.SIGTERM)
+    ended = finish(process)
+    assert (ended.code, ended.err) == (0, ""), cluster.logs()
+    for worker in (first, second):
+        worker.wait(60)
+    refuse_difference(store, ground)
+
+
+def test_a_run_whose_workers_are_all_gone_ends_and_goes_on(cluster: Cluster, ground: Ground, tmp_path: Path) -> None:
+    store = ground.store(tmp_path / "store")
+    process = start(*verb(cluster, store))
+    wait_for(store, "blocks/extract/*/*/*.parquet")
+    for worker in cluster.processes[1:]:
+        kill(worker)
+    ended = finish(process)
+    assert ended.code == 1
+    assert ended.err.startswith(
+        f"error: the Dask scheduler at {cluster.file} has had no worker for 60 s. Finished work"
+    )
+    assert list(store.rglob(".tmp-*")) == [], "what workers were writing"
+    cluster.start_worker()
+    ended = run(*verb(cluster, store))
+    assert (ended.code, ended.err) == (0, ""), cluster.logs()
+    refuse_difference(store, ground)
 
 
 def test_a_suspended_worker_that_wakes_after_the_run_changes_nothing(
@@ -125,7 +192,11 @@ def another_opencv(folder: Path) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Misfits:
-    """Workers that differ: one without the images, one without the store, one with another OpenCV."""
+    """Workers that differ.
+
+    One has an empty folder in place of the images, one in place of the store, one has no such folder as the store, and
+    one has another OpenCV.
+    """
 
     store: Path
     images: Path
@@ -137,6 +208,7 @@ class Misfits:
         return [
             cluster.start_worker(within=without(self.images, self.empty)),
             cluster.start_worker(within=without(self.store, self.empty)),
+            cluster.start_worker(within=without(self.store.parent, self.empty)),
             cluster.start_worker(**self.opencv),
         ]
 
@@ -146,7 +218,7 @@ class Misfits:
 @pytest.fixture
 def misfits(ground: Ground, tmp_path: Path) -> Misfits:
     """Workers that differ, and a new store."""
-    store, empty = ground.store(tmp_path / "store"), tmp_path / "empty"
+    store, empty = ground.store(tmp_path / "mount" / "store"), tmp_path / "empty"
     empty.mkdir()
     if subprocess.run([*without(store, empty), "true"], check=False, capture_output=True).returncode:
         pytest.skip("this user may not mount a folder in a namespace")
@@ -156,7 +228,7 @@ def misfits(ground: Ground, tmp_path: Path) -> Misfits:
 def test_workers_that_differ_at_the_start_end_the_run(misfits: Misfits, tmp_path: Path) -> None:
     with cluster_of_processes(tmp_path / "cluster", n_workers=0) as cluster:
         misfits.start(cluster)
-        wait_for_workers(cluster, 3)
+        wait_for_workers(cluster, 4)
         ended = run(*verb(cluster, misfits.store))
     assert ended.code == 1, ended
     assert all(reason in ended.err for reason in misfits.reasons), ended.err
@@ -170,13 +242,13 @@ def test_workers_that_differ_and_come_late_do_no_work(misfits: Misfits, ground: 
         wait_for(misfits.store, "blocks/extract/*/*/*.parquet")
         os.killpg(cluster.processes[1].pid, signal.SIGSTOP)  # so that the others come before the end
         late = misfits.start(cluster)
-        wait_for_workers(cluster, 4)
+        wait_for_workers(cluster, 5)
         os.killpg(cluster.processes[1].pid, signal.SIGCONT)
         ended = finish(process)
         for worker in late:
             worker.wait(60)  # it was told to leave
     assert ended.code == 0, ended
-    assert len(ended.err.splitlines()) == 3, ended.err
+    assert len(ended.err.splitlines()) == 4, ended.err
     assert all(f" is not used: it {reason}" in ended.err for reason in misfits.reasons), ended.err
     refuse_difference(misfits.store, ground)
 
