@@ -9,7 +9,7 @@ import pyarrow as pa
 from duckdb import DuckDBPyConnection
 
 from featurestore.catalog.dataset_columns import KEYS, as_it_will_be
-from featurestore.catalog.statements import DATASET_COLUMNS, query_arrow, query_value, registered_table
+from featurestore.catalog.statements import DATASET_COLUMNS, query_arrow, query_column, query_value, registered_table
 from featurestore.quoting import folded, identifier
 from featurestore.system import Spill
 
@@ -65,8 +65,7 @@ def new_filenames(connection: DuckDBPyConnection, dataset: pa.Table, most: int) 
     incoming = pa.table({"filename": dataset["filename"], "position": pa.arange(0, len(dataset))})
     with registered_table(connection, "incoming", incoming):
         query = f"SELECT filename FROM incoming ANTI JOIN images USING (filename) ORDER BY position LIMIT {most}"
-        names: list[str] = query_arrow(connection, query)["filename"].to_pylist()
-    return names
+        return query_column(connection, query)
 
 
 def find_changed(

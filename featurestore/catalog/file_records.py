@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from duckdb import DuckDBPyConnection
 
-from featurestore.catalog.statements import delete_rows, query_arrow
+from featurestore.catalog.statements import delete_rows, query_column
 from featurestore.catalog.table_rows import ModelRow, PartitionRow, query_rows
 
 
@@ -34,7 +34,7 @@ class DatasetLogFile(NamedTuple):
 def recorded_files(connection: DuckDBPyConnection) -> RecordedFiles:
     """Return the names of all recorded files."""
     tables = ("ingests", "partitions", "models")
-    found = (query_arrow(connection, f"SELECT path FROM {table}")["path"].to_pylist() for table in tables)
+    found = (query_column(connection, f"SELECT path FROM {table}") for table in tables)
     return RecordedFiles(*map(frozenset, found))
 
 

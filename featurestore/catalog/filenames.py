@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import pyarrow as pa
 from duckdb import DuckDBPyConnection
 
-from featurestore.catalog.statements import query_arrow
+from featurestore.catalog.statements import query_column, query_pairs
 from featurestore.rows import USABLE_SQL
 from featurestore.stages import Extract
 from featurestore.storage import Origin
@@ -24,29 +23,22 @@ SELECT image_id FROM (
 
 def files_read_before(connection: DuckDBPyConnection) -> dict[int, str]:
     """Return a sample of filenames that earlier runs have read."""
-    return filenames_of(
-        connection, query_arrow(connection, _SOME_READ, {"stage": Extract.name})["image_id"].to_pylist()
-    )
+    return filenames_of(connection, query_column(connection, _SOME_READ, {"stage": Extract.name}))
 
 
 def filenames_of(connection: DuckDBPyConnection, images: Sequence[int]) -> dict[int, str]:
     """Return filenames by ``image_id``; unknown ids are left out."""
     query = "SELECT image_id, filename FROM images WHERE list_contains($images, image_id)"
-    return _by_number(query_arrow(connection, query, {"images": images}))
+    return query_pairs(connection, query, {"images": images})
 
 
 def filenames_of_chunks(connection: DuckDBPyConnection, chunks: Sequence[int]) -> dict[int, str]:
     """Return the filenames of the chunks' images, by ``image_id``."""
     query = "SELECT image_id, filename FROM images WHERE list_contains($chunks, chunk_id)"
-    return _by_number(query_arrow(connection, query, {"chunks": chunks}))
-
-
-def _by_number(found: pa.Table) -> dict[int, str]:
-    return dict(zip(found["image_id"].to_pylist(), found["filename"].to_pylist(), strict=True))
+    return query_pairs(connection, query, {"chunks": chunks})
 
 
 def filenames_of_chunk(connection: DuckDBPyConnection, chunk_id: int) -> list[str]:
     """Return the filenames of a chunk, in the order of the images."""
     query = "SELECT filename FROM images WHERE chunk_id = $chunk ORDER BY image_id"
-    names: list[str] = query_arrow(connection, query, {"chunk": chunk_id})["filename"].to_pylist()
-    return names
+    return query_column(connection, query, {"chunk": chunk_id})

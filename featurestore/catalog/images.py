@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 from duckdb import DuckDBPyConnection
 
-from featurestore.catalog.statements import DATASET_COLUMNS, query_arrow, query_value
+from featurestore.catalog.statements import DATASET_COLUMNS, query_arrow, query_column, query_pairs, query_value
 from featurestore.catalog.table_rows import query_row
 
 
@@ -47,7 +47,7 @@ def dataset_counts(connection: DuckDBPyConnection) -> DatasetCounts:
 
 def chunk_ids(connection: DuckDBPyConnection) -> set[int]:
     """Return the numbers of all chunks."""
-    return set(query_arrow(connection, "SELECT chunk_id FROM chunks")["chunk_id"].to_pylist())
+    return set(query_column(connection, "SELECT chunk_id FROM chunks"))
 
 
 def find_image(connection: DuckDBPyConnection, filename: str) -> ImageRow | None:
@@ -73,11 +73,9 @@ def removed_ids(connection: DuckDBPyConnection) -> pa.Table:
 
 def chunk_digests(connection: DuckDBPyConnection) -> dict[int, str]:
     """Return the digest of every chunk's image list, which is the input of extract."""
-    found = query_arrow(connection, "SELECT chunk_id, digest FROM chunks")
-    return dict(zip(found["chunk_id"].to_pylist(), found["digest"].to_pylist(), strict=True))
+    return query_pairs(connection, "SELECT chunk_id, digest FROM chunks")
 
 
 def chunk_sizes(connection: DuckDBPyConnection) -> list[int]:
     """Return the number of images of every chunk, in chunk order."""
-    sizes: list[int] = query_arrow(connection, "SELECT n_images FROM chunks ORDER BY chunk_id")["n_images"].to_pylist()
-    return sizes
+    return query_column(connection, "SELECT n_images FROM chunks ORDER BY chunk_id")

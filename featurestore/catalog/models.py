@@ -6,7 +6,7 @@ import numpy as np
 from duckdb import DuckDBPyConnection
 from numpy.typing import NDArray
 
-from featurestore.catalog.statements import query_arrow
+from featurestore.catalog.statements import query_arrow, query_column
 from featurestore.catalog.table_rows import ModelRow, query_row, query_rows
 
 
@@ -43,7 +43,7 @@ def all_models(connection: DuckDBPyConnection) -> list[ModelRow]:
 def is_fitted(connection: DuckDBPyConnection, *, variant: str, parent_id: str | None) -> bool:
     """Return whether a fit variant has a model whose parent is ``parent_id`` (None: without a parent)."""
     query = "SELECT 1 FROM models WHERE variant = $variant AND parent_id IS NOT DISTINCT FROM $parent"
-    return len(query_arrow(connection, query, {"variant": variant, "parent": parent_id})) > 0
+    return bool(query_column(connection, query, {"variant": variant, "parent": parent_id}))
 
 
 def learnt_images(connection: DuckDBPyConnection, model_id: str) -> NDArray[np.int64]:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from duckdb import DuckDBPyConnection
 
-from featurestore.catalog.statements import query_arrow
+from featurestore.catalog.statements import query_column, query_pairs
 from featurestore.catalog.steps import Step
 from featurestore.catalog.table_rows import PartitionRow, query_rows
 from featurestore.storage import Origin
@@ -16,22 +16,19 @@ def partition_names(connection: DuckDBPyConnection, step: Step) -> list[str]:
     """Return the names of a variant's partition files in chunk order, without pruned ones."""
     query = "SELECT path FROM partitions WHERE stage = $stage AND variant = $variant AND NOT pruned ORDER BY chunk_id"
     key = {"stage": step.stage.name, "variant": step.variant}
-    names: list[str] = query_arrow(connection, query, key)["path"].to_pylist()
-    return names
+    return query_column(connection, query, key)
 
 
 def count_by_variant(connection: DuckDBPyConnection, stage: str) -> dict[str, int]:
     """Return the number of partitions of each variant of a stage, the most frequent first."""
     query = "SELECT variant, count(*) AS n FROM partitions WHERE stage = $stage GROUP BY 1 ORDER BY n DESC, variant"
-    found = query_arrow(connection, query, {"stage": stage})
-    return dict(zip(found["variant"].to_pylist(), found["n"].to_pylist(), strict=True))
+    return query_pairs(connection, query, {"stage": stage})
 
 
 def bytes_per_image(connection: DuckDBPyConnection) -> dict[str, float]:
     """Return the mean bytes of an image, by stage."""
     query = "SELECT stage, sum(n_bytes) / sum(n_images) AS size FROM partitions WHERE NOT pruned GROUP BY stage"
-    found = query_arrow(connection, query)
-    return dict(zip(found["stage"].to_pylist(), found["size"].to_pylist(), strict=True))
+    return query_pairs(connection, query)
 
 
 class _Versions(NamedTuple):
@@ -58,9 +55,9 @@ def all_partitions(connection: DuckDBPyConnection) -> list[PartitionRow]:
 def has_partition(connection: DuckDBPyConnection, *, stage: str, variant: str, chunk_id: int) -> bool:
     """Return whether a chunk has a recorded partition."""
     query = "SELECT 1 FROM partitions WHERE stage = $stage AND variant = $variant AND chunk_id = $chunk_id"
-    return len(query_arrow(connection, query, {"stage": stage, "variant": variant, "chunk_id": chunk_id})) > 0
+    return bool(query_column(connection, query, {"stage": stage, "variant": variant, "chunk_id": chunk_id}))
 
 
 def has_partitions(connection: DuckDBPyConnection, variant: str) -> bool:
     """Return whether a variant has a partition."""
-    return len(query_arrow(connection, "SELECT 1 FROM partitions WHERE variant = $v LIMIT 1", {"v": variant})) > 0
+    return bool(query_column(connection, "SELECT 1 FROM partitions WHERE variant = $v LIMIT 1", {"v": variant}))

@@ -10,7 +10,7 @@ from duckdb import DuckDBPyConnection
 
 from featurestore.catalog.chunk_state import ChunkState, chunk_states
 from featurestore.catalog.partitions import has_partitions
-from featurestore.catalog.statements import query_arrow, query_value
+from featurestore.catalog.statements import query_pairs, query_value
 from featurestore.catalog.steps import Step
 from featurestore.catalog.table_rows import Outcome, VariantRow, query_row
 from featurestore.rows import Status
@@ -164,13 +164,13 @@ def stale_images(connection: DuckDBPyConnection, step: Step, retry: Collection[s
     statuses = ", ".join(f"'{status}'" for status in retry) or "NULL"
     # The rows of a chunk must not depend on when an image left the dataset; a retry may.
     retried = f"status IN ({statuses}) AND image_id NOT IN (SELECT image_id FROM images WHERE removed_by IS NOT NULL)"
-    found = query_arrow(
+    found = query_pairs(
         connection,
         "SELECT chunk_id, list(image_id) AS images FROM results "
         f"WHERE stage = $stage AND variant = $variant AND (({policies}) OR ({retried})) GROUP BY chunk_id",
         {"stage": step.stage.name, "variant": step.variant},
-    ).to_pylist()
-    return {row["chunk_id"]: frozenset(row["images"]) for row in found}
+    )
+    return {chunk: frozenset(images) for chunk, images in found.items()}
 
 
 def why_missing(connection: DuckDBPyConnection, step: Step) -> str:

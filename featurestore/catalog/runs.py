@@ -19,7 +19,7 @@ from duckdb import DuckDBPyConnection
 from featurestore._version import __version__
 from featurestore.catalog.context import WritableContext
 from featurestore.catalog.plan import Work
-from featurestore.catalog.statements import insert_row, query_arrow, update_rows
+from featurestore.catalog.statements import insert_row, query_pairs, update_rows
 from featurestore.catalog.steps import Step
 from featurestore.catalog.table_rows import Outcome
 from featurestore.stages import Extract
@@ -165,7 +165,7 @@ def record_progress(connection: DuckDBPyConnection, variant: str | None, n_image
 
 def paces(connection: DuckDBPyConnection) -> dict[str, float]:
     """Return the mean seconds an image of earlier runs, by stage."""
-    return {row["stage"]: row["pace"] for row in query_arrow(connection, _PAST).to_pylist()}
+    return query_pairs(connection, _PAST)
 
 
 _PAST = f"""SELECT stage, sum(seconds) / sum(n_images) AS pace FROM runs

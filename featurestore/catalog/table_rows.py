@@ -6,15 +6,14 @@ Results with a row per image stay Arrow tables.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypeVar
 
-import pyarrow as pa
 from duckdb import DuckDBPyConnection
 
-from featurestore.catalog.statements import query_arrow
+from featurestore.catalog.statements import query_tuples
 
 T = TypeVar("T")
 
@@ -85,8 +84,16 @@ class VariantRow:
 def query_rows(
     connection: DuckDBPyConnection, kind: type[T], query: str, parameters: Mapping[str, Any] | None = None
 ) -> list[T]:
-    """Return a query's result as rows of a dataclass or named tuple, whose fields have the names of columns."""
-    return rows_of(query_arrow(connection, query, parameters), kind)
+    """Return a query's result as rows of a dataclass or named tuple, whose fields have the names of columns.
+
+    Columns that ``kind`` has no field for are left out.
+    """
+    make: Any = kind
+    names, rows = query_tuples(connection, query, parameters)
+    columns = dict(zip(names, zip(*rows, strict=True), strict=True)) if rows else dict.fromkeys(names, ())
+    return [
+        make(*values) for values in zip(*(_values(name, columns[name]) for name in make.__match_args__), strict=True)
+    ]
 
 
 def query_row(
@@ -96,13 +103,5 @@ def query_row(
     return next(iter(query_rows(connection, kind, query, parameters)), None)
 
 
-def rows_of(table: pa.Table, kind: type[T]) -> list[T]:
-    """Return the rows of an Arrow table; columns that ``kind`` has no field for are left out."""
-    make: Any = kind
-    columns = [_values(name, table[name]) for name in make.__match_args__]
-    return [make(*values) for values in zip(*columns, strict=True)]
-
-
-def _values(name: str, column: pa.ChunkedArray) -> list[Any]:
-    values: list[Any] = column.to_pylist()
-    return [json.loads(text) for text in values] if name in JSON else values
+def _values(name: str, column: Sequence[Any]) -> Sequence[Any]:
+    return [json.loads(text) for text in column] if name in JSON else column

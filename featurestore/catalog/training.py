@@ -14,7 +14,7 @@ import numpy as np
 from duckdb import DuckDBPyConnection
 from numpy.typing import NDArray
 
-from featurestore.catalog.statements import query_arrow
+from featurestore.catalog.statements import query_arrow, query_column, query_tuples
 from featurestore.catalog.steps import Step
 from featurestore.formatting import counted
 from featurestore.rows import USABLE_SQL
@@ -31,8 +31,9 @@ class TrainingSet:
         """Take an open connection; each mask is read on first use."""
         assert isinstance(step.stage, FitStage)
         self._connection, self._step, self._stage = connection, step, step.stage
-        self._chunks = query_arrow(connection, "SELECT * FROM chunks ORDER BY chunk_id").to_pydict()
-        self._n_images = sum(self._chunks["n_images"])
+        query = "SELECT chunk_id, first_image_id, n_images FROM chunks ORDER BY chunk_id"
+        self._chunks = query_tuples(connection, query)[1]
+        self._n_images = sum(n_images for *_, n_images in self._chunks)
 
     @cached_property
     def learnt(self) -> Mask:
@@ -76,9 +77,8 @@ class TrainingSet:
         )
         unseen = usable & self.selected & ~self.learnt
         before = np.concatenate([[0], np.cumsum(unseen)])
-        first = np.array(self._chunks["first_image_id"], np.int64)
-        counts = before[first + np.array(self._chunks["n_images"], np.int64)] - before[first]
-        return {chunk: int(n) for chunk, n in zip(self._chunks["chunk_id"], counts, strict=True) if n}
+        counts = ((chunk, int(before[first + n] - before[first])) for chunk, first, n in self._chunks)
+        return {chunk: n for chunk, n in counts if n}
 
     def lost(self) -> dict[str, int]:
         """Return, by status, the number of failed images that it would learn from; those it has learnt don't count.
@@ -88,7 +88,7 @@ class TrainingSet:
         parameters = {"stage": self._stage.reads, "variant": self._step.reads_variant}
         where = "WHERE stage = $stage AND variant = $variant AND status"
         query = f"SELECT DISTINCT status FROM results {where} NOT IN {USABLE_SQL} ORDER BY 1"
-        statuses = query_arrow(self._connection, query, parameters)["status"].to_pylist()
+        statuses = query_column(self._connection, query, parameters)
         wanted = self.selected & ~self.learnt
         query = f"SELECT image_id FROM results {where} = $status"
         lost = {s: int((self._mask(query, {**parameters, "status": s}) & wanted).sum()) for s in statuses}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from duckdb import DuckDBPyConnection
 
-from featurestore.catalog.statements import query_arrow
+from featurestore.catalog.statements import query_pairs
 from featurestore.catalog.table_rows import VariantRow, query_row
 
 
@@ -15,5 +15,4 @@ def find_variant(connection: DuckDBPyConnection, variant: str) -> VariantRow | N
 
 def models_by_variant(connection: DuckDBPyConnection) -> dict[str, str]:
     """Return the model of each variant that uses one, by variant."""
-    found = query_arrow(connection, "SELECT variant, model_id FROM variants WHERE model_id IS NOT NULL")
-    return dict(zip(found["variant"].to_pylist(), found["model_id"].to_pylist(), strict=True))
+    return query_pairs(connection, "SELECT variant, model_id FROM variants WHERE model_id IS NOT NULL")
