@@ -192,9 +192,9 @@ def large_samples(tmp_path_factory: pytest.TempPathFactory) -> Samples:
     return Samples(folder, folder / "dataset.csv")
 
 
-def make_small_samples(folder: Path) -> None:
+def make_small_samples(folder: Path, *, long_side: int = LONG_SIDE) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("featurestore.cli.samples.LONG_SIDE", LONG_SIDE)
+        patch.setattr("featurestore.cli.samples.LONG_SIDE", long_side)
         make_samples(folder)
 
 

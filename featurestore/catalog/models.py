@@ -17,6 +17,8 @@ def find_model(connection: DuckDBPyConnection, model_id: str | None) -> ModelRow
 
 def newest_model(connection: DuckDBPyConnection, variant: str | None) -> ModelRow | None:
     """Return the newest model of a fit variant, or None."""
+    if variant is None:  # it waits for the model of another stage
+        return None
     # Not by ORDER BY and LIMIT: of a few rows that takes DuckDB twice as long, since it would read their columns later.
     found = query_rows(connection, ModelRow, "SELECT * FROM models WHERE variant = $variant", {"variant": variant})
     return min(found, key=lambda model: (-model.generation, model.model_id), default=None)

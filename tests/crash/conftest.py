@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from featurestore import FeatureStore
-from tests.conftest import Samples
+from tests.conftest import LONG_SIDE, make_small_samples
 from tests.crash.harness import photograph
 from tests.once import once
 
@@ -33,16 +33,18 @@ class Ground:
 
 
 @pytest.fixture(scope="session")
-def ground(samples: Samples, tmp_path_factory: pytest.TempPathFactory) -> Ground:
-    """The small images and their stores. Not to be changed."""
+def ground(tmp_path_factory: pytest.TempPathFactory) -> Ground:
+    """The samples in half of the size that other tests have, and their stores. Not to be changed."""
+    images = once(tmp_path_factory, "tiny-samples", lambda folder: make_small_samples(folder, long_side=LONG_SIDE // 2))
+    dataset = images / "dataset.csv"
 
     def make(folder: Path) -> None:
-        FeatureStore.create(folder / "begun", images=samples.images, dataset=samples.dataset, chunk_size=CHUNK_SIZE)
+        FeatureStore.create(folder / "begun", images=images, dataset=dataset, chunk_size=CHUNK_SIZE)
         FeatureStore(shutil.copytree(folder / "begun", folder / "whole")).run(workers=0)
 
     made = once(tmp_path_factory, "crash", make)
     folder = shutil.copytree(made, tmp_path_factory.mktemp("crash") / "stores")  # of this process, which may lock them
-    return Ground(samples.images, samples.dataset, folder / "begun", photograph(folder / "whole"))
+    return Ground(images, dataset, folder / "begun", photograph(folder / "whole"))
 
 
 @pytest.fixture(scope="session")

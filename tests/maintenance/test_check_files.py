@@ -15,7 +15,7 @@ import pytest
 
 from featurestore import FeatureStore
 from featurestore.engines import EngineChoice, all_cores, dask
-from featurestore.errors import CorruptFile, EngineLost, FeatureStoreError, UnreadableFile
+from featurestore.errors import CorruptFile, EngineLost, UnreadableFile
 from featurestore.maintenance.check_files import (
     WORTH_WORKERS,
     WORTH_WORKERS_DEEP,
@@ -128,34 +128,27 @@ def test_a_verb_ends_where_its_cluster_is_not_there(
 
 @dataclass(frozen=True)
 class Deadly(CheckFile):
-    """A check whose process dies of a signal if the file is ``deadly``."""
+    """A check whose process may die of a signal."""
 
-    deadly: str = ""
-    by: signal.Signals = signal.SIGSEGV
+    by: signal.Signals | None = None
 
     def run(self) -> list[Checked]:
-        if self.name == self.deadly:
+        if self.by is not None:
             os.kill(os.getpid(), self.by)
         return super().run()
 
 
-@pytest.mark.parametrize(
-    ("by", "kind", "what"),
-    [
-        (signal.SIGSEGV, CorruptFile, "{} crashes the process that reads it (SIGSEGV: segmentation fault)"),
-        (signal.SIGKILL, UnreadableFile, "the process that reads it died (SIGKILL: killed, most likely out of memory)"),
-    ],
-)
-def test_a_file_whose_reader_dies_is_reported_alone_and_damaged_only_if_it_crashed(
-    finished: FeatureStore, by: signal.Signals, kind: type[FeatureStoreError], what: str
-) -> None:
+def test_a_file_whose_reader_dies_is_reported_alone_and_damaged_only_if_it_crashed(finished: FeatureStore) -> None:
     root = Root(finished.path)
     names = root.files("partitions", ".parquet")
-    tasks = [Deadly(0, root, name, deadly=names[3], by=by) for name in names]
+    deadly = {names[3]: signal.SIGSEGV, names[8]: signal.SIGKILL}
+    tasks = [Deadly(0, root, name, by=deadly.get(name)) for name in names]
     errors = [checked.error for _, checked in check_files(tasks, checkers=TWO, n_bytes=0)]
-    assert [index for index, error in enumerate(errors) if error is not None] == [3]
-    assert isinstance(errors[3], kind)
-    assert what.format(names[3]) in str(errors[3])
+    assert [index for index, error in enumerate(errors) if error is not None] == [3, 8]
+    assert isinstance(errors[3], CorruptFile)
+    assert f"{names[3]} crashes the process that reads it (SIGSEGV: segmentation fault)" in str(errors[3])
+    assert isinstance(errors[8], UnreadableFile)
+    assert "the process that reads it died (SIGKILL: killed, most likely out of memory)" in str(errors[8])
 
 
 def test_results_come_in_the_order_of_the_files(finished: FeatureStore) -> None:

@@ -16,31 +16,43 @@ from featurestore.errors import CorruptFile, FormatError, StoreBusy
 from featurestore.storage import CATALOG, CONFIG, Root, exclusive
 from tests.catalogs import rows, tables
 from tests.conftest import Samples
+from tests.once import copied
+from tests.small import copy
 
 
 def partition(store: FeatureStore, stage: str, chunk: int) -> Path:
     return next((store.path / "partitions" / stage).rglob(f"chunk-{chunk:06d}-*.parquet"))
 
 
+@pytest.fixture(scope="module")
+def grown_once(finished: FeatureStore, samples: Samples, tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    """A store with a second ingest that widens a column, a moved image, a child model and a second variant.
+
+    Not to be changed: see `grown`.
+    """
+
+    def make(folder: Path) -> None:
+        images = shutil.copytree(samples.images, folder / "images")
+        Image.open(images / "china" / "left-000.jpg").transpose(Image.Transpose.ROTATE_270).save(images / "new.jpg")
+        text = samples.dataset.read_text(encoding="utf-8").replace(
+            "flower/right-180.jpg,train", "flower/right-180.jpg,test"
+        )
+        changed = folder / "dataset.csv"
+        changed.write_text(text + "new.jpg,train,china,left,ninety\n", encoding="utf-8")
+        store = copy(finished, folder / "store")
+        recipe = (store.path / CONFIG).read_text(encoding="utf-8").replace(str(samples.images), str(images))
+        (store.path / CONFIG).write_text(recipe.replace("top = 200", "top = 150"), encoding="utf-8")
+        store.ingest(changed)
+        store.run(workers=0)
+        store.run("fit_pca", update=True, yes=True, workers=0)
+
+    return FeatureStore(copied(tmp_path_factory, "grown", make) / "store")
+
+
 @pytest.fixture
-def grown(store: FeatureStore, samples: Samples, tmp_path: Path) -> FeatureStore:
-    """A store with a second ingest that widens a column, a moved image, a child model and a second variant."""
-    images = shutil.copytree(samples.images, tmp_path / "images")
-    Image.open(images / "china" / "left-000.jpg").transpose(Image.Transpose.ROTATE_270).save(images / "new.jpg")
-    text = samples.dataset.read_text(encoding="utf-8").replace(
-        "flower/right-180.jpg,train", "flower/right-180.jpg,test"
-    )
-    changed = tmp_path / "dataset.csv"
-    changed.write_text(text + "new.jpg,train,china,left,ninety\n", encoding="utf-8")
-    recipe = store.path / CONFIG
-    recipe.write_text(
-        recipe.read_text(encoding="utf-8").replace(str(samples.images), str(images)).replace("top = 200", "top = 150"),
-        encoding="utf-8",
-    )
-    store.ingest(changed)
-    store.run(workers=0)
-    store.run("fit_pca", update=True, yes=True, workers=0)
-    return store
+def grown(grown_once: FeatureStore, tmp_path: Path) -> FeatureStore:
+    """Such a store, which the test may change."""
+    return copy(grown_once, tmp_path / "grown")
 
 
 def test_every_table_is_what_it_was(grown: FeatureStore) -> None:

@@ -31,8 +31,8 @@ def run_task(store: Path, number: int, n_tasks: int) -> str:
 
 
 def test_an_array_and_merge_make_the_same_bytes(tmp_path: Path) -> None:
-    make_small(tmp_path / "images", n=9)
-    alone, store = (small_store(tmp_path / name, tmp_path / "images", chunk_size=3) for name in ("alone", "a store"))
+    make_small(tmp_path / "images", n=3)
+    alone, store = (small_store(tmp_path / name, tmp_path / "images", chunk_size=1) for name in ("alone", "a store"))
     alone.run(workers=0)
     for number in (0, 1, 1):  # the last one is submitted again
         assert run_task(store.path, number, 2) == ""

@@ -97,31 +97,25 @@ def test_what_is_bad_is_dropped_and_recomputed(store: FeatureStore) -> None:
 
 
 @pytest.mark.parametrize(
-    ("statement", "kind", "what"),
+    "wrong",
     [
-        ("UPDATE results SET n_descriptors = n_descriptors + 1 WHERE image_id = 3 AND stage = 'extract'", "record", ""),
-        ("DELETE FROM results WHERE image_id = 3 AND stage = 'project'", "record", "the catalog says something else"),
-        ("UPDATE partitions SET input_payload = 'x' WHERE stage = 'quantize' AND chunk_id = 0", "record", ""),
-        (
-            "UPDATE variants SET parameters = '{}' WHERE stage = 'fit_scale'",
-            "model record",
-            "something else of it than",
-        ),
-        (
-            "DELETE FROM training_images WHERE image_id = 3",
-            "model record",
-            "the catalog says something else of it than",
-        ),
+        {
+            "UPDATE results SET n_descriptors = n_descriptors + 1 WHERE image_id = 3 AND stage = 'extract'": "record",
+            "DELETE FROM results WHERE image_id = 10 AND stage = 'project'": "record",
+            "UPDATE partitions SET input_payload = 'x' WHERE stage = 'quantize' AND chunk_id = 2": "record",
+            "UPDATE variants SET parameters = '{}' WHERE stage = 'fit_scale'": "model record",
+        },
+        {"DELETE FROM training_images WHERE image_id = 3": "model record"},  # of the same models
     ],
 )
-def test_a_wrong_record_is_found_and_restored_from_the_file(
-    store: FeatureStore, statement: str, kind: str, what: str
-) -> None:
+def test_wrong_records_are_found_and_restored_from_the_files(store: FeatureStore, wrong: dict[str, str]) -> None:
     before = tables(store.path, without=("runs",))
-    change(store.path, statement)
+    change(store.path, *wrong)
     found = store.verify().problems
-    assert {problem.kind for problem in found} == {kind}
-    assert what in found[0].what
+    stages = [Path(problem.name).parts[1] for problem in found]
+    assert stages == (["extract", "project", "quantize", "fit_scale"] if len(wrong) > 1 else ["fit_pca", "fit_scale"])
+    assert [problem.kind for problem in found] == (list(wrong.values()) if len(wrong) > 1 else ["model record"] * 2)
+    assert {problem.what for problem in found} == {"the catalog says something else of it than the file"}
     report = store.verify(repair=True)
     assert report.ok
     assert {line.split(": ")[-1] for line in report.repaired} == {"recorded again from the file"}
@@ -129,18 +123,17 @@ def test_a_wrong_record_is_found_and_restored_from_the_file(
     assert store.run(workers=0) == []
 
 
-@pytest.mark.parametrize(
-    ("statement", "table"),
-    [
-        ("UPDATE images SET subset = 'test' WHERE image_id = 0", "images"),
-        ("UPDATE chunks SET digest = 'x' WHERE chunk_id = 1", "chunks"),
-        ("UPDATE dataset_columns SET rotation = 1 WHERE image_id = 1", "dataset_columns"),
-    ],
-)
-def test_tables_that_do_not_follow_from_the_dataset_are_found(store: FeatureStore, statement: str, table: str) -> None:
-    change(store.path, statement)
-    problem = next(problem for problem in store.verify(repair=True).problems if problem.kind == "catalog")
-    assert str(problem).startswith(f"catalog: {table}: the table is not what the dataset files give; make it again")
+def test_tables_that_do_not_follow_from_the_dataset_are_found(store: FeatureStore) -> None:
+    change(
+        store.path,
+        "UPDATE images SET subset = 'test' WHERE image_id = 0",
+        "UPDATE chunks SET digest = 'x' WHERE chunk_id = 1",
+        "UPDATE dataset_columns SET rotation = 1 WHERE image_id = 1",
+    )
+    problems = [str(problem) for problem in store.verify(repair=True).problems if problem.kind == "catalog"]
+    what = "the table is not what the dataset files give; make it again"
+    for problem, table in zip(problems, ("images", "chunks", "dataset_columns"), strict=True):
+        assert problem.startswith(f"catalog: {table}: {what}")
     store.rebuild()
     assert store.verify().ok
 

@@ -122,15 +122,14 @@ def state_of(store: FeatureStore) -> list[Path]:
     return list(store.path.glob("models/fit_pca/*/state.npz"))
 
 
-def test_the_model_is_the_same_for_every_chunk_size(images: Path, extracted: FeatureStore, tmp_path: Path) -> None:
-    stores = [copy(extracted, tmp_path / "3")]
-    stores += [small_store(tmp_path / str(size), images, chunk_size=size) for size in (5, 26)]
-    for store in stores:
-        store.run("extract", workers=0)
-        store.run("fit_pca", workers=0)
-    models = [digests(store, "models/**/*") for store in stores]
-    assert len(models[0]) == 1
-    assert models == [models[0]] * 3
+def test_the_model_is_the_same_for_every_chunk_size(
+    images: Path, straight: dict[str, str], done: FeatureStore, tmp_path: Path
+) -> None:
+    """In chunks of 3, of 5 and of all."""
+    store = small_store(tmp_path / "26", images, chunk_size=26)
+    store.run("extract", "fit_pca", workers=0)
+    assert len(straight) == 1
+    assert [digests(of, "models/fit_pca/**/*") for of in (done, store)] == [straight] * 2
 
 
 def test_a_killed_fit_goes_on_where_it_was_after_every_chunk(
@@ -161,23 +160,25 @@ def test_a_fit_that_is_killed_again_and_again_is_done_in_the_end(store: FeatureS
 FIT = """
 import sys
 from featurestore import FeatureStore
-assert "sklearn" not in sys.modules
-FeatureStore(sys.argv[1]).run("fit_pca", workers=0)
-assert ("sklearn" in sys.modules) == (sys.argv[2] == "incremental")
+for solver in ("gram", "incremental"):
+    assert "sklearn" not in sys.modules
+    FeatureStore(solver).run("fit_pca", workers=0)
+    assert ("sklearn" in sys.modules) == (solver == "incremental")
 """
 
 
-@pytest.mark.parametrize("solver", ["gram", "incremental"])
-def test_the_model_does_not_depend_on_the_threads_of_blas(extracted: FeatureStore, tmp_path: Path, solver: str) -> None:
+def test_the_model_does_not_depend_on_the_threads_of_blas(extracted: FeatureStore, tmp_path: Path) -> None:
     found = []
     for threads in ("1", "2"):
-        store = copy(extracted, tmp_path / threads)
-        # smaller batches are the same for any number of threads
-        configure(store, "fit_pca", n_components=64, samples_per_image=1800, batch_size=3600, solver=solver)
+        stores = {solver: copy(extracted, tmp_path / threads / solver) for solver in ("gram", "incremental")}
+        for solver, store in stores.items():
+            # smaller batches are the same for any number of threads
+            configure(store, "fit_pca", n_components=64, samples_per_image=1800, batch_size=3600, solver=solver)
         names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
         environment = {**os.environ, **dict.fromkeys(names, threads), "PYTHONPATH": str(ROOT)}
-        subprocess.run([sys.executable, "-c", FIT, store.path, solver], env=environment, cwd=tmp_path, check=True)
-        found.append(digests(store, "models/**/*"))
+        subprocess.run([sys.executable, "-c", FIT], env=environment, cwd=tmp_path / threads, check=True)
+        found.append({solver: digests(store, "models/**/*") for solver, store in stores.items()})
+    assert [len(models) for models in found[0].values()] == [1, 1]
     assert found[0] == found[1]
 
 
@@ -505,7 +506,7 @@ def test_without_train_images_the_fit_says_to_check_the_split(images: Path, tmp_
 
 
 def losing(images: Path, folder: Path, lost: set[int]) -> FeatureStore:
-    """A store, extracted, of which some images were broken or missing: 10 of 13 are train."""
+    """Make a store, extracted, of which some images were broken or missing: 10 of 13 are train."""
     folder = Path(shutil.copytree(images, folder / "images"))
     for number in lost:
         path = folder / f"{number:03d}.png"
@@ -515,8 +516,15 @@ def losing(images: Path, folder: Path, lost: set[int]) -> FeatureStore:
     return store
 
 
-def test_a_fit_of_which_most_images_failed_is_refused(images: Path, tmp_path: Path) -> None:
-    store = losing(images, tmp_path, {0, 1, 2, 4, 5, 6})
+@pytest.fixture(scope="module")
+def most_lost(images: Path, tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    """Such a store that lost six train images. Not to be changed."""
+    folder = copied(tmp_path_factory, "most-lost", lambda folder: losing(images, folder, {0, 1, 2, 4, 5, 6}))
+    return FeatureStore(folder / "store")
+
+
+def test_a_fit_of_which_most_images_failed_is_refused(most_lost: FeatureStore, tmp_path: Path) -> None:
+    store = copy(most_lost, tmp_path / "store")
     with pytest.raises(NotReady) as caught:
         store.run(workers=0)
     assert str(caught.value) == (
@@ -530,9 +538,9 @@ def test_a_fit_of_which_most_images_failed_is_refused(images: Path, tmp_path: Pa
     assert store.run(workers=0) == []  # models that are there stay
 
 
-def test_of_every_stage_its_own_images_count(images: Path, tmp_path: Path) -> None:
+def test_of_every_stage_its_own_images_count(most_lost: FeatureStore, tmp_path: Path) -> None:
     """Of ten train images six failed, of all thirteen that is less than half."""
-    store = losing(images, tmp_path, {0, 1, 2, 4, 5, 6})
+    store = copy(most_lost, tmp_path / "store")
     store.run("fit_pca", workers=0, partial=True)
     store.run("project", "fit_scale", workers=0)
     configure(store, "fit_scale", over="train")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,24 +11,14 @@ import pytest
 from featurestore import FeatureStore
 from featurestore.storage import CATALOG
 from tests.conftest import Samples
+from tests.warm import run_warm
 
-CHECKOUT = Path(__file__).parent.parent.parent
 COLLEAGUE = 12345
-# The command line as an ordinary user: root loses what lets it pass by permissions.
-ORDINARY = """
-import ctypes, os, sys
-PR_CAPBSET_DROP = 24
-for capability in range(4):  # to change owners, to pass by permissions of files and folders, to act as an owner
-    if ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, capability, 0, 0, 0):
-        sys.exit(77)
-os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
-"""
 
 
 def ordinary(*arguments: object) -> subprocess.CompletedProcess[str]:
     """Run the command line as an ordinary user."""
-    command = [sys.executable, "-c", ORDINARY, CHECKOUT / "cli.py", *arguments]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    done = run_warm("tests.reliability.ordinary", *arguments)
     if done.returncode == 77:
         pytest.skip("this user can't give up what root may do")
     return done

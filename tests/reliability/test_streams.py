@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from featurestore import FeatureStore
 from tests.conftest import LONG
 from tests.small import configure, copy
+from tests.warm import run_warm
 
 FULL = Path("/dev/full")
 ROOT = Path(__file__).parent.parent.parent
@@ -30,6 +32,18 @@ def typed(redirection: str, *arguments: object, **environment: str) -> subproces
         check=False,
         env={**os.environ, **environment},
     )
+
+
+def typed_warm(how: dict[str, str], *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Type a command in a process that starts warm; see `tests.reliability.redirected`."""
+    return run_warm("tests.reliability.redirected", json.dumps(how), *arguments, cwd=ROOT)
+
+
+def typed_into_full(verb: str, store: Path, *rest: str) -> subprocess.CompletedProcess[str]:
+    """Type a command whose output goes to a full disk: a run and ``status`` from the start of Python to its end."""
+    if verb in ("run", "status") and "--dry-run" not in rest:
+        return typed("> /dev/full", verb, store, *rest)
+    return typed_warm({"stdout": str(FULL)}, verb, store, *rest)
 
 
 def with_work_to_do(store: FeatureStore, path: Path) -> FeatureStore:
@@ -52,7 +66,7 @@ def test_a_run_is_done_whatever_is_closed(tiny: FeatureStore, tmp_path: Path, cl
 @pytest.mark.parametrize("verb", [["run", "--workers", "0"], ["prune"], ["rebuild"], ["ingest"]])
 def test_work_whose_report_is_lost_is_done_and_says_so(tiny: FeatureStore, tmp_path: Path, verb: list[str]) -> None:
     store = with_work_to_do(tiny, tmp_path / "s")
-    ended = typed("> /dev/full", verb[0], store.path, *verb[1:])
+    ended = typed_into_full(verb[0], store.path, *verb[1:])
     said = "warning: the work is done, and its report could not be printed: No space left on device\n"
     assert (ended.returncode, ended.stderr) == (0, said)
     assert bool(store.run(workers=0)) == (verb[0] != "run")
@@ -83,7 +97,7 @@ def test_an_answer_that_can_not_be_printed_is_an_error(
     if "full" in where and not FULL.exists():
         pytest.skip("there is no /dev/full")
     name, *rest = ASKING[verb]
-    ended = typed(where, name, tiny.path, *rest)
+    ended = typed_into_full(name, tiny.path, *rest) if "full" in where else typed(where, name, tiny.path, *rest)
     assert ended.returncode == 1
     assert ended.stderr.startswith("error: ")
     assert SAYS[where] in ended.stderr
@@ -118,7 +132,10 @@ def test_what_a_terminal_has_no_character_for_is_escaped(
     store = with_work_to_do(tiny, tmp_path / "李" / "s")
 
     def type_in(*arguments: object) -> tuple[int, str, str]:
-        ended = typed("", *arguments, PYTHONIOENCODING=encoding)
+        if arguments[0] == "status":
+            ended = typed("", *arguments, PYTHONIOENCODING=encoding)
+        else:
+            ended = typed_warm({"encoding": encoding}, *arguments)
         return ended.returncode, ended.stdout, ended.stderr
 
     expected = "李" if shown is None else shown  # click prints UTF-8 where Python takes the terminal for one of ASCII
