@@ -51,7 +51,8 @@ def html_report(report: Any) -> str:
 
 def _records(records: Sequence[Any]) -> str:
     names = [field.name for field in dataclasses.fields(records[0])]
-    rows = [[getattr(record, name) for name in names] for record in islice(records, MOST_ROWS)]
+    found = ([getattr(record, name) for name in names] for record in islice(records, MOST_ROWS))
+    rows = [["" if value is None else value for value in record] for record in found]
     more = len(records) - len(rows)
     return html_table(names, rows) + (f"<p>and {more:,} more</p>" if more > 0 else "")
 

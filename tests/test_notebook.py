@@ -12,6 +12,7 @@ import pytest
 
 from featurestore import FeatureStore
 from featurestore.maintenance import Kind, Problem, VerifyReport
+from featurestore.matching import Verdict
 from featurestore.pipeline import Plan
 from featurestore.query import QueryResult
 from tests.small import copy
@@ -51,6 +52,22 @@ def test_a_long_result_is_its_ends() -> None:
     assert "50" not in cells.texts
     assert cells.texts[-1] == "100 rows"
     assert cells.texts[0] == r"<script>alert('é')</script>&\x1b[2J\n<b>"
+
+
+def test_a_search_is_its_hits(finished: FeatureStore) -> None:
+    result = finished.search("china/whole-000.jpg", top=24)
+    texts = shown(replace(result, query=HOSTILE)).texts
+    assert texts[1:6] == ["rank", "status", "inliers", "score", "filename"]
+    assert texts[6:11:4] == ["1", result.hits[0].filename]
+    assert texts[-1] == f"candidate: {Verdict.CANDIDATE.meaning}"
+
+
+def test_an_image_is_its_results(finished: FeatureStore) -> None:
+    texts = shown(finished.info("china/whole-000.jpg")).texts
+    assert "NULL" not in texts
+    assert {"ImageInfo", "filename", "china/whole-000.jpg", "stages", "quantize", "photo: china"} <= {
+        part for text in texts for part in text.split(", ")
+    }
 
 
 @pytest.mark.parametrize("n", [0, 1, 10])

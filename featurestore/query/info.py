@@ -23,6 +23,7 @@ from featurestore.catalog import (
     results_of_image,
     why_missing,
 )
+from featurestore.notebook import Tabular
 from featurestore.query.exact import exact_columns
 from featurestore.query.names import no_such_image
 from featurestore.query.result_files import as_json_value
@@ -50,7 +51,7 @@ class ImageStage:
 
 
 @dataclass(frozen=True)
-class ImageInfo:
+class ImageInfo(Tabular):
     """One image: its row of the dataset, the results of the stages, and the models it trained."""
 
     image_id: int

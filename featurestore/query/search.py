@@ -12,7 +12,9 @@ from typing import Any
 import pyarrow as pa
 
 from featurestore.errors import NotReady
+from featurestore.formatting import counted
 from featurestore.matching import MIN_INLIERS, Features, PairMatch, Verdict, check_pair
+from featurestore.notebook import html_lines, html_table
 from featurestore.query.exact_search import Shortlist, search_exactly
 from featurestore.query.features import Given, Named, features_of, stored_features
 from featurestore.query.index_search import search_index
@@ -30,6 +32,7 @@ METHODS = ("auto", "exact", "index")
 IN_MEMORY = 0.1  # of the images: how many the index file may lack before `auto` prefers the exact search
 SMALL = 5_000  # images in memory, in place of a file, in which `auto` searches through the index nevertheless
 LEAST_CHOSEN = 1 / 32  # of the images, below which `auto` prefers the exact search
+HEADER = ("rank", "status", "inliers", "score", "filename")  # of a table of hits
 NOT_SHOWN = ("image_id", "filename", "chunk_id")  # columns of the view that are not of the dataset, or apart
 
 
@@ -98,6 +101,14 @@ class SearchResult:
     def found(self) -> tuple[Hit, ...]:
         """Hits with the status ``found``; none if nothing in the store matches."""
         return tuple(hit for hit in self.hits if hit.status is Verdict.FOUND)
+
+    def _repr_html_(self) -> str:
+        """Return a table of the hits, for a notebook."""
+        hits = [(hit.rank, hit.status, hit.inliers, f"{hit.score:.1f}", hit.filename) for hit in self.hits]
+        told = [v for v in Verdict if v is not Verdict.FOUND and any(hit.status is v for hit in self.hits)]
+        head = f"{self.query}: {len(self.found):,} found among {counted(self.n_images, 'image')}"
+        table = html_table(HEADER, hits, numbers=[name in ("rank", "inliers", "score") for name in HEADER])
+        return html_lines([head]) + table + html_lines([f"{verdict}: {verdict.meaning}" for verdict in told])
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
