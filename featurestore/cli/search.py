@@ -138,6 +138,7 @@ def search(
         opened.select(where=options["where"], allow_missing=True)  # a mistake in it is told once
     if draw is not None:
         make_folder(draw, opened.path)
+    told: set[str] = set()  # a line that is the same for all queries is told once
     for number, name in enumerate(every, start=1):
         try:
             result = opened.search(name, **options)
@@ -148,11 +149,16 @@ def search(
         except FeatureStoreError as error:
             if len(every) == 1 and not failed:
                 raise
-            _tell(error)
+            if str(error) not in told:
+                _tell(error)
+            told.add(str(error))
             failed = True
         else:
             if text := write(result):
                 answer(text)
+            if result.note is not None and result.note not in told:
+                click.echo(f"note: {result.note}", err=True)
+                told.add(result.note)
     if failed:
         click.get_current_context().exit(1)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from featurestore.catalog import HeldCatalog
 from featurestore.errors import NotReady
 from featurestore.formatting import counted
 from featurestore.matching import MIN_INLIERS, Features, PairMatch, Verdict, check_pair
@@ -87,6 +88,7 @@ class SearchResult:
         n_missing: chosen images that were left out, since their codes have not been computed.
         method: ``exact``, or ``index``.
         seconds: wall time of ``encode``, which is extraction for a file, ``search`` and ``check``.
+        note: what makes searches slower than they have to be, in one line; None if nothing does.
     """
 
     query: str
@@ -96,6 +98,7 @@ class SearchResult:
     n_missing: int
     method: str
     seconds: Mapping[str, float]
+    note: str | None = None
 
     @property
     def found(self) -> tuple[Hit, ...]:
@@ -168,6 +171,7 @@ def search_store(
         n_missing=shortlist.n_missing,
         method="exact" if index is None else "index",
         seconds=seconds,
+        note=None if method == "exact" else _note(lookup, index),
     )
 
 
@@ -195,6 +199,17 @@ def _index_for(lookup: Lookup, selection: Selection, method: str) -> StoreIndex 
     if lacking > max(SMALL, IN_MEMORY * coverage.n_images):
         return None
     return lookup.index if len(selection.images) >= LEAST_CHOSEN * coverage.n_images else None
+
+
+def _note(lookup: Lookup, index: StoreIndex | None) -> str | None:
+    """Return what an index file would save, where there is none, or one that lacks much; None if it lacks little."""
+    coverage = lookup.coverage
+    if coverage is None or not coverage.old or isinstance(lookup.context.catalog, HeldCatalog) or not has_faiss():
+        return None
+    how = "compared exactly" if index is None else "indexed in memory, as each process does again"
+    n, there = coverage.n_images, coverage.n_in_file
+    what = "all images were" if not there else f"{n - there:,} of {counted(n, 'image')} were"
+    return f"{what} {how}; make the index file with: {command_line('index', lookup.context.root.path)}"
 
 
 def _chosen(selection: Selection, rows: Any) -> pa.Table:

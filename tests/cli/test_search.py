@@ -113,6 +113,13 @@ def test_a_query_that_fails_is_a_line_and_the_others_are_answered(finished: Feat
     assert "there is no file 'nowhere.jpg'" in errors[2]
 
 
+def test_what_is_the_same_for_all_queries_is_told_once(fresh: FeatureStore, samples: Any) -> None:
+    result = invoke("search", fresh.path, samples.images / "flower")
+    assert result.exit_code == 1
+    assert len(result.stderr.splitlines()) == 1
+    assert "make it with: featurestore run" in result.stderr
+
+
 def test_a_mistake_in_the_condition_is_told_once(finished: FeatureStore) -> None:
     result = invoke("search", finished.path, NAME, "flower/left-000.jpg", "--where", "colour = 3")
     assert isinstance(result.exception, QueryError)

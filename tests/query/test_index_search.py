@@ -109,6 +109,9 @@ def test_without_a_file_the_index_is_in_memory(indexed: FeatureStore) -> None:
     result = indexed.search(NAME, top=30)
     assert indexed._current_lookup().index.file is None
     assert answer(result) == answer(expected)
+    told = invoke("search", indexed.path, NAME, NAME, "--csv")
+    how = f"make the index file with: featurestore index {indexed.path}\n"
+    assert told.stderr == f"note: all images were indexed in memory, as each process does again; {how}"
     assert invoke("index", indexed.path).exit_code == 0
     assert note(indexed) == "the index file covers all 26 images"
 
@@ -220,6 +223,7 @@ def test_images_that_were_ingested_later_are_found_at_once(indexed: FeatureStore
     result = indexed.search(NAME)  # its words have not been computed
     assert result.method == "index"
     assert names(result)[0] == "later.jpg"
+    assert result.note is None, "one image of 27"
     indexed.run(workers=0)
     assert files(indexed) == before  # less than a tenth is new
     assert note(indexed) == "the index file covers 26 of 27 images; a search reads the others too"
