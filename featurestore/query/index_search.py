@@ -9,14 +9,14 @@ from featurestore.matching import Features, fit_similarity
 from featurestore.query.exact_search import Shortlist
 from featurestore.query.selection import Selection
 from featurestore.query.store_index import StoreIndex
-from featurestore.retrieval import Neighbours, Votes, WordsIndex, count_votes, merge_neighbours, unpack
+from featurestore.retrieval import Neighbours, Votes, count_votes, merge_neighbours, unpack
 from featurestore.rows import KEYPOINT
 
 NEIGHBOURS = 32  # entries of the index that a descriptor of the query may vote by
 MOST_NEIGHBOURS = 1024  # the same, of a search among some of the images
 N_WORDS = 3  # whose entries are compared with a descriptor
 N_WORDS_OF_FEW = 6  # the same, in an index of fewer words than `MANY`
-MANY = 65_536
+MANY = 32_768  # a codebook of 65,536 lacks a few, since small cells have fewer words
 QUICK = 100  # images that are checked by scale and angle
 MOST_MATCHES = 128  # of an image, the nearest, that the quick check looks at: its time grows with their square
 AGREEING = 8  # inliers of the quick check from which on an image is ranked by them, and not by its votes
@@ -57,10 +57,10 @@ def _neighbours(
     """Return neighbours, and the row of the selection that each belongs to; -1 for what does not count."""
     parts = []
     if index.file is not None:
-        part = index.file.index.search(query.descriptors, k=k, n_words=_n_words(index.file.index))
+        part = index.file.index.search(query.descriptors, k=k, n_words=probed_words(index.file.index.n_words))
         parts.append(_masked(part, np.isin(part.image_ids, chosen) & ~index.stale(part.image_ids)))
     if index.memory is not None:
-        part = index.memory.search(query.descriptors, k=k, n_words=_n_words(index.memory))
+        part = index.memory.search(query.descriptors, k=k, n_words=probed_words(index.memory.n_words))
         parts.append(_masked(part, np.isin(part.image_ids, chosen)))
     near = merge_neighbours(parts, k=k)
     return near, np.where(near.image_ids < 0, -1, np.searchsorted(selection.image_ids, near.image_ids))
@@ -71,8 +71,9 @@ def _masked(near: Neighbours, counted: NDArray[np.bool_]) -> Neighbours:
     return Neighbours(distances, np.where(counted, near.image_ids, -1), near.places)
 
 
-def _n_words(index: WordsIndex) -> int:
-    return N_WORDS if index.n_words >= MANY else N_WORDS_OF_FEW
+def probed_words(n_words: int) -> int:
+    """Return the number of words whose entries are compared with a descriptor, in an index of ``n_words``."""
+    return N_WORDS if n_words >= MANY else N_WORDS_OF_FEW
 
 
 def _quick_order(query: Features, selection: Selection, index: StoreIndex, votes: Votes) -> list[int]:

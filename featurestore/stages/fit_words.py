@@ -18,6 +18,7 @@ from featurestore.system import one_blas_thread
 
 PER_WORD = 32  # sampled codes for each word, at least
 MOST_WORDS = 65_536
+PER_WORD_OF_MOST = 15  # the same, for so many words: what a full sample of a million codes has
 KEYS = ("sample", "keys")
 
 
@@ -71,7 +72,13 @@ class FitWords(FitStage):
 
 
 def n_words(n: int) -> int:
-    """Return the number of words for ``n`` sampled codes: a power of 4 from 16 to 65,536, with 32 codes for each."""
+    """Return the number of words for ``n`` sampled codes: a power of 4 from 16 to 65,536, with 32 codes for each.
+
+    65,536 take 15 codes each: with a quarter of the words, a query of a large store would look at eight times as many
+    entries.
+    """
+    if n >= MOST_WORDS * PER_WORD_OF_MOST:
+        return MOST_WORDS
     words = 16
     while words < MOST_WORDS and words * 4 * PER_WORD <= n:
         words *= 4

@@ -9,7 +9,8 @@ import numpy as np
 from featurestore import FeatureStore
 from featurestore.stages.codebook import assign, signatures
 from featurestore.storage import read_arrays
-from tests.small import copy, invoke, make_small, small_store
+from tests.cluster import cluster_of_threads
+from tests.small import configure, copy, invoke, make_small
 
 
 def payloads(store: FeatureStore) -> list[tuple[str, int, str]]:
@@ -48,14 +49,16 @@ def test_words_are_those_of_the_codes(store: FeatureStore) -> None:
         assert row["descriptors"] == signatures(values, model["words"], of, model["rotation"]).tobytes()
 
 
-def test_workers_make_no_difference(tmp_path: Path) -> None:
-    make_small(tmp_path / "images")
-    one = small_store(tmp_path / "one", tmp_path / "images")
+def test_workers_and_engines_make_no_difference(thirteen: FeatureStore, tmp_path: Path) -> None:
+    one = copy(thirteen, tmp_path / "one")
     one.index()
-    other = copy(one, tmp_path / "other")
-    one.run(workers=0)
-    other.run(workers=2)
-    assert payloads(one) == payloads(other)
+    configure(one, "fit_words", sample_size=200)  # a tenth, so that samples of several workers are thinned
+    two, cluster = copy(one, tmp_path / "two"), copy(one, tmp_path / "cluster")
+    one.run(workers=1)
+    two.run(workers=2)
+    with cluster_of_threads(2) as scheduler:
+        cluster.run(engine="dask", scheduler=scheduler)
+    assert payloads(one) == payloads(two) == payloads(cluster)
     assert {stage for stage, *_ in payloads(one)} >= {"fit_words", "words"}
 
 

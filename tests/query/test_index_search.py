@@ -16,6 +16,7 @@ from featurestore import FeatureStore
 from featurestore.errors import MissingDependency, NotReady, QueryError
 from featurestore.query import SearchResult, coverage_of, index_file, search, store_index
 from featurestore.query.index_entries import read_chunk
+from featurestore.query.index_search import probed_words
 from featurestore.retrieval import Extents
 from tests.small import configure, context_of, copy, invoke
 
@@ -340,3 +341,8 @@ def test_crops_of_paintings(image_folder: Path, tmp_path: Path) -> None:
         for method in ("exact", "index"):
             result = store.search(image_folder / query, method=method)
             assert [hit.filename for hit in result.found] == [Path(ref).name]
+
+
+@pytest.mark.parametrize(("n_words", "probed"), [(16, 6), (16_384, 6), (65_012, 3), (65_536, 3)])
+def test_of_more_words_fewer_are_looked_at(n_words: int, probed: int) -> None:
+    assert probed_words(n_words) == probed  # small cells of a codebook have fewer words than they should

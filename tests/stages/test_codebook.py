@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from featurestore.stages.codebook import PROBED, assign, k_means, learn_words, nearest, rotation, signatures
-from featurestore.stages.fit_words import n_words
+from featurestore.stages.fit_words import FitWords, n_words
 
 
 def clusters(n: int, *, around: int, seed: int = 0) -> NDArray[np.float32]:
@@ -77,7 +77,7 @@ def test_a_signature_says_on_which_side_of_its_word_a_descriptor_lies() -> None:
 
 
 @pytest.mark.parametrize(
-    ("n", "expected"), [(1, 16), (2047, 16), (2048, 64), (8192, 256), (1_000_000, 16_384), (10**8, 65_536)]
+    ("n", "expected"), [(1, 16), (2047, 16), (2048, 64), (8192, 256), (983_039, 16_384), (FitWords().sample_size, 65_536)]
 )
 def test_the_number_of_words_follows_that_of_codes(n: int, expected: int) -> None:
     assert n_words(n) == expected
