@@ -58,8 +58,8 @@ def _fill(context: WritableContext, source: FeatureStore, rows: list[Row], names
     made = _images(rows, names)
     for chunk in chunks:
         members = list(islice(made, chunk["n_images"]))
-        payload = _pruned(context, extract, chunk, chunk["digest"], members)
-        payload = _pruned(context, project, chunk, payload, members)
+        payload = pruned(context, extract, chunk, chunk["digest"], members)
+        payload = pruned(context, project, chunk, payload, members)
         written(context, quantize, chunk, payload, members, layout)
 
 
@@ -74,7 +74,7 @@ def _images(rows: list[Row], names: list[str]) -> Iterator[Row]:
         yield replace(row, image_id=image_id, filename=name)
 
 
-def _pruned(context: WritableContext, step: Step, chunk: dict[str, Any], input_payload: str, members: list[Row]) -> str:
+def pruned(context: WritableContext, step: Step, chunk: dict[str, Any], input_payload: str, members: list[Row]) -> str:
     """Record a partition that was made and pruned; return its payload."""
     payload = f"{chunk['chunk_id']:016x}"
     work = _work(chunk, input_payload)
@@ -112,12 +112,13 @@ def _pruned(context: WritableContext, step: Step, chunk: dict[str, Any], input_p
 
 def written(
     context: WritableContext, step: Step, chunk: dict[str, Any], input_payload: str, members: list[Row], layout: Layout
-) -> None:
-    """Write and record a partition of these rows."""
+) -> str:
+    """Write and record a partition of these rows; return its payload."""
     work = _work(chunk, input_payload)
     writer = ChunkWriter(context.root, layout=layout, manifest=partition_manifest(step, work, origin="run"))
     written = writer.target.write(members)
     writer.publish(context.catalog, written.payload, written.checksum, written.facts)
+    return str(written.payload)
 
 
 def _work(chunk: dict[str, Any], input_payload: str) -> Work:

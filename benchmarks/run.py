@@ -22,6 +22,7 @@ SECTIONS = {
     "stages": "An image at each stage after extract, in CPU time",
     "load": "Loading",
     "search": "Search",
+    "search_time": "Search among 100,000 images",
     "memory": "Peak memory",
     "dispatch": "Workers in use",
     "cluster": "Many machines",
