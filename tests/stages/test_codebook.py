@@ -77,7 +77,8 @@ def test_a_signature_says_on_which_side_of_its_word_a_descriptor_lies() -> None:
 
 
 @pytest.mark.parametrize(
-    ("n", "expected"), [(1, 16), (2047, 16), (2048, 64), (8192, 256), (983_039, 16_384), (FitWords().sample_size, 65_536)]
+    ("n", "expected"),
+    [(1, 16), (2047, 16), (2048, 64), (8192, 256), (983_039, 16_384), (FitWords().sample_size, 65_536)],
 )
 def test_the_number_of_words_follows_that_of_codes(n: int, expected: int) -> None:
     assert n_words(n) == expected
