@@ -17,6 +17,7 @@ BORDER = 0.08  # of the keypoints' box: how near to its sides the border reaches
 MIDDLE = 0.25  # of the keypoints' box: how far from its sides its middle begins
 EXPECTED = 10.0  # inliers in the middle, from which on their absence means something
 EMPTY = 0.1  # of the inliers that are expected in the middle: with fewer it is another picture
+AGAIN = 0.5  # of the inliers: with so many on a second transform that contradicts the first, it is a pattern
 FLAT = 0.03  # of the query's box: how wide the strip is that counts as a line
 
 
@@ -97,8 +98,10 @@ def check_pair(query: Features, image: Features, *, min_inliers: int = MIN_INLIE
     inliers = min(distinct(there[~border]), distinct(here[~border]))
     flat = on_a_line(there[~border], query.box) or on_a_line(here[~border], image.box)
     frame = is_frame(query, image, fitted, there, here)
+    enough = inliers >= min_inliers  # of few it need not be asked, which takes as long as the fit
+    pattern = enough and is_pattern(query.keypoints[matches.query], image.keypoints[matches.image], fitted)
     return PairMatch(
-        status=_verdict(inliers, min_inliers, doubtful=flat or frame),
+        status=_verdict(inliers, min_inliers, doubtful=flat or frame or pattern),
         inliers=inliers,
         on_border=int(border.sum()),
         n_matches=len(matches),
@@ -153,6 +156,28 @@ def is_frame(
     in_middle = (covered & ~around(query.points, placed)).sum() / max(covered.sum(), 1)
     expected = float(in_middle) * len(there)
     return expected >= EXPECTED and int((~around(there, here)).sum()) < EMPTY * expected
+
+
+def is_pattern(query: NDArray[Any], image: NDArray[Any], fitted: Similarity) -> bool:
+    """Return whether the matches are those of a pattern that is repeated, like a wallpaper, and so fit several places.
+
+    What is left without the inliers agrees on a second transform, and contradicts the first: it moves places further
+    than they are away from the nearest inlier. Neither perspective nor depth does that.
+
+    Args:
+        query: ``(m,)`` of dtype `KEYPOINT`, the matched keypoints of the query.
+        image: ``(m,)`` of dtype `KEYPOINT`, those of the image.
+        fitted: the transform that most of them agree on.
+    """
+    least, left = AGAIN * fitted.inliers.sum(), ~fitted.inliers
+    second = fit_similarity(query[left], image[left]) if left.sum() >= least else None
+    if second is None or second.inliers.sum() < least:
+        return False
+    points = np.stack([query["x"], query["y"]], axis=1).astype(np.float64)
+    ours, theirs = points[fitted.inliers], points[left][second.inliers]
+    moved = np.linalg.norm(second.apply(theirs) - fitted.apply(theirs), axis=1)
+    nearest = np.linalg.norm(theirs[:, np.newaxis] - ours, axis=2).min(axis=1)
+    return bool((moved > fitted.scale * nearest).sum() >= least)
 
 
 def distinct(points: NDArray[np.float64]) -> int:
