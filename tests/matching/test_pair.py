@@ -85,6 +85,23 @@ def test_two_pictures_in_a_wide_frame_are_not_found(n_inside: int, status: Verdi
     assert found.status is status
 
 
+def moved(n_elsewhere: int, *, apart: bool) -> tuple[Features, Features]:
+    """Return features of which 20 have stayed and others have moved by 50 pixels: among the 20, or apart from them."""
+    places = np.random.default_rng(6).uniform(60, SIDE - 120, (20 + n_elsewhere, 2))
+    if apart:
+        places[:20, 0] = places[:20, 0] % 60 + 60
+        places[20:, 0] = places[20:, 0] % 60 + 200
+    elsewhere = places + np.where(np.arange(len(places)) < 20, 0, 50)[:, np.newaxis]
+    return features(np.concatenate([places, inside(0)])), features(np.concatenate([elsewhere, inside(0)]))
+
+
+def test_matches_of_a_pattern_that_fit_several_places_are_not_found() -> None:
+    pattern, few, depth = (check_pair(*moved(n, apart=apart)) for n, apart in ((18, False), (5, False), (18, True)))
+    assert (pattern.inliers, pattern.status) == (20, Verdict.POSSIBLE)
+    assert (few.inliers, few.status) == (20, Verdict.FOUND)
+    assert (depth.inliers, depth.status) == (20, Verdict.FOUND)  # what is nearer moves more, and contradicts nothing
+
+
 def test_a_border_that_lies_inside_the_other_image_counts() -> None:
     detail = inside(0)  # a detail whose only matches are at its corners
     rng = np.random.default_rng(4)
