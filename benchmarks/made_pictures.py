@@ -135,7 +135,8 @@ def subject(rng: np.random.Generator, high: int, wide: int) -> Floats:
         else:
             corners = (np.array(centre) + rng.uniform(-size, size, (4, 2))).astype(np.int32)
             cv2.fillPoly(picture, [corners], colour, cv2.LINE_AA)
-    return picture + 8 * noise(rng, (high, wide), 1.2)[..., np.newaxis]
+    grain: Floats = 8 * noise(rng, (high, wide), 1.2)[..., np.newaxis]
+    return picture + grain
 
 
 def photographed(picture: Floats, rng: np.random.Generator) -> Floats:
@@ -146,8 +147,7 @@ def photographed(picture: Floats, rng: np.random.Generator) -> Floats:
     return (shown + rng.normal(0, 2, shown.shape)).astype(np.float32)
 
 
-def noise(rng: np.random.Generator, shape: tuple[int, ...], sigma: float) -> NDArray[Any]:
+def noise(rng: np.random.Generator, shape: tuple[int, ...], sigma: float) -> Floats:
     """Return smooth noise ``shape`` float32, of which most values are between -1 and 1."""
     smooth = cv2.GaussianBlur(rng.normal(0, 1, shape).astype(np.float32), (0, 0), sigma)
-    spread: Any = smooth.std()
-    return smooth / (2 * spread)
+    return np.asarray(smooth / (2 * smooth.std()), np.float32)
