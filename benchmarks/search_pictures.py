@@ -25,7 +25,6 @@ from featurestore.apps.degraded import Kind, Pixels, degraded_part
 CROPS = ("rss_cut", "imgdata_square")
 VIEWS = {"graf": "oxford_graf/img{}.png", "boat": "oxford_boat/img{}.pgm", "dogman": "hpatches_v_dogman/img{}.ppm"}
 UKBENCH = "ukbench_sample"
-PER_PICTURE = 2  # degraded parts of each kind
 LARGEST = 1600  # pixels of the longer side of a picture from a package
 PACKAGED = Path(__file__).parent / "negatives.csv"  # package, version, path, sha256
 
@@ -130,13 +129,11 @@ def views() -> Iterator[Query]:
 
 
 def degraded(scratch: Path, n: int, kind: Kind, *, half: str) -> Iterator[Query]:
-    """Yield degraded parts of every other painting: of ``tuning`` or of ``reported`` ones."""
+    """Yield a degraded part of every other painting: of ``tuning`` or of ``reported`` ones."""
     for number, path in enumerate(paintings(scratch, n)):
         if ("tuning", "reported")[number % 2] != half:
             continue
-        for part in range(PER_PICTURE):
-            make = partial(_part, path, kind, (number, part))
-            yield Query(f"{path.name} {part}", kind.name, (f"paintings/{path.name}",), make)
+        yield Query(f"{path.name} 0", kind.name, (f"paintings/{path.name}",), partial(_part, path, kind, (number, 0)))
 
 
 def _part(path: Path, kind: Kind, seed: tuple[int, int]) -> Pixels:
