@@ -136,13 +136,23 @@ class _Filler:
         """Copy one chunk's descriptors."""
         assert piece.path is not None
         with open_partition(piece.path) as file:
+            self._check(piece, file)
             for group in groups_of(self._selection, piece, file.row_group_sizes()):
                 starts = self._starts[group.start : group.stop + 1]
-                counts = read_group(file, self._selection, group, ["n_descriptors"])["n_descriptors"].to_numpy()
-                _compare(piece.path, np.diff(starts), counts * self._width)
                 targets = [self._flat[a:b] for a, b in pairwise(starts.tolist())]
                 if not file.copy_descriptors(group.index, group.rows.tolist(), targets):
                     self._copy_group(file, group, starts)
+
+    def _check(self, piece: Piece, file: PartitionFile) -> None:
+        """Check that a partition has the chosen images, and as many descriptors as the catalog says."""
+        small = file.columns(["image_id", "n_descriptors"])
+        ids = self._selection.image_ids[piece.start : piece.stop]
+        rows = ids - piece.first_image_id  # a chunk's image_ids are dense, and its rows in their order
+        known = len(small) > rows[-1] and np.array_equal(small["image_id"].to_numpy()[rows], ids)
+        if not known:
+            raise CorruptFile(f"{file.path.name} does not hold the images that the catalog says; put back a copy of it")
+        counts = small["n_descriptors"].to_numpy()[rows].astype(np.int64)
+        _compare(file.path, np.diff(self._starts[piece.start : piece.stop + 1]), counts * self._width)
 
     def _copy_group(self, file: PartitionFile, group: Group, starts: NDArray[np.int64]) -> None:
         at = 0

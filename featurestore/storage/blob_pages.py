@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,13 @@ from featurestore.storage.thrift import read_field, read_signed, read_varint
 
 HEADER_BYTES = 64  # of a page without statistics at most; it has some 20
 DATA_PAGE, PLAIN, RLE = 0, 0, 3  # of the enumerations PageType and Encoding
+CODECS = {"ZSTD": "zstd", "UNCOMPRESSED": None}  # that `partition_writer` uses, and their names in Arrow
+# A header as Arrow writes it: the sizes of the page, plain and compressed, and the number of its values.
+_VARINT = rb"([\x80-\xff]{0,4}[\x00-\x7f])"
+_COMMON = re.compile(
+    rb"\x15\x00\x15%b\x15%b\x2c\x15%b\x15\x00\x15\x06\x15\x06\x1c\x00\x00\x00" % ((_VARINT,) * 3), re.DOTALL
+)
+_ONE = (2).to_bytes(4, "little") + b"\x02\x01"  # the levels of a page of one value that is not NULL
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +62,13 @@ def walk_pages(file: pa.NativeFile, column: Any, encoding: int) -> tuple[Page, .
         column: a ``pyarrow.parquet.ColumnChunkMetaData``.
         encoding: of the values, as in Parquet's enumeration.
     """
-    if column.has_dictionary_page or column.compression not in ("ZSTD", "UNCOMPRESSED"):
+    if column.has_dictionary_page or column.compression not in CODECS:
         return ()
-    codec = None if column.compression == "UNCOMPRESSED" else column.compression.lower()
+    codec = CODECS[column.compression]
     pages, first, offset = list[Page](), 0, column.data_page_offset
     end = offset + column.total_compressed_size
     while first < column.num_values:
-        found = _read_header(file.read_at(min(HEADER_BYTES, max(0, end - offset)), offset), encoding)
+        found = read_header(file.read_at(min(HEADER_BYTES, max(0, end - offset)), offset), encoding)
         if found is None or found[1] > column.total_uncompressed_size:
             return ()
         n_rows, n_plain, n_bytes, n_header = found
@@ -79,7 +87,7 @@ def read_blob(file: pa.NativeFile, page: Page, row: int) -> pa.Buffer | None:
     """
     data = read_page(file, page)
     n_levels = int.from_bytes(data[:4], "little")
-    valid = _levels(bytes(data[4 : 4 + n_levels]), page.n_rows)
+    valid = read_levels(bytes(data[4 : 4 + n_levels]), page.n_rows)
     at = 4 + n_levels
     for is_valid in valid[: row - page.first]:
         at += 4 + int.from_bytes(data[at : at + 4], "little") if is_valid else 0
@@ -116,14 +124,32 @@ def copy_blob(file: io.FileIO, page: Page, target: NDArray[np.uint8]) -> None:
     head = bytearray(max(0, page.n_plain - len(target)))
     if os.preadv(file.fileno(), [head, target.data], page.offset) != page.n_plain:
         raise ValueError("the file ends in the middle of a page, or its BLOB has another size")
+    check_head(head, len(target))
+
+
+def check_head(head: bytearray, size: int) -> None:
+    """Check what a page of one row has before its BLOB.
+
+    Raises:
+        ValueError, IndexError: it is damaged, or the BLOB has another size.
+    """
+    if head == _ONE + size.to_bytes(4, "little"):
+        return
     n_levels = int.from_bytes(head[:4], "little")
-    found = int.from_bytes(head[-4:], "little") if _levels(bytes(head[4:-4]), 1) == [True] else 0
-    if len(head) != 8 + n_levels or found != len(target):
-        raise ValueError(f"a page holds no BLOB of {len(target)} bytes")
+    found = int.from_bytes(head[-4:], "little") if read_levels(bytes(head[4:-4]), 1) == [True] else 0
+    if len(head) != 8 + n_levels or found != size:
+        raise ValueError(f"a page holds no BLOB of {size} bytes")
 
 
-def _read_header(data: bytes, encoding: int) -> tuple[int, int, int, int] | None:
+def read_header(data: bytes | bytearray, encoding: int) -> tuple[int, int, int, int] | None:
     """Return the values of a page, its bytes plain and compressed, and those of its header; None for another kind."""
+    if encoding == PLAIN and (common := _COMMON.match(data)):
+        n_plain, n_bytes, n_rows = (read_signed(varint, 0)[0] for varint in common.groups())
+        return (n_rows, n_plain, n_bytes, common.end()) if min(n_rows, n_plain, n_bytes) > 0 else None
+    return _read_any_header(bytes(data), encoding)
+
+
+def _read_any_header(data: bytes, encoding: int) -> tuple[int, int, int, int] | None:
     try:
         header, n_header = _struct(data, 0)
         page = header[5]
@@ -154,7 +180,7 @@ def _struct(data: bytes, at: int) -> tuple[dict[int, Any], int]:
     return fields, at + 1
 
 
-def _levels(data: bytes, n: int) -> list[bool]:
+def read_levels(data: bytes, n: int) -> list[bool]:
     """Return which of ``n`` values are not NULL, from runs of equal bits and of packed ones (Parquet's RLE)."""
     valid, at = list[bool](), 0
     while len(valid) < n:

@@ -6,7 +6,6 @@ The descriptors of an image are one BLOB: n x dim values, row-major, little-endi
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from featurestore.errors import CorruptFile, FormatError
-from featurestore.rows import KEYPOINT, KEYPOINT_COLUMNS, OUTSIDE, PACKED, Layout, Row, unpack, unpack_blobs
+from featurestore.rows import KEYPOINT, KEYPOINT_COLUMNS, OUTSIDE, PACKED, Layout, Row, unpack_blobs
 from featurestore.storage import manifest as manifests
-from featurestore.storage.blob_pages import Page, copy_blob, find_pages, read_blob
+from featurestore.storage.blob_pages import Page
+from featurestore.storage.descriptor_pages import DescriptorPages
 from featurestore.storage.hashed_file import open_hashed
 from featurestore.storage.list_pages import Places, find_record_pages, read_records
 from featurestore.storage.partitions import Place, open_at
@@ -69,9 +69,8 @@ class PartitionFile:
         except BaseException:
             self._source.close()
             raise
-        self._pages: dict[int, tuple[Page, ...]] = {}  # of descriptors, by row group
+        self._pages = DescriptorPages(self._file, self._source, self.layout, path if self._is_local else None)
         self._lists: dict[int, list[tuple[Page, ...]]] = {}  # of keypoints
-        self._raw: io.FileIO | None = None  # the same file, for reads straight into arrays
 
     def _no_partition(self, error: Exception) -> CorruptFile:
         return CorruptFile(f"{self.path.name} can't be read as a partition ({first_line(error)})")
@@ -121,8 +120,7 @@ class PartitionFile:
         """Close the file."""
         self._file.close()
         self._source.close()
-        if self._raw is not None:
-            self._raw.close()
+        self._pages.close()
 
     @property
     def n_row_groups(self) -> int:
@@ -188,8 +186,8 @@ class PartitionFile:
         """
         try:
             with readable(self.path):
-                page = next((p for p in self._pages_of(row_group) if p.first <= row < p.first + p.n_rows), None)
-                blob = self._blob(page, row) if page is not None else None
+                page = self._pages.find(row_group, row)
+                blob = self._pages.blob(page, row) if page is not None else None
         except (*DAMAGE, IndexError) as error:
             raise CorruptFile(f"{self.path.name} is damaged ({first_line(error)})") from error
         if page is None:
@@ -232,44 +230,11 @@ class PartitionFile:
             CorruptFile: a page can't be decoded, or does not hold as many bytes as its array.
             UnreadableFile: a page can't be read.
         """
-        pages = {row: page for page in self._pages_of(row_group) for row in range(page.first, page.first + page.n_rows)}
-        if not pages:
-            return False
         try:
             with readable(self.path):
-                for row, target in zip(rows, targets, strict=True):
-                    if len(target):
-                        self._copy(pages[row], row, target)
+                return self._pages.copy(row_group, rows, targets)
         except (*DAMAGE, IndexError) as error:
             raise CorruptFile(f"{self.path.name} is damaged ({first_line(error)})") from error
-        return True
-
-    def _blob(self, page: Page, row: int) -> Any:
-        """Return the BLOB of one row, unpacked, or None."""
-        blob = read_blob(self._source, page, row)
-        return blob if blob is None or not self.layout.packed else self._unpacked(blob)
-
-    def _unpacked(self, blob: pa.Buffer) -> NDArray[np.uint8]:
-        return unpack(np.frombuffer(blob, np.uint8), self.layout.dim).reshape(-1)
-
-    def _copy(self, page: Page, row: int, target: NDArray[np.uint8]) -> None:
-        if page.n_rows == 1 and page.codec is None and not self.layout.packed:
-            if self._raw is None:
-                self._raw = io.FileIO(self.path)  # of a local file: others have no pages
-            copy_blob(self._raw, page, target)
-            return
-        blob = self._blob(page, row)
-        if blob is None or blob.size != len(target):
-            raise ValueError(f"a page holds no BLOB of {len(target)} bytes")
-        target[:] = np.frombuffer(blob, np.uint8)
-
-    def _pages_of(self, row_group: int) -> tuple[Page, ...]:
-        if row_group not in self._pages and not self._is_local:
-            self._pages[row_group] = ()  # small reads are dear there
-        if row_group not in self._pages:
-            column = self._file.schema_arrow.get_field_index("descriptors")
-            self._pages[row_group] = find_pages(self._source, self._file.metadata.row_group(row_group).column(column))
-        return self._pages[row_group]
 
     def columns(self, names: Sequence[str]) -> pa.Table:
         """Return some columns of the whole file.
@@ -278,9 +243,19 @@ class PartitionFile:
             CorruptFile: they can't be decoded.
             UnreadableFile: they can't be read.
         """
+        known = self._file.schema_arrow.names
+        if self._hashed is None and all(name in known and name != "descriptors" for name in names):
+            return self._read_columns(names)
         groups = [self.table(index, names).select(names) for index in range(self.n_row_groups)]
         schema = pa.schema([(name, OUTSIDE.get(name) or self._file.schema_arrow.field(name).type) for name in names])
         return pa.concat_tables(groups) if groups else schema.empty_table()
+
+    def _read_columns(self, names: Sequence[str]) -> pa.Table:
+        try:
+            with readable(self.path):
+                return self._file.read(columns=list(names), use_threads=False).select(names)
+        except (OSError, pa.ArrowException, ValueError) as error:
+            raise CorruptFile(f"{self.path.name} is damaged ({first_line(error)})") from error
 
     def rows_of(self, table: pa.Table) -> Iterator[Row]:
         """Yield the rows of a table with some of this partition's columns; missing ones are left empty.

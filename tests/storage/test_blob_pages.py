@@ -121,20 +121,48 @@ def test_damage_is_one_clear_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("compression", ["zstd", "none"])
 def test_descriptors_are_copied_straight_to_their_places(tmp_path: Path, compression: Compression) -> None:
-    rows = write(tmp_path / "p", [1800, None, 700, 0, 1800], replace(CODES, compression=compression))
-    targets = [np.zeros(row.n_descriptors * CODES.dim, np.uint8) for row in rows]
-    with PartitionFile(tmp_path / "p") as file:
-        assert file.copy_descriptors(0, range(5), targets)
+    rows = write(tmp_path / "p", [1800, None, 700, 0, 3, 30, 1800], replace(CODES, compression=compression))
     expected = [b"" if row.descriptors is None else row.descriptors.tobytes() for row in rows]
-    assert [target.tobytes() for target in targets] == expected
+    for chosen in (range(7), range(1, 7), [0, 2, 5]):  # all pages in order, and some
+        targets = [np.zeros(rows[i].n_descriptors * CODES.dim, np.uint8) for i in chosen]
+        with PartitionFile(tmp_path / "p") as file:
+            assert file.copy_descriptors(0, list(chosen), targets)
+        assert [target.tobytes() for target in targets] == [expected[i] for i in chosen]
+
+
+@pytest.mark.parametrize("compression", ["zstd", "none"])
+def test_pages_that_are_copied_in_order_are_checked(tmp_path: Path, compression: Compression) -> None:
+    """Every byte of the header of the second of three pages, and what is before its BLOB."""
+    rows = write(tmp_path / "p", [600, 600, 600], replace(CODES, compression=compression))
+    data = (tmp_path / "p").read_bytes()
+    with PartitionFile(tmp_path / "p") as file:
+        page = file._pages.find(0, 1)
+        assert page is not None
+    expected, outcomes = rows[1].descriptors, set()
+    assert expected is not None
+    for at in range(page.offset - 30, page.offset + 10):
+        (tmp_path / "q").write_bytes(data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :])
+        targets = [np.zeros(600 * CODES.dim, np.uint8) for _ in rows]
+        with PartitionFile(tmp_path / "q") as damaged:
+            try:
+                found = damaged.copy_descriptors(0, range(3), targets)
+            except CorruptFile:
+                outcomes.add("refused")
+                continue
+        if found and at < page.offset:
+            assert targets[1].tobytes() == expected.tobytes()
+        outcomes.add("read" if found else "left to Arrow")
+    assert {"refused", "left to Arrow"} <= outcomes
 
 
 @pytest.mark.parametrize("compression", ["zstd", "none"])
 @pytest.mark.parametrize("size", [64, 1800 * 64 - 64, 1800 * 64 + 64])
 def test_descriptors_of_another_size_are_damage(tmp_path: Path, compression: Compression, size: int) -> None:
     write(tmp_path / "p", [1800, 1800], replace(CODES, compression=compression))
-    with PartitionFile(tmp_path / "p") as file, pytest.raises(CorruptFile, match="p is damaged"):
-        file.copy_descriptors(0, [0], [np.empty(size, np.uint8)])
+    targets = [np.empty(size, np.uint8), np.empty(1800 * CODES.dim, np.uint8)]
+    for rows in ([0], [0, 1]):
+        with PartitionFile(tmp_path / "p") as file, pytest.raises(CorruptFile, match="p is damaged"):
+            file.copy_descriptors(0, rows, targets[: len(rows)])
 
 
 def test_a_file_that_shrinks_under_a_reader_is_damage(tmp_path: Path) -> None:
@@ -143,8 +171,9 @@ def test_a_file_that_shrinks_under_a_reader_is_damage(tmp_path: Path) -> None:
     with PartitionFile(tmp_path / "p") as file:
         assert file.copy_descriptors(0, [3], [target])
         os.truncate(tmp_path / "p", 200_000)
-        with pytest.raises(CorruptFile, match="the file ends in the middle of a page"):
-            file.copy_descriptors(0, [3], [target])
+        for rows in ([3], [0, 1, 2, 3]):
+            with pytest.raises(CorruptFile, match="the file ends in the middle of a page"):
+                file.copy_descriptors(0, rows, [target for _ in rows])
 
 
 def test_rows_that_share_a_page_are_not_copied_singly(tmp_path: Path) -> None:
