@@ -80,6 +80,7 @@ class StoreSettings:
 
     format: int = option(FORMAT, "the format of this store; leave it as it is", low=1)
     images: str = option("", "the images: a folder, a file of images or s3://...; a relative path starts at the store")
+    partitions: str = option("", "where partitions are: in this folder if empty, or s3://bucket/prefix")
     dataset: str = option("", "the dataset, a CSV, Parquet or JSON file; empty: the folder of images is scanned")
     filename_column: str = option("filename", "the dataset's column of paths below the folder of images")
     split: str = option("subset", "SQL over the dataset's columns that gives 'train' or 'test'")

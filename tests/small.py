@@ -135,7 +135,8 @@ class Unlocked(Writer):
 
 def context_of(store: FeatureStore, reporter: Reporter | None = None) -> WritableContext:
     """Return what the runner is handed for a store."""
-    return store._context(reporter or Silent()).changed_by(Unlocked(store.path))
+    context = store._context(reporter or Silent())
+    return context.changed_by(Unlocked(store.path, context.root.partitions))
 
 
 def rows_of(store: FeatureStore, stage: str, *, chunk: int | None = None) -> list[Row]:

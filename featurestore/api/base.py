@@ -12,7 +12,7 @@ from featurestore.config import StoreSettings, build, check_format, check_names,
 from featurestore.errors import NotAStore, UntrustedStore
 from featurestore.progress import Reporter, Silent
 from featurestore.stages import STAGES, flow_from
-from featurestore.storage import CONFIG, Root, exclusive
+from featurestore.storage import CONFIG, Root, exclusive, own_partitions, partitions_at
 from featurestore.system import StrPath, is_file, is_folder, store_folder, typed
 
 
@@ -58,7 +58,7 @@ class OpenStore:
             NotAStore: there is no ``featurestore.toml`` in the folder.
             ConfigError: the recipe can't be used.
             FormatError: the store was made by a newer version.
-            UntrustedStore: it holds links or devices.
+            UntrustedStore: it holds links or devices, or its partitions are elsewhere.
             CorruptFile: its dataset files can't be used.
             UnreadableFile: the folder, the recipe or a dataset file can't be read.
         """
@@ -67,6 +67,11 @@ class OpenStore:
         folder = _store_at(path)
         refuse_links(folder)  # before reading the recipe, which might be a link
         store = cls(folder)
+        if not store._context(Silent()).root.partitions.is_local:
+            raise UntrustedStore(
+                f"{folder} has its partitions elsewhere, and of an untrusted store only its own folder is read; copy "
+                "them into it, and take `partitions` out of featurestore.toml"
+            )
         store._vetted, store.left_out = vetted_catalog(store._context(Silent()).root)
         return store
 
@@ -76,7 +81,7 @@ class OpenStore:
         check_format(tables)
         check_names(tables, ["store", *STAGES.names()])
         settings = build(StoreSettings, tables.get("store", {}), where="store")
-        root = Root(self.path)
+        root = Root(self.path, partitions_at(settings.partitions))
         catalog = self._vetted or self._catalog
         if catalog is None:
             catalog = self._catalog = Catalog(root)
@@ -108,6 +113,7 @@ class OpenStore:
         self._refuse_untrusted(verb)
         context = self._context(reporter)
         with exclusive(context.root, verb, say=reporter.say) as writer:
+            own_partitions(writer)
             yield context.changed_by(writer)
 
     def _refuse_untrusted(self, verb: str) -> None:

@@ -203,7 +203,7 @@ class Running(OpenStore):
             for note in (change_note(context, before), leakage):
                 if note is not None and note not in told:
                     context.reporter.say(note)
-            refuse_if_too_large(context, estimates)
+            refuse_if_too_large(context, estimates, workers=options.workers)
             refuse_unasked(ahead, estimates, options)
             return run_and_index(context, options, ahead.today)
 

@@ -13,7 +13,15 @@ from featurestore.config import StoreSettings, check_given, initial, render
 from featurestore.errors import DatasetError, FeatureStoreError, StoreExists
 from featurestore.images import existing_images
 from featurestore.stages import FLOW
-from featurestore.storage import CONFIG, FOLDERS, remove_dead_drafts
+from featurestore.storage import (
+    CONFIG,
+    FOLDERS,
+    Root,
+    own_partitions,
+    partitions_at,
+    refuse_owned,
+    remove_dead_drafts,
+)
 from featurestore.system import StrPath, command_line, is_text, located, replacing, shown, store_folder
 
 
@@ -39,6 +47,7 @@ class FeatureStore(Showing, Upkeep, Running):
         filename_column: str = "filename",
         split: str = "subset",
         chunk_size: int = 1000,
+        partitions: str = "",
         types: Mapping[str, str] | None = None,
     ) -> FeatureStore:
         """Make a store and ingest its dataset; the folder appears when both have succeeded.
@@ -50,6 +59,8 @@ class FeatureStore(Showing, Upkeep, Running):
             filename_column: the dataset's column of paths below ``images``.
             split: SQL over the dataset's columns that gives ``'train'`` or ``'test'``.
             chunk_size: images in a chunk.
+            partitions: where partitions are kept: in the folder, or at an address like ``s3://bucket/prefix``, which no
+                other store may have. See ``docs/object-store.md``.
             types: types of dataset columns by name, instead of the inferred ones: VARCHAR, BIGINT, DOUBLE, BOOLEAN,
                 DATE or TIMESTAMP. The recipe keeps them.
 
@@ -58,6 +69,9 @@ class FeatureStore(Showing, Upkeep, Running):
             StoreExists: ``path`` exists and is not empty.
             NotWritable: the folder can't be created.
             DatasetError: the CSV, the split or the folder of images can't be used.
+            ConfigError: ``partitions`` can't be used, or another store has it.
+            MissingDependency: an address needs the extra ``s3``.
+            UnreadableFile: the service at the address does not answer.
         """
         target = store_folder(path)
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -71,14 +85,20 @@ class FeatureStore(Showing, Upkeep, Running):
             "filename_column": filename_column,
             "split": split,
             "chunk_size": chunk_size,
+            "partitions": partitions,
             "types": dict(types or {}),
         }
         check_given(settings)
+        elsewhere = partitions_at(partitions)
+        if elsewhere is not None:
+            refuse_owned(elsewhere)
         with replacing(target, str(target), owner=os.getpid()) as draft:
             remove_dead_drafts(target)
-            _lay_out(draft, StoreSettings(**settings))  # type: ignore[arg-type]
+            _lay_out(draft, StoreSettings(**{**settings, "partitions": ""}))  # type: ignore[arg-type]
             made = cls(draft)
             made.ingest()
+            _write_recipe(draft, StoreSettings(**settings))  # type: ignore[arg-type]
+            own_partitions(Root(draft, elsewhere), called=target)  # last: nothing is taken by a store that is not made
         store = cls(target)
         store.ingested = made.ingested
         return store
@@ -94,6 +114,10 @@ def _lay_out(folder: Path, settings: StoreSettings) -> None:
     folder.mkdir()
     for name in FOLDERS:
         (folder / name).mkdir()
+    _write_recipe(folder, settings)
+
+
+def _write_recipe(folder: Path, settings: StoreSettings) -> None:
     stages = [(stage.name, initial(stage)) for stage in FLOW]
     (folder / CONFIG).write_text(render([("store", settings), *stages]), encoding="utf-8")
 

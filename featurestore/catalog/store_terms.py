@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from featurestore.catalog.runs import versions
 from featurestore.errors import UnreadableFile
-from featurestore.storage import CONFIG, HOLDER, Root, read_signature
+from featurestore.storage import CONFIG, HOLDER, Root, read_signature, unreachable
 from featurestore.system import file_digest, is_file
 
 
@@ -30,7 +30,7 @@ class StoreTerms:
                 f"does not see that this run holds {self.root.path} ({HOLDER}): the store is not mounted there, or "
                 "another folder is"
             )
-        return None
+        return unreachable(self.root.partitions)
 
     def is_over(self) -> bool:
         """Return whether the holder no longer holds the store; a signature that can't be read says nothing."""
@@ -58,7 +58,7 @@ class ReadingTerms(StoreTerms):
         path = self.read.local(CONFIG)
         if not is_file(path) or file_digest(path) != self.recipe:
             return f"does not see {path} as it is here: the store is not mounted there, or another folder is"
-        return None
+        return unreachable(self.read.partitions)
 
 
 def terms_for_reading(holder: Root, read: Root) -> ReadingTerms:

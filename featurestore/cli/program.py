@@ -109,6 +109,7 @@ def cli() -> None:
 @click.option("--filename-column", default="filename", show_default=True, help="The column of paths below DIR.")
 @click.option("--split", default="subset", show_default=True, help="SQL over the columns that gives 'train' or 'test'.")
 @click.option("--chunk-size", default=1000, show_default=True, help="Images in a chunk.")
+@click.option("--partitions", default="", help="s3://bucket/prefix, instead of the folder STORE, for partitions.")
 @click.option("--index", is_flag=True, help="Add the stages of an index.")
 @_TYPES
 def init(store: Path, types: tuple[tuple[str, str], ...], index: bool, **options: Any) -> None:

@@ -76,7 +76,11 @@ class _Takeover:
 
     @property
     def n_bytes(self) -> int:
-        return sum(model.n_bytes for model in self.models) + sum(row.n_bytes for row in self.partitions)
+        return self.model_bytes + sum(row.n_bytes for row in self.partitions)
+
+    @property
+    def model_bytes(self) -> int:
+        return sum(model.n_bytes for model in self.models)
 
 
 def merge_stores(context: WritableContext, other: Context, *, choice: EngineChoice) -> MergeReport:
@@ -272,9 +276,12 @@ def _add_notes(yours: DuckDBPyConnection, found: _Takeover) -> None:
 
 def _check(context: Context, other: Context, found: _Takeover, choice: EngineChoice) -> None:
     """Read every file to copy, and check that there is room."""
-    if found.n_bytes > context.root.free_bytes():
+    needed = found.n_bytes
+    if not context.root.partitions.is_local:  # they pass through the folder one by one
+        needed = found.model_bytes + max((row.n_bytes for row in found.partitions), default=0)
+    if needed > context.root.free_bytes():
         raise NotEnoughSpace(
-            f"{human_bytes(found.n_bytes)} would be copied from {other.root.path}, and {context.root.path} has "
+            f"{human_bytes(needed)} would be copied from {other.root.path}, and {context.root.path} has "
             f"{human_bytes(context.root.free_bytes())} free; make room, then merge again"
         )
     try:

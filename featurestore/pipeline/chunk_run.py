@@ -95,7 +95,8 @@ class ChunkRun:
     def _publish(self, chunk_id: int, written: Written) -> None:
         """Publish and record the partition of a chunk."""
         chunk = self._open.pop(chunk_id)
-        row = chunk.publish(self._context.catalog, written.payload, written.checksum, written.facts)
+        made = written.payload, written.checksum, written.facts
+        row = chunk.publish(self._context.catalog, *made, published=written.published)
         self._counts["n_chunks"] += 1
         self._counts["n_bytes"] += row.n_bytes
 

@@ -23,14 +23,13 @@ class ChunkWriter:
     def __init__(self, root: Writer, *, layout: Layout, manifest: Mapping[str, Any]) -> None:
         """Name the temporary file."""
         self._root, self._manifest, self._stack = root, manifest, ExitStack()
-        path = self._stack.enter_context(root.temporary(self._name("new")))
-        self.target = Target(path, layout, manifest)
+        name = partition_name(manifest["stage"], manifest["variant"], manifest["chunk_id"], "new")
+        path = self._stack.enter_context(root.temporary(name))
+        self.target = Target(path, layout, manifest, None if root.partitions.is_local else root.partitions)
 
-    def _name(self, payload: str) -> str:
-        of = self._manifest
-        return partition_name(of["stage"], of["variant"], of["chunk_id"], payload)
-
-    def publish(self, catalog: WritableCatalog, payload: str, checksum: str, facts: pa.Table) -> PartitionRow:
+    def publish(
+        self, catalog: WritableCatalog, payload: str, checksum: str, facts: pa.Table, *, published: bool = False
+    ) -> PartitionRow:
         """Give the file its final name, and record it. A file of that name with the same rows is left as it is.
 
         Args:
@@ -38,11 +37,12 @@ class ChunkWriter:
             payload: the digest of its rows.
             checksum: the SHA-256 of its bytes.
             facts: its columns of `Layout.facts`.
+            published: the worker has given it its name.
         """
-        name = self._name(payload)
+        name = self.target.name(payload)
         with self._stack, room_on_disk(self.target.what):
-            new = not self._is_there(name)
-            if new:
+            new = published or not self._is_there(name)
+            if new and not published:
                 self._root.publish(self.target.path, name)
         if not new:  # the file that is left may be encoded in another way
             return record_file(self._root, catalog, name)
@@ -57,6 +57,8 @@ class ChunkWriter:
         try:
             check_partition(self._root, name)
         except CorruptFile:
+            if not self._root.partitions.is_local:  # an object is never replaced
+                self._root.remove(name)
             return False
         return True
 

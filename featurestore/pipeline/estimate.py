@@ -10,6 +10,7 @@ from typing import Any
 from duckdb import DuckDBPyConnection
 
 from featurestore.catalog import Context, StagePlan, bytes_per_image, paces
+from featurestore.engines import WINDOW
 from featurestore.errors import NotEnoughSpace
 from featurestore.formatting import chunk_list, counted, human_bytes, human_seconds
 from featurestore.stages import ChunkStage, FitPca
@@ -122,13 +123,18 @@ def _in_blocks(plan: StagePlan) -> int:
     return sum(sorted(left)[-2:])
 
 
-def refuse_if_too_large(context: Context, estimates: Sequence[Estimate]) -> None:
-    """Check that the disk has room for the run.
+def refuse_if_too_large(context: Context, estimates: Sequence[Estimate], *, workers: int = 0) -> None:
+    """Check that the disk has room for the run: of partitions that are elsewhere, for those that workers write now.
 
     Raises:
         NotEnoughSpace: it has less than the estimate.
     """
-    written = sum(estimate.n_bytes for estimate in estimates) + max((e.block_bytes for e in estimates), default=0)
+    partitions = [e.n_bytes for e in estimates]
+    if not context.root.partitions.is_local:
+        at_once = WINDOW * max(workers, 1)
+        partitions = [round(e.n_bytes * min(1, at_once / len(e.chunks))) for e in estimates if e.chunks]
+        partitions = [max(partitions, default=0)]
+    written = sum(partitions) + max((e.block_bytes for e in estimates), default=0)
     needed, free = round(written * SPARE), context.root.free_bytes()
     if needed > free:
         raise NotEnoughSpace(

@@ -27,6 +27,7 @@ from featurestore.storage import (
     Block,
     DamagedBlock,
     PartitionFile,
+    Partitions,
     PartitionWriter,
     Place,
     Root,
@@ -46,30 +47,47 @@ class Written:
     statuses: Counter[str]  # of its rows
     n_descriptors: int
     facts: pa.Table  # the columns that the catalog keeps; see `Layout.facts`
+    published: bool = False  # it is no longer at ``path``, but has its final name
 
 
 @dataclass(frozen=True)
 class Target:
-    """A temporary file to be written by a worker. Another process publishes it as a partition, or removes it."""
+    """A temporary file to be written by a worker. Another process publishes it as a partition, or removes it.
+
+    Where partitions are elsewhere, the worker publishes it: its payload is in its name, so this changes no other file,
+    and the bytes of all workers do not go through one process.
+    """
 
     path: Path
     layout: Layout
     manifest: Mapping[str, Any]  # of the partition
+    elsewhere: Partitions | None = None
 
     @property
     def what(self) -> str:
         """The name of the partition in an error: its payload is not known yet."""
-        return partition_name(self.manifest["stage"], self.manifest["variant"], self.manifest["chunk_id"], "*")
+        return self.name("*")
+
+    def name(self, payload: str) -> str:
+        """Return the name of the partition that has this payload."""
+        return partition_name(self.manifest["stage"], self.manifest["variant"], self.manifest["chunk_id"], payload)
 
     def write(self, rows: Iterable[Row]) -> Written:
-        """Write all rows of the partition, and flush them to disk.
+        """Write all rows of the partition, and flush them to disk; or publish them, where partitions are elsewhere.
 
         Raises:
             NotEnoughSpace: the disk is full.
+            UnreadableFile: the service that keeps partitions does not answer.
         """
         written = self._write(self.path, rows, self.layout)
-        flush(self.path)  # in the worker: the coordinator need not wait
-        return written
+        if self.elsewhere is None:
+            flush(self.path)  # in the worker: the coordinator need not wait
+            return written
+        try:
+            self.elsewhere.put(self.path, self.name(written.payload))
+        except CorruptFile:  # another file has this name, which the coordinator looks at
+            return written
+        return replace(written, published=True)
 
     def write_piece(self, rows: Iterable[Row], positions: range) -> Written:
         """Write the rows at some positions of the partition: to a file of their own, unless these are all.

@@ -8,6 +8,10 @@ from .block_file import block_names as block_names
 from .block_file import read_block as read_block
 from .block_file import rows_of as rows_of
 from .block_file import write_block as write_block
+from .bucket_owner import own_partitions as own_partitions
+from .bucket_owner import partitions_at as partitions_at
+from .bucket_owner import refuse_owned as refuse_owned
+from .bucket_owner import unreachable as unreachable
 from .hashed_file import open_hashed as open_hashed
 from .index_header import HEADER as HEADER
 from .index_header import INDEX_PARTS as INDEX_PARTS
@@ -47,6 +51,7 @@ from .partition import PLAIN as PLAIN
 from .partition import PartitionFile as PartitionFile
 from .partition import partition_name as partition_name
 from .partition_writer import PartitionWriter as PartitionWriter
+from .partitions import Partitions as Partitions
 from .partitions import Place as Place
 from .partitions import is_there as is_there
 from .pruned import check_index as check_index

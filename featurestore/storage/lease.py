@@ -121,7 +121,7 @@ class Lease(Writer):
 
     def __init__(self, root: Root, verb: str) -> None:
         """Take the store and the verb; nothing is signed yet, so nothing may be changed."""
-        super().__init__(root.path, None if root.partitions.is_local else root.partitions)
+        super().__init__(root.path, root.partitions)
         self._verb = verb
         self._token = uuid.uuid4().hex[:16]
         self._over = threading.Event()

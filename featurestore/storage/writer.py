@@ -37,9 +37,9 @@ class Writer(Root, ABC):
             UnreadableFile: the signature can't be read.
         """
 
-    def __reduce__(self) -> tuple[type[Root], tuple[Path, Partitions | None]]:
+    def __reduce__(self) -> tuple[type[Root], tuple[Path, Partitions]]:
         """Pickle it as a plain root: the lock belongs to this process."""
-        return Root, (self.path, None if self.partitions.is_local else self.partitions)
+        return Root, (self.path, self.partitions)
 
     @contextmanager
     def publishing(self, name: str) -> Iterator[Path]:

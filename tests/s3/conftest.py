@@ -58,6 +58,7 @@ class Bucket:
 
     def __init__(self, service: Proxy, name: str) -> None:
         self.name, self.service = name, service
+        self.where = f"s3://{name}/p"
         service.make_bucket(name)
         self._store = S3Store(name, endpoint=f"http://127.0.0.1:{service.port}", client_options={"allow_http": True})
 
