@@ -26,12 +26,14 @@ PAGE = 1000  # objects in an answer to a list
 ATTEMPTS = 3  # at what obstore does not try again: credentials expire and are renewed, and lists are cut off
 PAUSE = 0.5  # seconds before the second attempt
 RETRIES = 10  # of a request that failed; obstore waits longer before each
+FIRST_WAIT = timedelta(seconds=0.1)  # before the first of them
+LONGEST_WAIT = timedelta(seconds=15)
 GIVE_UP = timedelta(seconds=60)  # after which it is not tried again
 CLIENT = {"connect_timeout": "10s", "read_timeout": "30s", "timeout": "10m"}
 SLOWEST = 2**18  # bytes a second, of an upload that is not given up
 NO_OBJECT = "there is no object of this name"
 STATUS = re.compile(r"status code: (\d+ [^:]*)")
-FINAL = re.compile(r"after \d+ retries|status code: 404|with invalid path")
+FINAL = re.compile(r"after (\d+) retries, max_retries: \1\b|status code: 404|with invalid path")
 CODE = re.compile(r"<Code>(\w+)</Code>")
 T = TypeVar("T")
 
@@ -110,6 +112,7 @@ class ObjectClient:
         """
         from obstore.exceptions import BaseError
 
+        began = time.monotonic()
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 return request(self._store)
@@ -120,7 +123,8 @@ class ObjectClient:
             except ValueError:  # a control character, or an empty part
                 raise NoObject("no object can have such a name") from None
             except BaseError as error:
-                if attempt == ATTEMPTS or FINAL.search(str(error)):
+                late = time.monotonic() - began > GIVE_UP.total_seconds()
+                if attempt == ATTEMPTS or late or FINAL.search(str(error)):
                     raise RequestFailed(reason_of(error)) from error
                 time.sleep(PAUSE * attempt)
                 self._store = _open(self.where, self._upload_bytes)
@@ -171,7 +175,8 @@ def _open(where: str, upload_bytes: int | None) -> ObjectStore:
         ) from error
     client: dict[str, Any] = {**CLIENT, "allow_http": os.environ.get(ALLOW_HTTP[scheme], "").lower() == "true"}
     options: dict[str, Any] = {"prefix": prefix or None, "client_options": client}
-    options["retry_config"] = {"max_retries": RETRIES, "retry_timeout": GIVE_UP}
+    backoff = {"init_backoff": FIRST_WAIT, "max_backoff": LONGEST_WAIT, "base": 2}
+    options["retry_config"] = {"max_retries": RETRIES, "retry_timeout": GIVE_UP, "backoff": backoff}
     if upload_bytes is not None:
         limit = GIVE_UP + timedelta(seconds=upload_bytes / SLOWEST)
         client["timeout"] = options["retry_config"]["retry_timeout"] = limit

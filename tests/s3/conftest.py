@@ -7,12 +7,15 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import obstore
 import pytest
 from obstore.store import S3Store
 
+from featurestore.storage import object_file, remote_partitions
+from featurestore.system import object_store
 from tests.s3.proxy import Proxy
 
 ENVIRONMENT = {"AWS_ACCESS_KEY_ID": "someone", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1"}
@@ -51,6 +54,16 @@ def _wait_for(process: subprocess.Popen[bytes], port: int) -> None:
         except OSError:
             time.sleep(0.05)
     raise AssertionError("the server does not start")
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Failed requests are tried again as often as always, without the long waits."""
+    for module in (object_store, remote_partitions):
+        monkeypatch.setattr(module, "PAUSE", 0.01)
+    monkeypatch.setattr(object_store, "FIRST_WAIT", timedelta(milliseconds=2))
+    monkeypatch.setattr(object_store, "LONGEST_WAIT", timedelta(milliseconds=20))
+    object_file._OPEN.clear()
 
 
 class Bucket:

@@ -38,12 +38,6 @@ def kept(partitions: RemotePartitions, tmp_path: Path, bucket: Bucket) -> Remote
     return partitions
 
 
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (object_store, remote_partitions):
-        monkeypatch.setattr(module, "PAUSE", 0.01)
-
-
 class TestBucket(PartitionsSuite):
     """The suite, of a bucket."""
 

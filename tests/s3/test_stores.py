@@ -40,7 +40,7 @@ def test_a_folder_and_a_bucket_of_it_give_the_same_payloads(tiny: FeatureStore, 
     where = bucket.upload(folder, "p")
     store = FeatureStore.create(tmp_path / "store", images=where, dataset=folder / "dataset.csv", chunk_size=5)
     bucket.service.spoil(iter(()))
-    store.run("extract", workers=0)
+    store.run("extract", workers=2)
     assert payloads(store) == payloads(tiny)
     assert bucket.service.asked == {"HEAD": 3, "GET": 3}, "the HEADs are of the beginning of a run"
     bucket.service.spoil(iter(()))
@@ -84,6 +84,7 @@ def many(folder: Path) -> Path:
     return write_dataset(folder, ["filename,subset", *(f"{n:03d}.png,train" for n in range(MANY))])
 
 
+@pytest.mark.usefixtures("impatient")
 def test_two_hundred_faults_change_nothing(bucket: Bucket, tmp_path: Path) -> None:
     dataset = many(tmp_path / "images")
     local = FeatureStore.create(tmp_path / "local", images=tmp_path / "images", dataset=dataset)
@@ -91,7 +92,7 @@ def test_two_hundred_faults_change_nothing(bucket: Bucket, tmp_path: Path) -> No
     where = bucket.upload(tmp_path / "images", "p")
     remote = FeatureStore.create(tmp_path / "remote", images=where, dataset=dataset)
     bucket.service.spoil(cycle(FAULTS))
-    remote.run("extract", workers=4)
+    remote.run("extract", workers=0)
     assert bucket.service.injected.total() >= 200, bucket.service.injected
     assert set(bucket.service.injected) == set(FAULTS) - {None}
     bucket.service.spoil(iter(()))
