@@ -77,7 +77,7 @@ test-lowest: venv  ## run the tests with the lowest versions that pyproject.toml
 	@$(IN_MEMORY) $(LOWEST)/bin/python -m pytest -n auto --dist worksteal $(ARGS)
 
 # The server is not in .venv, whose resolution its dependencies would change.
-test-s3: venv  ## read images from an S3 server, through a proxy that spoils answers
+test-s3: venv  ## images and partitions in an S3 server, through a proxy that spoils answers
 	@ready="$$(pwd -P) $(S3_SERVER)"; \
 	if [ "$$(cat $(S3)/ready 2>/dev/null)" != "$$ready" ]; then \
 	  echo "setting up $(S3) (once; a minute or less)"; \
@@ -85,7 +85,7 @@ test-s3: venv  ## read images from an S3 server, through a proxy that spoils ans
 	  $(PY) -m uv pip install --quiet --python $(S3)/bin/python "$(S3_SERVER)" && \
 	  printf '%s\n' "$$ready" > $(S3)/ready || exit 1; \
 	fi
-	@FEATURESTORE_S3_SERVER="$(CURDIR)/$(S3)/bin/moto_server" $(IN_MEMORY) $(PY) -m pytest tests/s3 $(ARGS)
+	@FEATURESTORE_S3_SERVER="$(CURDIR)/$(S3)/bin/moto_server" $(IN_MEMORY) $(PY) -m pytest -n auto --dist worksteal tests/s3 $(ARGS)
 
 crash: venv  ## kill more than a hundred runs, at other moments each time (FEATURESTORE_KILLS=500 for more)
 	@export FEATURESTORE_KILLS="$${FEATURESTORE_KILLS:-100}" FEATURESTORE_KILL_SEED="$${FEATURESTORE_KILL_SEED:-$$(date +%s)}"; \

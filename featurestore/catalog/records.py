@@ -156,15 +156,25 @@ def describe_partition(root: Root, name: str, *, checksum: str | None = None) ->
     with PartitionFile(root.at(name)) as file:
         _check_manifest(file.manifest, name)
         facts, layout = file.columns(file.layout.facts()), file.layout
-        return _described(root, name, file.manifest, facts, dim=layout.dim, checksum=checksum)
+        n_bytes = file.n_bytes
+        return _described(root, name, file.manifest, facts, dim=layout.dim, checksum=checksum, n_bytes=n_bytes)
 
 
 def _described(
-    root: Root, name: str, manifest: Mapping[str, Any], facts: pa.Table, *, dim: int, checksum: str | None
+    root: Root,
+    name: str,
+    manifest: Mapping[str, Any],
+    facts: pa.Table,
+    *,
+    dim: int,
+    checksum: str | None,
+    n_bytes: int | None = None,
 ) -> Described:
-    state = root.state(name)
-    if state is None:
-        raise CorruptFile(f"{name} is missing")
+    if n_bytes is None:
+        state = root.state(name)
+        if state is None:
+            raise CorruptFile(f"{name} is missing")
+        n_bytes = state.size
     _check_facts(manifest, facts, name)
     clipped = pc.sum(facts["n_clipped"]).as_py() or 0 if "n_clipped" in facts.column_names else None
     row = PartitionRow(
@@ -172,7 +182,7 @@ def _described(
         versions=manifest["versions"],
         path=name,
         checksum=checksum or root.partitions.digest(name),
-        n_bytes=state.size,
+        n_bytes=n_bytes,
         n_images=len(facts),
         n_descriptors=pc.sum(facts["n_descriptors"]).as_py() or 0,
         dim=dim,
@@ -239,7 +249,8 @@ def check_partition(root: Root, name: str) -> Described:
         with PartitionFile(path, hashed=True) as file:
             _check_manifest(file.manifest, name)
             payload, counts, facts = _read_back(file)
-            described = _described(root, name, file.manifest, facts, dim=file.layout.dim, checksum=file.checksum())
+            checksum, dim, n_bytes = file.checksum(), file.layout.dim, file.n_bytes
+            described = _described(root, name, file.manifest, facts, dim=dim, checksum=checksum, n_bytes=n_bytes)
     if payload != PurePosixPath(name).stem.rpartition("-")[2]:
         raise CorruptFile(f"{name} does not hold the rows that its name promises")
     if counts != described.results["n_descriptors"].to_pylist():

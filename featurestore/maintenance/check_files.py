@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ from featurestore.catalog import (
 from featurestore.engines import Engine, EngineChoice, RemoteEngine, Task, Terms, all_cores, dispatch_in_order
 from featurestore.errors import CorruptFile, FormatError, UnreadableFile
 from featurestore.maintenance.sandbox import CRASHES
-from featurestore.storage import PartitionFile, Root
+from featurestore.storage import PartitionFile, Root, State
 from featurestore.system import unreadable
 
 LOG = logging.getLogger("featurestore.maintenance")
@@ -49,12 +49,14 @@ class CheckFile:
     recorded: PartitionRow | None = None
     deep: bool = True
     filenames: bool = False
+    listed: bool = False  # a list of all partitions has told the state
+    state: State | None = None  # that it told
 
     def run(self) -> list[Checked]:
         """Return the result of the check; errors about the file are part of it."""
         n_bytes = None
         try:
-            state = self.root.state(self.name)
+            state = self.state if self.listed else self.root.state(self.name)
             n_bytes = None if state is None else state.size
             return [self._checked(n_bytes)]
         except (CorruptFile, FormatError, UnreadableFile) as error:
@@ -99,6 +101,23 @@ class CheckFile:
         if checksum is not None and described.row.checksum != checksum:
             raise CorruptFile(DAMAGED)
         return described
+
+
+def checks_of(root: Root, rows: Sequence[PartitionRow], *, deep: bool) -> Iterator[CheckFile]:
+    """Yield a check of each recorded partition and the filenames in it.
+
+    Where one list tells all states, it is asked first: if it fails, all would.
+
+    Raises:
+        UnreadableFile: the list failed.
+    """
+    elsewhere = not root.partitions.is_local
+    states, failed = root.partitions.list("partitions", ".parquet") if elsewhere else ({}, [])
+    if failed:
+        raise failed[0]
+    for row in rows:
+        state = states.get(row.path)
+        yield CheckFile(row.chunk_id, root, row.path, row, deep=deep, filenames=True, listed=elsewhere, state=state)
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ from featurestore.engines import EngineChoice
 from featurestore.errors import CorruptFile, FormatError, UnreadableFile
 from featurestore.formatting import counted
 from featurestore.images import Source as ImageSource
-from featurestore.maintenance.check_files import DAMAGED, Checked, CheckFile, check_files, checkers_of
+from featurestore.maintenance.check_files import DAMAGED, Checked, check_files, checkers_of, checks_of
 from featurestore.maintenance.image_changes import Recorded, change_of, reason_to_pass_over, recorded_sources
 from featurestore.maintenance.problems import Kind, Problem, VerifyReport
 from featurestore.maintenance.sandbox import run_child
@@ -173,7 +173,7 @@ class _Checks:
         """Yield partitions that differ from their record, down to their rows."""
         rows = self._asked(all_partitions)
         self._context.reporter.begin("verify", sum(row.n_images for row in rows))
-        tasks = (CheckFile(row.chunk_id, self._root, row.path, row, deep=self._deep, filenames=True) for row in rows)
+        tasks = checks_of(self._root, rows, deep=self._deep)
         n_bytes = sum(row.n_bytes for row in rows)
         checkers = checkers_of(self._context, self._choice)
         checks = check_files(tasks, checkers=checkers, n_bytes=n_bytes, deep=self._deep)

@@ -88,11 +88,31 @@ class _Open:
             self.small[row_group] = self.file.table(row_group, SMALL)
         return self.small[row_group]
 
+    def all_at_once(self, row_group: int, columns: Sequence[str]) -> pa.Table:
+        """Return the columns `SMALL` and others of a row group, by as few reads as there can be."""
+        known = self.small.get(row_group)
+        found = self.file.table(row_group, [*(SMALL if known is None else ()), *columns])
+        if known is None:
+            self.small[row_group] = found.select(SMALL)
+            return found
+        for name in SMALL:
+            found = found.append_column(name, known[name])
+        return found
+
     def keypoints(self, row_group: int, row: int) -> NDArray[Any] | None:
         """Return the keypoints of a row; None if they have to be read with those of the others."""
         if row_group not in self.places:
             self.places[row_group] = Places(self.small_columns(row_group)["n_descriptors"].to_numpy().astype(np.int64))
         return self.file.keypoints(row_group, row, self.places[row_group])
+
+
+def _counted(row: Row, n_descriptors: int, columns: Sequence[str], file: PartitionFile) -> Row:
+    """Return a row, whose descriptors are as many as the partition says."""
+    if "descriptors" in columns and row.n_descriptors != n_descriptors:
+        raise CorruptFile(
+            f"{file.path.name} has images with another number of descriptors than it says; put back a copy of it"
+        )
+    return row
 
 
 @dataclass
@@ -179,6 +199,9 @@ class Lookup:
         return row, opened.file.layout
 
     def _read(self, opened: _Open, group: int, position: int, columns: Sequence[str]) -> Row:
+        if not opened.file.is_local:
+            table = opened.all_at_once(group, columns).slice(position, 1)
+            return _counted(next(opened.file.rows_of(table)), table["n_descriptors"][0].as_py(), columns, opened.file)
         others = [name for name in columns if name != "descriptors"]
         keypoints = opened.keypoints(group, position) if set(others) == set(KEYPOINT_COLUMNS) else None
         others = others if keypoints is None else []
@@ -188,12 +211,7 @@ class Lookup:
         if "descriptors" not in columns:
             return row
         row = replace(row, descriptors=opened.file.descriptors(group, position))
-        if row.n_descriptors != table["n_descriptors"][position].as_py():
-            name = opened.file.path.name
-            raise CorruptFile(
-                f"{name} has images with another number of descriptors than it says; put back a copy of it"
-            )
-        return row
+        return _counted(row, table["n_descriptors"][position].as_py(), columns, opened.file)
 
     @property
     def whole(self) -> Selection:

@@ -53,6 +53,7 @@ from .partition import partition_name as partition_name
 from .partition_writer import PartitionWriter as PartitionWriter
 from .partitions import Partitions as Partitions
 from .partitions import Place as Place
+from .partitions import State as State
 from .partitions import is_there as is_there
 from .pruned import check_index as check_index
 from .pruned import index_name as index_name

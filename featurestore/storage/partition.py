@@ -57,7 +57,7 @@ class PartitionFile:
             UnreadableFile: the file can't be opened or read.
             FormatError: a newer version wrote the file.
         """
-        self.path, self._is_local = path, isinstance(path, Path)
+        self.path, self.is_local = path, isinstance(path, Path)  # elsewhere, few large reads are better than many
         try:
             with readable(path):
                 self._hashed = open_hashed(path) if hashed else None
@@ -69,7 +69,7 @@ class PartitionFile:
         except BaseException:
             self._source.close()
             raise
-        self._pages = DescriptorPages(self._file, self._source, self.layout, path if self._is_local else None)
+        self._pages = DescriptorPages(self._file, self._source, self.layout, path if self.is_local else None)
         self._lists: dict[int, list[tuple[Page, ...]]] = {}  # of keypoints
 
     def _no_partition(self, error: Exception) -> CorruptFile:
@@ -81,7 +81,7 @@ class PartitionFile:
         path = self.path
         try:
             with readable(path):
-                few_requests = not self._is_local and self._hashed is None  # in any order
+                few_requests = not self.is_local and self._hashed is None  # in any order
                 self._file = parquet.ParquetFile(self._source, pre_buffer=few_requests)
             metadata = {b"dim": b"", b"dtype": b"", MANIFEST_KEY.encode(): b"", **(self._file.metadata.metadata or {})}
             self.manifest: dict[str, Any] = manifests.parse_manifest(metadata[MANIFEST_KEY.encode()])
@@ -121,6 +121,11 @@ class PartitionFile:
         self._file.close()
         self._source.close()
         self._pages.close()
+
+    @property
+    def n_bytes(self) -> int:
+        """The bytes of the file."""
+        return int(self._source.size())
 
     @property
     def n_row_groups(self) -> int:
@@ -211,7 +216,7 @@ class PartitionFile:
         """
         try:
             with readable(self.path):
-                if not self._is_local:
+                if not self.is_local:
                     return None  # small reads are dear there
                 if row_group not in self._lists:
                     group = self._file.metadata.row_group(row_group)
