@@ -1,4 +1,4 @@
-"""Maintenance verbs of `FeatureStore`: verify, rebuild, merge, prune."""
+"""Maintenance verbs of `FeatureStore`: verify, rebuild, merge, move, prune."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from featurestore.storage import unchanged
 from featurestore.system import StrPath
 
 if TYPE_CHECKING:
-    from featurestore.maintenance import MergeReport, PruneReport, RebuildReport, VerifyReport
+    from featurestore.maintenance import MergeReport, MoveReport, PruneReport, RebuildReport, VerifyReport
     from featurestore.pipeline import ClusterReport
 
 
@@ -151,6 +151,30 @@ class Upkeep(OpenStore):
                 raise Incompatible(f"{other.path} is the store to merge into; name another one")
         with self._changing("merge", reporter(quiet=quiet)) as context:
             return [merge_stores(context, other._context(Silent()), choice=choice) for other in opened]
+
+    def move(self, partitions: str, *, quiet: bool = True) -> MoveReport:
+        """Move the partitions to another place: copy and compare them, name it in the recipe, and delete the old ones.
+
+        A move that was interrupted goes on where it was. See ``docs/object-store.md``.
+
+        Args:
+            partitions: an address like ``s3://bucket/prefix``, which no other store may have; or ``""``, the store's
+                folder.
+            quiet: do not report a wait for another machine's sign of life.
+
+        Raises:
+            ConfigError: the address can't be used, or belongs to another store.
+            CorruptFile: a partition is damaged; the store stays where it was.
+            NotEnoughSpace: the disk has no room for the copies.
+            UnreadableFile, NotWritable: a service does not answer, or denies it.
+            StoreBusy: another process is changing the store.
+        """
+        from featurestore.maintenance import move_partitions
+        from featurestore.storage import partitions_at
+
+        target = partitions_at(partitions)
+        with self._changing("move", reporter(quiet=quiet)) as context:
+            return move_partitions(context, target)
 
     def prune(self, keep: str | Sequence[str] = (), *, dry_run: bool = False, quiet: bool = True) -> PruneReport:
         """Delete old variants, files without a record and, on request, partitions upstream of those to keep.

@@ -1,4 +1,4 @@
-"""Maintenance verbs of the command line: verify, rebuild, merge, prune, cluster-check."""
+"""Maintenance verbs of the command line: verify, rebuild, merge, move, prune, cluster-check."""
 
 from __future__ import annotations
 
@@ -72,6 +72,22 @@ def merge(store: Path, others: tuple[Path, ...], json_wanted: bool, **options: A
         click.echo(merge_text(report))
 
 
+@click.command(short_help="Move the partitions to another place.")
+@STORE
+@click.option("--partitions", metavar="ADDRESS", help="s3://bucket/prefix, which no other store may have.")
+@click.option("--into-folder", is_flag=True, help="Move them into the folder STORE.")
+@JSON
+def move(store: Path, partitions: str | None, into_folder: bool, json_wanted: bool) -> None:
+    """Copy the partitions into an object store or back, compare them, and delete them where they were."""
+    from featurestore.cli.text import move_text
+
+    if bool(partitions) == into_folder:
+        raise click.UsageError("say where to: --partitions ADDRESS, or --into-folder")
+    with stoppable("what was copied is kept. To continue, move again"):
+        report = open_store(store).move(partitions or "", quiet=False)
+    click.echo(as_json(report.as_dict()) if json_wanted else move_text(report))
+
+
 @click.command(short_help="Delete files that are no longer needed.")
 @STORE
 @click.option("--keep", multiple=True, metavar="STAGE", help="Also prune the inputs of STAGE's partitions.")
@@ -100,4 +116,4 @@ def cluster_check(store: Path, scheduler: str | None) -> None:
     answer(cluster_text(open_store(store).check_cluster(scheduler)))
 
 
-VERBS = (verify, rebuild, merge, prune, cluster_check)
+VERBS = (verify, rebuild, merge, move, prune, cluster_check)

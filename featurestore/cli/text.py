@@ -15,7 +15,7 @@ from featurestore.system import command_line
 if TYPE_CHECKING:
     from featurestore.api import FeatureStore
     from featurestore.exchange import ImportReport
-    from featurestore.maintenance import MergeReport, PruneReport, RebuildReport, VerifyReport
+    from featurestore.maintenance import MergeReport, MoveReport, PruneReport, RebuildReport, VerifyReport
     from featurestore.pipeline import ClusterReport, Estimate, IngestReport
     from featurestore.query import ImageInfo, ImageStage, Status
 
@@ -234,6 +234,13 @@ def merge_text(report: MergeReport) -> str:
     size = f" ({human_bytes(report.n_bytes)})" if report.n_bytes else ""
     lines = [f"{report.store}: {note}" for note in report.notes]
     return "\n".join([*lines, f"{report.store}: {taken}{size}, {counted(report.n_here, 'partition')} here already"])
+
+
+def move_text(report: MoveReport) -> str:
+    """Return the report of a move: the counts of copied partitions."""
+    size = f" ({human_bytes(report.n_bytes)})" if report.n_bytes else ""
+    moved = f"{counted(report.n_partitions, 'partition')}{size} moved, {report.n_there:,} there already"
+    return "\n".join([*report.notes, f"{report.where}: {moved}"])
 
 
 def prune_text(report: PruneReport, *, dry_run: bool, screen: Screen = PLAIN) -> str:

@@ -1,6 +1,8 @@
 from .image_changes import replaced_images as replaced_images
 from .merge import MergeReport as MergeReport
 from .merge import merge_stores as merge_stores
+from .move import MoveReport as MoveReport
+from .move import move_partitions as move_partitions
 from .problems import Kind as Kind
 from .problems import Problem as Problem
 from .problems import VerifyReport as VerifyReport

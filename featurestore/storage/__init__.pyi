@@ -8,6 +8,7 @@ from .block_file import block_names as block_names
 from .block_file import read_block as read_block
 from .block_file import rows_of as rows_of
 from .block_file import write_block as write_block
+from .bucket_owner import disown_partitions as disown_partitions
 from .bucket_owner import own_partitions as own_partitions
 from .bucket_owner import partitions_at as partitions_at
 from .bucket_owner import refuse_owned as refuse_owned

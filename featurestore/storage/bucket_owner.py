@@ -49,10 +49,10 @@ def partitions_at(where: str) -> Partitions | None:
     return RemotePartitions.at_address(where)
 
 
-def own_partitions(root: Root, *, called: Path | None = None) -> None:
+def own_partitions(root: Root, *, called: Path | None = None, empty: bool = False) -> None:
     """Take the prefix of a store's partitions for this store, if it is free. Nothing is done where they are local.
 
-    ``called`` is the folder that the store will have, for messages.
+    ``called`` is the folder that the store will have, for messages. With ``empty`` a free prefix has to be empty.
 
     Raises:
         ConfigError: it belongs to another store.
@@ -66,7 +66,10 @@ def own_partitions(root: Root, *, called: Path | None = None) -> None:
         ObjectClient(root.partitions.where),
         json.dumps({"store": ours, "path": str(called or root.path)}).encode(),
     )
-    found = _found(client) or _put(client, data) or _found(client)
+    found = _found(client)
+    if found is None and empty:
+        _refuse_partitions(root.partitions)
+    found = found or _put(client, data) or _found(client)
     _refuse_other(root.partitions, found, ours)
 
 
@@ -80,6 +83,16 @@ def refuse_owned(partitions: Partitions) -> None:
     if partitions.is_local:
         return
     _refuse_other(partitions, _found(ObjectClient(partitions.where)), None)
+    _refuse_partitions(partitions)
+
+
+def disown_partitions(root: Root) -> None:
+    """Give up the prefix of a store's partitions, in which there are none any more."""
+    if not root.partitions.is_local:
+        root.partitions.remove(OWNER)
+
+
+def _refuse_partitions(partitions: Partitions) -> None:
     found, failed = partitions.names(PARTITIONS, "")
     if failed:
         raise failed[0]

@@ -98,6 +98,10 @@ class Partitions(ABC):
             UnreadableFile: the keeper does not answer. Nothing half-written is seen.
         """
 
+    def copy(self, other: Partitions, name: str) -> bool:
+        """Copy a file of another keeper at once, and return True; False if its bytes have to be read and `put`."""
+        return False
+
     @abstractmethod
     def remove(self, name: str) -> None:
         """Delete a file, if it exists."""

@@ -21,7 +21,7 @@ from duckdb import DuckDBPyConnection
 
 from featurestore.errors import ConfigError, CorruptFile, NotWritable, UnreadableFile
 from featurestore.storage.object_file import Objects, objects_at, plain
-from featurestore.storage.partitions import TEMPORARY, Listing, Partitions, RemotePath, State
+from featurestore.storage.partitions import TEMPORARY, FolderPartitions, Listing, Partitions, RemotePath, State
 from featurestore.system import (
     NO_OBJECT,
     NoObject,
@@ -159,7 +159,7 @@ class RemotePartitions(Partitions):
         self._objects.forget(name)
 
     def copy(self, other: Partitions, name: str) -> bool:
-        """Copy a partition within the service, and return True; False if the two are not in one bucket.
+        """Copy a partition within the service, or upload one of a folder, and return True; False between two services.
 
         Raises:
             FileNotFoundError: there is no such partition in the other.
@@ -167,6 +167,9 @@ class RemotePartitions(Partitions):
             UnreadableFile: the service failed.
             CorruptFile: there is another object of this name.
         """
+        if isinstance(other, FolderPartitions):
+            self.upload(other.local(name), name)
+            return True
         if not isinstance(other, RemotePartitions):
             return False
         source, target = parse_address(other.where), parse_address(self.where)

@@ -84,6 +84,10 @@ class Bucket:
             self.put(f"{below}/{path.name}", path.read_bytes())
         return f"s3://{self.name}/{below}"
 
+    def names(self, below: str) -> list[str]:
+        """Return the names of the objects below a prefix."""
+        return [meta["path"] for page in obstore.list(self._store, below) for meta in page]
+
     def delete(self, *names: str) -> None:
         obstore.delete(self._store, list(names))
 
