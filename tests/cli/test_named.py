@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -80,3 +84,26 @@ def test_a_shell_completes(tiny: FeatureStore, monkeypatch: pytest.MonkeyPatch) 
     assert completed(monkeypatch, "export", tiny.path, "out", "--format", "par") == ["parquet", "parquet-flat"]
     assert completed(monkeypatch, "sql", tiny.path, "image_") == ["image_counts"]
     assert completed(monkeypatch, "info", tiny.path / "none", "00") == []
+
+
+def test_bash_completes(tiny: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A real bash, in which the script of the documentation asks the program for the words."""
+    bash = shutil.which("bash")
+    if bash is None or not (Path(sys.executable).parent / "featurestore").is_file():
+        pytest.skip("there is no bash, or featurestore is not beside Python")
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    script = """
+eval "$(_FEATURESTORE_COMPLETE=bash_source featurestore)"
+COMP_WORDS=(featurestore info "$1" 00) COMP_CWORD=3
+_featurestore_completion featurestore
+printf '%s\n' "${COMPREPLY[@]}"; complete -p featurestore"""
+    command = [bash, "--norc", "--noprofile", "-c", script, "bash", str(tiny.path)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    if "versions older than 4.4" in ended.stderr:
+        pytest.skip("completion needs bash 4.4 or newer")
+    assert ended.stdout.splitlines() == [
+        "000.png",
+        "001.png",
+        "002.png",
+        "complete -o nosort -F _featurestore_completion featurestore",
+    ]
