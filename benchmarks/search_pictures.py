@@ -25,7 +25,7 @@ from featurestore.apps.degraded import Kind, Pixels, degraded_part
 CROPS = ("rss_cut", "imgdata_square")
 VIEWS = {"graf": "oxford_graf/img{}.png", "boat": "oxford_boat/img{}.pgm", "dogman": "hpatches_v_dogman/img{}.ppm"}
 UKBENCH = "ukbench_sample"
-LARGEST = 1600  # pixels of the longer side of a picture from a package
+LARGEST = 1000  # pixels of the longer side of a picture from a package
 PACKAGED = Path(__file__).parent / "negatives.csv"  # package, version, path, sha256
 
 
