@@ -77,14 +77,17 @@ def assign(values: Floats, cells: Floats, words: Floats, starts: NDArray[np.int6
     """
     best = np.full(len(values), np.inf, np.float32)
     found = np.zeros(len(values), np.uint32)
-    squares = values @ (-2 * cells.T) + np.einsum("ij,ij->i", cells, cells)
+    doubled = -2 * values  # and not the words, which are more: a factor of 2 rounds nothing
+    squares = doubled @ cells.T + np.einsum("ij,ij->i", cells, cells)
     n = min(PROBED, len(cells))
-    probed = np.zeros(squares.shape, bool)
-    np.put_along_axis(probed, np.argpartition(squares, n - 1, axis=1)[:, :n], True, axis=1)
-    for cell in np.flatnonzero(probed.any(axis=0) & (np.diff(starts) > 0)).tolist():
-        rows = np.flatnonzero(probed[:, cell])
+    probed = np.argpartition(squares, n - 1, axis=1)[:, :n].ravel()
+    order = np.argsort(probed, kind="stable")
+    borders = np.searchsorted(probed[order], np.arange(len(cells) + 1))
+    for cell in np.flatnonzero((np.diff(borders) > 0) & (np.diff(starts) > 0)).tolist():
+        rows = order[borders[cell] : borders[cell + 1]] // n
         own = words[starts[cell] : starts[cell + 1]]
-        away = values[rows] @ (-2 * own.T) + np.einsum("ij,ij->i", own, own)
+        away = doubled[rows] @ own.T
+        away += np.einsum("ij,ij->i", own, own)
         word = away.argmin(axis=1)
         least = away[np.arange(len(rows)), word]
         nearer = least < best[rows]
