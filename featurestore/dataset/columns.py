@@ -8,6 +8,7 @@ Where several spellings give the same value (``True`` and ``true``, a ``T`` or a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 import duckdb
@@ -21,6 +22,7 @@ GUESSED = ("BOOLEAN", "BIGINT", "DOUBLE", "DATE", "TIMESTAMP")
 
 _WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER")
 _REAL = ("FLOAT", "DOUBLE")
+_NUMERIC = re.compile(r"-?[0-9]")  # how DuckDB writes a value of any type here but BOOLEAN
 _HEAD = 2048  # rows that are checked first: they rule out most types of most columns
 _CELLS = 1_000_000  # in one query
 
@@ -55,11 +57,12 @@ def decide_types(
     """
     left = {name: _candidates(known.get(name)) for name in texts}
     chosen = {name: known.get(name, TEXT) for name, column in texts.items() if column.null_count == len(column)}
-    left = {name: kinds for name, kinds in left.items() if name not in chosen}
+    left = {name: _possible(kinds, texts[name]) for name, kinds in left.items() if name not in chosen}
     if any(len(texts[name]) > _HEAD for name in left):
         heads = {name: texts[name].slice(0, _HEAD) for name in left}
+        heads = {name: head for name, head in heads.items() if head.null_count < len(head)}
         for kind in {kind: None for kinds in left.values() for kind in kinds}:
-            having = [name for name, kinds in left.items() if kind in kinds]
+            having = [name for name in heads if kind in left[name]]
             fitting = _fitting(con, {name: heads[name] for name in having}, kind)
             for name in having:
                 left[name] = [k for k in left[name] if k != kind or name in fitting]
@@ -109,6 +112,15 @@ def _candidates(known: str | None) -> list[str]:
         wider = ("BIGINT", "DOUBLE") if known in _WHOLE else ("DOUBLE",)
         return list(dict.fromkeys((known, *wider)))
     return [known] if _lossless(known) else []
+
+
+def _possible(kinds: Sequence[str], column: pa.ChunkedArray) -> list[str]:
+    """Return the types that the first cell of a column does not rule out by its first character, without a query."""
+    first = next((cell.as_py() for cell in column.slice(0, _HEAD) if cell.is_valid), None)
+    if first is None:
+        return list(kinds)
+    is_word, is_number = first.lower() in ("true", "false"), bool(_NUMERIC.match(first))
+    return [kind for kind in kinds if (is_word if kind == "BOOLEAN" else is_number)]
 
 
 def _lossless(kind: str) -> bool:

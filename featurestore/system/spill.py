@@ -88,7 +88,7 @@ class Spill:
         if self.folder is not None:
             memory = DUCKDB_MEGABYTES + columns + indexed * INDEX_BYTES // 10**6
             place = str(self.folder / f".tmp-{uuid.uuid4().hex[:12]}-duckdb").replace("'", "''")
-            threads = min(MOST_THREADS, con.sql("SELECT current_setting('threads')").fetchall()[0][0])
+            threads = min(MOST_THREADS, con.execute("SELECT current_setting('threads')").fetchall()[0][0])
             for setting in (f"memory_limit = '{memory}MB'", f"temp_directory = '{place}'", f"threads = {threads}"):
                 con.execute(f"SET {setting}")
         with noticing_no_room():

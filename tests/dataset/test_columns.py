@@ -128,6 +128,21 @@ def test_one_cell_decides_wherever_it_stands(place: int) -> None:
     assert kind_of(cells) == "VARCHAR"
 
 
+@pytest.mark.parametrize("cells", [["Monet", "7"], [None, "e5"], ["+1"], ["-"]])
+def test_words_are_text_without_a_query(cells: list[str | None]) -> None:
+    con = duckdb.connect()
+    con.close()
+    column = pa.chunked_array([cells], pa.string())
+    assert decide_types(con, {"a": column}, {}) == {"a": "VARCHAR"}
+    assert decide_types(con, {"a": column}, {"a": "DATE"}) == {"a": "VARCHAR"}
+
+
+def test_cells_without_a_value_rule_nothing_out() -> None:
+    for known in (None, "BIGINT"):
+        assert kind_of([None] * 3000 + ["7"], known) == "BIGINT"
+    assert kind_of([None, "1890.5"]) == "DOUBLE"
+
+
 def test_columns_are_told_apart_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("featurestore.dataset.columns._CELLS", 4)
     written: dict[str, list[str | None]] = {

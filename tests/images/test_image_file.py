@@ -331,7 +331,7 @@ def test_threads_take_turns(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -
 
 
 def test_too_little_memory(tmp_path: Path) -> None:
-    path = put(tmp_path, "large.jpg", encoded(".jpg", picture(3600, 3600)))
+    path = put(tmp_path, "large.jpg", encoded(".jpg", np.full((3600, 3600, 3), 128, np.uint8)))
     code = """
 import resource, sys
 import cv2, numpy
