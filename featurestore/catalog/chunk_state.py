@@ -1,50 +1,17 @@
-"""The state of every chunk at every chunk stage of the recipe, by one SQL query over the catalog."""
+"""The state of every chunk at every chunk stage of the recipe, from two tables of the catalog.
+
+They are joined here: DuckDB takes longer to plan such a join than Python takes for a few hundred chunks.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from duckdb import DuckDBPyConnection
 
-from featurestore.catalog.statements import insert_rows
 from featurestore.catalog.steps import Step
-from featurestore.catalog.table_rows import query_rows
 from featurestore.stages import ChunkStage, FitStage, upstream_of
-
-# Every chunk at every chunk stage of the current recipe: its partition, today's input, and whether a missing partition
-# needs its file. `flow` is a table of the chunk stages in order, with their current variants.
-#
-#   current   a committed partition of this variant was made from today's input
-#   wanted    a later stage is missing, and all stages between are pruned, so recomputing it needs this file, even if
-#             the file is all that is lost here
-#
-# The flow says which stages are upstream and downstream of each, and which stand between: a join of all stages with
-# each other takes forty times as long on ten thousand chunks.
-STATE = """
-WITH joined AS (
-    SELECT f.pos, f.stage, f.variant, c.chunk_id, c.first_image_id, c.n_images, f.fit_wants, f.upstream, f.downstream,
-           p.payload, p.path, coalesce(p.pruned, false) AS pruned,
-           CASE WHEN f.pos = 0 THEN c.digest ELSE u.payload END AS input_payload,
-           u.path AS input_path, coalesce(u.pruned, false) AS input_pruned,
-           p.payload IS NOT NULL
-               AND p.input_payload IS NOT DISTINCT FROM CASE WHEN f.pos = 0 THEN c.digest ELSE u.payload END AS current
-    FROM flow f
-    CROSS JOIN chunks c
-    LEFT JOIN partitions p ON p.stage = f.stage AND p.variant = f.variant AND p.chunk_id = c.chunk_id
-    LEFT JOIN partitions u ON u.stage = f.reads AND u.variant = f.reads_variant AND u.chunk_id = c.chunk_id
-), of_chunk AS (
-    SELECT chunk_id, coalesce(list(stage) FILTER (WHERE NOT current), []) AS missing,
-           coalesce(list(stage) FILTER (WHERE current AND pruned), []) AS passed
-    FROM joined GROUP BY chunk_id
-)
-SELECT * EXCLUDE (upstream, downstream, missing, passed),
-       fit_wants OR len(list_filter(downstream, lambda d: list_contains(missing, d.stage)
-                                                          AND list_has_all(passed, d.between))) > 0 AS wanted,
-       NOT list_has_any(missing, upstream) AS upstream_current
-FROM joined JOIN of_chunk USING (chunk_id)
-ORDER BY pos, chunk_id
-"""
 
 
 class ChunkState(NamedTuple):
@@ -68,41 +35,78 @@ class ChunkState(NamedTuple):
     fit_wants: bool  # a fit stage without a model reads it
 
 
+class _Partition(NamedTuple):
+    """The record of a partition; None marks one that does not exist."""
+
+    payload: str | None
+    path: str | None
+    pruned: bool
+    input_payload: str | None
+
+
+NONE = _Partition(None, None, False, None)
+Chunk = tuple[int, int, int, str]  # its id, its first image, its number of images, its digest
+Partitions = dict[tuple[str, str | None], dict[int, _Partition]]  # by stage and variant, by chunk
+
+
+class _AtStage(NamedTuple):
+    """All chunks at one stage, each list in the order of the chunks."""
+
+    partitions: list[_Partition]
+    before: list[_Partition]  # that the stage reads
+    inputs: list[str | None]
+    current: list[bool]
+    passed: list[bool]  # current, but pruned, so that a later stage can't read it
+
+
 def chunk_states(connection: DuckDBPyConnection, steps: Sequence[Step]) -> list[ChunkState]:
     """Return every chunk at every chunk stage among ``steps``, in order of the stages."""
-    _make_flow_table(connection, steps)
-    return query_rows(connection, ChunkState, STATE)
-
-
-def _make_flow_table(connection: DuckDBPyConnection, steps: Sequence[Step]) -> None:
     unfitted = {s.stage.reads for s in steps if isinstance(s.stage, FitStage) and s.current_model is None}
-    chunk_steps = [step for step in steps if isinstance(step.stage, ChunkStage)]
-    connection.execute(
-        "CREATE OR REPLACE TEMP TABLE flow "
-        "(pos INT, stage VARCHAR, variant VARCHAR, reads VARCHAR, reads_variant VARCHAR, fit_wants BOOLEAN, "
-        "upstream VARCHAR[], downstream STRUCT(stage VARCHAR, between VARCHAR[])[])"
-    )
-    stages = [step.stage for step in steps]
-    ways = {step.stage.name: [stage.name for stage in upstream_of(stages, step.stage.name)] for step in chunk_steps}
-    rows = []
+    chunk_steps, stages = [s for s in steps if isinstance(s.stage, ChunkStage)], [step.stage for step in steps]
+    ways = {s.stage.name: [stage.name for stage in upstream_of(stages, s.stage.name)] for s in chunk_steps}
+    query = "SELECT chunk_id, first_image_id, n_images, digest FROM chunks ORDER BY chunk_id"
+    chunks: list[Chunk] = connection.execute(query).fetchall()
+    partitions = _partitions(connection, chunk_steps)
+    at = {s.stage.name: _at_stage(s, chunks, partitions, first=s is chunk_steps[0]) for s in chunk_steps}
+    found = list[ChunkState]()
     for pos, step in enumerate(chunk_steps):
-        name = step.stage.name
-        downstream = [
-            {"stage": other, "between": way[way.index(name) + 1 : -1]}
-            for other, way in ways.items()
-            if name in way[:-1]
-        ]
-        rows.append(
-            {
-                "pos": pos,
-                "stage": name,
-                "variant": step.variant,
-                "reads": step.stage.reads,
-                "reads_variant": step.reads_variant,
-                "fit_wants": name in unfitted,
-                "upstream": ways[name][:-1],
-                "downstream": downstream,
-            }
-        )
-    # One statement: Arrow would be quicker, but DuckDB imports pandas to read it.
-    insert_rows(connection, "flow", rows)
+        name, here = step.stage.name, at[step.stage.name]
+        upstream = [at[stage].current for stage in ways[name][:-1]]
+        downstream = [(at[w[-1]].current, _between(at, w, name)) for w in ways.values() if name in w[:-1]]
+        for i, ((chunk_id, first, n, _), own, read) in enumerate(
+            zip(chunks, here.partitions, here.before, strict=True)
+        ):
+            current = here.current[i]
+            wanted = name in unfitted or any(
+                not later[i] and all(passed[i] for passed in between) for later, between in downstream
+            )
+            ready = all(before[i] for before in upstream)
+            known = (pos, name, step.variant, chunk_id, first, n, own.payload, own.path, own.pruned, here.inputs[i])
+            found.append(ChunkState(*known, read.path, read.pruned, current, wanted, ready, name in unfitted))
+    return found
+
+
+def _between(at: Mapping[str, _AtStage], way: Sequence[str], name: str) -> list[list[bool]]:
+    """Return which chunks have passed the stages after ``name`` and before the end of the way."""
+    return [at[stage].passed for stage in way[way.index(name) + 1 : -1]]
+
+
+def _partitions(connection: DuckDBPyConnection, steps: Sequence[Step]) -> Partitions:
+    """Return the partitions of current variants."""
+    variants = [step.variant for step in steps if step.variant is not None]
+    query = "SELECT stage, variant, chunk_id, payload, path, pruned, input_payload FROM partitions"
+    rows = connection.execute(f"{query} WHERE list_contains($variants, variant)", {"variants": variants}).fetchall()
+    found: Partitions = {}
+    for stage, variant, chunk_id, *values in rows:
+        found.setdefault((stage, variant), {})[chunk_id] = _Partition._make(values)
+    return found
+
+
+def _at_stage(step: Step, chunks: Sequence[Chunk], partitions: Partitions, *, first: bool) -> _AtStage:
+    own = partitions.get((step.stage.name, step.variant), {})
+    read = partitions.get((step.stage.reads, step.reads_variant), {})
+    here, before = [own.get(chunk[0], NONE) for chunk in chunks], [read.get(chunk[0], NONE) for chunk in chunks]
+    inputs: list[str | None] = [c[3] for c in chunks] if first else [partition.payload for partition in before]
+    current = [p is not NONE and p.input_payload == needed for p, needed in zip(here, inputs, strict=True)]
+    passed = [p.pruned and there for p, there in zip(here, current, strict=True)]
+    return _AtStage(here, before, inputs, current, passed)

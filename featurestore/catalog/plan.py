@@ -68,6 +68,7 @@ def make_plan(
     retry: Collection[str] = (),
     replaced: Mapping[int, frozenset[int]] | None = None,
     asked: Collection[str] = (),
+    only: Collection[str] | None = None,
 ) -> dict[str, StagePlan]:
     """Return the plan of every stage, by the stage's name.
 
@@ -77,10 +78,11 @@ def make_plan(
         retry: statuses whose rows of extract are recomputed.
         replaced: by chunk, the images whose file has changed since it was extracted.
         asked: stages requested by name: their pruned partitions are recomputed too.
+        only: the plans of these stages are enough; None: all.
     """
     state = chunk_states(connection, steps)
     plans = {}
-    for step in steps:
+    for step in (step for step in steps if only is None or step.stage.name in only):
         rows = [row for row in state if row.stage == step.stage.name]
         if isinstance(step.stage, ChunkStage):
             other = replaced or {} if step.stage.reads == "images" else {}

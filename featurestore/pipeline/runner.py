@@ -35,14 +35,17 @@ class Options:
     confirm: Callable[[str], bool] = field(default=lambda question: False)
 
 
-def plan_of(context: Context, options: Options) -> dict[str, StagePlan]:
-    """Return the current plan of every stage, for the requested chunks."""
+def plan_of(context: Context, options: Options, only: Collection[str] | None = None) -> dict[str, StagePlan]:
+    """Return the current plan of every stage, or of some stages only, for the requested chunks."""
+    retry, replaced, asked = options.retry, options.replaced, options.stages
     with context.catalog.reading() as connection:
         steps = resolve(connection, context.flow)
-        plans = make_plan(connection, steps, retry=options.retry, replaced=options.replaced, asked=options.stages)
+        plans = make_plan(connection, steps, retry=retry, replaced=replaced, asked=asked, only=only)
     if options.chunks is not None:
         plans = {name: _only(plan, options.chunks) for name, plan in plans.items()}
-    return {**plans, Extract.name: with_finished_blocks(context, plans[Extract.name], retry=options.retry)}
+    if Extract.name in plans:
+        plans[Extract.name] = with_finished_blocks(context, plans[Extract.name], retry=options.retry)
+    return plans
 
 
 def _only(plan: StagePlan, chunks: Collection[int]) -> StagePlan:
@@ -90,8 +93,8 @@ def run_each(
     """Bring stages up to date, in this order, and return a summary of each; None for one that had nothing to do."""
     summaries: list[StageSummary | None] = []
     plans = dict(today or {})
-    for name in names:
-        plans = plans or plan_of(context, options)
+    for number, name in enumerate(names):
+        plans = plans or plan_of(context, options, names[number:])
         summaries.append(run_stage(context, engine, options, plans[name]))
         if summaries[-1] is not None:  # the catalog has changed; no other process may change it
             plans = {}
