@@ -19,6 +19,7 @@ from featurestore.system import (
     NoObject,
     ObjectClient,
     RequestFailed,
+    UnusableAddress,
     is_file,
     is_remote,
     readable,
@@ -108,8 +109,8 @@ def unreachable(partitions: Partitions) -> str | None:
     if partitions.is_local:
         return None
     try:
-        partitions.state(OWNER)
-    except FeatureStoreError as error:
+        _found(ObjectClient(partitions.where))
+    except (FeatureStoreError, UnusableAddress) as error:
         return f"can't read {partitions.where}: {getattr(error, 'reason', '') or error}"
     return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from itertools import chain, repeat
 from pathlib import Path
 
@@ -19,12 +20,15 @@ from featurestore.errors import (
     UntrustedStore,
 )
 from featurestore.pipeline import chunk_writer, refuse_if_too_large
-from featurestore.storage import Root
+from featurestore.storage import Root, unreachable
 from featurestore.storage.bucket_owner import OWNER
+from featurestore.storage.remote_partitions import RemotePartitions
 from featurestore.system import object_store
+from tests.cluster import cluster_of_threads
+from tests.notebook import write_chunks
 from tests.s3.conftest import Bucket
 from tests.s3.proxy import Fault
-from tests.small import change_recipe, context_of, copy, invoke
+from tests.small import change_recipe, context_of, copy, invoke, rows_of
 
 RECIPE = "featurestore.toml"
 
@@ -56,14 +60,14 @@ def store(tiny: FeatureStore, bucket: Bucket, tmp_path: Path) -> FeatureStore:
     return twin(tiny, tmp_path / "store", bucket.where)
 
 
-def assert_the_same(store: FeatureStore, tiny: FeatureStore) -> None:
+def assert_the_same(store: FeatureStore, tiny: FeatureStore, *, stages: Sequence[str] = ()) -> None:
     """Check that a store has the partitions of `tiny`, to the byte, and none in its folder."""
     assert partitions(store) == partitions(tiny)
     kept = context_of(store).root.partitions
     assert [(name, kept.digest(name)) for name in in_bucket(store)] == [(row[0], row[2]) for row in partitions(tiny)]
     assert not [path for path in (store.path / "partitions").rglob("*") if path.is_file()]
     assert not (store.path / "blocks").exists()
-    assert store.plan() == []
+    assert [estimate for estimate in store.plan() if not stages or estimate.stage in stages] == []
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -162,6 +166,28 @@ def test_the_folder_needs_room_for_what_workers_write_at_the_moment(
         refuse_if_too_large(context, planned)
 
 
+def test_imported_descriptors_are_put_too(
+    tiny: FeatureStore, store: FeatureStore, bucket: Bucket, tmp_path: Path
+) -> None:
+    images = [(row.filename, row.descriptors) for row in rows_of(tiny, "extract")]
+    write_chunks(tmp_path / "npz", images, size=2)
+    assert store.import_npz(tmp_path / "npz").published == (0,)
+    again = copy(tiny, tmp_path / "again")
+    for path in (again.path / "catalog.duckdb", *(again.path / "partitions").rglob("*.parquet")):
+        path.unlink()
+    again.rebuild()
+    again.import_npz(tmp_path / "npz")
+    assert partitions(store) == partitions(again)
+    assert_the_same(store, again, stages=["extract"])
+
+
+def test_the_workers_of_a_cluster_put_what_they_write(tiny: FeatureStore, store: FeatureStore) -> None:
+    with cluster_of_threads(1) as scheduler:
+        store.run("extract", engine="dask", scheduler=scheduler)
+    assert partitions(store) == partitions(tiny)[:1]
+    assert in_bucket(store) == [partitions(tiny)[0][0]]
+
+
 def test_stores_are_merged_from_a_bucket_and_into_one(
     tiny: FeatureStore, store: FeatureStore, tmp_path: Path, bucket: Bucket
 ) -> None:
@@ -215,3 +241,4 @@ def test_an_address_that_can_not_be_used(
     monkeypatch.setitem(sys.modules, "obstore", None)
     monkeypatch.setitem(sys.modules, "obstore.store", None)
     refused("s3://another/p", MissingDependency, r"pip install 'featurestore\[s3\]'")
+    assert str(unreachable(RemotePartitions("s3://another/p"))).startswith("can't read s3://another/p: ")
