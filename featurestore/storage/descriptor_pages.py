@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,22 @@ class DescriptorPages:
             if len(target):
                 self._copy(pages[row], row, target)
         return True
+
+    def read(self, row_group: int, counts: Sequence[int]) -> list[NDArray[Any]] | None:
+        """Return the descriptors of each row, parts of one array; None if they have to be read in another way.
+
+        Args:
+            row_group: of the file.
+            counts: the number of descriptors of each of its rows.
+        """
+        dtype = np.dtype(self._layout.dtype).newbyteorder("<")
+        ends = np.cumsum([0, *counts]).tolist()
+        values = np.empty((ends[-1], self._layout.dim), dtype)
+        flat, width = values.reshape(-1).view(np.uint8), self._layout.dim * dtype.itemsize
+        targets = [flat[a * width : b * width] for a, b in pairwise(ends)]
+        if not self._copy_all(row_group, range(len(counts)), targets):
+            return None
+        return [values[a:b] for a, b in pairwise(ends)]
 
     def _copy_all(self, row_group: int, rows: Sequence[int], targets: Sequence[NDArray[np.uint8]]) -> bool:
         """Copy the BLOBs of all rows; False if these are not all, or it has to be done in another way."""

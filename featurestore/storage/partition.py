@@ -7,6 +7,7 @@ The descriptors of an image are one BLOB: n x dim values, row-major, little-endi
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from featurestore.errors import CorruptFile, FormatError
-from featurestore.rows import KEYPOINT, KEYPOINT_COLUMNS, OUTSIDE, PACKED, Layout, Row, unpack_blobs
+from featurestore.rows import KEYPOINT, KEYPOINT_COLUMNS, OUTSIDE, PACKED, Layout, Row, Status, unpack_blobs
 from featurestore.storage import manifest as manifests
 from featurestore.storage.blob_pages import Page
 from featurestore.storage.descriptor_pages import DescriptorPages
@@ -145,7 +146,24 @@ class PartitionFile:
         """
         columns = [name for name in self.layout.schema().names if name not in without]
         for index in range(self.n_row_groups) if row_groups is None else row_groups:
-            yield from self.rows_of(self.table(index, columns))
+            yield from self._straight(index, columns) or self.rows_of(self.table(index, columns))
+
+    def _straight(self, row_group: int, columns: Sequence[str]) -> list[Row]:
+        """Return the rows of a row group, with descriptors that Arrow has not copied; none if that can't be done."""
+        if self._hashed is not None or not {"descriptors", "n_descriptors", "status"} <= set(columns):
+            return []
+        rows = list(self.rows_of(others := self.table(row_group, [name for name in columns if name != "descriptors"])))
+        counts = others["n_descriptors"].to_pylist()
+        if any((count or 0) <= 0 for row, count in zip(rows, counts, strict=True) if row.status == Status.OK):
+            return []
+        try:
+            with readable(self.path):
+                found = self._pages.read(row_group, counts)
+        except (*DAMAGE, IndexError) as error:
+            raise CorruptFile(f"{self.path.name} is damaged ({first_line(error)})") from error
+        if found is None:
+            return []
+        return [replace(row, descriptors=d) if len(d) else row for row, d in zip(rows, found, strict=True)]
 
     def table(self, row_group: int, columns: Sequence[str]) -> pa.Table:
         """Return some columns of one row group; those of `OUTSIDE` are null where the file does not have them.

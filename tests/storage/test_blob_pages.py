@@ -180,3 +180,19 @@ def test_rows_that_share_a_page_are_not_copied_singly(tmp_path: Path) -> None:
     write(tmp_path / "p", [3, 3, 3])
     with PartitionFile(tmp_path / "p") as file:
         assert not file.copy_descriptors(0, [0], [np.empty(3 * CODES.dim, np.uint8)])
+
+
+@pytest.mark.parametrize("compression", ["zstd", "none"])
+@pytest.mark.parametrize(("empty", "straight"), [(None, True), (0, False)])
+def test_rows_have_what_arrow_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compression: Compression, empty: int | None, straight: bool
+) -> None:
+    """An image that is ok and has no descriptors is not told from NULL by its number: Arrow reads its row group."""
+    write(tmp_path / "p", [1800, None, 700, empty, 3, 30, 1800], replace(CODES, compression=compression))
+    with PartitionFile(tmp_path / "p") as file:
+        assert bool(file._straight(0, CODES.schema().names)) == straight
+        found = list(file.rows())
+        monkeypatch.setattr(PartitionFile, "_straight", lambda *_: [])
+        by_arrow = list(file.rows())
+    assert same([row.descriptors for row in found], by_arrow)
+    assert [row.status for row in found] == [row.status for row in by_arrow]
