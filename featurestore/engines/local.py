@@ -17,15 +17,15 @@ from typing import Any, ClassVar
 from featurestore.engines.base import T, Task, run_task
 from featurestore.errors import ConfigError, EngineLost
 from featurestore.images import decode_here
-from featurestore.system import KEPT_BYTES, SIGNALS, allow_limits, end_with, readable, signals_blocked
+from featurestore.system import KEPT, SIGNALS, allow_limits, end_with, readable, signals_blocked
 
 LOG = logging.getLogger("featurestore.engines")
 
 # Threads would compete with the other workers, and BLAS with several threads differs in the last bits.
 SINGLE_THREADED = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
-# Workers keep memory between images, see `KEPT_BYTES`. What the user has set in the environment stays.
-KEEPING = {name: os.environ.get(name, str(size)) for name, size in KEPT_BYTES.items()}
+# Workers keep memory between images, see `KEPT`. What the user has set in the environment stays.
+KEEPING = {name: os.environ.get(name, value) for name, value in KEPT.items()}
 
 # The row of an image says what killed its worker; loky's long report is not needed. An empty value turns it off.
 SILENT = {"PYTHONFAULTHANDLER": os.environ.get("PYTHONFAULTHANDLER", "")}
@@ -165,7 +165,7 @@ def begin_worker(parent: int) -> None:
 def _begin_loky_worker(parent: int) -> None:
     """Initialise a worker of loky and let it live: where psutil is installed, loky ends one that has kept 300 MB.
 
-    That is no leak: workers keep the memory of a large picture for the next one, see `KEPT_BYTES`.
+    That is no leak: workers keep the memory of a large picture for the next one, see `KEPT`.
     """
     from joblib.externals.loky import process_executor
 

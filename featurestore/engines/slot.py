@@ -20,7 +20,7 @@ from featurestore.engines.base import T, Task, Terms
 from featurestore.engines.dispatch import dispatch_tasks
 from featurestore.engines.local import SILENT, SINGLE_THREADED, LocalEngine
 from featurestore.errors import EngineLost, FeatureStoreError
-from featurestore.system import KEPT_BYTES
+from featurestore.system import KEPT
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class _Child(LocalEngine):
     """The child process of a slot."""
 
     # Whatever the environment says: Dask's nanny sets one of these for its own good.
-    environment: ClassVar = {**SINGLE_THREADED, **{name: str(size) for name, size in KEPT_BYTES.items()}, **SILENT}
+    environment: ClassVar = {**SINGLE_THREADED, **KEPT, **SILENT}
 
     token = ""  # of the run that it works for
 

@@ -27,7 +27,7 @@ from .drafts import draft as draft
 from .drafts import output_at as output_at
 from .drafts import put_in_place as put_in_place
 from .drafts import replacing as replacing
-from .memory import KEPT_BYTES as KEPT_BYTES
+from .memory import KEPT as KEPT
 from .memory import free_memory as free_memory
 from .memory import keep_freed_memory as keep_freed_memory
 from .memory import refuse_if_too_large as refuse_if_too_large

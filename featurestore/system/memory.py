@@ -17,14 +17,20 @@ CGROUP = Path("/sys/fs/cgroup")  # of a container: its limit is below what the m
 # them back, zeroed page by page, takes a quarter of the time. So glibc may keep half a gigabyte (mallopt(3)); other
 # C libraries do without. See docs/decisions/0063.
 KEPT_BYTES = {"MALLOC_MMAP_THRESHOLD_": 128 << 20, "MALLOC_TRIM_THRESHOLD_": 512 << 20}
+# Arrow's own allocator, mimalloc, returns freed memory after 10 ms; with -1 it never does. It reads this when loaded.
+PURGE_DELAY = "MIMALLOC_PURGE_DELAY"
+KEPT = {**{name: str(size) for name, size in KEPT_BYTES.items()}, PURGE_DELAY: "-1"}  # in the environment of workers
 _MALLOPT = {"MALLOC_MMAP_THRESHOLD_": -3, "MALLOC_TRIM_THRESHOLD_": -1}  # as <malloc.h> numbers them
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep memory in this process, as in workers; what the user has set in the environment stays.
+    """Let glibc and Arrow keep memory in this process, as in workers; what the user has set in the environment stays.
+
+    Arrow heeds it if it has not been imported yet.
 
     It is for a program's own process. A library leaves its caller's allocator alone.
     """
+    os.environ.setdefault(PURGE_DELAY, KEPT[PURGE_DELAY])
     with suppress(AttributeError, OSError, ValueError):  # another C library
         if not os.confstr("CS_GNU_LIBC_VERSION"):
             return

@@ -171,7 +171,7 @@ class Keeping(Work):
 def test_workers_keep_memory_between_images() -> None:
     engine = LocalEngine(1)
     try:
-        assert engine.submit(Keeping(0)).result()[0].error == f"{128 << 20} {512 << 20}"
+        assert engine.submit(Keeping(0)).result()[0].error == f"{128 << 20} {512 << 20} -1"
     finally:
         engine.close()
 
