@@ -212,6 +212,16 @@ def test_a_service_that_goes_on_failing_is_one_line(
 
 
 @pytest.mark.usefixtures("impatient")
+def test_an_answer_that_is_cut_off_again_and_again_is_asked_for_again(kept: RemotePartitions, bucket: Bucket) -> None:
+    bucket.put("p/small", b"12345678")
+    for name, data in ((NAME, DATA), ("small", b"12345678")):
+        bucket.service.spoil(repeat("cut", 4))
+        with kept.open(name) as file:
+            assert file.read() == data
+        assert bucket.service.injected["cut"] == 4
+
+
+@pytest.mark.usefixtures("impatient")
 def test_a_conflict_that_lasts_is_one_line(
     partitions: RemotePartitions, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

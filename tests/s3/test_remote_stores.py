@@ -14,9 +14,10 @@ from featurestore.errors import UnreadableFile
 from featurestore.storage import object_file
 from featurestore.storage.remote_partitions import RemotePartitions
 from featurestore.system import object_store
+from tests.apps.test_viewer import opened
 from tests.s3.conftest import Bucket
 from tests.s3.proxy import Proxy
-from tests.small import change_recipe, copy
+from tests.small import change_recipe, context_of, copy
 
 SLACK = 1.2  # of the bytes that are wanted
 STAGES = ("extract", "project", "quantize")
@@ -96,6 +97,27 @@ def test_batches_are_those_of_a_local_store(remote: FeatureStore, finished: Feat
     for one, other in zip(remote.iter_batches(7), finished.iter_batches(7), strict=True):
         assert one == other
     assert service.asked["GET"] <= 8
+
+
+def test_what_is_made_of_descriptors_is_that_of_a_local_store(
+    remote: FeatureStore, finished: FeatureStore, service: Proxy, tmp_path: Path
+) -> None:
+    name = names_of(finished)[0]
+    picture = Path(context_of(finished).images) / name
+    found, wanted = ([(hit.filename, hit.score) for hit in store.search(picture).hits] for store in (remote, finished))
+    assert found == wanted
+    assert remote.match(picture, name).inliers == finished.match(picture, name).inliers
+    for store in (remote, finished):
+        store.export(tmp_path / f"{store is remote}.parquet", format="parquet")
+    assert (tmp_path / "True.parquet").read_bytes() == (tmp_path / "False.parquet").read_bytes()
+    assert service.asked.keys() == {"GET"}
+
+
+def test_the_viewer_shows_a_store_in_a_bucket(remote: FeatureStore, finished: FeatureStore) -> None:
+    viewer = opened(remote)
+    name = names_of(finished)[0]
+    for page in ("/", "/images", f"/image?name={name}", f"/thumbnail?name={name}", "/failures", "/run"):
+        assert viewer.get(page).status_code == 200
 
 
 def test_status_asks_nothing_of_the_service(remote: FeatureStore, finished: FeatureStore, service: Proxy) -> None:
