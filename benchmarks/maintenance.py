@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import data
-from benchmarks.measure import CORES, Bench, Finding, Spent, alternate, spend, spent
+from benchmarks.measure import CORES, Bench, Finding, Spent, alternate, at_most, spend, spent
 from benchmarks.stages import replicated
 from featurestore import FeatureStore
 
@@ -28,6 +28,9 @@ def run(bench: Bench) -> list[Finding]:
             arms[f"{verb}, {_processes(workers)}"] = partial(check, bench.scratch, store, verb, workers)
     found = alternate(arms, bench.repetitions)
     findings = [Finding(f"{name}, {stored:,.0f} MB", spent(costs)) for name, costs in found.items()]
+    for verb in CHECKS if Path("/proc/self/io").is_file() else ():
+        times = read_bytes(partial(check, bench.scratch, store, verb, 0)) / (stored * 1e6)
+        findings.append(at_most(f"{verb}: bytes that are read, times the partitions", [times], 1.15))
     where = f"image_id < {max(n // EXPORTED, 1)}"
     written = store.matrix("extract", where).codes.nbytes / 1e6
     reading = {"reading alone": partial(read, store, where)}
@@ -74,6 +77,18 @@ def export(scratch: Path, store: FeatureStore, name: str, where: str) -> Spent:
     cost = spend(lambda: store.export(out, name, stage="extract", where=where, force=True))
     shutil.rmtree(out) if out.is_dir() else out.unlink()
     return cost
+
+
+def read_bytes(work: Callable[[], object]) -> int:
+    """Return the bytes that this process reads during ``work``, from files and pipes (Linux)."""
+    before = _read_so_far()
+    work()
+    return _read_so_far() - before
+
+
+def _read_so_far() -> int:
+    lines = Path("/proc/self/io").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("rchar"))
 
 
 def read(store: FeatureStore, where: str) -> Spent:
