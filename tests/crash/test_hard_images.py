@@ -12,7 +12,7 @@ from featurestore import FeatureStore
 from featurestore.images import unread_twice
 from tests.crash.conftest import Ground
 from tests.crash.harness import left_alive, photograph, run
-from tests.crash.test_workers import COUNTS, FAILED, poisoned, whole_store
+from tests.crash.test_workers import COUNTS, FAILED, SILENT, poisoned, whole_store
 from tests.small import configure
 
 ROWS = "SELECT filename, status, error FROM failures WHERE stage = 'extract' ORDER BY image_id"
@@ -32,7 +32,7 @@ def test_what_an_extractor_raises_costs_its_image(ground: Ground, tmp_path: Path
         "sift flower/whole-000.jpg": f"once {mark}-threads threads",
         "sift flower/right-090.jpg": f"once {mark}-memory memory",
     }
-    ended = run("run", path, "extract", "--workers", "2", **poisoned(poison))
+    ended = run("run", path, *SILENT, "extract", "--workers", "2", **poisoned(poison))
     assert (ended.code, ended.err) == (0, "")
     assert [len(list(tmp_path.glob(f"mark-{what}"))) for what in ("files", "threads", "memory")] == [1, 1, 1]
     store = FeatureStore(path)
@@ -50,7 +50,7 @@ def test_what_an_extractor_raises_costs_its_image(ground: Ground, tmp_path: Path
 @pytest.mark.parametrize(("how", "reason"), [("files", "Too many open files"), ("threads", "can't start new thread")])
 def test_what_no_image_is_to_blame_for_ends_the_run(ground: Ground, tmp_path: Path, how: str, reason: str) -> None:
     path = ground.store(tmp_path / "store")
-    ended = run("run", path, "--workers", "2", **poisoned({"sift flower/left-000.jpg": how}))
+    ended = run("run", path, *SILENT, "--workers", "2", **poisoned({"sift flower/left-000.jpg": how}))
     assert ended.code == 1
     assert ended.err.startswith(f"error: {reason}, although no other task was running, so no image is to blame. ")
     assert ended.err.count("\n") == 1
@@ -62,7 +62,7 @@ def test_what_no_image_is_to_blame_for_ends_the_run(ground: Ground, tmp_path: Pa
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_an_extractor_that_fails_on_every_image_ends_the_run(ground: Ground, tmp_path: Path, workers: str) -> None:
     path = ground.store(tmp_path / "store")
-    ended = run("run", path, "--workers", workers, **poisoned({"sift *": "raise"}))
+    ended = run("run", path, *SILENT, "--workers", workers, **poisoned({"sift *": "raise"}))
     assert ended.code == 1
     assert ended.err.startswith("error: the extractor fails on every image: 20 images in a row, from ")
     assert ended.err.endswith(
@@ -80,10 +80,10 @@ def test_an_image_that_takes_too_long_costs_itself(ground: Ground, tmp_path: Pat
     store = FeatureStore(path)
     configure(store, "extract", max_seconds=2)
     spinning = {"sift china/left-090.jpg": "spin", "clock": "1000"}
-    ended = run("run", path, "extract", "--chunks", "0", "--workers", "2", mark=mark, **poisoned(spinning))
+    ended = run("run", path, *SILENT, "extract", "--chunks", "0", "--workers", "2", mark=mark, **poisoned(spinning))
     assert (ended.code, ended.err) == (0, "")
     waiting = {"sift flower/right-000.jpg": "wait", "clock": "2"}
-    ended = run("run", path, "extract", "--workers", "2", mark=mark, **poisoned(waiting))
+    ended = run("run", path, *SILENT, "extract", "--workers", "2", mark=mark, **poisoned(waiting))
     assert (ended.code, ended.err) == (0, "")
     assert left_alive(mark) == []
     lost = {

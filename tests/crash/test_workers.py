@@ -26,6 +26,7 @@ from tests.crash.conftest import Ground
 from tests.crash.harness import ROOT, left_alive, photograph, run, sabotage
 
 SITE = Path(__file__).parent / "site"
+SILENT = ("--progress", "none")  # on a slow machine there would be a line every half minute
 # Of 26 images in chunks of 9: the first and the last of all, and two neighbours within a chunk.
 POISON = {
     "china/whole-000.jpg": "segfault",
@@ -50,7 +51,7 @@ def poisoned(poison: dict[str, str]) -> dict[str, str]:
 
 def test_only_the_images_that_kill_are_lost(ground: Ground, tmp_path: Path) -> None:
     path, mark, environment = ground.store(tmp_path / "store"), uuid.uuid4().hex, poisoned(POISON)
-    verb = ("run", path, "extract", "--workers", "2")
+    verb = ("run", path, "extract", "--workers", "2", *SILENT)
     # Even where the whole run is killed before the chunk is recorded: the next one comes through.
     assert sabotage(tmp_path / "log", ["written partitions/extract"], *verb, environment=environment).killed
     ended = run(*verb, mark=mark, **environment)
@@ -77,7 +78,7 @@ def test_only_the_image_that_kills_is_lost_to_a_later_stage(ground: Ground, tmp_
     store = FeatureStore(path)
     store.run("extract", "fit_pca", workers=0)
     poison = {"project china/whole-000.jpg": "segfault", "project flower/left-000.jpg": "memory"}
-    ended = run("run", path, "project", "--workers", workers, **poisoned(poison))
+    ended = run("run", path, *SILENT, "project", "--workers", workers, **poisoned(poison))
     assert (ended.code, ended.err) == (0, "")
     assert "2 crashed" in ended.out
     query = "SELECT filename, error, hash(descriptors) FROM projected ORDER BY image_id"
@@ -98,7 +99,7 @@ def whole_store(ground: Ground) -> FeatureStore:
 
 def test_workers_that_die_at_their_start_are_no_images_fault(ground: Ground, tmp_path: Path) -> None:
     path = ground.store(tmp_path / "store")
-    ended = run("run", path, "extract", "--workers", "2", **poisoned({"start": "exit"}))
+    ended = run("run", path, *SILENT, "extract", "--workers", "2", **poisoned({"start": "exit"}))
     assert ended.code == 1
     assert ended.err == (
         "error: the worker processes die before they get to work (it ended without a word), so no image is to blame. "

@@ -5,60 +5,27 @@ from __future__ import annotations
 import json
 import os
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 from featurestore import FeatureStore
 from tests.crash.conftest import Ground, ground
-from tests.crash.harness import ROOT, finish, photograph, run, sabotage, start
+from tests.crash.harness import finish, photograph, run, sabotage, start
 
 __all__ = ["ground"]
 N_READERS = 2
-# A process that asks, loads and counts until it is told to stop, and says what it has seen.
-READER = """
-import sys
-from pathlib import Path
-from featurestore import FeatureStore
-from featurestore.errors import NotReady
-
-store, stop, rounds = FeatureStore(sys.argv[1]), Path(sys.argv[2]), 0
-while not stop.exists() or rounds < 2:
-    status = store.status()
-    done = {stage.stage: stage.n_done for stage in status.stages}
-    n = store.sql("SELECT count(*) FROM extracted").fetchall()[0][0]
-    assert n <= status.n_images, n
-    store.sql("SELECT stage, status, sum(n_descriptors) FROM descriptor_counts GROUP BY ALL").fetchall()
-    try:
-        loaded = len(store.load(stage="extract", allow_missing=True))
-    except NotReady:  # before the first partition is there
-        loaded = 0
-    assert loaded >= n, (loaded, n)
-    rounds += 1
-    print(done, n, loaded, flush=True)
-"""
 
 
 def test_readers_beside_a_writer(ground: Ground, tmp_path: Path) -> None:
     path, stop = ground.store(tmp_path / "store"), tmp_path / "stop"
-    readers = [
-        subprocess.Popen(
-            [sys.executable, "-c", READER, str(path), str(stop)],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(N_READERS)
-    ]
+    readers = [start(path, stop, module="tests.reliability.reader") for _ in range(N_READERS)]
     ended = run("run", path, "--workers", "1", "--quiet")
     again = run("run", path, "--workers", "0", "--retry-failed", "--quiet")
     stop.touch()
     for reader in readers:
-        out, err = reader.communicate(timeout=120)
-        assert (reader.returncode, err) == (0, ""), err
-        assert len(out.splitlines()) >= 2
+        read = finish(reader)
+        assert (read.code, read.err) == (0, ""), read.err
+        assert len(read.out.splitlines()) >= 2
     assert (ended.code, ended.err, again.code, again.err) == (0, "", 0, "")
     assert photograph(path) == ground.expected
 
