@@ -61,9 +61,9 @@ class StopAfterImages(Silent):
 
 
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make blocks of 1, 1 and then of 3 images, on a slow machine too."""
+    """Make blocks of 1, 1 and then of 3 images, however slow the machine is."""
     monkeypatch.setattr(extraction, "MAX_BLOCK", 3)
-    monkeypatch.setattr(extraction, "FIRST_SECONDS", BLOCK_SECONDS)
+    monkeypatch.setattr(extraction, "block_seconds", lambda workers, *, since: 3600)
 
 
 @pytest.fixture(autouse=True)
