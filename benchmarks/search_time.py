@@ -34,7 +34,7 @@ COLD = 5  # queries of a cold process
 
 def run(bench: Bench) -> list[Finding]:
     """Measure on the large store, which is made on the first run."""
-    n, n_words, paintings = (1000, 64, 6) if bench.quick else (100_000, 65_536, 483)
+    n, n_words, paintings = (100, 1024, 6) if bench.quick else (100_000, 65_536, 483)
     source, _ = indexed(bench.scratch, paintings)
     store, made = made_large(bench.scratch, source, n, n_words)
     of = f"{n:,} images, {n * FULL / 1e6:,.0f} M descriptors"
