@@ -43,6 +43,7 @@ from .file_records import forget_models as forget_models
 from .file_records import forget_partition_file as forget_partition_file
 from .file_records import forget_partitions as forget_partitions
 from .file_records import forget_unused_variants as forget_unused_variants
+from .file_records import record_etags as record_etags
 from .file_records import recorded_files as recorded_files
 from .filename_matches import FoundMembers as FoundMembers
 from .filename_matches import match_filenames as match_filenames

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+import pyarrow as pa
 from duckdb import DuckDBPyConnection
 
-from featurestore.catalog.statements import delete_rows, query_column
+from featurestore.catalog.statements import delete_rows, query_column, registered_table
 from featurestore.catalog.table_rows import ModelRow, PartitionRow, query_rows
 
 
@@ -56,6 +57,15 @@ def forget_models(connection: DuckDBPyConnection, models: Iterable[ModelRow]) ->
     for row in models:
         delete_rows(connection, "models", {"model_id": row.model_id})
         delete_rows(connection, "training_images", {"model_id": row.model_id})
+
+
+def record_etags(connection: DuckDBPyConnection, etags: Mapping[str, str | None]) -> None:
+    """Record the ETags of partitions by their names; None of a file in the store's folder."""
+    rows = pa.table({"path": pa.array(etags, pa.string()), "etag": pa.array(etags.values(), pa.string())})
+    with registered_table(connection, "arrow_rows", rows):
+        connection.execute(
+            "UPDATE partitions SET etag = arrow_rows.etag FROM arrow_rows WHERE partitions.path = arrow_rows.path"
+        )
 
 
 def forget_unused_variants(connection: DuckDBPyConnection) -> None:

@@ -174,7 +174,9 @@ def _described(
         state = root.state(name)
         if state is None:
             raise CorruptFile(f"{name} is missing")
-        n_bytes = state.size
+        n_bytes, etag = state.size, state.version
+    else:
+        etag = root.partitions.version(name)
     _check_facts(manifest, facts, name)
     clipped = pc.sum(facts["n_clipped"]).as_py() or 0 if "n_clipped" in facts.column_names else None
     row = PartitionRow(
@@ -188,6 +190,7 @@ def _described(
         dim=dim,
         n_clipped=clipped,
         pruned=is_index(name),
+        etag=etag,
     )
     return Described(dict(manifest), row, _results(facts))
 

@@ -16,7 +16,7 @@ from duckdb import DuckDBPyConnection
 from featurestore.errors import FormatError
 
 LOG = logging.getLogger("featurestore.catalog")
-HEAD = "0003"  # the newest revision in migrations/versions; a test compares
+HEAD = "0004"  # the newest revision in migrations/versions; a test compares
 
 
 def refuse_newer(found: str | None) -> None:

@@ -124,6 +124,7 @@ class Partition(Base):
     pruned: Mapped[bool]
     origin: Mapped[str]  # see `storage.Origin`
     versions: Mapped[dict[str, Any]]
+    etag: Mapped[str | None]  # of its object, in an object store; None: it is a file, or none is known
 
 
 class Result(Base):

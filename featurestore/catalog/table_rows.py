@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypeVar
 
@@ -50,6 +50,7 @@ class PartitionRow:
     pruned: bool
     origin: str
     versions: dict[str, str]
+    etag: str | None = field(default=None, compare=False)  # says where the bytes are, and nothing of them
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from featurestore.catalog import PartitionRow, WritableContext, all_partitions
+from featurestore.catalog import PartitionRow, WritableContext, all_partitions, record_etags
 from featurestore.errors import CorruptFile, NotEnoughSpace
 from featurestore.formatting import counted, human_bytes
 from featurestore.notebook import Tabular
@@ -58,6 +58,7 @@ def move_partitions(context: WritableContext, target: Partitions | None) -> Move
     move.refuse_full(missing)
     move.copy(missing)
     _name_in_recipe(context, "" if target is None else target.where)
+    move.record_etags()
     notes = move.remove()
     n_bytes = sum(row.n_bytes for row in missing)
     return MoveReport(move.target.where, len(missing), n_bytes, len(move.rows) - len(missing), notes)
@@ -144,6 +145,13 @@ class _Move:
             f"{row.path} can't be moved: {why}; the store is where it was, and what was copied is kept. Repair it: "
             f"{mend}, then move again"
         )
+
+    def record_etags(self) -> None:
+        """Record the ETags that the partitions have there; without them `verify` asks for the SHA-256 of each."""
+        states = {} if self.target.is_local else self.target.list("partitions", ".parquet")[0]
+        etags = {row.path: states[row.path].version if row.path in states else None for row in self.rows}
+        with self.context.catalog.transaction() as connection:
+            record_etags(connection, etags)
 
     def remove(self) -> tuple[str, ...]:
         """Delete the partitions where they were, and return what is left there."""

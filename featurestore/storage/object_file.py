@@ -115,6 +115,12 @@ class Objects:
             raise unreadable(self.address(name), "another object has replaced it while it was read")
         return data
 
+    def known_version(self, name: str) -> str | None:
+        """Return the ETag of an object whose end is kept, without its quotes; None of another."""
+        with self._lock:
+            end = self._ends.get(name)
+        return end and plain(end.version)
+
     def forget(self, name: str, version: str | None = None) -> None:
         """Forget the end of an object, unless it is of this version."""
         with self._lock:

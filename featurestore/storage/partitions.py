@@ -67,6 +67,14 @@ class Partitions(ABC):
             UnreadableFile: the keeper does not say.
         """
 
+    def version(self, name: str) -> str | None:
+        """Return the version of a file, as in its state; None if the keeper has none.
+
+        Raises:
+            UnreadableFile: the keeper does not say.
+        """
+        return None
+
     @abstractmethod
     def list(self, folder: str, suffix: str) -> Listing:
         """Return the committed files below a folder that end in ``suffix``, and an error for what can't be listed."""
