@@ -37,11 +37,11 @@ def vectors(blobs: pa.Array | pa.ChunkedArray, layout: Layout) -> pa.Array:
     if (places % width).any():
         raise ValueError(f"a BLOB that is not a whole number of {layout.dim} {layout.dtype} values each")
     data = np.frombuffer(values or b"", np.uint8)[ends[0] : ends[-1]].view(dtype)
-    arrays = pa.FixedSizeListArray.from_arrays(_arrow(data), layout.dim)
-    return pa.ListArray.from_arrays(_arrow((places // width).astype(np.int32)), arrays)
+    arrays = pa.FixedSizeListArray.from_arrays(arrow_array(data), layout.dim)
+    return pa.ListArray.from_arrays(arrow_array((places // width).astype(np.int32)), arrays)
 
 
-def _arrow(values: NDArray[Any]) -> pa.Array:
+def arrow_array(values: NDArray[Any]) -> pa.Array:
     """Return an array as Arrow, without a copy; ``pa.array`` would import pandas."""
     return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [None, pa.py_buffer(values)])
 
