@@ -89,8 +89,10 @@ class RemotePartitions(Partitions):
 
     def version(self, name: str) -> str | None:
         """Return the ETag of a partition, by one HEAD, or by none if it was opened before; see `Partitions.version`."""
-        state = None if (known := self._objects.known_version(name)) else self.state(name)
-        return state.version if state is not None else known
+        if known := self._objects.known_version(name):
+            return known
+        state = self.state(name)
+        return None if state is None else state.version
 
     def list(self, folder: str, suffix: str) -> Listing:
         """Return the partitions below a folder, a thousand with each request, and an error if they can't be listed."""
