@@ -66,6 +66,7 @@ def make_large(scratch: Path, source: FeatureStore, n: int, *, n_words: int) -> 
     store.index()
     rows = [row for row in data.rows(source, "quantize") if row.n_descriptors == FULL]
     with store._held("fill", Silent()) as context:
+        context.catalog.migrate()
         if not _models(context):
             _copy_models(context, source)
             _record_words(context, _codebook(source, n_words))
