@@ -185,13 +185,6 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Samples:
     return Samples(folder, folder / "dataset.csv")
 
 
-@pytest.fixture(scope="session")
-def large_samples(tmp_path_factory: pytest.TempPathFactory) -> Samples:
-    """The same images in the size of the demo. Not to be changed."""
-    folder = once(tmp_path_factory, "large-samples", make_samples)
-    return Samples(folder, folder / "dataset.csv")
-
-
 def make_small_samples(folder: Path, *, long_side: int = LONG_SIDE) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("featurestore.cli.samples.LONG_SIDE", long_side)

@@ -27,9 +27,10 @@ from sklearn.decomposition import IncrementalPCA
 from threadpoolctl import threadpool_limits
 
 from featurestore import FeatureStore
+from featurestore.cli.samples import CROPS, ROTATIONS, make_samples
 from featurestore.rows import Row
 from featurestore.storage import read_arrays
-from tests.conftest import LONG, Samples
+from tests.conftest import LONG
 from tests.once import copied
 from tests.small import current_model, rows_of, write_dataset
 
@@ -156,11 +157,11 @@ def tied(matrix: Matrix) -> NDArray[np.bool_]:
 
 @pytest.fixture(scope="module")
 def paintings(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[FeatureStore, Path, Path]:
-    """The 20 smallest of the paintings, or 40 in the long form, in chunks of 8."""
+    """The 10 smallest of the paintings, or 40 in the long form, in chunks of 4."""
     source = image_folder / "paintings"
     with (source / "dataset.csv").open(encoding="utf-8", newline="") as file:
         subsets = {row["filename"]: row["subset"] for row in csv.DictReader(file)}
-    chosen = sorted(subsets, key=lambda name: ((source / name).stat().st_size, name))[: 40 if LONG else 20]
+    chosen = sorted(subsets, key=lambda name: ((source / name).stat().st_size, name))[: 40 if LONG else 10]
 
     def make(folder: Path) -> None:
         (folder / "images").mkdir()
@@ -174,22 +175,28 @@ def paintings(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> t
 
 
 def create_and_run(path: Path, images: Path, dataset: Path) -> None:
-    FeatureStore.create(path, images=images, dataset=dataset, chunk_size=8).run(workers=0)
+    FeatureStore.create(path, images=images, dataset=dataset, chunk_size=4).run(workers=0)
 
 
-@pytest.fixture(
-    scope="module", params=["samples", pytest.param("paintings", marks=pytest.mark.slow)], ids=["samples", "paintings"]
-)
-def compared(
-    request: pytest.FixtureRequest, large_samples: Samples, tmp_path_factory: pytest.TempPathFactory
-) -> Compared:
-    if request.param == "samples":
-        images, dataset = large_samples.images, large_samples.dataset
-        folder = copied(
-            tmp_path_factory, "parity-samples", lambda folder: create_and_run(folder / "store", images, dataset)
-        )
-        return compare(FeatureStore(folder / "store"), images, dataset)
-    return compare(*request.getfixturevalue("paintings"))
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> tuple[FeatureStore, Path, Path]:
+    """The samples of the demo, in its size, in chunks of 4; a third of them but in the long form."""
+
+    def make(folder: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            if not LONG:
+                patch.setattr("featurestore.cli.samples.CROPS", {name: CROPS[name] for name in ("whole", "centre")})
+                patch.setattr("featurestore.cli.samples.ROTATIONS", {turn: ROTATIONS[turn] for turn in (0, 90)})
+            dataset = make_samples(folder / "images")
+        create_and_run(folder / "store", folder / "images", dataset)
+
+    folder = copied(tmp_path_factory, "parity-samples", make)
+    return FeatureStore(folder / "store"), folder / "images", folder / "images" / "dataset.csv"
+
+
+@pytest.fixture(scope="module", params=["samples", pytest.param("paintings", marks=pytest.mark.slow)])
+def compared(request: pytest.FixtureRequest) -> Compared:
+    return compare(*request.getfixturevalue(request.param))
 
 
 def test_the_comparison_has_in_it_what_it_is_for(compared: Compared) -> None:
