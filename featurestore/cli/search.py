@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from featurestore.matching import PairMatch
     from featurestore.query import SearchResult
 
-LONGEST_STEM = 60  # characters of a name that become part of a picture's name
+LONGEST_STEM = 100  # bytes of a name that become part of a picture's name; the two and numbers fit into 255
 
 MIN = click.option(
     "--min-inliers",
@@ -142,8 +142,6 @@ def search(
     for number, name in enumerate(every, start=1):
         try:
             result = opened.search(name, **options)
-            if draw is not None:
-                _draw(opened, result, draw, number)
         except MissingDependency:
             raise
         except FeatureStoreError as error:
@@ -153,22 +151,38 @@ def search(
                 _tell(error)
             told.add(str(error))
             failed = True
-        else:
-            if text := write(result):
-                answer(text)
-            if result.note is not None and result.note not in told:
-                click.echo(f"note: {result.note}", err=True)
-                told.add(result.note)
+            continue
+        if text := write(result):
+            answer(text)
+        if result.note is not None and result.note not in told:
+            click.echo(f"note: {result.note}", err=True)
+            told.add(result.note)
+        if draw is not None:
+            failed = not _draw(opened, result, draw, number) or failed
     if failed:
         click.get_current_context().exit(1)
 
 
-def _draw(store: FeatureStore, result: SearchResult, folder: Path, number: int) -> None:
+def _draw(store: FeatureStore, result: SearchResult, folder: Path, number: int) -> bool:
+    """Draw the query beside each image that is found or possible; a pair that can't be drawn is a line on stderr."""
+    drawn = True
     for hit in result.hits:
-        if hit.status is not Verdict.CANDIDATE:
+        if hit.status is Verdict.CANDIDATE:
+            continue
+        try:
             picture = store.show_match(result.query, hit.filename, hit.match)
-            stems = [Path(name).stem[:LONGEST_STEM] for name in (result.query, hit.filename)]
-            picture.save(folder / f"{number:04d}-{stems[0]}-{hit.rank}-{stems[1]}.png")
+        except FeatureStoreError as error:  # the result is told already
+            _tell(error)
+            drawn = False
+        else:
+            picture.save(folder / f"{number:04d}-{_stem(result.query)}-{hit.rank}-{_stem(hit.filename)}.png")
+    return drawn
+
+
+def _stem(name: str) -> str:
+    """Return the part of a picture's name that tells which file it shows."""
+    shown = "".join(letter if letter.isprintable() else "_" for letter in Path(name).stem)
+    return shown.encode()[:LONGEST_STEM].decode(errors="ignore")
 
 
 def _every(queries: Sequence[str]) -> tuple[list[str], bool]:
@@ -196,7 +210,7 @@ def _files(query: str) -> Iterator[str]:
     from featurestore.system import is_folder, readable
 
     folder = Path(query)
-    if not is_folder(folder):
+    if not query or not is_folder(folder):  # Path("") is the current folder
         yield query
         return
     with readable(folder):

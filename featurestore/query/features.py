@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from featurestore.errors import FeatureStoreError, NothingUsable, NotReady, QueryError
@@ -45,7 +44,7 @@ def features_of(lookup: Lookup, given: Given) -> Named:
         NotReady: a model has not been fitted yet, or the image of the store has no codes with keypoints.
         NothingUsable: the file can't be used, or has no keypoints.
     """
-    if isinstance(given, str) and pc.index(lookup.images["filename"], given).as_py() >= 0:
+    if isinstance(given, str) and lookup.position(given) >= 0:
         found = Named(given, stored_features(lookup, given), given)
     elif isinstance(given, tuple):
         found = Named("the query", _given_features(lookup, *_two(given)))

@@ -141,13 +141,20 @@ class Lookup:
                     self._images = image_table(connection)
             return self._images
 
+    def position(self, filename: str) -> int:
+        """Return the row of an image in ``images``, also of one that has left the dataset; -1 if there is none."""
+        try:
+            return int(pc.index(self.images["filename"], filename).as_py())
+        except UnicodeEncodeError:  # the name of a file in another encoding, and names in a dataset are UTF-8
+            return -1
+
     def find(self, filename: str) -> tuple[int, int]:
         """Return the ``image_id`` and ``chunk_id`` of an image in the dataset.
 
         Raises:
             QueryError: there is no such image, and the message has the most similar name; or it has left the dataset.
         """
-        position = pc.index(self.images["filename"], filename).as_py()
+        position = self.position(filename)
         if position < 0:
             raise no_such_image(self.context, self.images, filename)
         image = {name: self.images[name][position].as_py() for name in ("image_id", "chunk_id", "removed_by")}

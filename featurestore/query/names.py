@@ -15,7 +15,7 @@ UNSEEN = ("Cc", "Cf")  # Unicode categories of control and format characters
 
 def no_such_image(context: Context, images: pa.Table, filename: str) -> QueryError:
     """Return the error for a name that is none of ``images``, which are from `catalog.image_table`."""
-    near = nearest(images, filename)
+    near = nearest(images, filename.encode(errors="replace").decode())  # half a surrogate pair is no text to DuckDB
     return QueryError(f"there is no image {filename!r} in {context.root.path}; {_hint(filename, near)}")
 
 

@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 import numpy as np
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from featurestore.drawing import ALL, KEPT, Layer, Picture, draw_keypoints, draw_pair
@@ -104,7 +103,7 @@ def _pixels_of(lookup: Lookup, given: Given) -> NDArray[np.uint8]:
         return given
     if isinstance(given, tuple):
         raise QueryError("codes have no pixels, so they can't be drawn; name an image or a file instead")
-    if isinstance(given, str) and pc.index(lookup.images["filename"], given).as_py() >= 0:
+    if isinstance(given, str) and lookup.position(given) >= 0:
         return _pixels(lookup, lookup.context.image(given), given, checked=True)
     path = Path(given)
     if not is_file(path):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +143,18 @@ def test_a_query_is_answered_before_the_next_is_read(finished: FeatureStore, mon
     monkeypatch.setattr("featurestore.cli.search.answer", told)
     invoke("search", finished.path, NAME, "flower/left-000.jpg", "--csv")
     assert events == [NAME, "answer", "flower/left-000.jpg", "answer"]
+
+
+def test_a_name_in_another_encoding_and_no_name(finished: FeatureStore, samples: Any, tmp_path: Path) -> None:
+    latin = os.fsdecode(b"caf\xe9.jpg")
+    shutil.copy(samples.images / "china" / "left-000.jpg", tmp_path / latin)
+    assert finished.search(str(tmp_path / latin), top=1).found
+    with pytest.raises(QueryError, match=r"there is no file 'no.udcff\.jpg' here"):
+        finished.search(os.fsdecode(b"no\xff.jpg"))
+    result = invoke("search", finished.path, "", NAME, "--csv", "--top", 1)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: there is no file '' here")
+    assert len(result.stdout.splitlines()) == 2, "the other query is answered"
 
 
 def test_a_folder_without_images(finished: FeatureStore, tmp_path: Path) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from featurestore import FeatureStore
+from featurestore.drawing import Picture
+from featurestore.matching import PairMatch
 from tests.small import invoke
 
 NAME = "china/whole-000.jpg"
@@ -81,3 +85,32 @@ def test_a_folder_with_files_is_left_alone(finished: FeatureStore, tmp_path: Pat
     inside = invoke("search", finished.path, PART, "--draw", finished.path / "drawn")
     assert "lies in the store" in str(inside.exception)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.png"]
+    file = invoke("search", finished.path, PART, "--draw", tmp_path / "mine.png")
+    assert file.exit_code == 1
+    assert file.output == ""
+
+
+def test_names_of_any_length_and_letters_are_drawn(finished: FeatureStore, samples: Any, tmp_path: Path) -> None:
+    queries, folder = tmp_path / "queries", tmp_path / "drawn"
+    queries.mkdir()
+    for name in ("b\n\x1b[1m.jpg", "\u4e2d" * 80 + ".jpg"):
+        shutil.copy(samples.images / PART, queries / name)
+    assert invoke("search", finished.path, queries, "--top", 1, "--draw", folder).exit_code == 0
+    found = [path.name for path in sorted(folder.iterdir())]
+    assert [name.partition("-1-")[0] for name in found] == ["0001-b__[1m", "0002-" + "\u4e2d" * 33]
+
+
+def test_what_can_not_be_drawn_is_a_line_and_every_query_is_answered(
+    finished: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = FeatureStore.show_match
+
+    def show(store: FeatureStore, query: str, image: str, match: PairMatch) -> Picture:
+        return drawn(store, "nowhere.jpg" if query == PART else query, image, match)
+
+    monkeypatch.setattr(FeatureStore, "show_match", show)
+    result = invoke("search", finished.path, PART, OTHER, "--top", 1, "--draw", tmp_path, "--csv")
+    assert result.exit_code == 1
+    assert len(result.stdout.splitlines()) == 3
+    assert result.stderr.startswith("error: there is no file 'nowhere.jpg' here")
+    assert [path.name[:5] for path in tmp_path.iterdir()] == ["0002-"]
