@@ -64,7 +64,7 @@ def running_stage(
         return None
     if isinstance(plan.step.stage, FitStage):
         n_images = sum(work.n_images for work in plan.inputs)
-        n_done = n_new = _learnt(root, plan)
+        n_done, n_new = _learnt(root, plan, begun.started)
     else:
         n_images = int(query_value(connection, "SELECT coalesce(sum(n_images), 0) FROM chunks"))
         n_done = n_images - sum(work.n_images for work in plan.todo) + count_finished_images(root, plan)
@@ -102,11 +102,16 @@ def _nanoseconds(moment: datetime) -> float:
     return moment.replace(tzinfo=UTC).timestamp() * 1e9
 
 
-def _learnt(root: Root, plan: StagePlan) -> int:
-    """Return the number of images in the chunks that the checkpoint of a fit has learnt."""
-    path = root.local(f"models/{plan.step.stage.name}/{plan.step.variant}/state.npz")
+def _learnt(root: Root, plan: StagePlan, started: datetime) -> tuple[int, int]:
+    """Return how many images the chunks have that the checkpoint of a fit has learnt, and those learnt since then."""
+    name = f"models/{plan.step.stage.name}/{plan.step.variant}/state.npz"
     try:
-        _, manifest = read_state(path)
+        _, manifest = read_state(root.local(name))
+        state = root.state(name)
     except (OSError, CorruptFile, FormatError, UnreadableFile):  # before the first chunk, or after the last
-        return 0
-    return sum(work.n_images for work in plan.inputs if str(work.chunk_id) in manifest.get("chunks", {}))
+        return 0, 0
+    n_images = {str(work.chunk_id): work.n_images for work in plan.inputs}
+    learnt = n_images.keys() & set(manifest.get("chunks", {}))
+    of_this_run = state is not None and state.modified_ns >= _nanoseconds(started)
+    new = learnt - set(map(str, manifest.get("resumed", []))) if of_this_run else set()
+    return sum(map(n_images.__getitem__, learnt)), sum(map(n_images.__getitem__, new))

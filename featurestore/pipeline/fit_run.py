@@ -67,6 +67,7 @@ class _Fold:
     learner: Learner
     chunks: dict[int, str]  # chunk -> digest of what was learnt of it, see `FitRun._source`
     images: NDArray[np.bool_]  # by image_id
+    resumed: tuple[int, ...] = ()  # chunks that an earlier run has learnt
 
     def add(self, image_ids: list[int]) -> None:
         if image_ids and max(image_ids) >= len(self.images):
@@ -201,7 +202,7 @@ class FitRun:
         return fold, None
 
     def _fold(self, arrays: dict[str, NDArray[Any]], chunks: dict[int, str]) -> _Fold:
-        fold = _Fold(self._stage.learner(arrays), chunks, np.zeros(0, bool))
+        fold = _Fold(self._stage.learner(arrays), chunks, np.zeros(0, bool), tuple(chunks))
         fold.add(from_bitmap(arrays[IMAGES]).tolist())
         return fold
 
@@ -269,6 +270,7 @@ class FitRun:
     def _checkpoint(self, fold: _Fold) -> None:
         arrays = {**fold.learner.state(), IMAGES: fold.bitmap()}
         manifest = {**self._manifest(), "chunks": fold.chunks, "arrays": model_id(self._variant, arrays)}
+        manifest["resumed"] = fold.resumed
         with self._context.root.publishing(self._state) as temporary:
             write_arrays(temporary, arrays, manifest)
         LOG.debug("%s: checkpoint after %s", self._stage.name, counted(len(fold.chunks), "chunk"))

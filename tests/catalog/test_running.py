@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from datetime import UTC, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +15,7 @@ from featurestore.catalog.statements import update_rows
 from featurestore.cli.text import status_text
 from featurestore.pipeline import Options, run_stages
 from featurestore.progress import Silent
-from tests.small import context_of, make_small, small_store
+from tests.small import StopAfter, configure, context_of, copy, make_small, small_store
 
 
 class Looking(Silent):
@@ -75,6 +76,20 @@ def test_what_an_earlier_run_did_is_no_part_of_the_rate(looking: Looking) -> Non
         running = running_stage(connection, context.root, plans, now=now)
         update_rows(connection, "runs", {"outcome": "done"}, where={"stage": "extract"})
     assert running == RunningStage("extract", 6, 6, 600.0, 0.005, 0.0)
+
+
+def test_what_an_earlier_run_learnt_is_no_part_of_the_rate(looking: Looking, tmp_path: Path) -> None:
+    store = copy(looking.store, tmp_path / "store")
+    configure(store, "fit_pca", seed=1)  # not fitted yet
+    with pytest.raises(KeyboardInterrupt), store._held("run", Silent()) as context:
+        run_stages(replace(context, reporter=StopAfter(1)), Options(stages=("fit_pca",), workers=0))
+    resumed = Looking(store)
+    with store._held("run", resumed) as context:
+        run_stages(context, Options(stages=("fit_pca",), workers=0))
+    (seen,) = resumed.seen
+    assert seen.n_done == 6
+    assert seen.images_per_second is not None
+    assert seen.images_per_second * seen.seconds == pytest.approx(3)
 
 
 def test_people_read_it(looking: Looking) -> None:
