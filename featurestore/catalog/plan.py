@@ -10,7 +10,7 @@ from duckdb import DuckDBPyConnection
 
 from featurestore.catalog.chunk_state import ChunkState, chunk_states
 from featurestore.catalog.partitions import has_partitions
-from featurestore.catalog.statements import query_pairs, query_value
+from featurestore.catalog.statements import query_column, query_pairs, query_value
 from featurestore.catalog.steps import Step
 from featurestore.catalog.table_rows import Outcome, VariantRow, query_row
 from featurestore.rows import Status
@@ -162,16 +162,16 @@ def stale_images(connection: DuckDBPyConnection, step: Step, retry: Collection[s
         retry = [status for status in retry if status == Status.CRASHED]
     if stale is None and not retry:
         return {}
-    policies = stale or "false"
+    key = {"stage": step.stage.name, "variant": step.variant}
+    of_variant = "FROM results WHERE stage = $stage AND variant = $variant"
+    perhaps = step.stage.perhaps_stale_rows()
+    if perhaps and not retry and not query_column(connection, f"SELECT 1 {of_variant} AND ({perhaps}) LIMIT 1", key):
+        return {}
     statuses = ", ".join(f"'{status}'" for status in retry) or "NULL"
     # The rows of a chunk must not depend on when an image left the dataset; a retry may.
     retried = f"status IN ({statuses}) AND image_id NOT IN (SELECT image_id FROM images WHERE removed_by IS NOT NULL)"
-    found = query_pairs(
-        connection,
-        "SELECT chunk_id, list(image_id) AS images FROM results "
-        f"WHERE stage = $stage AND variant = $variant AND (({policies}) OR ({retried})) GROUP BY chunk_id",
-        {"stage": step.stage.name, "variant": step.variant},
-    )
+    chosen = f"{of_variant} AND (({stale or 'false'}) OR ({retried}))"
+    found = query_pairs(connection, f"SELECT chunk_id, list(image_id) AS images {chosen} GROUP BY chunk_id", key)
     return {chunk: frozenset(images) for chunk, images in found.items()}
 
 

@@ -72,6 +72,10 @@ class ChunkStage(Stage):
         """Return SQL over ``status, error, pixels`` that is true for rows that the current policies would change."""
         return None
 
+    def perhaps_stale_rows(self) -> str | None:
+        """Return SQL that is quicker than `stale_rows` and true for at least the same rows; None if there is none."""
+        return None
+
 
 @dataclass(frozen=True)
 class TransformStage(ChunkStage):
