@@ -1,12 +1,14 @@
 """The state of every chunk at every chunk stage of the recipe, from two tables of the catalog.
 
-They are joined here: DuckDB takes longer to plan such a join than Python takes for a few hundred chunks.
+They are joined here: DuckDB takes longer to plan such a join than Python takes for a few hundred chunks. It is
+done column by column: for ten thousand chunks, an object for each partition would keep the garbage collector busy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import repeat
+from typing import Any, NamedTuple
 
 from duckdb import DuckDBPyConnection
 
@@ -35,28 +37,26 @@ class ChunkState(NamedTuple):
     fit_wants: bool  # a fit stage without a model reads it
 
 
-class _Partition(NamedTuple):
-    """The record of a partition; None marks one that does not exist."""
-
-    payload: str | None
-    path: str | None
-    pruned: bool
-    input_payload: str | None
-
-
-NONE = _Partition(None, None, False, None)
 Chunk = tuple[int, int, int, str]  # its id, its first image, its number of images, its digest
-Partitions = dict[tuple[str, str | None], dict[int, _Partition]]  # by stage and variant, by chunk
+Record = tuple[Any, ...]  # of a partition: payload, path, pruned, input_payload, and what says where it belongs
+NONE: Record = (None, None, False, None)
+Partitions = dict[tuple[str, str | None], dict[int, Record]]  # by stage and variant, by chunk
 
 
 class _AtStage(NamedTuple):
-    """All chunks at one stage, each list in the order of the chunks."""
+    """All chunks at one stage, each column in the order of the chunks."""
 
-    partitions: list[_Partition]
-    before: list[_Partition]  # that the stage reads
-    inputs: list[str | None]
+    payloads: list[str | None]
+    paths: list[str | None]
+    pruned: list[bool]
+    inputs: Sequence[str | None]
+    input_paths: list[str | None]
+    inputs_pruned: list[bool]
     current: list[bool]
-    passed: list[bool]  # current, but pruned, so that a later stage can't read it
+
+    def passed(self) -> Iterator[bool]:
+        """Yield which chunks are current, but pruned, so that a later stage can't read them."""
+        return (pruned and current for pruned, current in zip(self.pruned, self.current, strict=True))
 
 
 def chunk_states(connection: DuckDBPyConnection, steps: Sequence[Step]) -> list[ChunkState]:
@@ -66,47 +66,53 @@ def chunk_states(connection: DuckDBPyConnection, steps: Sequence[Step]) -> list[
     ways = {s.stage.name: [stage.name for stage in upstream_of(stages, s.stage.name)] for s in chunk_steps}
     query = "SELECT chunk_id, first_image_id, n_images, digest FROM chunks ORDER BY chunk_id"
     chunks: list[Chunk] = connection.execute(query).fetchall()
+    ids, firsts, sizes = [chunk[0] for chunk in chunks], [chunk[1] for chunk in chunks], [chunk[2] for chunk in chunks]
+    digests = [chunk[3] for chunk in chunks]
     partitions = _partitions(connection, chunk_steps)
-    at = {s.stage.name: _at_stage(s, chunks, partitions, first=s is chunk_steps[0]) for s in chunk_steps}
+    at = {s.stage.name: _at_stage(s, ids, partitions, digests if s is chunk_steps[0] else None) for s in chunk_steps}
     found = list[ChunkState]()
     for pos, step in enumerate(chunk_steps):
         name, here = step.stage.name, at[step.stage.name]
-        upstream = [at[stage].current for stage in ways[name][:-1]]
-        downstream = [(at[w[-1]].current, _between(at, w, name)) for w in ways.values() if name in w[:-1]]
-        for i, ((chunk_id, first, n, _), own, read) in enumerate(
-            zip(chunks, here.partitions, here.before, strict=True)
-        ):
-            current = here.current[i]
-            wanted = name in unfitted or any(
-                not later[i] and all(passed[i] for passed in between) for later, between in downstream
-            )
-            ready = all(before[i] for before in upstream)
-            known = (pos, name, step.variant, chunk_id, first, n, own.payload, own.path, own.pruned, here.inputs[i])
-            found.append(ChunkState(*known, read.path, read.pruned, current, wanted, ready, name in unfitted))
+        before = [at[stage].current for stage in ways[name][:-1]]
+        ready = map(all, zip(*before, strict=True)) if before else repeat(True)
+        wanted = repeat(True) if name in unfitted else _wanted(at, ways, name)
+        stage = (repeat(pos), repeat(name), repeat(step.variant), ids, firsts, sizes)
+        rows = zip(*stage, *here, wanted, ready, repeat(name in unfitted), strict=False)
+        found += map(ChunkState._make, rows)
     return found
 
 
-def _between(at: Mapping[str, _AtStage], way: Sequence[str], name: str) -> list[list[bool]]:
-    """Return which chunks have passed the stages after ``name`` and before the end of the way."""
-    return [at[stage].passed for stage in way[way.index(name) + 1 : -1]]
+def _wanted(at: Mapping[str, _AtStage], ways: Mapping[str, Sequence[str]], name: str) -> list[bool]:
+    """Return which chunks lack a later stage, and have passed all stages between."""
+    wanted = [False] * len(at[name].current)
+    for way in ways.values():
+        if name not in way[:-1] or all(at[way[-1]].current):
+            continue
+        between = [at[stage].passed() for stage in way[way.index(name) + 1 : -1]]
+        passed = map(all, zip(*between, strict=True)) if between else repeat(True)
+        wanted = [w or (p and not c) for w, p, c in zip(wanted, passed, at[way[-1]].current, strict=False)]
+    return wanted
 
 
 def _partitions(connection: DuckDBPyConnection, steps: Sequence[Step]) -> Partitions:
     """Return the partitions of current variants."""
     variants = [step.variant for step in steps if step.variant is not None]
-    query = "SELECT stage, variant, chunk_id, payload, path, pruned, input_payload FROM partitions"
+    query = "SELECT payload, path, pruned, input_payload, stage, variant, chunk_id FROM partitions"
     rows = connection.execute(f"{query} WHERE list_contains($variants, variant)", {"variants": variants}).fetchall()
     found: Partitions = {}
-    for stage, variant, chunk_id, *values in rows:
-        found.setdefault((stage, variant), {})[chunk_id] = _Partition._make(values)
+    for row in rows:
+        found.setdefault((row[4], row[5]), {})[row[6]] = row
     return found
 
 
-def _at_stage(step: Step, chunks: Sequence[Chunk], partitions: Partitions, *, first: bool) -> _AtStage:
-    own = partitions.get((step.stage.name, step.variant), {})
-    read = partitions.get((step.stage.reads, step.reads_variant), {})
-    here, before = [own.get(chunk[0], NONE) for chunk in chunks], [read.get(chunk[0], NONE) for chunk in chunks]
-    inputs: list[str | None] = [c[3] for c in chunks] if first else [partition.payload for partition in before]
-    current = [p is not NONE and p.input_payload == needed for p, needed in zip(here, inputs, strict=True)]
-    passed = [p.pruned and there for p, there in zip(here, current, strict=True)]
-    return _AtStage(here, before, inputs, current, passed)
+def _at_stage(step: Step, ids: Sequence[int], partitions: Partitions, digests: Sequence[str] | None) -> _AtStage:
+    """Return the chunks at a stage; ``digests`` are those of the images, where it reads these."""
+    own, read = (
+        partitions.get(key, {}) for key in ((step.stage.name, step.variant), (step.stage.reads, step.reads_variant))
+    )
+    here, before = [own.get(chunk, NONE) for chunk in ids], [read.get(chunk, NONE) for chunk in ids]
+    payloads, inputs = [row[0] for row in here], digests or [row[0] for row in before]
+    current = [row[0] is not None and row[3] == needed for row, needed in zip(here, inputs, strict=True)]
+    paths, pruned = ([row[column] for row in here] for column in (1, 2))
+    input_paths, inputs_pruned = ([row[column] for row in before] for column in (1, 2))
+    return _AtStage(payloads, paths, pruned, inputs, input_paths, inputs_pruned, current)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from featurestore.storage.partitions import Place, open_at
+from featurestore.storage.positioned_file import PositionedFile
 
 NEAR = 1 << 16  # bytes that a reader may skip; they are read for the digest alone
 PIECE = 1 << 20
@@ -53,31 +54,19 @@ class HashedFile(_Hashed, io.FileIO):
         self._begin()
 
 
-class _Ahead(io.RawIOBase):
+class _Ahead(PositionedFile):
     """A file of Arrow, of which many bytes are asked for at once."""
 
     def __init__(self, file: pa.NativeFile) -> None:
-        self._file, self._size, self._at = file, file.size(), 0
+        super().__init__(file.size())
+        self._file = file
         self._start, self._held = 0, b""
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        return self._at
 
     def read(self, size: int = -1) -> bytes:
         """Return ``size`` bytes, fewer only at the end of the file."""
-        size = max(0, self._size - self._at) if size < 0 else min(size, max(0, self._size - self._at))
+        size = max(0, self.size - self._at) if size < 0 else min(size, max(0, self.size - self._at))
         if not self._start <= self._at <= self._at + size <= self._start + len(self._held):
-            wanted = min(max(size, AHEAD), self._size - self._at)
+            wanted = min(max(size, AHEAD), self.size - self._at)
             self._start, self._held = self._at, self._file.read_at(wanted, self._at)
         begin = self._at - self._start
         data = self._held[begin : begin + size]

@@ -7,7 +7,6 @@ the object's ETag, so bytes of two objects never mix.
 from __future__ import annotations
 
 import errno
-import io
 import os
 import threading
 from collections import OrderedDict
@@ -15,6 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from featurestore.errors import ConfigError
+from featurestore.storage.positioned_file import PositionedFile
 from featurestore.system import NoObject, ObjectClient, RequestFailed, UnusableAddress, unreadable
 
 if TYPE_CHECKING:
@@ -148,35 +148,13 @@ class Objects:
         return end
 
 
-class ObjectFile(io.RawIOBase):
+class ObjectFile(PositionedFile):
     """An object, opened for random access: a read is a GET of its range, unless the kept end has it."""
 
     def __init__(self, objects: Objects, name: str, end: End) -> None:
         """Take an object and its end."""
+        super().__init__(end.size)
         self._objects, self._name, self._end = objects, name, end
-        self._at = 0
-
-    @property
-    def size(self) -> int:
-        """The bytes of the object."""
-        return self._end.size
-
-    def readable(self) -> bool:
-        """Return True."""
-        return True
-
-    def seekable(self) -> bool:
-        """Return True."""
-        return True
-
-    def tell(self) -> int:
-        """Return the position."""
-        return self._at
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move to a position, and return it."""
-        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._end.size}[whence]
-        return self._at
 
     def read(self, size: int | None = -1) -> bytes:
         """Return the bytes of a range, fewer only at the end of the object.
