@@ -18,6 +18,7 @@ from featurestore.query import SearchResult, coverage_of, index_file, search, st
 from featurestore.query.index_entries import read_chunk
 from featurestore.query.index_search import probed_words
 from featurestore.retrieval import Extents
+from tests.conftest import LONG
 from tests.small import configure, context_of, copy, invoke
 
 pytest.importorskip("faiss", reason="faiss is an optional dependency")
@@ -80,11 +81,12 @@ def test_a_run_makes_the_file_and_searches_use_it(made: FeatureStore) -> None:
 
 @pytest.mark.parametrize("photo", ["china", "flower"])
 def test_the_answer_is_that_of_the_exact_search(made: FeatureStore, samples: Any, photo: str) -> None:
-    for path in sorted((samples.images / photo).iterdir()):
+    for path in sorted((samples.images / photo).iterdir())[:: 1 if LONG else 2]:  # every crop and every rotation
         pixels = cv2.imread(str(path))
         assert pixels is not None
         height, width = pixels.shape[:2]
-        query = np.ascontiguousarray(pixels[height // 5 : -height // 5, width // 5 : -width // 5])
+        part = np.ascontiguousarray(pixels[height // 5 : -height // 5, width // 5 : -width // 5])
+        query: Any = made.encode(part, keypoints=True)
         exact, found = (made.search(query, top=30, method=method) for method in ("exact", "index"))
         assert found.hits[0].filename == exact.hits[0].filename
         assert {hit.filename for hit in found.found} == {hit.filename for hit in exact.found}
@@ -337,9 +339,12 @@ def test_crops_of_paintings(image_folder: Path, tmp_path: Path) -> None:
     configure(store, "project", top=600)
     store.index()
     store.run(workers=0)
-    for query, ref in listed.items():
+    for crop, ref in listed.items():
+        pixels = cv2.imread(str(image_folder / crop))
+        assert pixels is not None
+        query: Any = store.encode(cv2.resize(pixels, None, fx=0.5, fy=0.5), keypoints=True)
         for method in ("exact", "index"):
-            result = store.search(image_folder / query, method=method)
+            result = store.search(query, method=method)
             assert [hit.filename for hit in result.found] == [Path(ref).name]
 
 
