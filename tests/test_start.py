@@ -68,3 +68,19 @@ def test_only_a_migration_needs_sqlalchemy(store: FeatureStore) -> None:
     for verb, modules in zip(verbs, found, strict=True):
         assert "duckdb" in modules
         assert modules & SCHEMA == set(), verb
+
+
+def test_what_is_written_needs_no_pandas(fresh: FeatureStore) -> None:
+    (modules,) = loaded_by(["run", str(fresh.path), "extract", "--chunks", "0", "--workers", "0", "--quiet"])
+    assert {"cv2", "pyarrow.parquet"} <= modules
+    assert modules & {*SCHEMA, "pandas"} == set()
+    assert list((fresh.path / "partitions").rglob("*.parquet"))
+
+
+def test_a_worker_needs_no_database() -> None:
+    tasks = "import sys, featurestore.pipeline.image_block, featurestore.pipeline.tasks; print(*sys.modules)"
+    modules = set(
+        subprocess.run([sys.executable, "-c", tasks], capture_output=True, text=True, check=True).stdout.split()
+    )
+    assert "pyarrow" in modules
+    assert modules & {*LEARNING, *SCHEMA, "duckdb", "pandas"} == set()

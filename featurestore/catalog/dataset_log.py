@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from duckdb import DuckDBPyConnection
 
+from featurestore.arrow_arrays import arrow_column, numpy_array
 from featurestore.catalog.catalog import WritableCatalog
 from featurestore.catalog.dataset_columns import (
     KEYS,
@@ -58,7 +59,7 @@ def replay(root: Root, catalog: WritableCatalog, name: str, spill: Spill = IN_ME
             indexed=(first_new := _next_image(connection)) + len(delta),
         ),
     ):
-        n_known = int(np.count_nonzero(delta["image_id"].to_numpy() < first_new))
+        n_known = int(np.count_nonzero(numpy_array(delta["image_id"]) < first_new))
         known, added = delta.slice(0, n_known), delta.slice(n_known)
         changed, removed = _split(known, name, spill)
         next_chunk = query_value(connection, "SELECT coalesce(max(chunk_id) + 1, 0) FROM chunks")
@@ -106,7 +107,7 @@ def _split(known: pa.Table, name: str, spill: Spill) -> tuple[pa.Table, pa.Table
 
 
 def _check_new(added: pa.Table, name: str, *, first_new: int, next_chunk: int) -> None:
-    chunks, ids = added["chunk_id"].to_numpy(), added["image_id"].to_numpy()
+    chunks, ids = numpy_array(added["chunk_id"]), numpy_array(added["image_id"])
     in_order = np.array_equal(ids, np.arange(first_new, first_new + len(added)))
     in_order &= STATUS not in added.column_names or added[STATUS].null_count == len(added)
     steps = np.diff(chunks)
@@ -125,10 +126,10 @@ def _chunks_of(added: pa.Table) -> pa.Table:
             sizes[chunk_id] += 1
     return pa.table(
         {
-            "chunk_id": pa.array(first, pa.int32()),
-            "first_image_id": pa.array(first.values(), pa.int64()),
-            "n_images": pa.array(sizes.values(), pa.int32()),
-            "digest": pa.array([sha.hexdigest()[:16] for sha in digests.values()], pa.string()),
+            "chunk_id": arrow_column(list(first), pa.int32()),
+            "first_image_id": arrow_column(list(first.values()), pa.int64()),
+            "n_images": arrow_column(list(sizes.values()), pa.int32()),
+            "digest": arrow_column([sha.hexdigest()[:16] for sha in digests.values()], pa.string()),
         }
     )
 

@@ -6,6 +6,7 @@ import numpy as np
 from duckdb import DuckDBPyConnection
 from numpy.typing import NDArray
 
+from featurestore.arrow_arrays import numpy_array
 from featurestore.catalog.statements import query_arrow, query_column
 from featurestore.catalog.table_rows import ModelRow, query_row, query_rows
 
@@ -51,5 +52,4 @@ def is_fitted(connection: DuckDBPyConnection, *, variant: str, parent_id: str | 
 def learnt_images(connection: DuckDBPyConnection, model_id: str) -> NDArray[np.int64]:
     """Return the ids of the images that a model learnt from, int64, ascending."""
     query = "SELECT image_id FROM training_images WHERE model_id = $id ORDER BY image_id"
-    learnt: NDArray[np.int64] = query_arrow(connection, query, {"id": model_id})["image_id"].to_numpy()
-    return learnt
+    return numpy_array(query_arrow(connection, query, {"id": model_id})["image_id"])

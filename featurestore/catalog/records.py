@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from duckdb import DuckDBPyConnection
 from numpy.typing import NDArray
 
+from featurestore.arrow_arrays import arrow_array, arrow_column
 from featurestore.catalog.catalog import WritableCatalog
 from featurestore.catalog.statements import delete_rows, insert_arrow, insert_row, upsert
 from featurestore.catalog.table_rows import ModelRow, PartitionRow, VariantRow, query_row
@@ -133,7 +134,11 @@ def record_partition(connection: DuckDBPyConnection, row: PartitionRow, results:
         upsert(connection, "partitions", vars(row))
     else:  # in a third of the time
         insert_row(connection, "partitions", vars(row))
-    constant = {name: pa.array([value] * len(results)) for name, value in key.items()}
+    constant = {
+        "stage": arrow_column([row.stage] * len(results), pa.string()),
+        "variant": arrow_column([row.variant] * len(results), pa.string()),
+        "chunk_id": arrow_array(np.full(len(results), row.chunk_id, np.int64)),
+    }
     insert_arrow(
         connection,
         "results",
@@ -281,7 +286,8 @@ def record_model(root: Root, catalog: WritableCatalog, name: str) -> ModelRow:
     """
     described = describe_model(root, name)
     model, images = described.row, described.images
-    learnt = pa.table({"model_id": pa.array([model.model_id] * len(images), pa.string()), "image_id": pa.array(images)})
+    ids = arrow_column([model.model_id] * len(images), pa.string())
+    learnt = pa.table({"model_id": ids, "image_id": arrow_array(images)})
     with catalog.transaction() as connection:
         record_variant(connection, {**described.manifest, "model_id": None})
         upsert(connection, "models", vars(model))

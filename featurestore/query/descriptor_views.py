@@ -6,12 +6,12 @@ possible for floats; a function over Arrow passes the bytes on without a copy.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
+from featurestore.arrow_arrays import arrow_array
 from featurestore.rows import KEYPOINT, KEYPOINT_COLUMNS, Layout, unpack_blobs
 
 if TYPE_CHECKING:
@@ -39,11 +39,6 @@ def vectors(blobs: pa.Array | pa.ChunkedArray, layout: Layout) -> pa.Array:
     data = np.frombuffer(values or b"", np.uint8)[ends[0] : ends[-1]].view(dtype)
     arrays = pa.FixedSizeListArray.from_arrays(arrow_array(data), layout.dim)
     return pa.ListArray.from_arrays(arrow_array((places // width).astype(np.int32)), arrays)
-
-
-def arrow_array(values: NDArray[Any]) -> pa.Array:
-    """Return an array as Arrow, without a copy; ``pa.array`` would import pandas."""
-    return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [None, pa.py_buffer(values)])
 
 
 def make_function(connection: duckdb.DuckDBPyConnection, view: str, layout: Layout) -> None:

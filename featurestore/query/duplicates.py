@@ -13,10 +13,10 @@ import pyarrow as pa
 from duckdb import DuckDBPyConnection
 from numpy.typing import NDArray
 
+from featurestore.arrow_arrays import arrow_array, numpy_array
 from featurestore.catalog import Context, HeldCatalog, Step, chunk_states, removed_ids, resolve
 from featurestore.errors import CorruptFile, UnreadableFile
 from featurestore.formatting import counted
-from featurestore.query.descriptor_views import arrow_array
 from featurestore.stages import codes_of
 from featurestore.storage import PAIR_SCHEMA, FoundPairs, find_pairs_file, read_pairs_file
 from featurestore.system import command_line
@@ -58,7 +58,7 @@ def find_duplicates(context: Context, connection: DuckDBPyConnection, steps: Seq
     codes = codes_of(context.flow).name
     chunks = [state for state in chunk_states(connection, steps) if state.stage == codes]
     found, fault = _read(context, next(step.variant for step in steps if step.stage.name == codes))
-    removed = _numbers(removed_ids(connection)["image_id"])
+    removed = numpy_array(removed_ids(connection)["image_id"])
     there = np.ones(max((chunk.first_image_id + chunk.n_images for chunk in chunks), default=0), bool)
     there[removed] = False
     n_images = int(there.sum())
@@ -67,7 +67,7 @@ def find_duplicates(context: Context, connection: DuckDBPyConnection, steps: Seq
         if not (known and chunk.current and chunk.upstream_current):
             there[chunk.first_image_id : chunk.first_image_id + chunk.n_images] = False
     rows = pa.Table.from_batches([], PAIR_SCHEMA) if found is None else _holding(found.rows, there)
-    query, ref = (_numbers(rows[name]) for name in ("query_id", "ref_id"))
+    query, ref = (numpy_array(rows[name]) for name in ("query_id", "ref_id"))
     rows = rows.append_column("group_id", arrow_array(groups(query, ref)))
     return Duplicates(rows, n_images, int(there.sum()), fault)
 
@@ -86,15 +86,10 @@ def _read(context: Context, variant: str | None) -> tuple[FoundPairs | None, str
 
 
 def _holding(rows: pa.Table, there: NDArray[np.bool_]) -> pa.Table:
-    query, ref = (_numbers(rows[name]) for name in ("query_id", "ref_id"))
+    query, ref = (numpy_array(rows[name]) for name in ("query_id", "ref_id"))
     known = (query >= 0) & (query < len(there)) & (ref >= 0) & (ref < len(there))
     known[known] = there[query[known]] & there[ref[known]]
     return rows.take(arrow_array(np.flatnonzero(known)))
-
-
-def _numbers(column: pa.ChunkedArray) -> NDArray[np.int64]:
-    """Return a column of numbers without nulls; its ``to_numpy`` would import pandas."""
-    return np.concatenate([np.empty(0, np.int64), *(np.from_dlpack(chunk) for chunk in column.chunks if len(chunk))])
 
 
 def groups(one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.int64]:

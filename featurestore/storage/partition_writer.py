@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from featurestore.arrow_arrays import arrow_column, arrow_lists, validity_and_offsets
 from featurestore.rows import KEYPOINT, KEYPOINT_COLUMNS, Layout, Row, pack
 from featurestore.storage.partition import MANIFEST_KEY, PACKED_FORMAT
 from featurestore.storage.row_digest import RowDigest
@@ -97,7 +98,8 @@ class PartitionWriter:
     def facts(self) -> pa.Table:
         """The columns of `Layout.facts` of all rows so far."""
         names = self._layout.facts()
-        return pa.concat_tables([self._layout.schema().empty_table().select(names), *self._facts])
+        schema = pa.schema([self._layout.schema().field(name) for name in names])
+        return pa.concat_tables([pa.Table.from_batches([], schema), *self._facts])
 
     def abandon(self) -> None:
         """Close the file without finishing it; the caller removes it."""
@@ -154,7 +156,7 @@ def to_table(rows: Sequence[Row], layout: Layout) -> pa.Table:
         "n_descriptors": [row.n_descriptors for row in rows],
         **{name: [row.extra.get(name) for row in rows] for name, _ in layout.extra},
     }
-    arrays = {name: pa.array(values, type=schema.field(name).type) for name, values in columns.items()}
+    arrays = {name: arrow_column(values, schema.field(name).type) for name, values in columns.items()}
     matrices = [None if row.descriptors is None else np.asarray(row.descriptors, dtype) for row in rows]
     if layout.packed:
         matrices = [None if matrix is None else pack(matrix) for matrix in matrices]
@@ -163,36 +165,16 @@ def to_table(rows: Sequence[Row], layout: Layout) -> pa.Table:
         lengths = [None if row.keypoints is None else len(row.keypoints) for row in rows]
         for name in KEYPOINT_COLUMNS:
             values = [None if row.keypoints is None else row.keypoints[name] for row in rows]
-            arrays[name] = _lists(_joined(values, KEYPOINT[name]), lengths)
+            arrays[name] = arrow_lists(_joined(values, KEYPOINT[name]), lengths, schema.field(name).type)
     return pa.table([arrays[name] for name in schema.names], schema=schema)
 
 
 def _blobs(matrices: Sequence[NDArray[Any] | None]) -> pa.Array:
     """Return each array's bytes as a BLOB."""
     parts = [None if matrix is None else matrix.view(np.uint8) for matrix in matrices]
-    validity, offsets = _validity_and_offsets([None if part is None else len(part) for part in parts])
+    validity, offsets = validity_and_offsets([None if part is None else len(part) for part in parts])
     data = pa.py_buffer(_joined(parts, np.dtype(np.uint8)))
     return pa.Array.from_buffers(pa.binary(), len(parts), [validity, offsets, data])
-
-
-def _lists(values: NDArray[Any], lengths: Sequence[int | None]) -> pa.Array:
-    """Return values as lists of these lengths; None is a NULL list."""
-    kind = pa.from_numpy_dtype(values.dtype)
-    child = pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)])
-    return pa.Array.from_buffers(pa.list_(kind), len(lengths), list(_validity_and_offsets(lengths)), children=[child])
-
-
-def _validity_and_offsets(lengths: Sequence[int | None]) -> tuple[pa.Buffer, pa.Buffer]:
-    """Return Arrow's validity and offset buffers for consecutive values of these lengths; None is NULL.
-
-    Raises:
-        ValueError: they are 2 GiB or more, and Arrow's offsets are int32.
-    """
-    valid = np.array([length is not None for length in lengths], bool)
-    offsets = np.cumsum([0, *(length or 0 for length in lengths)])
-    if offsets[-1] > np.iinfo(np.int32).max:
-        raise ValueError(f"{offsets[-1]} values in one row group")
-    return pa.py_buffer(np.packbits(valid, bitorder="little")), pa.py_buffer(offsets.astype(np.int32))
 
 
 def _joined(arrays: Sequence[NDArray[Any] | None], dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -226,6 +208,6 @@ def _paths(schema: pa.Schema) -> list[str]:
     from pyarrow import parquet
 
     sink = pa.BufferOutputStream()
-    parquet.write_table(schema.empty_table(), sink)
+    parquet.write_table(pa.Table.from_batches([], schema), sink)
     columns = parquet.ParquetFile(pa.BufferReader(sink.getvalue())).schema
     return [columns.column(i).path for i in range(len(columns))]

@@ -12,13 +12,15 @@ import stat
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import pyarrow as pa
-from duckdb import DuckDBPyConnection
 
 from featurestore.errors import UnreadableFile
 from featurestore.system import file_digest, files_below, put_in_place, status_of, writing
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection  # a worker never needs it, and it takes 0.15 s to import
 
 PARTITIONS = "partitions"
 TEMPORARY = re.compile(r"^\.tmp-[0-9a-f]{12}-")

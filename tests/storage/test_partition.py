@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
+from featurestore.arrow_arrays import validity_and_offsets
 from featurestore.errors import CorruptFile, FormatError, NotEnoughSpace
 from featurestore.rows import KEYPOINT, KEYPOINT_COLUMNS, Layout, Row
 from featurestore.storage import FORMAT, PartitionFile, PartitionWriter, RowDigest, partition_writer
@@ -306,7 +307,7 @@ def test_what_could_not_be_written_in_the_middle_is_told(tmp_path: Path, monkeyp
 
 def test_more_than_a_row_group_can_hold_is_refused() -> None:
     with pytest.raises(ValueError, match="2147483648 values in one row group"):
-        partition_writer._validity_and_offsets([2**30, None, 2**30])
+        validity_and_offsets([2**30, None, 2**30])
 
 
 def test_what_was_written_is_let_go(tmp_path: Path) -> None:
