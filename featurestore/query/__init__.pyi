@@ -36,6 +36,7 @@ from .selection import select_images as select_images
 from .selection import with_columns as with_columns
 from .sql import Answer as Answer
 from .sql import QueryResult as QueryResult
+from .sql import query_snapshot as query_snapshot
 from .sql import run_query as run_query
 from .sql import stream_query as stream_query
 from .status import outline as outline

@@ -34,6 +34,7 @@ _FITS = {
     **dict.fromkeys(("timestamp_ns", "timestamptz_ns"), _NANOSECONDS),
     "interval": "abs(date_part('hour', {})) < 2562047",  # Arrow counts nanoseconds in 64 bits
 }
+KEPT = "_answer"  # the table of a narrow result
 Type = Any  # duckdb's DuckDBPyType, whose children depend on the type
 
 
@@ -46,7 +47,7 @@ def exact_columns(
 
     Args:
         relation: the answer.
-        keep_in: an in-memory connection that stores a narrow result, so that it is not computed twice.
+        keep_in: an in-memory connection that stores a narrow result, as `KEPT`, so that it is not computed twice.
     """
     names, kinds = relation.columns, relation.types
     checks = [_fits(kind, f"#{i}") for i, kind in enumerate(kinds, 1)]
@@ -54,8 +55,8 @@ def exact_columns(
     fits = [True] * len(kinds)
     if asked:
         if keep_in is not None and not any(kind.id in WIDE for kind in kinds):
-            relation.create("_answer")
-            relation = keep_in.table("_answer")
+            relation.create(KEPT)
+            relation = keep_in.table(KEPT)
         checked = relation.project(", ".join(f"({checks[i]}) AS c{i}" for i in asked))
         (found,) = checked.aggregate(", ".join(f"bool_and(c{i})" for i in asked)).fetchall()
         for i, answer in zip(asked, found, strict=True):

@@ -17,9 +17,9 @@ from featurestore.catalog import Context
 from featurestore.errors import MissingDependency, QueryError
 from featurestore.formatting import counted, human_bytes
 from featurestore.query.duplicates import DUPLICATES, duplicates_note
-from featurestore.query.exact import NUMBERS, WIDE, exact_columns, texts
+from featurestore.query.exact import KEPT, NUMBERS, WIDE, exact_columns, texts
 from featurestore.query.explain import column_hint, explain
-from featurestore.query.views import make_views
+from featurestore.query.views import SNAPSHOT_VIEWS, is_of_snapshot, make_views
 from featurestore.stages import Stage
 from featurestore.system import command_line, free_memory, optional_scratch_folder, ready_thread
 
@@ -129,17 +129,39 @@ def run_query(context: Context, query: str, parameters: Mapping[str, Any] | None
     Raises:
         QueryError: it is not a query, DuckDB refused it, or the result does not fit into memory.
     """
-    free, n_bytes, batches = free_memory(), 0, []
     with stream_query(context, query, parameters) as answer:
-        for batch in answer.batches:
-            batches.append(batch)
-            n_bytes += batch.nbytes
-            if free is not None and n_bytes > free * 3 // 4:
-                raise QueryError(
-                    f"the answer is larger than the memory that is free ({human_bytes(free)}); ask for less of it, or "
-                    f"write it to a file: {command_line('sql', context.root.path, 'QUERY', '--output', 'FILE.parquet')}"
-                )
-        return QueryResult(pa.Table.from_batches(batches, answer.schema), answer.notes)
+        return _collect(context, answer)
+
+
+def _collect(context: Context, answer: Answer) -> QueryResult:
+    free, n_bytes, batches = free_memory(), 0, []
+    for batch in answer.batches:
+        batches.append(batch)
+        n_bytes += batch.nbytes
+        if free is not None and n_bytes > free * 3 // 4:
+            raise QueryError(
+                f"the answer is larger than the memory that is free ({human_bytes(free)}); ask for less of it, or "
+                f"write it to a file: {command_line('sql', context.root.path, 'QUERY', '--output', 'FILE.parquet')}"
+            )
+    return QueryResult(pa.Table.from_batches(batches, answer.schema), answer.notes)
+
+
+@contextmanager
+def query_snapshot(context: Context) -> Iterator[Callable[..., QueryResult]]:
+    """Yield a function that runs queries as `run_query` does, all of them on one copy of the catalog.
+
+    A query that names a view over partitions, `duplicates` or the list of views has a copy of its own.
+    """
+    with open_query(context, " ".join(SNAPSHOT_VIEWS)) as connection, _thread_for(connection) as thread:
+
+        def ask(query: str, /, **parameters: Any) -> QueryResult:
+            if not is_of_snapshot(context.flow, query):
+                return run_query(context, query, parameters)
+            _refuse_parameters(_statement(query, context.flow), parameters)
+            thread.submit(connection.execute, f"DROP TABLE IF EXISTS {KEPT}")  # of the query before, however it ended
+            return _collect(context, _stream(context, query, parameters, connection, thread))
+
+        yield ask
 
 
 @contextmanager
@@ -162,13 +184,24 @@ def stream_query(
     if LIST_VIEWS.fullmatch(query):
         query = VIEW_LIST
     with open_query(context, query) as connection, _thread_for(connection) as thread:
+        yield _stream(context, query, values, connection, thread, as_text=as_text)
 
-        def run(work: Callable[[], T]) -> T:
-            return _result(thread.submit(work), context, connection, query)
 
-        reader, numbers = run(lambda: _reader(connection, query, values, as_text))
-        schema = tidy_schema(reader.schema)
-        yield Answer(schema, _batches(reader, schema, run), numbers, _notes(context, query))
+def _stream(
+    context: Context,
+    query: str,
+    values: Mapping[str, Any],
+    connection: duckdb.DuckDBPyConnection,
+    thread: ThreadPoolExecutor,
+    *,
+    as_text: bool = False,
+) -> Answer:
+    def run(work: Callable[[], T]) -> T:
+        return _result(thread.submit(work), context, connection, query)
+
+    reader, numbers = run(lambda: _reader(connection, query, values, as_text))
+    schema = tidy_schema(reader.schema)
+    return Answer(schema, _batches(reader, schema, run), numbers, _notes(context, query))
 
 
 def _notes(context: Context, query: str) -> tuple[str, ...]:

@@ -39,6 +39,15 @@ MISSING = "missing"  # the plan of `run`: stage, chunk_id, n_images, why
 # A query that names one of these lists the views, so all views are created.
 _LISTINGS = {"show", "information_schema", "duckdb_views", "duckdb_tables", "duckdb_columns"}
 
+SNAPSHOT_VIEWS = (*(view for view in CATALOG_VIEWS if view != DUPLICATES), MISSING)  # which need no other file
+
+
+def is_of_snapshot(flow: Sequence[Stage], text: str) -> bool:
+    """Return whether a query names only views among `SNAPSHOT_VIEWS`, and so needs no others of `make_views`."""
+    names = set(re.findall(r"\w+", text.lower()))
+    others = any(_wanted(view, names) for view in partition_views(flow))
+    return not (others or DUPLICATES in names or names & _LISTINGS or names == {"describe"})
+
 
 def partition_views(flow: Sequence[Stage]) -> dict[str, str]:
     """Return the views over partitions, and the stage of each."""

@@ -24,6 +24,7 @@ from featurestore.query.views import every_view, partition_views
 from featurestore.rows import Layout
 from featurestore.stages import flow_from
 from featurestore.storage import Root, exclusive
+from tests.conftest import Samples
 
 ROOT = Path(__file__).parent.parent.parent
 COUNTS = "SELECT stage, count(*), sum(n_descriptors) FROM descriptor_counts GROUP BY stage ORDER BY stage"
@@ -45,6 +46,38 @@ def documented() -> Iterator[tuple[str, list[str]]]:
         cells = re.findall(r"^\| (`.+?) \|", body, re.MULTILINE)
         for view in title.split(", "):
             yield view, [name for cell in cells for name in re.findall(r"`(\w+)`", cell)]
+
+
+def test_a_snapshot_is_of_one_state(store: FeatureStore, samples: Samples, tmp_path: Path) -> None:
+    fewer = tmp_path / "fewer.csv"
+    fewer.write_text("\n".join(samples.dataset.read_text(encoding="utf-8").splitlines()[:-1]) + "\n", encoding="utf-8")
+    count = "SELECT count(*) FROM images"
+    with store.snapshot() as sql:
+        assert sql(count).fetchall() == [(26,)]
+        store.ingest(fewer, yes=True)
+        assert store.sql(count).fetchall() == [(25,)]
+        assert sql(count).fetchall() == sql("SELECT $n::HUGEINT", n=26).fetchall() == [(26,)]
+        assert sql("SELECT count(*) FROM extracted").fetchall() == [(25,)]  # a view over partitions, of its own moment
+
+
+def test_a_snapshot_answers_as_sql_does(finished: FeatureStore) -> None:
+    asked = (
+        COUNTS,
+        "DESCRIBE images",
+        "DESCRIBE extracted",
+        "SHOW TABLES",
+        "SELECT max(ended) FROM runs",
+        "FROM missing",
+        "SELECT image_id, quantized_vectors(descriptors)[1] FROM quantized ORDER BY ALL LIMIT 3",
+    )
+    with finished.snapshot() as sql:
+        for text in asked:
+            assert sql(text).table.equals(finished.sql(text).table), text
+        for wrong in ("FROM imagess", "SELECT styl FROM images", "DROP TABLE _flow", f"FROM '{__file__}'", "SELECT $x"):
+            with pytest.raises(QueryError) as alone:
+                finished.sql(wrong)
+            with pytest.raises(QueryError, match=re.escape(str(alone.value))):
+                sql(wrong)
 
 
 def test_the_documentation_names_every_view() -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from featurestore.api import FeatureStore
-from featurestore.apps.html_report.asking import MOST_TEXT, rows_of, short, table_of
+from featurestore.apps.html_report.asking import MOST_TEXT, Ask, rows_of, short, table_of
 from featurestore.apps.html_report.parts import Column, Note, Section, Table
 from featurestore.quoting import identifier
 
@@ -12,18 +11,18 @@ FEW = 20  # values of a column that is shown
 MOST_COLUMNS = 100
 
 
-def collection(store: FeatureStore) -> Section:
+def collection(ask: Ask) -> Section:
     """Return the section of what the collection is."""
     images = Column("images", "number", bar=True)
     parts: list[Table | Note] = [
         table_of(
-            store,
+            ask,
             "Images by subset",
             (Column("subset"), images),
             "SELECT subset, count(*) AS images FROM images GROUP BY subset ORDER BY subset",
         )
     ]
-    distinct = count_values(store)
+    distinct = count_values(ask)
     for name, n in distinct.items():
         if 0 < n <= FEW:
             column = identifier(name)
@@ -31,18 +30,18 @@ def collection(store: FeatureStore) -> Section:
                 f"SELECT {short(f'CAST({column} AS VARCHAR)')} AS cell, count(*) AS images\n"
                 f"FROM images GROUP BY {column} ORDER BY images DESC, cell"
             )
-            parts.append(table_of(store, f"Images by {name[:MOST_TEXT]}", (Column(name[:MOST_TEXT]), images), query))
+            parts.append(table_of(ask, f"Images by {name[:MOST_TEXT]}", (Column(name[:MOST_TEXT]), images), query))
     many = [f"{name[:MOST_TEXT]} ({n:,})" for name, n in distinct.items() if n > FEW]
     if many:
         parts.append(Note(f"Columns with more values: {', '.join(many)}."))
     return Section("collection", "The collection", parts)
 
 
-def count_values(store: FeatureStore) -> dict[str, int]:
+def count_values(ask: Ask) -> dict[str, int]:
     """Return the number of values of each column of the CSV; of the first columns, if there are many."""
-    names = [name for name, *_ in rows_of(store, "DESCRIBE images") if name not in OURS][:MOST_COLUMNS]
+    names = [name for name, *_ in rows_of(ask, "DESCRIBE images") if name not in OURS][:MOST_COLUMNS]
     if not names:
         return {}
     counts = ", ".join(f"count(DISTINCT {identifier(name)})" for name in names)
-    ((*found,),) = rows_of(store, f"SELECT {counts} FROM images")
+    ((*found,),) = rows_of(ask, f"SELECT {counts} FROM images")
     return dict(zip(names, found, strict=True))

@@ -6,6 +6,7 @@ import base64
 import hashlib
 from collections.abc import Callable
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,7 @@ def render(report: Report) -> str:
     )
 
 
+@cache  # compiling the templates takes longer than to fill them
 def make_environment(*folders: Path, image_address: Callable[[str], str] | None = None) -> Environment:
     """Return what fills the templates of this folder, and of others; it escapes what they are filled with.
 

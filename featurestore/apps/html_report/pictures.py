@@ -6,7 +6,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 
 from featurestore.api import FeatureStore
-from featurestore.apps.html_report.asking import DESCRIPTORS, FILENAME, USABLE, table_of
+from featurestore.apps.html_report.asking import DESCRIPTORS, FILENAME, USABLE, Ask, table_of
 from featurestore.apps.html_report.parts import Gallery, Note, Section, Sheet
 from featurestore.apps.html_report.thumbnails import gallery_image, jpeg_uri
 from featurestore.errors import FeatureStoreError
@@ -24,7 +24,7 @@ FROM (
 WHERE i * {most} // n > (i - 1) * {most} // n ORDER BY i"""
 
 
-def galleries(store: FeatureStore, n: int) -> Section:
+def galleries(store: FeatureStore, ask: Ask, n: int) -> Section:
     """Return the section of the images with the most and the fewest descriptors."""
     parts = []
     for title, order in (("Strongest images", "DESC"), ("Emptiest images", "ASC")):
@@ -32,15 +32,15 @@ def galleries(store: FeatureStore, n: int) -> Section:
             "SELECT filename, n_descriptors FROM descriptor_counts\n"
             f"WHERE stage = 'extract' AND {USABLE} ORDER BY n_descriptors {order}, image_id LIMIT {n}"
         )
-        table = table_of(store, title, (FILENAME, DESCRIPTORS), query)
+        table = table_of(ask, title, (FILENAME, DESCRIPTORS), query)
         parts.append(Gallery(title, [gallery_image(store, name, count) for name, count in table.rows], table))
     lead = "Point at a picture, or choose it with the keyboard, to see its largest keypoints."
     return Section("gallery", "Strongest and emptiest images", parts, lead)
 
 
-def sheet(store: FeatureStore, most: int, progress: Reporter) -> Section:
+def sheet(store: FeatureStore, ask: Ask, most: int, progress: Reporter) -> Section:
     """Return the section of all images, or of a sample at equal distances in the order of the dataset."""
-    table = table_of(store, "Images", (FILENAME,), SAMPLE.format(usable=USABLE, most=most))
+    table = table_of(ask, "Images", (FILENAME,), SAMPLE.format(usable=USABLE, most=most))
     names = [name for (name,) in table.rows]
     progress.begin("report", len(names))
     try:

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from featurestore.api import FeatureStore
-from featurestore.apps.html_report.asking import DESCRIPTORS, FILENAME, USABLE, rows_of, short, table_of
+from featurestore.apps.html_report.asking import DESCRIPTORS, FILENAME, USABLE, Ask, rows_of, short, table_of
 from featurestore.apps.html_report.charts import bar_chart, nice_step
 from featurestore.apps.html_report.parts import Chart, Column, Note, Section, Table
 from featurestore.errors import FeatureStoreError
@@ -32,7 +32,7 @@ FAILED = f"""\
 SELECT filename, subset, stage, status, {short("error")} AS error FROM failures ORDER BY image_id"""
 
 
-def descriptors(store: FeatureStore, status: Status) -> Section:
+def descriptors(ask: Ask, status: Status) -> Section:
     """Return the section of the descriptors of each image."""
     query = (
         "SELECT stage, count(*) AS images, min(n_descriptors) AS least, median(n_descriptors) AS median,\n"
@@ -40,21 +40,21 @@ def descriptors(store: FeatureStore, status: Status) -> Section:
         f"FROM descriptor_counts WHERE {USABLE} GROUP BY stage ORDER BY descriptors DESC, stage"
     )
     numbers = [Column(name, "number") for name in ("images", "least", "median", "mean", "most", "in all")]
-    counts = table_of(store, "Descriptors of an image, by stage", (Column("stage", "name"), *numbers), query)
+    counts = table_of(ask, "Descriptors of an image, by stage", (Column("stage", "name"), *numbers), query)
     most = {row[0]: row[5] for row in counts.rows}
-    charts = [_histogram(store, one.stage, most[one.stage]) for one in status.stages if most.get(one.stage)]
+    charts = [_histogram(ask, one.stage, most[one.stage]) for one in status.stages if most.get(one.stage)]
     note = [] if counts.rows else [Note("No image has been extracted yet.")]
     return Section("descriptors", "Descriptors of an image", [*charts, counts] if charts else note)
 
 
-def _histogram(store: FeatureStore, stage: str, most: int) -> Chart:
+def _histogram(ask: Ask, stage: str, most: int) -> Chart:
     width = max(1, round(nice_step(most, BINS)))
     query = (
         f"SELECT n_descriptors // {width} * {width} AS at_least, count(*) AS images\n"
         f"FROM descriptor_counts WHERE stage = '{stage}' AND {USABLE} GROUP BY at_least ORDER BY at_least"
     )
     columns = (Column(f"descriptors, from (bins of {width:,})", "number"), Column("images", "number"))
-    table = table_of(store, f"Images by descriptors of {stage}", columns, query)
+    table = table_of(ask, f"Images by descriptors of {stage}", columns, query)
     found: dict[int, int] = dict(map(tuple, table.rows))
     bars = [
         (
@@ -107,7 +107,7 @@ def spectrum(store: FeatureStore, status: Status) -> Section | None:
     return Section("spectrum", heading, [Chart(svg, table)], lead)
 
 
-def clipping(store: FeatureStore, status: Status) -> Section | None:
+def clipping(ask: Ask, status: Status) -> Section | None:
     """Return the section of the values that were clipped to the bounds; None for a store that quantizes nothing."""
     if not any(one.stage == SCALE for one in status.stages):
         return None
@@ -117,24 +117,24 @@ def clipping(store: FeatureStore, status: Status) -> Section | None:
         Column("of values", "number"),
         Column("share", "share"),
     )
-    whole = table_of(store, "Values beyond the bounds", columns, CLIPPED_STAGE)
+    whole = table_of(ask, "Values beyond the bounds", columns, CLIPPED_STAGE)
     if not whole.rows:
         return Section("clipping", "Clipping", [Note("Nothing has been quantized yet.")])
-    dims = rows_of(store, f"SELECT max(dim) FROM partitions WHERE current AND stage = '{SCALE}'")
+    dims = rows_of(ask, f"SELECT max(dim) FROM partitions WHERE current AND stage = '{SCALE}'")
     query = CLIPPED_IMAGES.format(dim=dims[0][0], most=MOST_CLIPPED)
     wanted = (FILENAME, Column("clipped", "number"), DESCRIPTORS, Column("share", "share", bar=True))
     try:
-        parts: list[Table | Note] = [whole, table_of(store, "Images with the largest share", wanted, query)]
+        parts: list[Table | Note] = [whole, table_of(ask, "Images with the largest share", wanted, query)]
     except FeatureStoreError as error:  # a damaged partition
         parts = [whole, Note(f"The images can't be read: {error}", warning=True)]
     lead = "A value beyond the bounds of its dimension is stored as the nearest of the two."
     return Section("clipping", "Clipping", parts, lead)
 
 
-def failures(store: FeatureStore) -> Section:
+def failures(ask: Ask) -> Section:
     """Return the section of the images that failed, with their reasons."""
     by_status = table_of(
-        store,
+        ask,
         "Failed images by reason",
         (Column("stage", "name"), Column("status", "name"), Column("images", "number", bar=True)),
         "SELECT stage, status, count(*) AS images FROM failures GROUP BY ALL ORDER BY images DESC, stage, status",
@@ -143,5 +143,5 @@ def failures(store: FeatureStore) -> Section:
         return Section("failures", "Failures", [Note("No image failed.")])
     columns = (FILENAME, Column("subset"), Column("stage", "name"), Column("status", "name"), Column("reason"))
     return Section(
-        "failures", "Failures", [by_status, table_of(store, "Failed images", columns, FAILED, most=MOST_FAILURES)]
+        "failures", "Failures", [by_status, table_of(ask, "Failed images", columns, FAILED, most=MOST_FAILURES)]
     )

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from featurestore.api import FeatureStore
-from featurestore.apps.html_report.asking import rows_of, short, table_of
+from featurestore.apps.html_report.asking import Ask, rows_of, short, table_of
 from featurestore.apps.html_report.parts import Column, Note, Section, Table
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ FROM (SELECT stage, n_bytes, current FROM partitions UNION ALL SELECT stage, n_b
 GROUP BY stage"""
 
 
-def flow(store: FeatureStore, status: Status) -> Section:
+def flow(store: FeatureStore, ask: Ask, status: Status) -> Section:
     """Return the section of the stages: what is done, what is missing and why, and the parameters."""
     order = _order(status)
     columns = (
@@ -58,9 +58,9 @@ def flow(store: FeatureStore, status: Status) -> Section:
         Column("descriptors", "number"),
         Column("bytes", "bytes"),
     )
-    parts: list[Table | Note] = [table_of(store, "Results of each stage", columns, _in_order(WHOLE, order))]
+    parts: list[Table | Note] = [table_of(ask, "Results of each stage", columns, _in_order(WHOLE, order))]
     missing = table_of(
-        store,
+        ask,
         "What a run would compute",
         (STAGE, Column("why"), Column("chunks", "number"), Column("images", "number")),
         _in_order(MISSING, order, "why"),
@@ -74,15 +74,15 @@ def flow(store: FeatureStore, status: Status) -> Section:
     parts += [
         Note(line) for line in (*status.notes, *(f"{s.stage}: {note}" for s in status.stages for note in s.notes))
     ]
-    return Section("flow", "The flow", [*parts, _parameters(store, order)])
+    return Section("flow", "The flow", [*parts, _parameters(store, ask, order)])
 
 
-def models(store: FeatureStore, status: Status) -> Section:
+def models(ask: Ask, status: Status) -> Section:
     """Return the section of the models: what they are, and what they have and have not seen."""
     order = _order(status)
     query = _in_order(MODELS, order)
     rows = []
-    for stage, model_id, n_images, generation, kind, n_bytes, summary in rows_of(store, query):
+    for stage, model_id, n_images, generation, kind, n_bytes, summary in rows_of(ask, query):
         about = _pairs({name: value for name, value in json.loads(summary).items() if name not in FIXED})
         rows.append((stage, model_id, n_images, generation, kind, n_bytes, about))
     columns = (
@@ -95,7 +95,7 @@ def models(store: FeatureStore, status: Status) -> Section:
         Column("summary"),
     )
     learnt = table_of(
-        store,
+        ask,
         "Images with descriptors that each model has learnt, and has not",
         (STAGE, Column("subset"), Column("learnt", "number", bar=True), Column("not learnt", "number")),
         _in_order(LEARNT, order, "subset"),
@@ -112,7 +112,7 @@ def models(store: FeatureStore, status: Status) -> Section:
     return Section("models", "Models, leakage and unseen images", parts, lead)
 
 
-def runs(store: FeatureStore, status: Status) -> Section:
+def runs(ask: Ask, status: Status) -> Section:
     """Return the section of the runs: when, where, with what outcome, and with which libraries."""
     columns = (
         STAGE,
@@ -126,15 +126,15 @@ def runs(store: FeatureStore, status: Status) -> Section:
         Column("workers", "number"),
     )
     query = _in_order(LIBRARIES, _order(status), "versions")
-    made = [(stage, _pairs(json.loads(text)), n) for stage, text, n in rows_of(store, query)]
+    made = [(stage, _pairs(json.loads(text)), n) for stage, text, n in rows_of(ask, query)]
     libraries = Table(
         "Libraries that made the results", (STAGE, Column("versions"), Column("partitions", "number")), made, query
     )
-    ran = table_of(store, "Runs, the latest first", columns, RUNS, most=MOST_RUNS)
+    ran = table_of(ask, "Runs, the latest first", columns, RUNS, most=MOST_RUNS)
     return Section("runs", "Runs and libraries", [ran, libraries])
 
 
-def disk(store: FeatureStore, status: Status) -> Section:
+def disk(ask: Ask, status: Status) -> Section:
     """Return the section of what each stage takes on disk."""
     columns = (
         STAGE,
@@ -142,13 +142,13 @@ def disk(store: FeatureStore, status: Status) -> Section:
         Column("of older recipes", "bytes"),
         Column("in all", "bytes", bar=True),
     )
-    return Section("disk", "Disk", [table_of(store, "Bytes by stage", columns, _in_order(DISK, _order(status)))])
+    return Section("disk", "Disk", [table_of(ask, "Bytes by stage", columns, _in_order(DISK, _order(status)))])
 
 
-def _parameters(store: FeatureStore, order: list[str]) -> Table:
+def _parameters(store: FeatureStore, ask: Ask, order: list[str]) -> Table:
     query = _in_order(PARAMETERS, order)
     rows = []
-    for stage, variant, version, text in rows_of(store, query):
+    for stage, variant, version, text in rows_of(ask, query):
         identity = json.loads(text)
         rest = _rest(store.parameters(stage), identity) if stage in order else {}
         rows.append((stage, variant, version, _pairs(identity), _pairs(rest)))

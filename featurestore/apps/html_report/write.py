@@ -63,23 +63,24 @@ def report(
 def make_report(store: FeatureStore, progress: Reporter, *, images: int = 0, gallery: int = 0) -> Report:
     """Return what a report says of a store; arguments as of `report`."""
     status = store.status()
-    ((last,),) = rows_of(store, "SELECT max(ended) FROM runs")
-    ((n_failed,),) = rows_of(store, "SELECT count(*) FROM failures")
+    with store.snapshot() as ask:
+        ((last,),) = rows_of(ask, "SELECT max(ended) FROM runs")
+        ((n_failed,),) = rows_of(ask, "SELECT count(*) FROM failures")
+        sections = [
+            collection(ask),
+            flow(store, ask, status),
+            descriptors(ask, status),
+            spectrum(store, status),
+            clipping(ask, status),
+            galleries(store, ask, gallery) if gallery else None,
+            sheet(store, ask, images, progress) if images else None,
+            failures(ask),
+            models(ask, status),
+            runs(ask, status),
+            disk(ask, status),
+        ]
     n_bytes = sum(stage.n_bytes for stage in status.stages)
     chunk_stages = [stage for stage in status.stages if not stage.is_fit]
-    sections = [
-        collection(store),
-        flow(store, status),
-        descriptors(store, status),
-        spectrum(store, status),
-        clipping(store, status),
-        galleries(store, gallery) if gallery else None,
-        sheet(store, images, progress) if images else None,
-        failures(store),
-        models(store, status),
-        runs(store, status),
-        disk(store, status),
-    ]
     state = f"State after the run that ended {last:%Y-%m-%d %H:%M} UTC." if last else "Nothing has been run yet."
     return Report(
         title=store.path.name,

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from urllib.parse import urlencode
 
-from featurestore.api import FeatureStore
-from featurestore.apps.html_report.asking import MOST_TEXT, rows_of, short
+from featurestore.apps.html_report.asking import MOST_TEXT, Ask, rows_of, short
 from featurestore.apps.html_report.collection import FEW, count_values
 from featurestore.apps.html_report.parts import Table
 from featurestore.errors import QueryError
@@ -112,16 +111,16 @@ def read_choice(parameters: Mapping[str, str]) -> Choice:
     return Choice(parameters.get("where", "").strip(), order, int(page), values)
 
 
-def find_facets(store: FeatureStore, choice: Choice) -> tuple[Facet, ...]:
+def find_facets(ask: Ask, choice: Choice) -> tuple[Facet, ...]:
     """Return the columns with few values, each with its values."""
-    names = ["subset", *(name for name, n in count_values(store).items() if 0 < n <= FEW)]
+    names = ["subset", *(name for name, n in count_values(ask).items() if 0 < n <= FEW)]
     query = " UNION ALL ".join(
         f"SELECT {n} AS facet, CAST({identifier(name)} AS VARCHAR) AS cell, count(*) AS n FROM images GROUP BY ALL"
         for n, name in enumerate(names)
     )
     chosen = dict(choice.values)
     options: dict[str, list[Option]] = {name: [] for name in names}
-    for facet, cell, n in rows_of(store, f"{query} ORDER BY facet, n DESC, cell"):
+    for facet, cell, n in rows_of(ask, f"{query} ORDER BY facet, n DESC, cell"):
         name = names[facet]
         code = EMPTY if cell is None else VALUE + cell
         text = "(empty)" if cell is None else cell[:MOST_TEXT]
@@ -129,7 +128,7 @@ def find_facets(store: FeatureStore, choice: Choice) -> tuple[Facet, ...]:
     return tuple(Facet(name, tuple(found)) for name, found in options.items())
 
 
-def choose(store: FeatureStore, choice: Choice, facets: tuple[Facet, ...]) -> Chosen:
+def choose(ask: Ask, choice: Choice, facets: tuple[Facet, ...]) -> Chosen:
     """Return the images of a choice.
 
     Raises:
@@ -138,7 +137,7 @@ def choose(store: FeatureStore, choice: Choice, facets: tuple[Facet, ...]) -> Ch
     if (
         choice.where
     ):  # alone, so that it can't close the parentheses that it gets, and its error is about what was typed
-        rows_of(store, f"SELECT count(*) FROM images WHERE {choice.where}")
+        rows_of(ask, f"SELECT count(*) FROM images WHERE {choice.where}")
     chosen = f"SELECT * FROM images{_condition(choice, facets)}"
     query = (
         f"SELECT i.filename, i.subset, c.extract AS descriptors, f.status, {short('f.error')} AS error,\n"
@@ -147,11 +146,11 @@ def choose(store: FeatureStore, choice: Choice, facets: tuple[Facet, ...]) -> Ch
         "JOIN image_counts c ON c.image_id = i.image_id LEFT JOIN failures f ON f.image_id = i.image_id\n"
         f"ORDER BY {ORDERS[choice.order][1]} LIMIT {PAGE} OFFSET {(choice.page - 1) * PAGE}"
     )
-    rows = rows_of(store, query)
+    rows = rows_of(ask, query)
     if rows or choice.page == 1:
         n = rows[0][-1] if rows else 0
     else:
-        ((n,),) = rows_of(store, f"SELECT count(*) FROM ({chosen})")
+        ((n,),) = rows_of(ask, f"SELECT count(*) FROM ({chosen})")
     return Chosen(tuple(Found(*row[:-1]) for row in rows), n, Table("Images", (), (), query))
 
 

@@ -103,9 +103,7 @@ class Pages:
         self._script = read_template("report.js") + read_template("viewer.js", TEMPLATES)
         self._policy = content_policy(self._style, self._script, live=True) + "; frame-ancestors 'none'"
         self._environment = make_environment(TEMPLATES, image_address=image_address)
-        self._environment.globals.update(
-            pages=PAGES, store_name=store.path.name, version=__version__, thumbnail_address=thumbnail_address
-        )
+        self._environment.globals.update(pages=PAGES, version=__version__, thumbnail_address=thumbnail_address)
 
     def overview(self, request: Request) -> Response:
         """Answer with what a report says, without its pictures."""
@@ -116,11 +114,12 @@ class Pages:
         """Answer with a page of the images that are chosen."""
         chosen, error = None, None
         choice = read_choice(request.query_params)
-        facets = find_facets(self._store, choice)
-        try:
-            chosen = choose(self._store, choice, facets)
-        except QueryError as found:
-            error = _line_of(found)
+        with self._store.snapshot() as ask:
+            facets = find_facets(ask, choice)
+            try:
+                chosen = choose(ask, choice, facets)
+            except QueryError as found:
+                error = _line_of(found)
         return self._page(
             "images",
             "Images",
@@ -180,7 +179,8 @@ class Pages:
 
     def failures(self, request: Request) -> Response:
         """Answer with the images that failed."""
-        return self._page("failures", "Failures", section=failures(self._store))
+        with self._store.snapshot() as ask:
+            return self._page("failures", "Failures", section=failures(ask))
 
     def run(self, request: Request) -> Response:
         """Answer with the run at work, which the page's script asks for again and again."""
@@ -200,7 +200,7 @@ class Pages:
 
     def _page(self, name: str, title: str, *, status: int = 200, **values: Any) -> Response:
         text = self._environment.get_template(f"{name}.html.j2").render(
-            title=title, style=self._style, script=self._script, **values
+            title=title, store_name=self._store.path.name, style=self._style, script=self._script, **values
         )
         return HTMLResponse(text, status, headers={"Content-Security-Policy": self._policy})
 
