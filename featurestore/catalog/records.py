@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -239,10 +239,15 @@ def record_variant(connection: DuckDBPyConnection, manifest: Mapping[str, Any]) 
         upsert(connection, "variants", vars(row))
 
 
-def check_partition(root: Root, name: str) -> Described:
+def check_partition(root: Root, name: str, *, copy: IO[bytes] | None = None) -> Described:
     """Check a partition, or the index of a pruned one, against its name and manifest.
 
     Every value is read, and every byte of a partition once. Returns its record.
+
+    Args:
+        root: of the store.
+        name: of the file.
+        copy: gets all bytes of a partition; an index is not copied.
 
     Raises:
         CorruptFile: it does not match.
@@ -254,7 +259,7 @@ def check_partition(root: Root, name: str) -> Described:
             described = describe_partition(root, name)
             check_index(path)
             return described
-        with PartitionFile(path, hashed=True) as file:
+        with PartitionFile(path, hashed=True, copy=copy) as file:
             _check_manifest(file.manifest, name)
             payload, counts, facts = _read_back(file)
             checksum, dim, n_bytes = file.checksum(), file.layout.dim, file.n_bytes

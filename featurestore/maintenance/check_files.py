@@ -1,4 +1,7 @@
-"""Checks of partition files on all cores. Each file is read once, by a worker; the caller compares what it found."""
+"""Checks of partition files on all cores. Each file is read once, by a worker; the caller compares what it found.
+
+The same reading can copy it, for `merge`.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import logging
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 
 from featurestore.catalog import (
     Context,
@@ -19,12 +23,13 @@ from featurestore.engines import Engine, EngineChoice, RemoteEngine, Task, Terms
 from featurestore.errors import CorruptFile, FormatError, UnreadableFile
 from featurestore.maintenance.sandbox import CRASHES
 from featurestore.storage import PartitionFile, Root, State
-from featurestore.system import unreadable
+from featurestore.system import flush, room_on_disk, unreadable
 
 LOG = logging.getLogger("featurestore.maintenance")
 # Bytes of files from which workers save more time than it takes to start them.
 WORTH_WORKERS = 6 << 30
 WORTH_WORKERS_DEEP = 1 << 30
+COPIED_AT_ONCE = 1 << 20  # bytes
 MOST_KEPT = 1000  # results that wait for an earlier file: a chunk of a thousand images has 100 kB of them
 DAMAGED = "the file is damaged: its SHA-256 is not what was recorded"
 
@@ -51,9 +56,14 @@ class CheckFile:
     filenames: bool = False
     listed: bool = False  # a list of all partitions has told the state
     state: State | None = None  # that it told
+    copy: Path | None = None  # a temporary file to write the bytes to while they are read, where every value is
 
     def run(self) -> list[Checked]:
-        """Return the result of the check; errors about the file are part of it."""
+        """Return the result of the check; errors about the file are part of it.
+
+        Raises:
+            NotEnoughSpace: the disk has no room for the copy.
+        """
         n_bytes = None
         try:
             state = self.state if self.listed else self.root.state(self.name)
@@ -98,13 +108,21 @@ class CheckFile:
     def _decoded(self, checksum: str | None) -> Described:
         """Read every value, and return the record. A wrong checksum is reported before what follows from it."""
         try:
-            described = check_partition(self.root, self.name)
+            described = self._read()
         except CorruptFile as error:
             if checksum is not None and self.root.partitions.digest(self.name) != checksum:
                 raise CorruptFile(DAMAGED) from error
             raise
         if checksum is not None and described.row.checksum != checksum:
             raise CorruptFile(DAMAGED)
+        return described
+
+    def _read(self) -> Described:
+        if self.copy is None:
+            return check_partition(self.root, self.name)
+        with room_on_disk(self.name), self.copy.open("wb", buffering=COPIED_AT_ONCE) as copy:
+            described = check_partition(self.root, self.name, copy=copy)
+        flush(self.copy)  # by each worker: the caller would flush one after the other
         return described
 
 

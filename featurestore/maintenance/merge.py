@@ -1,23 +1,23 @@
 """Merging stores of the same dataset and recipe: copy the partitions and models that this store lacks.
 
-Content may differ in the last bits between machines, so variants and model ids decide, not bytes. All files are checked
-before any is copied, and no file is copied twice.
+Content may differ in the last bits between machines, so variants and model ids decide, not bytes. No copy is published
+before all files are checked, and no file is copied twice.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from duckdb import DuckDBPyConnection
 
 from featurestore.catalog import (
     Context,
-    ImageDifference,
     ModelRow,
     PartitionRow,
     Step,
@@ -25,11 +25,8 @@ from featurestore.catalog import (
     add_runs,
     catalog_counts,
     chunk_digests,
-    chunk_sizes,
-    compare_images,
     describe_model,
     finished_runs,
-    list_images,
     models_of,
     partitions_of,
     record_file,
@@ -39,14 +36,12 @@ from featurestore.catalog import (
 from featurestore.engines import EngineChoice
 from featurestore.errors import CorruptFile, Incompatible, NotEnoughSpace
 from featurestore.formatting import counted, human_bytes
-from featurestore.maintenance.check_files import Checked, CheckFile, check_files, checkers_of
+from featurestore.maintenance.check_files import COPIED_AT_ONCE, Checked, CheckFile, check_files, checkers_of
+from featurestore.maintenance.mergeable import compare_datasets, compare_recipes
 from featurestore.notebook import Tabular
 from featurestore.stages import FitStage, Stage
 from featurestore.storage import open_hashed, refuse_busy
 from featurestore.system import command_line, readable
-
-SHOWN = 5  # differences to list
-COPIED_AT_ONCE = 1 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -99,16 +94,21 @@ def merge_stores(context: WritableContext, other: Context, *, choice: EngineChoi
         NotEnoughSpace: the disk has no room for the copies.
     """
     refuse_busy(other.root, say=context.reporter.say)
-    _compare_recipes(context, other)
-    notes = _compare_datasets(context, other)
+    compare_recipes(context, other)
+    notes = compare_datasets(context, other)
     found = _find(context, other)
-    _check(context, other, found, choice)
-    for model in found.models:
-        _copy(context, other, model)
-        record_model(context.root, context.catalog, model.path)
-    for row in found.partitions:
-        _copy(context, other, row)
-        record_file(context.root, context.catalog, row.path, checksum=row.checksum)
+    _refuse_full_disk(context, other, found)
+    with ExitStack() as stack:
+        copies = _check(context, other, found, choice, stack)
+        for model in found.models:
+            _copy(context, other, model)
+            record_model(context.root, context.catalog, model.path)
+        for row in found.partitions:
+            if row.path in copies:
+                context.root.publish(copies[row.path], row.path)
+            else:
+                _copy(context, other, row)
+            record_file(context.root, context.catalog, row.path, checksum=row.checksum)
     variants = {model.variant for model in found.models} | {row.variant for row in found.partitions}
     _take_runs(context, other, variants)
     return MergeReport(
@@ -119,83 +119,6 @@ def merge_stores(context: WritableContext, other: Context, *, choice: EngineChoi
         found.n_here,
         (*notes, *found.notes),
     )
-
-
-def _compare_recipes(context: Context, other: Context) -> None:
-    found = []
-    for ours, theirs in zip(context.flow, other.flow, strict=True):
-        here, there = _flat(ours.parameters()), _flat(theirs.parameters())
-        found += [f"{ours.name}.{n} is {here[n]!r} here and {there[n]!r} there" for n in here if here[n] != there[n]]
-    if found:
-        raise Incompatible(
-            f"{other.root.path} has another recipe: {_shown(found[:SHOWN], len(found))}. Make featurestore.toml the "
-            "same in both, and run there what has changed"
-        )
-
-
-def _flat(parameters: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in parameters.items():
-        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return found
-
-
-def _compare_datasets(context: Context, other: Context) -> list[str]:
-    """Check that every image of the other store is the same image here; return notes on removed images.
-
-    An image may have left only one of the datasets: its partitions are the same, and this store's dataset is kept.
-    """
-    with other.catalog.reading() as connection:
-        theirs = list_images(connection)
-    with context.catalog.reading() as connection:
-        found = compare_images(connection, theirs, most=SHOWN)
-    if found.n_there > found.n_here:
-        raise Incompatible(
-            f"{other.root.path} has {counted(found.n_there, 'image')} and this store {found.n_here:,}; ingest the same "
-            "dataset here first, then merge again"
-        )
-    if found.differences and not found.differences[0].n_others:
-        raise Incompatible(_other_chunks(context, other))
-    if found.differences:
-        listed = _shown([_told(image) for image in found.differences], found.differences[0].n)
-        raise Incompatible(
-            f"{other.root.path} has another dataset: {listed}. Only stores of the same dataset CSV, split and chunk "
-            "size can be merged"
-        )
-    removals = {("here", "there"): found.removals.n_here, ("there", "here"): found.removals.n_there}
-    return [
-        f"{counted(n, 'image')} removed {place} and in the dataset {elsewhere}; this store's dataset is kept"
-        for (place, elsewhere), n in removals.items()
-        if n
-    ]
-
-
-def _told(image: ImageDifference) -> str:
-    here = f"{image.filename} ({image.subset}, chunk {image.chunk_id})"
-    there = f"{image.their_filename} ({image.their_subset}, chunk {image.their_chunk_id})"
-    return f"image {image.image_id} is {here} here and {there} there"
-
-
-def _other_chunks(context: Context, other: Context) -> str:
-    """Return the error for a store with the same images in other chunks."""
-    sizes = []
-    for store in (context, other):
-        with store.catalog.reading() as connection:
-            sizes.append(chunk_sizes(connection))
-    chunk, (here, there) = next((i, pair) for i, pair in enumerate(zip(*sizes, strict=False)) if pair[0] != pair[1])
-    mine, theirs = context.settings.chunk_size, other.settings.chunk_size
-    why = f"chunk_size is {mine:,} here and {theirs:,} there"
-    if mine == theirs:
-        why = "the datasets grew by other ingests"
-    return (
-        f"{other.root.path} has the same images in other chunks: {why}; chunk {chunk} has {counted(here, 'image')} "
-        f"here and {there:,} there. Only stores that made their chunks alike can be merged: make one of them again"
-    )
-
-
-def _shown(differences: Sequence[str], n: int) -> str:
-    more = n - len(differences)
-    return "; ".join(differences) + (f"; and {more:,} more" if more > 0 else "")
 
 
 def _find(context: Context, other: Context) -> _Takeover:
@@ -274,8 +197,7 @@ def _add_notes(yours: DuckDBPyConnection, found: _Takeover) -> None:
         found.notes.append(f"left there: {counted(rest, 'partition')} of other variants")
 
 
-def _check(context: Context, other: Context, found: _Takeover, choice: EngineChoice) -> None:
-    """Read every file to copy, and check that there is room."""
+def _refuse_full_disk(context: Context, other: Context, found: _Takeover) -> None:
     needed = found.n_bytes
     if not context.root.partitions.is_local:  # they pass through the folder one by one
         needed = found.model_bytes + max((row.n_bytes for row in found.partitions), default=0)
@@ -284,13 +206,37 @@ def _check(context: Context, other: Context, found: _Takeover, choice: EngineCho
             f"{human_bytes(needed)} would be copied from {other.root.path}, and {context.root.path} has "
             f"{human_bytes(context.root.free_bytes())} free; make room, then merge again"
         )
+
+
+def _check(
+    context: Context, other: Context, found: _Takeover, choice: EngineChoice, stack: ExitStack
+) -> dict[str, Path]:
+    """Read every file to copy, and return the temporary copies that were made of partitions, by name.
+
+    There is none of the index of a pruned partition. There are none at all if workers are elsewhere, which need not be
+    able to write here, or if partitions are, for which the folder need not have room.
+
+    Args:
+        context: of this store.
+        other: that of the other one.
+        found: the files.
+        choice: of the workers that read them.
+        stack: removes copies that were not published.
+    """
+    copies: dict[str, Path] = {}
+
+    def tasks() -> Iterator[CheckFile]:
+        for row in found.partitions:
+            if context.root.partitions.is_local and not choice.is_remote and not row.pruned:
+                copies[row.path] = stack.enter_context(context.root.temporary(row.path))
+            yield CheckFile(row.chunk_id, other.root, row.path, row, copy=copies.get(row.path))
+
     try:
         for model in found.models:
             describe_model(other.root, model.path)
-        tasks = (CheckFile(row.chunk_id, other.root, row.path, row) for row in found.partitions)
         n_bytes = sum(row.n_bytes for row in found.partitions)
         checkers = checkers_of(context, choice, read=other.root)
-        with closing(check_files(tasks, checkers=checkers, n_bytes=n_bytes)) as results:
+        with closing(check_files(tasks(), checkers=checkers, n_bytes=n_bytes)) as results:
             for task, checked in results:
                 _refuse(task.name, checked)
     except CorruptFile as error:
@@ -298,6 +244,7 @@ def _check(context: Context, other: Context, found: _Takeover, choice: EngineCho
             f"{other.root.path}: {error}; nothing was taken from it. Repair it first: "
             + command_line("verify", other.root.path, "--repair")
         ) from error
+    return copies
 
 
 def _refuse(name: str, checked: Checked) -> None:

@@ -1,10 +1,14 @@
-"""A file that is hashed while it is read from front to back, so that its digest costs no second reading."""
+"""A file that is hashed while it is read from front to back, so that its digest costs no second reading.
+
+What is hashed can be copied at the same time: it is each byte of the file, once and in order.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import io
 from pathlib import Path
+from typing import IO
 
 import pyarrow as pa
 
@@ -19,8 +23,8 @@ AHEAD = 8 << 20  # bytes to ask for at once of a file that is elsewhere
 class _Hashed(io.RawIOBase):
     """The hashing, before the class that reads."""
 
-    def _begin(self) -> None:
-        self._sha, self._hashed = hashlib.sha256(), 0
+    def _begin(self, copy: IO[bytes] | None) -> None:
+        self._sha, self._hashed, self._copy = hashlib.sha256(), 0, copy
 
     def read(self, size: int | None = -1) -> bytes:
         """Return at most ``size`` bytes from the current position."""
@@ -34,7 +38,7 @@ class _Hashed(io.RawIOBase):
         return data
 
     def hexdigest(self) -> str:
-        """Return the SHA-256 of the whole file, in hex."""
+        """Return the SHA-256 of the whole file, in hex; afterwards the copy has all of its bytes."""
         self.seek(self._hashed)
         while data := super().read(PIECE):
             self._hash(data)
@@ -42,16 +46,18 @@ class _Hashed(io.RawIOBase):
 
     def _hash(self, data: bytes | memoryview) -> None:
         self._sha.update(data)
+        if self._copy is not None:
+            self._copy.write(data)
         self._hashed += len(data)
 
 
 class HashedFile(_Hashed, io.FileIO):
     """A local file whose bytes are hashed when they are read in order; `hexdigest` reads the rest."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, copy: IO[bytes] | None = None) -> None:
         """Open the file."""
         super().__init__(path, "rb")
-        self._begin()
+        self._begin(copy)
 
 
 class _Ahead(PositionedFile):
@@ -81,12 +87,12 @@ class _Ahead(PositionedFile):
 class HashedRemoteFile(_Hashed, _Ahead):
     """A file elsewhere whose bytes are hashed when they are read in order; `hexdigest` reads the rest."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, copy: IO[bytes] | None = None) -> None:
         """Open the file."""
         super().__init__(open_at(place))
-        self._begin()
+        self._begin(copy)
 
 
-def open_hashed(place: Place) -> HashedFile | HashedRemoteFile:
-    """Open the file at a place, to be hashed while it is read."""
-    return HashedFile(place) if isinstance(place, Path) else HashedRemoteFile(place)
+def open_hashed(place: Place, copy: IO[bytes] | None = None) -> HashedFile | HashedRemoteFile:
+    """Open the file at a place, to be hashed while it is read, and copied to an open file."""
+    return HashedFile(place, copy) if isinstance(place, Path) else HashedRemoteFile(place, copy)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -46,12 +46,13 @@ def partition_name(stage: str, variant: str, chunk_id: int, payload: str) -> str
 class PartitionFile:
     """A partition, read a row group at a time."""
 
-    def __init__(self, path: Place, *, hashed: bool = False) -> None:
+    def __init__(self, path: Place, *, hashed: bool = False, copy: IO[bytes] | None = None) -> None:
         """Open the file and read its manifest.
 
         Args:
             path: of the file; its place, if it is not in the store's folder.
             hashed: take the SHA-256 of its bytes while they are read; see `checksum`.
+            copy: of a file that is hashed; it gets all bytes by the time of the checksum.
 
         Raises:
             CorruptFile: the file is missing, not Parquet, or has no manifest.
@@ -61,7 +62,7 @@ class PartitionFile:
         self.path, self.is_local = path, isinstance(path, Path)  # elsewhere, few large reads are better than many
         try:
             with readable(path):
-                self._hashed = open_hashed(path) if hashed else None
+                self._hashed = open_hashed(path, copy) if hashed else None
                 self._source = pa.PythonFile(self._hashed, "r") if hashed else open_at(path)
         except OSError as error:
             raise self._no_partition(error) from error

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import shutil
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from featurestore import FeatureStore
 from featurestore.engines import EngineChoice, all_cores, dask
-from featurestore.errors import CorruptFile, EngineLost, UnreadableFile
+from featurestore.errors import CorruptFile, EngineLost, NotEnoughSpace, UnreadableFile
+from featurestore.maintenance import merge
 from featurestore.maintenance.check_files import (
     WORTH_WORKERS,
     WORTH_WORKERS_DEEP,
@@ -26,9 +29,10 @@ from featurestore.maintenance.check_files import (
     default_workers,
 )
 from featurestore.rows import Layout, Row
-from featurestore.storage import FORMAT, PartitionFile, PartitionWriter, Root
+from featurestore.storage import FORMAT, PartitionFile, PartitionWriter, Root, partition
+from featurestore.storage.hashed_file import HashedFile
 from featurestore.system import file_digest
-from tests.catalogs import tables
+from tests.catalogs import rows, tables
 from tests.cluster import cluster_of_threads
 from tests.small import copy, digests, invoke
 
@@ -194,3 +198,39 @@ def test_a_gigabyte_has_workers_only_where_it_is_decoded(
         finished.verify(deep=True)
     used = [int(found[1]) for found in map(re.compile(r"with (\d+) workers").search, caplog.messages) if found]
     assert used == [0, all_cores()]
+
+
+def test_a_check_copies_what_it_reads(finished: FeatureStore, tmp_path: Path) -> None:
+    (name, checksum) = rows(finished.path, "SELECT path, checksum FROM partitions WHERE stage = 'extract'")[0]
+    (checked,) = CheckFile(0, Root(finished.path), name, copy=tmp_path / "copy").run()
+    assert checked.described is not None
+    assert checked.described.row.checksum == checksum
+    assert (tmp_path / "copy").read_bytes() == (finished.path / name).read_bytes()
+
+
+def test_partitions_are_read_once_to_check_and_to_copy_them(
+    finished: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, opened = copy(finished, tmp_path / "store"), list[str]()
+    shutil.rmtree(store.path / "partitions")
+    store.verify(repair=True)
+
+    def count(path: Path, *args: Any) -> HashedFile:
+        opened.append(path.relative_to(finished.path).as_posix())
+        return HashedFile(path, *args)
+
+    for module in (partition, merge):
+        monkeypatch.setattr(module, "open_hashed", count)
+    store.merge(finished.path, workers=0)
+    assert sorted(opened) == sorted(path for (path,) in rows(finished.path, "SELECT path FROM partitions"))
+
+
+def test_a_disk_without_room_for_a_copy_is_said(finished: FeatureStore, tmp_path: Path) -> None:
+    ((name,), *_) = rows(finished.path, "SELECT path FROM partitions WHERE stage = 'extract'")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(NotEnoughSpace, match=f"{name} could not be written"):
+            CheckFile(0, Root(finished.path), name, copy=tmp_path / "copy").run()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
