@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from featurestore.matching import Features, fit_similarity
 from featurestore.query.exact_search import Shortlist
 from featurestore.query.selection import Selection
-from featurestore.query.store_index import StoreIndex
+from featurestore.query.store_index import Rows, StoreIndex
 from featurestore.retrieval import Neighbours, Votes, count_votes, merge_neighbours, unpack
 from featurestore.rows import KEYPOINT
 
@@ -37,38 +37,37 @@ def search_index(
     Raises:
         MissingDependency: faiss is not installed.
     """
-    searched = index.image_ids()
-    chosen = np.intersect1d(selection.image_ids, searched)
-    if without is not None:
-        chosen = chosen[chosen != without]
+    rows = index.rows(selection)
+    itself = _row_of(selection, rows, without)
+    n_images = rows.n - (itself >= 0)
     n_missing = int(sum(piece.stop - piece.start for piece in selection.pieces if piece.path is None))
-    if not len(chosen):
+    if not n_images:
         return Shortlist(np.empty(0, np.int64), np.empty(0), 0, n_missing)
-    k = min(MOST_NEIGHBOURS, max(NEIGHBOURS, NEIGHBOURS * len(searched) // len(chosen)))
-    near, rows = _neighbours(query, selection, index, chosen, k)
-    votes = count_votes(near.distances, rows, near.places, most=max(most, QUICK))
+    k = min(MOST_NEIGHBOURS, max(NEIGHBOURS, NEIGHBOURS * index.n_images // n_images))
+    near = _neighbours(query, index, rows, itself, k)
+    votes = count_votes(near.distances, near.image_ids, near.places, most=max(most, QUICK))
     order = _quick_order(query, selection, index, votes)[:most]
-    return Shortlist(votes.rows[order], votes.scores[order], len(chosen), n_missing)
+    return Shortlist(votes.rows[order], votes.scores[order], n_images, n_missing)
 
 
-def _neighbours(
-    query: Features, selection: Selection, index: StoreIndex, chosen: NDArray[np.int64], k: int
-) -> tuple[Neighbours, NDArray[np.int64]]:
-    """Return neighbours, and the row of the selection that each belongs to; -1 for what does not count."""
+def _row_of(selection: Selection, rows: Rows, image_id: int | None) -> int:
+    """Return the row of an image that is searched; -1 for none."""
+    if image_id is None or image_id < 0:
+        return -1
+    return max((int(some[image_id]) for some in (rows.file, rows.memory) if image_id < len(some)), default=-1)
+
+
+def _neighbours(query: Features, index: StoreIndex, rows: Rows, itself: int, k: int) -> Neighbours:
+    """Return neighbours with rows of the selection in place of image ids; -1 for what does not count."""
     parts = []
-    if index.file is not None:
-        part = index.file.index.search(query.descriptors, k=k, n_words=probed_words(index.file.index.n_words))
-        parts.append(_masked(part, np.isin(part.image_ids, chosen) & ~index.stale(part.image_ids)))
-    if index.memory is not None:
-        part = index.memory.search(query.descriptors, k=k, n_words=probed_words(index.memory.n_words))
-        parts.append(_masked(part, np.isin(part.image_ids, chosen)))
-    near = merge_neighbours(parts, k=k)
-    return near, np.where(near.image_ids < 0, -1, np.searchsorted(selection.image_ids, near.image_ids))
-
-
-def _masked(near: Neighbours, counted: NDArray[np.bool_]) -> Neighbours:
-    distances = np.where(counted, near.distances, np.float32(np.inf))
-    return Neighbours(distances, np.where(counted, near.image_ids, -1), near.places)
+    for words, of in ((None if index.file is None else index.file.index, rows.file), (index.memory, rows.memory)):
+        if words is None:
+            continue
+        part = words.search(query.descriptors, k=k, n_words=probed_words(words.n_words))
+        row = of[part.image_ids].astype(np.int64)
+        row[row == itself] = -1
+        parts.append(Neighbours(np.where(row < 0, np.float32(np.inf), part.distances), row, part.places))
+    return parts[0] if len(parts) == 1 else merge_neighbours(parts, k=k)
 
 
 def probed_words(n_words: int) -> int:

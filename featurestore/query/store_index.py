@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -14,10 +14,26 @@ from featurestore.catalog import Context
 from featurestore.query.index_coverage import Chunk, Coverage
 from featurestore.query.index_entries import read_chunk
 from featurestore.query.index_file import IndexFile, open_index_file
+from featurestore.query.selection import Selection
 from featurestore.retrieval import Extents, WordsIndex
 from featurestore.storage import read_arrays
 
 AT_ONCE = 1 << 22  # descriptors added to an index at once
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of a selection that the entries of an index count for, by ``image_id``; -1, as the last value, for none.
+
+    Args:
+        file: ``(m,)`` int32, for entries of the file: -1 for images that were replaced since.
+        memory: the same, for entries of the index in memory.
+        n: images that are searched, and chosen.
+    """
+
+    file: NDArray[np.int32]
+    memory: NDArray[np.int32]
+    n: int
 
 
 @dataclass(frozen=True)
@@ -35,6 +51,7 @@ class StoreIndex:
     file: IndexFile | None
     memory: WordsIndex | None
     beside: Extents
+    _rows: list[tuple[Selection, Rows]] = field(default_factory=list, repr=False)  # of the latest selection
 
     @cached_property
     def in_file(self) -> frozenset[int]:
@@ -52,15 +69,48 @@ class StoreIndex:
         stale: NDArray[np.bool_] = (image_ids < first[at]) | (image_ids >= end[at])
         return stale
 
-    def image_ids(self) -> NDArray[np.int64]:
-        """Return the images with descriptors that are searched."""
+    @cached_property
+    def image_ids(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The images with descriptors that are searched in the file and in memory."""
         mapped = np.empty(0, np.int64) if self.file is None else self.file.extents.image_ids
-        return np.union1d(mapped[~self.stale(mapped)], self.beside.image_ids)
+        return mapped[~self.stale(mapped)], self.beside.image_ids
+
+    @property
+    def n_images(self) -> int:
+        """Images with descriptors that are searched."""
+        return sum(map(len, self.image_ids))
+
+    def rows(self, selection: Selection) -> Rows:
+        """Return the rows of a selection; those of the latest one are kept, since they take long for a large store."""
+        known = self._rows[-1:]
+        if known and known[0][0] is selection:
+            return known[0][1]
+        file, memory = (rows_of(ids, selection.image_ids) for ids in self.image_ids)
+        found = Rows(file, memory, int((file >= 0).sum() + (memory >= 0).sum()))
+        self._rows[:] = [(selection, found)]
+        return found
 
     def extent(self, image_id: int) -> NDArray[np.float32] | None:
         """Return the extent of an image, which its packed keypoints are shares of; None if it has none."""
         found = self.beside.of(image_id)
         return found if found is not None or self.file is None else self.file.extents.of(image_id)
+
+
+def rows_of(searched: NDArray[np.int64], chosen: NDArray[np.int64]) -> NDArray[np.int32]:
+    """Return the row among ``chosen`` of each image that is searched, by ``image_id``; -1 for others.
+
+    Args:
+        searched: image ids, ascending.
+        chosen: image ids, ascending.
+    """
+    n = int(searched[-1]) + 1 if len(searched) else 0
+    rows = np.full(n + 1, -1, np.int32)  # so that -1, which is no image, is none of them
+    inside = chosen[: np.searchsorted(chosen, n)]
+    rows[inside] = np.arange(len(inside))
+    others = np.ones(n + 1, bool)
+    others[searched] = False
+    rows[others] = -1
+    return rows
 
 
 def open_index(context: Context, coverage: Coverage) -> StoreIndex:

@@ -19,7 +19,7 @@ class Votes:
         rows: ``(m,)`` int64, the images.
         scores: ``(m,)`` float64, sums of votes between 0 and 1.
         borders: ``(m + 1,)`` int64, where the matches of each image begin.
-        descriptors: ``(n,)`` int64, of the query: one match for each vote.
+        descriptors: ``(n,)`` int64, of the query: one match for each vote for these images.
         places: ``(n,)`` int64, the packed keypoint of the image's descriptor that it voted by.
     """
 
@@ -48,20 +48,39 @@ def count_votes(
         places: ``(n, k)`` int64, the packed keypoint of each neighbour.
         most: images to return.
     """
-    counted = (rows >= 0) & np.isfinite(distances)
-    descriptors = np.broadcast_to(np.arange(len(rows))[:, np.newaxis], rows.shape)[counted]
-    images, which, near = rows[counted], places[counted], distances[counted]
-    width = int(images.max(initial=0)) + 1
-    _, first = np.unique(descriptors * width + images, return_index=True)  # the first is the nearest
-    descriptors, images, which = descriptors[first], images[first], which[first]
-    weights = np.exp(-((near[first].astype(np.float64) / SIGMA) ** 2))
-    present, place = np.unique(images, return_inverse=True)
-    scores = np.bincount(place, weights=weights, minlength=len(present)).astype(np.float64)
-    best = np.lexsort((present, -scores))[:most]
-    rank = np.full(len(present), len(best))
+    descriptors, images, which, near = _nearest_of_each(distances, rows, places)
+    weights = np.exp(-((near.astype(np.float64) / SIGMA) ** 2))
+    sums = np.bincount(images, weights=weights)
+    best = _largest(sums, most)
+    rank = np.full(len(sums), len(best))
     rank[best] = np.arange(len(best))
-    order = np.lexsort((near[first], rank[place]))
-    borders = np.searchsorted(rank[place][order], np.arange(len(best) + 1))
-    return Votes(
-        present[best].astype(np.int64), scores[best], borders.astype(np.int64), descriptors[order], which[order]
-    )
+    ranks = rank[images]
+    kept = np.flatnonzero(ranks < len(best))
+    order = kept[np.lexsort((near[kept], ranks[kept]))]
+    borders = np.searchsorted(ranks[order], np.arange(len(best) + 1))
+    return Votes(best, sums[best], borders.astype(np.int64), descriptors[order], which[order])
+
+
+def _nearest_of_each(
+    distances: NDArray[np.float32], rows: NDArray[np.int64], places: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """Return the votes: of each the descriptor, the image, the place and the distance; of an image the nearest only."""
+    bits = max(1, (rows.shape[1] - 1).bit_length())
+    keys = np.where((rows >= 0) & np.isfinite(distances), rows, -1) << bits  # the place in its row orders equal ones
+    keys |= np.arange(rows.shape[1])
+    keys.sort(axis=1)
+    images, column = keys >> bits, keys & ((1 << bits) - 1)
+    first = images >= 0
+    first[:, 1:] &= images[:, 1:] != images[:, :-1]
+    descriptors, at = np.nonzero(first)
+    column = column[descriptors, at]
+    return descriptors, images[descriptors, at], places[descriptors, column], distances[descriptors, column]
+
+
+def _largest(sums: NDArray[np.float64], most: int) -> NDArray[np.int64]:
+    """Return where the largest sums are, which are above 0; of equal ones the first."""
+    present: NDArray[np.int64] = np.flatnonzero(sums)
+    if len(present) > most:
+        least = np.partition(sums[present], -most)[-most]
+        present = present[sums[present] >= least]
+    return present[np.lexsort((present, -sums[present]))[:most]]
