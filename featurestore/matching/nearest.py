@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 RATIO = 0.85  # the largest distance to the nearest, as a share of that to the second nearest
+ROUNDING = np.float32(1e-4)  # of squared lengths: far more than a matrix product of float32 is off
 BLOCK = 1 << 18  # distances at once: 1 MB, which stay in the cache of a core
 
 
@@ -46,8 +47,9 @@ def mutual_matches(query: NDArray[np.float32], image: NDArray[np.float32], *, ra
     if not n or not k:
         return Matches(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
     nearest, passed = np.empty(n, np.int64), np.empty(n, bool)
+    own = np.einsum("ij,ij->i", query, query)
     for rows, squares in _blocks(query, image):
-        nearest[rows], passed[rows] = _ratio_test(query[rows], image, squares, ratio)
+        nearest[rows], passed[rows] = _ratio_test(query[rows], own[rows], image, squares, ratio)
     ours = np.flatnonzero(passed)
     # few pass, so that their nearest are compared with the query again; on a tie the first of the query stays
     back = np.empty(len(ours), np.int64)
@@ -60,26 +62,53 @@ def mutual_matches(query: NDArray[np.float32], image: NDArray[np.float32], *, ra
 
 
 def _blocks(rows: NDArray[np.float32], columns: NDArray[np.float32]) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-    """Yield squared distances less the squared length of the row, a block of rows at a time; it is overwritten."""
-    lengths = np.einsum("ij,ij->i", columns, columns)
-    doubled = (columns * np.float32(-2)).T
-    n = max(1, BLOCK // len(columns))
+    """Yield squared distances less the squared length of the row, a block of rows at a time; each overwrites the last.
+
+    The squared lengths of the columns are one more dimension of the product, which is faster than to add them.
+    """
+    dim, k = columns.shape[1], len(columns)
+    right = np.empty((dim + 1, k), np.float32)
+    np.multiply(columns.T, np.float32(-2), out=right[:dim])
+    np.einsum("ij,ij->i", columns, columns, out=right[dim])
+    left = np.ones((len(rows), dim + 1), np.float32)
+    left[:, :dim] = rows
+    n = max(1, BLOCK // k)
+    squares = np.empty((min(n, len(rows)), k), np.float32)
     for start in range(0, len(rows), n):
-        part = slice(start, start + n)
-        squares: NDArray[np.float32] = rows[part] @ doubled
-        squares += lengths
-        yield part, squares
+        part = left[start : start + n]
+        yield slice(start, start + len(part)), np.matmul(part, right, out=squares[: len(part)])
 
 
 def _ratio_test(
-    part: NDArray[np.float32], image: NDArray[np.float32], squares: NDArray[np.float32], ratio: float
+    part: NDArray[np.float32],
+    own: NDArray[np.float32],
+    image: NDArray[np.float32],
+    squares: NDArray[np.float32],
+    ratio: float,
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Return each row's nearest column, and whether it is near enough. The nearest is overwritten in ``squares``."""
+    """Return each row's nearest column, and whether it is near enough. The nearest is overwritten in ``squares``.
+
+    Args:
+        part: the rows, ``(n, dim)``.
+        own: their squared lengths, ``(n,)``.
+        image: the columns, ``(k, dim)``.
+        squares: ``(n, k)``, as of `_blocks`.
+        ratio: see `mutual_matches`.
+    """
     at = np.arange(len(squares))
     nearest: NDArray[np.int64] = squares.argmin(axis=1)
+    if len(image) == 1:
+        return nearest, np.ones(len(part), bool)
+    first = squares[at, nearest]
     squares[at, nearest] = np.inf
-    # BLAS rounds, so that equal descriptors, as in a pattern, would not be equally far: both distances are recomputed
-    first = np.linalg.norm(part - image[nearest], axis=1)
-    second = np.linalg.norm(part - image[squares.argmin(axis=1)], axis=1)
-    alone = len(image) == 1
-    return nearest, np.ones(len(part), bool) if alone else first < np.float32(ratio) * second
+    second_nearest = squares.argmin(axis=1)
+    second = squares[at, second_nearest]
+    rounding = ROUNDING * (own + np.abs(second))
+    likely = first + own - rounding < np.float32(ratio**2) * (second + own + rounding)
+    # BLAS rounds, so that equal descriptors, as in a pattern, would not be equally far: of rows that may be near enough
+    # both distances are recomputed
+    rows = np.flatnonzero(likely)
+    distances = [np.linalg.norm(part[rows] - image[of[rows]], axis=1) for of in (nearest, second_nearest)]
+    near = np.zeros(len(part), bool)
+    near[rows] = distances[0] < np.float32(ratio) * distances[1]
+    return nearest, near
