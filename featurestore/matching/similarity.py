@@ -6,6 +6,7 @@ which takes no random numbers, and the proposal with most inliers is refined by 
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ SCALE_FACTOR = 2.0  # between a match's own scale and that of the transform
 TURN = 45.0  # degrees between a match's own angle and that of the transform
 REFINEMENTS = 5
 BLOCK = 1 << 20  # residuals in memory at once: 16 MB
+PADDED = 1 << 16  # residuals of several images at once: 1 MB, which stay in the cache of a core
 
 Complex = NDArray[np.complex128]
 
@@ -62,7 +64,8 @@ def fit_similarity(query: NDArray[Any], image: NDArray[Any]) -> Similarity | Non
     proposals = np.flatnonzero(np.isfinite(pairs.factor) & (pairs.factor != 0))
     if not len(proposals):
         return None
-    shifts = pairs.image - pairs.factor * pairs.query
+    with np.errstate(invalid="ignore"):  # of those that propose nothing
+        shifts = pairs.image - pairs.factor * pairs.query
     votes = np.empty(len(proposals), np.int64)
     rows = max(1, BLOCK // len(query))
     for start in range(0, len(proposals), rows):
@@ -72,28 +75,100 @@ def fit_similarity(query: NDArray[Any], image: NDArray[Any]) -> Similarity | Non
     return _refined(pairs, pairs.factor[best], shifts[best])
 
 
+def count_inliers(query: NDArray[Any], image: NDArray[Any], borders: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return of each of several images how many matches `fit_similarity` finds to agree, ``(images,)`` int64.
+
+    Images with about as many matches are computed at once, which is much faster for many images with few matches.
+
+    Args:
+        query: ``(m,)`` of dtype `KEYPOINT`, the matched keypoints of the query, image after image.
+        image: ``(m,)`` of dtype `KEYPOINT`, those of the images, in the same order.
+        borders: ``(images + 1,)`` int64, where the matches of each image begin.
+    """
+    pairs, sizes = _Pairs(query, image), np.diff(borders)
+    counts = np.zeros(len(sizes), np.int64)
+    order = np.argsort(-sizes, kind="stable")[: np.count_nonzero(sizes)]
+    while len(order):
+        widest = int(sizes[order[0]])
+        some, order = np.split(order, [max(1, PADDED // widest**2)])
+        padded = pairs.padded(borders[:-1][some], sizes[some], widest)
+        counts[some] = _counts(padded)
+    return counts
+
+
 class _Pairs:
-    """Matched keypoints as complex numbers: a similarity is ``image = factor * query + shift``."""
+    """Matched keypoints as complex numbers: a similarity is ``image = factor * query + shift``.
+
+    Those of several images are ``(images, m)``, and those of one ``(m,)``.
+    """
+
+    query: Complex
+    image: Complex
+    factor: Complex
 
     def __init__(self, query: NDArray[Any], image: NDArray[Any]) -> None:
-        self.query: Complex = query["x"].astype(np.float64) + 1j * query["y"].astype(np.float64)
-        self.image: Complex = image["x"].astype(np.float64) + 1j * image["y"].astype(np.float64)
+        self.query = query["x"].astype(np.float64) + 1j * query["y"].astype(np.float64)
+        self.image = image["x"].astype(np.float64) + 1j * image["y"].astype(np.float64)
         turn = np.radians(image["angle"].astype(np.float64) - query["angle"].astype(np.float64))
         with np.errstate(divide="ignore", invalid="ignore"):  # keypoints of size 0 propose nothing
             scale = image["size"].astype(np.float64) / query["size"].astype(np.float64)
-            self.factor: Complex = scale * (np.cos(turn) + 1j * np.sin(turn))
+            self.factor = scale * (np.cos(turn) + 1j * np.sin(turn))
+
+    def padded(self, first: NDArray[np.int64], sizes: NDArray[np.int64], widest: int) -> _Pairs:
+        """Return the pairs of some images, each with as many as the widest; those that are added agree with nothing."""
+        at = first[:, np.newaxis] + np.arange(widest)
+        there = np.arange(widest) < sizes[:, np.newaxis]
+        at[~there] = 0
+        found = copy(self)
+        found.query, found.image = self.query[at], self.image[at]
+        found.factor = np.where(there, self.factor[at], np.nan)
+        return found
 
     def agreeing(self, factors: Complex, shifts: Complex) -> NDArray[np.bool_]:
-        """Return which matches are inliers of which transforms, ``(transforms, m)`` bool."""
-        scale = np.abs(factors)[:, np.newaxis]
-        away = np.abs(factors[:, np.newaxis] * self.query + shifts[:, np.newaxis] - self.image)
+        """Return which matches are inliers of which transforms, ``(transforms, m)`` bool, of each image."""
+        query, image, own = (values[..., np.newaxis, :] for values in (self.query, self.image, self.factor))
+        scale = np.abs(factors)[..., np.newaxis]
         with np.errstate(invalid="ignore"):
-            own = self.factor / factors[:, np.newaxis]
-            size = np.abs(own)
-            turned = own.real >= size * np.cos(np.radians(TURN))
+            away = np.abs(factors[..., np.newaxis] * query + shifts[..., np.newaxis] - image)
+            relative = own / factors[..., np.newaxis]
+            size = np.abs(relative)
+            turned = relative.real >= size * np.cos(np.radians(TURN))
             like = (size <= SCALE_FACTOR) & (size * SCALE_FACTOR >= 1) & turned
         inliers: NDArray[np.bool_] = (away <= TOLERANCE * np.maximum(1, scale)) & like
         return inliers
+
+
+def _counts(pairs: _Pairs) -> NDArray[np.int64]:
+    """Return the inliers of the transform of each image, ``(images,)``: as `fit_similarity`, for several at once."""
+    images = np.arange(len(pairs.factor))
+    proposed = np.isfinite(pairs.factor) & (pairs.factor != 0)
+    with np.errstate(all="ignore"):  # of matches that propose nothing
+        shifts = pairs.image - pairs.factor * pairs.query
+        votes = np.where(proposed, pairs.agreeing(pairs.factor, shifts).sum(axis=-1), -1)
+        best = votes.argmax(axis=1)
+        inliers = pairs.agreeing(pairs.factor[images, best, np.newaxis], shifts[images, best, np.newaxis])[:, 0]
+        going = proposed[images, best]
+        for _ in range(REFINEMENTS):
+            factor, shift = _least_squares(pairs, inliers)
+            found = pairs.agreeing(factor[:, np.newaxis], shift[:, np.newaxis])[:, 0]
+            going &= np.isfinite(factor) & (factor != 0) & (found.sum(axis=1) >= inliers.sum(axis=1))
+            same = (found == inliers).all(axis=1)
+            inliers[going] = found[going]
+            going &= ~same
+            if not going.any():
+                break
+    counts: NDArray[np.int64] = np.where(proposed.any(axis=1), inliers.sum(axis=1), 0)
+    return counts
+
+
+def _least_squares(pairs: _Pairs, inliers: NDArray[np.bool_]) -> tuple[Complex, Complex]:
+    """Return factors and shifts ``(images,)`` that fit the inliers ``(images, m)``; not finite where none does."""
+    n = inliers.sum(axis=1)
+    mean, target = (np.where(inliers, values, 0).sum(axis=1) / n for values in (pairs.query, pairs.image))
+    centred = np.where(inliers, pairs.query - mean[:, np.newaxis], 0)
+    spread = np.sum(np.abs(centred) ** 2, axis=1)
+    factor = np.sum(np.conj(centred) * (pairs.image - target[:, np.newaxis]), axis=1) / spread
+    return factor, target - factor * mean
 
 
 def _refined(pairs: _Pairs, factor: np.complex128, shift: np.complex128) -> Similarity:

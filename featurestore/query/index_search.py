@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from featurestore.matching import Features, fit_similarity
+from featurestore.matching import Features, count_inliers
 from featurestore.query.exact_search import Shortlist
 from featurestore.query.selection import Selection
 from featurestore.query.store_index import Rows, StoreIndex
@@ -77,16 +76,14 @@ def probed_words(n_words: int) -> int:
 
 def _quick_order(query: Features, selection: Selection, index: StoreIndex, votes: Votes) -> list[int]:
     """Return the order of the voted images: those whose matches agree on a similarity, then the others by votes."""
+    first, n = votes.borders[:-1][:QUICK], np.diff(votes.borders)[:QUICK]
+    extents = index.extents(selection.image_ids[votes.rows[:QUICK]])
+    n = np.where((n < AGREEING) | (extents[:, 0] == 0), 0, np.minimum(n, MOST_MATCHES))
+    borders = np.concatenate([[0], np.cumsum(n)])
+    at = np.repeat(first - borders[:-1], n) + np.arange(borders[-1])
+    theirs = unpack(votes.places[at], np.repeat(extents, n, axis=0), KEYPOINT)
     agreeing = np.zeros(len(votes.rows), np.int64)
-    for i, (ours, theirs) in enumerate(votes.matches()):
-        if i == QUICK:
-            break
-        if len(ours) < AGREEING:
-            continue
-        ours, theirs = ours[:MOST_MATCHES], theirs[:MOST_MATCHES]
-        extent = index.extent(int(selection.image_ids[votes.rows[i]]))
-        found = None if extent is None else fit_similarity(query.keypoints[ours], unpack(theirs, extent, KEYPOINT))
-        agreeing[i] = 0 if found is None else int(found.inliers.sum())
+    agreeing[: len(n)] = count_inliers(query.keypoints[votes.descriptors[at]], theirs, borders)
 
     def key(i: int) -> tuple[bool, int, int]:
         enough = agreeing[i] >= AGREEING

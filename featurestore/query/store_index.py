@@ -90,10 +90,10 @@ class StoreIndex:
         self._rows[:] = [(selection, found)]
         return found
 
-    def extent(self, image_id: int) -> NDArray[np.float32] | None:
-        """Return the extent of an image, which its packed keypoints are shares of; None if it has none."""
-        found = self.beside.of(image_id)
-        return found if found is not None or self.file is None else self.file.extents.of(image_id)
+    def extents(self, image_ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the extents of images ``(n, 2)``, which packed keypoints are shares of; 0 of one that has none."""
+        found = self.beside.of(image_ids)
+        return found if self.file is None else np.where(found > 0, found, self.file.extents.of(image_ids))
 
 
 def rows_of(searched: NDArray[np.int64], chosen: NDArray[np.int64]) -> NDArray[np.int32]:

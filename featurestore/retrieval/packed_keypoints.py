@@ -44,10 +44,16 @@ def pack(
 
 
 def unpack(packed: NDArray[np.int64], extent: Extent, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return packed keypoints of one image as the fields ``x``, ``y``, ``size`` and ``angle`` of a dtype, others 0."""
+    """Return packed keypoints as the fields ``x``, ``y``, ``size`` and ``angle`` of a dtype; the others are 0.
+
+    Args:
+        packed: ``(n,)``.
+        extent: ``(2,)`` of their image, or ``(n, 2)`` of the image of each.
+        dtype: with these fields.
+    """
     keypoints = np.zeros(len(packed), dtype)
-    keypoints["x"] = (packed >> 27 & STEPS) * (extent[0] / STEPS)
-    keypoints["y"] = (packed >> 16 & STEPS) * (extent[1] / STEPS)
+    keypoints["x"] = (packed >> 27 & STEPS) * (extent[..., 0] / STEPS)
+    keypoints["y"] = (packed >> 16 & STEPS) * (extent[..., 1] / STEPS)
     size = (packed >> 8 & 255).astype(np.float32)
     keypoints["size"] = np.where(size > 0, 2 ** ((size - 1) / PER_OCTAVE), 0)
     keypoints["angle"] = (packed & 255).astype(np.float32) * 360 / TURN
@@ -72,10 +78,11 @@ class Extents:
         ids = np.concatenate([np.empty(0, np.int64), *(part[0] for part in parts)])
         return cls(ids, np.concatenate([np.empty((0, 2), np.float32), *(part[1] for part in parts)]))
 
-    def of(self, image_id: int) -> Extent | None:
-        """Return the extent of an image, ``(2,)``, or None if it is not here."""
-        row = int(np.searchsorted(self.image_ids, image_id))
-        if row == len(self.image_ids) or self.image_ids[row] != image_id:
-            return None
-        found: Extent = self.extents[row]
+    def of(self, image_ids: NDArray[np.int64]) -> Extent:
+        """Return the extents of images, ``(n, 2)``; those of images that are not here are 0."""
+        if not len(self.image_ids):
+            return np.zeros((len(image_ids), 2), np.float32)
+        row = np.minimum(np.searchsorted(self.image_ids, image_ids), len(self.image_ids) - 1)
+        found = self.extents[row]
+        found[self.image_ids[row] != image_ids] = 0
         return found

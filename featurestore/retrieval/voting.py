@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +17,7 @@ class Votes:
     Args:
         rows: ``(m,)`` int64, the images.
         scores: ``(m,)`` float64, sums of votes between 0 and 1.
-        borders: ``(m + 1,)`` int64, where the matches of each image begin.
+        borders: ``(m + 1,)`` int64, where the matches of each image begin, the nearest first.
         descriptors: ``(n,)`` int64, of the query: one match for each vote for these images.
         places: ``(n,)`` int64, the packed keypoint of the image's descriptor that it voted by.
     """
@@ -28,11 +27,6 @@ class Votes:
     borders: NDArray[np.int64]
     descriptors: NDArray[np.int64]
     places: NDArray[np.int64]
-
-    def matches(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-        """Yield the descriptors of the query and the places in the image that match, nearest first, image by image."""
-        for start, stop in zip(self.borders[:-1], self.borders[1:], strict=True):
-            yield self.descriptors[start:stop], self.places[start:stop]
 
 
 def count_votes(
@@ -50,7 +44,7 @@ def count_votes(
     """
     descriptors, images, which, near = _nearest_of_each(distances, rows, places)
     weights = np.exp(-((near.astype(np.float64) / SIGMA) ** 2))
-    sums = np.bincount(images, weights=weights)
+    sums = np.bincount(images, weights=weights).astype(np.float64)
     best = _largest(sums, most)
     rank = np.full(len(sums), len(best))
     rank[best] = np.arange(len(best))

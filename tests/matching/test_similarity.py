@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from featurestore.matching.similarity import TOLERANCE, fit_similarity
+from featurestore.matching.similarity import TOLERANCE, count_inliers, fit_similarity
 from featurestore.rows import KEYPOINT
 
 
@@ -92,3 +92,26 @@ def test_nothing_to_fit() -> None:
     same = fit_similarity(again, again)
     assert same is not None
     assert same.scale == pytest.approx(1)
+
+
+def test_of_many_images_as_many_agree_as_of_each() -> None:
+    """Images with many matches and few, noisy ones, some that are all wrong, none, and those of size 0."""
+    query, image, expected = [], [], []
+    for i, n in enumerate([40, 8, 0, 130, 8, 25, 1, 4, 60]):
+        ours = keypoints(n, i)
+        theirs = moved(ours, scale=0.5 + i / 4, degrees=40 * i, shift=(i, -i))
+        theirs["x"] += np.random.default_rng(i).normal(0, 6, n).astype(np.float32)
+        theirs[n // 2 :] = keypoints(n - n // 2, 90 + i, side=40 if i % 2 else 900)
+        theirs["size"][: n // 9] = 0
+        ours["size"][: n // 6] = 0
+        if i == 7:
+            ours[:] = ours[0]
+        found = fit_similarity(ours, theirs)
+        query.append(ours)
+        image.append(theirs)
+        expected.append(0 if found is None else int(found.inliers.sum()))
+    borders = np.cumsum([0, *map(len, query)])
+    assert len(set(expected)) > 5
+    assert count_inliers(np.concatenate(query), np.concatenate(image), borders).tolist() == expected
+    nothing = np.empty(0, query[0].dtype)
+    assert count_inliers(nothing, nothing, np.zeros(4, np.int64)).tolist() == [0, 0, 0]

@@ -114,10 +114,18 @@ def test_a_descriptor_has_one_vote_for_an_image() -> None:
     votes = count_votes(distances, rows, numbers, most=2)
     assert votes.rows.tolist() == [3, 1]
     assert votes.scores == pytest.approx([1 + np.exp(-((7 / 12) ** 2)), np.exp(-1) + np.exp(-0.25)])
-    matches = [(ours.tolist(), theirs.tolist()) for ours, theirs in votes.matches()]
-    assert matches == [([0, 1], [10, 22]), ([1, 0], [21, 12])]
+    assert votes.borders.tolist() == [0, 2, 4]
+    assert votes.descriptors.tolist() == [0, 1, 1, 0]
+    assert votes.places.tolist() == [10, 22, 21, 12]
     nothing = count_votes(distances, np.full((2, 4), -1), numbers, most=2)
-    assert (len(nothing.rows), list(nothing.matches())) == (0, [])
+    assert (len(nothing.rows), nothing.borders.tolist(), len(nothing.places)) == (0, [0], 0)
+
+
+def test_equal_sums_are_in_the_order_of_their_images() -> None:
+    rows = np.array([[5, 9, 2, 7]])
+    votes = count_votes(np.array([[1, 1, 1, 0]], np.float32), rows, rows * 10, most=3)
+    assert votes.rows.tolist() == [7, 2, 5]
+    assert votes.places.tolist() == [70, 20, 50]
 
 
 @pytest.mark.parametrize("extent", [5000, 300])
@@ -152,8 +160,5 @@ def test_an_entry_has_its_image_and_its_place() -> None:
 
 def test_extents_of_an_image() -> None:
     found = Extents.joined([(np.array([4, 9]), np.array([[1, 2], [3, 4]], np.float32))])
-    extent = found.of(9)
-    assert extent is not None
-    assert extent.tolist() == [3, 4]
-    assert found.of(5) is None
-    assert found.of(10) is None
+    assert found.of(np.array([9, 5, 10, 4])).tolist() == [[3, 4], [0, 0], [0, 0], [1, 2]]
+    assert Extents.joined([]).of(np.array([3])).tolist() == [[0, 0]]
