@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ from numpy.typing import NDArray
 from featurestore.errors import FeatureStoreError, NothingUsable, NotReady, QueryError
 from featurestore.matching import Features
 from featurestore.query.encode import codes_and_keypoints
-from featurestore.query.lookup import Lookup
+from featurestore.query.lookup import Image, Lookup
 from featurestore.rows import KEYPOINT, KEYPOINT_COLUMNS
 from featurestore.stages import Extract
 from featurestore.system import command_line, is_file
 
+MATCHED = ("x", "y", "size", "angle")  # columns of keypoints that a match is checked by
 Given = str | os.PathLike[str] | NDArray[Any] | tuple[NDArray[Any], NDArray[Any]]
 
 
@@ -55,30 +57,43 @@ def features_of(lookup: Lookup, given: Given) -> Named:
     return found
 
 
-def stored_features(lookup: Lookup, filename: str, *, with_size: bool = True) -> Features:
+def stored_features(lookup: Lookup, filename: str) -> Features:
     """Return the features of an image of the store; its size is unknown if extract's partition is pruned.
 
     Args:
         lookup: of the store.
         filename: of the image.
-        with_size: look its size up, which only the outline of a query depends on.
 
     Raises:
         QueryError: there is no such image.
         NotReady: it has no codes with keypoints.
         NothingUsable: the image file could not be used.
     """
-    columns = ["descriptors", *KEYPOINT_COLUMNS]
-    row, layout = lookup.row(filename, stage=None, variant=None, columns=columns, where_kept=True)
+    image = Image(*lookup.find(filename), filename)
+    return replace(features_to_match(lookup, image, KEYPOINT_COLUMNS), size=_stored_size(lookup, filename))
+
+
+def features_to_match(lookup: Lookup, image: Image, columns: Sequence[str] = MATCHED) -> Features:
+    """Return the features of an image of the store without its size, which only the outline of a query depends on.
+
+    Args:
+        lookup: of the store.
+        image: of the dataset.
+        columns: of the keypoints; the others may be 0.
+
+    Raises:
+        NotReady: it has no codes with keypoints.
+        NothingUsable: the image file could not be used.
+    """
+    wanted = ["descriptors", *columns]
+    row, layout = lookup.row_of(image, stage=None, variant=None, columns=wanted, where_kept=True)
     if not layout.keypoints:
         raise NotReady(
-            f"the codes of {filename!r} have no keypoints, and a match is checked by where they are; set keypoints = "
-            f"true in featurestore.toml and run: {command_line('run', lookup.context.root.path)}"
+            f"the codes of {image.filename!r} have no keypoints, and a match is checked by where they are; set "
+            f"keypoints = true in featurestore.toml and run: {command_line('run', lookup.context.root.path)}"
         )
     codes, keypoints = codes_and_keypoints(row, layout)
-    return Features(
-        lookup.decoder(None).floats(codes), keypoints, _stored_size(lookup, filename) if with_size else None
-    )
+    return Features(lookup.decoder(None).floats(codes), keypoints)
 
 
 def _stored_size(lookup: Lookup, filename: str) -> tuple[int, int] | None:

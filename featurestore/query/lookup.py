@@ -7,7 +7,7 @@ import os
 import resource
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,15 @@ def most_open() -> int:
     return OPEN_FILES if limit == resource.RLIM_INFINITY else max(1, min(OPEN_FILES, limit // 8))
 
 
+@dataclass(frozen=True)
+class Image:
+    """An image of the dataset: its numbers and its name."""
+
+    image_id: int
+    chunk_id: int
+    filename: str
+
+
 @dataclass
 class _Variant:
     """The partitions of one variant: of every chunk its first image and its partition, or why there is none."""
@@ -99,11 +108,17 @@ class _Open:
             found = found.append_column(name, known[name])
         return found
 
-    def keypoints(self, row_group: int, row: int) -> NDArray[Any] | None:
-        """Return the keypoints of a row; None if they have to be read with those of the others."""
+    def keypoints(self, row_group: int, row: int, columns: Collection[str]) -> NDArray[Any] | None:
+        """Return some columns of the keypoints of a row; None if they have to be read with those of the others."""
         if row_group not in self.places:
             self.places[row_group] = Places(self.small_columns(row_group)["n_descriptors"].to_numpy().astype(np.int64))
-        return self.file.keypoints(row_group, row, self.places[row_group])
+        return self.file.keypoints(row_group, row, self.places[row_group], columns)
+
+
+def _with_all_of_keypoints(columns: Sequence[str]) -> list[str]:
+    """Return columns, and if some of them are of keypoints, all of these, since Arrow's are read together."""
+    some = any(name in KEYPOINT_COLUMNS for name in columns)
+    return [*(name for name in columns if name not in KEYPOINT_COLUMNS), *(KEYPOINT_COLUMNS if some else ())]
 
 
 def _counted(row: Row, n_descriptors: int, columns: Sequence[str], file: PartitionFile) -> Row:
@@ -170,20 +185,46 @@ class Lookup:
     ) -> tuple[Row, Layout]:
         """Return columns of an image's row at a stage, and the partition's layout.
 
-        With ``where_kept``, columns of keypoints are left out where the partition has none.
+        Arguments and other errors are those of `row_of`.
 
         Raises:
-            QueryError: there is no such image, stage or variant.
+            QueryError: there is no such image.
+        """
+        image_id, chunk_id = self.find(filename)
+        return self.row_of(
+            Image(image_id, chunk_id, filename), stage=stage, variant=variant, columns=columns, where_kept=where_kept
+        )
+
+    def row_of(
+        self,
+        image: Image,
+        *,
+        stage: str | None,
+        variant: str | None,
+        columns: Sequence[str],
+        where_kept: bool = False,
+    ) -> tuple[Row, Layout]:
+        """Return columns of an image's row at a stage, and the partition's layout. Threads may do so at once.
+
+        Args:
+            image: of the dataset.
+            stage: None is the one that makes the codes.
+            variant: of the stage; None is the current one.
+            columns: of the partition. Columns of keypoints that are not among them are 0 in the row, if any are.
+            where_kept: leave columns of keypoints out where the partition has none.
+
+        Raises:
+            QueryError: there is no such stage or variant.
             NotReady: the stage has not been run on it, or it keeps no keypoints.
             StoreBusy: a run has just replaced the partition.
             NothingUsable: the image file could not be used.
         """
         stage = stage or codes_of(self.context.flow).name
         check_stage(self.context, stage)
-        image_id, chunk_id = self.find(filename)
+        image_id, filename = image.image_id, image.filename
         with self._lock:
             found = self._variant(stage, variant)
-            first, path, why = found.chunks[chunk_id]
+            first, path, why = found.chunks[image.chunk_id]
             if path is None:
                 raise NotReady(
                     f"{stage} has not been computed for {filename!r}: {why}; compute it with: "
@@ -207,11 +248,12 @@ class Lookup:
 
     def _read(self, opened: _Open, group: int, position: int, columns: Sequence[str]) -> Row:
         if not opened.file.is_local:
-            table = opened.all_at_once(group, columns).slice(position, 1)
+            table = opened.all_at_once(group, _with_all_of_keypoints(columns)).slice(position, 1)
             return _counted(next(opened.file.rows_of(table)), table["n_descriptors"][0].as_py(), columns, opened.file)
         others = [name for name in columns if name != "descriptors"]
-        keypoints = opened.keypoints(group, position) if set(others) == set(KEYPOINT_COLUMNS) else None
-        others = others if keypoints is None else []
+        only_keypoints = bool(others) and set(others) <= set(KEYPOINT_COLUMNS)
+        keypoints = opened.keypoints(group, position, others) if only_keypoints else None
+        others = [] if keypoints is not None else _with_all_of_keypoints(others)
         table = opened.file.table(group, [*SMALL, *others]) if others else opened.small_columns(group)
         row = next(opened.file.rows_of(table.slice(position, 1)))
         row = row if keypoints is None or row.status != Status.OK else replace(row, keypoints=keypoints)

@@ -14,12 +14,12 @@ import pyarrow as pa
 from featurestore.catalog import HeldCatalog
 from featurestore.errors import NotReady
 from featurestore.formatting import counted
-from featurestore.matching import MIN_INLIERS, Features, PairMatch, Verdict, check_pair
+from featurestore.matching import MIN_INLIERS, PairMatch, Verdict, check_pair
 from featurestore.notebook import html_lines, html_table
 from featurestore.query.exact_search import Shortlist, search_exactly
-from featurestore.query.features import Given, Named, features_of, stored_features
+from featurestore.query.features import Given, Named, features_of, features_to_match
 from featurestore.query.index_search import search_index
-from featurestore.query.lookup import Lookup
+from featurestore.query.lookup import Image, Lookup
 from featurestore.query.result_files import as_json_value
 from featurestore.query.selection import Selection, select_images, with_columns
 from featurestore.query.store_index import StoreIndex
@@ -217,13 +217,13 @@ def _chosen(selection: Selection, rows: Any) -> pa.Table:
 
 
 def _checked(lookup: Lookup, query: Named, images: pa.Table, min_inliers: int) -> list[PairMatch]:
-    names = images["filename"].to_pylist()[:CHECKED]
+    columns = (images[name].to_pylist()[:CHECKED] for name in ("image_id", "chunk_id", "filename"))
 
-    def check(features: Features) -> PairMatch:
-        return check_pair(query.features, features, min_inliers=min_inliers)
+    def check(image: Image) -> PairMatch:
+        return check_pair(query.features, features_to_match(lookup, image), min_inliers=min_inliers)
 
-    with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:  # while this one reads the next
-        return list(pool.map(check, (stored_features(lookup, name, with_size=False) for name in names)))
+    with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:  # one reads while another one compares
+        return list(pool.map(check, map(Image, *columns)))
 
 
 def _hits(

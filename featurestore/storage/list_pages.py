@@ -7,7 +7,7 @@ are not decoded; their number, and the size of each page, have to agree with it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,29 +39,39 @@ class Places:
         self.counts = counts
         self.levels = np.concatenate([[0], np.cumsum(np.maximum(counts, 1))])
         self.values = np.concatenate([[0], np.cumsum(counts)])
+        self._borders: dict[int, NDArray[np.int64]] = {}  # of a column, by where it begins in the file
 
-    def before(self, level: int) -> int:
-        """Return the number of values before a level."""
-        row = int(np.searchsorted(self.levels, level, side="right")) - 1
-        if row == len(self.counts):
-            return int(self.values[-1])
-        return int(self.values[row] + min(level - self.levels[row], self.counts[row]))
+    def borders(self, pages: tuple[Page, ...]) -> NDArray[np.int64]:
+        """Return where the values of each page of a column begin, and the last ones end, ``(pages + 1,)``."""
+        column = pages[0].offset
+        if column not in self._borders:
+            levels = np.array([*(page.first for page in pages), pages[-1].first + pages[-1].n_rows])
+            row = np.searchsorted(self.levels, levels, side="right") - 1
+            counts = np.append(self.counts, 0)[row]
+            self._borders[column] = self.values[row] + np.minimum(levels - self.levels[row], counts)
+        return self._borders[column]
 
 
 def read_records(
-    file: pa.NativeFile, columns: Sequence[tuple[Page, ...]], places: Places, row: int, dtype: np.dtype[Any]
+    file: pa.NativeFile,
+    columns: Sequence[tuple[Page, ...]],
+    places: Places,
+    row: int,
+    dtype: np.dtype[Any],
+    *,
+    names: Collection[str] | None = None,
 ) -> NDArray[Any] | None:
-    """Return the records of a row of a row group, whose fields are columns of lists; see `read_list`."""
-    names = dtype.names or ()
-    values = []
-    for name, pages in zip(names, columns, strict=True):
-        found = read_list(file, pages, places, row, dtype[name])
-        if found is None:
-            return None
-        values.append(found)
-    records = np.empty(int(places.counts[row]), dtype)
-    for name, found in zip(names, values, strict=True):
-        records[name] = found
+    """Return the records of a row of a row group, whose fields are columns of lists; see `read_list`.
+
+    Fields that are not among ``names`` are 0, and their pages are not read.
+    """
+    records = np.zeros(int(places.counts[row]), dtype)
+    for name, pages in zip(dtype.names or (), columns, strict=True):
+        if names is None or name in names:
+            found = read_list(file, pages, places, row, dtype[name])
+            if found is None:
+                return None
+            records[name] = found
     return records
 
 
@@ -76,11 +86,13 @@ def read_list(
     """
     if not pages or pages[-1].first + pages[-1].n_rows != places.levels[-1]:
         return None
-    start = int(places.values[row])
+    start, borders = int(places.values[row]), places.borders(pages)
     found = np.empty((int(places.counts[row]), dtype.itemsize), np.uint8)
-    for page in pages:
-        low, high = places.before(page.first), places.before(page.first + page.n_rows)
+    at = max(0, int(np.searchsorted(borders, start, side="right")) - 1)
+    for page, low, high in zip(pages[at:], borders[at:].tolist(), borders[at + 1 :].tolist(), strict=False):
         first, last = max(start, low), min(start + len(found), high)
+        if low >= start + len(found):
+            break
         if first < last:
             planes = _planes(read_page(file, page), high - low, dtype.itemsize)
             if planes is None:

@@ -6,7 +6,7 @@ The descriptors of an image are one BLOB: n x dim values, row-major, little-endi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
@@ -218,7 +218,9 @@ class PartitionFile:
             return self.layout.matrices(self.table(row_group, ["descriptors"])["descriptors"])[row]
         return None if blob is None else self.layout.matrix(blob)
 
-    def keypoints(self, row_group: int, row: int, places: Places) -> NDArray[Any] | None:
+    def keypoints(
+        self, row_group: int, row: int, places: Places, columns: Collection[str] = KEYPOINT_COLUMNS
+    ) -> NDArray[Any] | None:
         """Return the keypoints of one row of a row group; None if they have to be read as a `table`.
 
         Little more than their own bytes is read. Files of early versions have other pages, and imported descriptors no
@@ -228,6 +230,7 @@ class PartitionFile:
             row_group: of the file.
             row: in the row group.
             places: of the row group, by its ``n_descriptors``.
+            columns: that are read; the others are 0.
 
         Raises:
             CorruptFile: they can't be decoded.
@@ -240,7 +243,7 @@ class PartitionFile:
                 if row_group not in self._lists:
                     group = self._file.metadata.row_group(row_group)
                     self._lists[row_group] = find_record_pages(self._source, group, KEYPOINT_COLUMNS)
-                return read_records(self._source, self._lists[row_group], places, row, KEYPOINT)
+                return read_records(self._source, self._lists[row_group], places, row, KEYPOINT, names=columns)
         except (*DAMAGE, IndexError) as error:
             raise CorruptFile(f"{self.path.name} is damaged ({first_line(error)})") from error
 
