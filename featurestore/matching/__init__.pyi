@@ -2,6 +2,5 @@ from .features import Features as Features
 from .pair import PairMatch as PairMatch
 from .pair import check_pair as check_pair
 from .similarity import count_inliers as count_inliers
-from .similarity import fit_similarity as fit_similarity
 from .verdict import MIN_INLIERS as MIN_INLIERS
 from .verdict import Verdict as Verdict
