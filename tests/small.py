@@ -51,13 +51,16 @@ class Listening(Silent):
         self.said.append(line)
 
 
-def make_small(folder: Path, *, n: int = 13, first: int = 0) -> Path:
-    """Write ``n`` pictures and a ``dataset.csv`` that names them; every fourth is ``test``. Return the CSV."""
+def make_small(folder: Path, *, n: int = 13, first: int = 0, size: tuple[int, int] = (160, 120)) -> Path:
+    """Write ``n`` pictures and a ``dataset.csv`` that names them; every fourth is ``test``. Return the CSV.
+
+    Pictures of 80 x 60 have some 120 descriptors.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     lines = ["filename,subset"]
     for number in range(first, first + n):
         name = f"{number:03d}.png"
-        (folder / name).write_bytes(encoded(".png", picture(seed=number)))
+        (folder / name).write_bytes(encoded(".png", picture(*size, seed=number)))
         lines.append(f"{name},{'test' if number % 4 == 3 else 'train'}")
     return write_dataset(folder, lines)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import duckdb
 import pyarrow as pa
@@ -13,74 +13,78 @@ from featurestore.dataset.columns import convert_columns, decide_types
 from featurestore.system import IN_MEMORY
 
 
-def kind_of(cells: Sequence[str | None], known: str | None = None) -> str:
+def kinds_of(columns: Mapping[str, Sequence[str | None]], known: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the type of each column; queries are for all of them, as each takes milliseconds."""
     with duckdb.connect() as con:
-        column = pa.chunked_array([cells], pa.string())
-        return decide_types(con, {"a": column}, {} if known is None else {"a": known})["a"]
+        return decide_types(
+            con, {name: pa.chunked_array([cells], pa.string()) for name, cells in columns.items()}, known or {}
+        )
 
 
-@pytest.mark.parametrize(
-    ("kind", "cells"),
-    [
-        ("BIGINT", "0 1 -7 9223372036854775807 -9223372036854775808"),
-        ("VARCHAR", "9223372036854775808"),
-        ("VARCHAR", "12345678901234567890"),
-        ("VARCHAR", "1" * 60),
-        ("VARCHAR", "007"),
-        ("VARCHAR", "+1"),
-        ("VARCHAR", "-0"),
-        ("VARCHAR", "1_000"),
-        ("VARCHAR", "0x1f"),
-        ("DOUBLE", "0.5 -1.25 1e+20 1e-05 -0.0"),
-        ("DOUBLE", "1889.0 1890.0"),
-        ("DOUBLE", "1503 1889.5"),
-        ("VARCHAR", "1910 1910.0"),
-        ("VARCHAR", "1910.1 1910.10 1910.100"),
-        ("VARCHAR", "12.50"),
-        ("VARCHAR", ".5"),
-        ("VARCHAR", "5."),
-        ("VARCHAR", "1e5"),
-        ("VARCHAR", "1E+20"),
-        ("VARCHAR", "0.5 9007199254740993"),
-        ("VARCHAR", "0.1234567890123456789"),
-        ("VARCHAR", "0.5 inf"),
-        ("VARCHAR", "0.5 nan"),
-        ("VARCHAR", "1e400"),
-        ("BOOLEAN", "true false"),
-        ("BOOLEAN", "True False"),
-        ("BOOLEAN", "TRUE"),
-        ("VARCHAR", "true False"),
-        ("VARCHAR", "yes no"),
-        ("VARCHAR", "t f"),
-        ("DATE", "2020-01-02 0001-01-01 9999-12-31"),
-        ("VARCHAR", "2020-1-2"),
-        ("VARCHAR", "2020/01/02"),
-        ("VARCHAR", "2021-02-29"),
-        ("VARCHAR", "01/02/2003 03/04/2005"),
-        ("VARCHAR", "12000-01-01 2020-01-01"),
-        ("VARCHAR", "-0500-01-01"),
-        ("VARCHAR", "0000-01-01"),
-        ("VARCHAR", "infinity 2020-01-01"),
-        ("VARCHAR", "epoch"),
-        ("TIMESTAMP", "2020-01-02T03:04:05 2020-01-02T03:04:05.25"),
-        ("VARCHAR", "2020-01-02T03:04:05Z"),
-        ("VARCHAR", "2020-01-02T03:04:05+02:00"),
-        ("VARCHAR", "2020-01-02T03:04"),
-        ("VARCHAR", "2020-01-02T03:04:05.250"),
-        ("VARCHAR", "2020-01-02T24:00:00"),
-        ("VARCHAR", "12:30 24:00"),
-        ("VARCHAR", "12:30:00"),
-    ],
-)
-def test_a_type_gives_the_text_back(kind: str, cells: str) -> None:
-    found = cells.split(" ")
-    assert kind_of([None, *found, None]) == kind
-    assert kind_of([*found, *["x"]]) == "VARCHAR"
+def kind_of(cells: Sequence[str | None], known: str | None = None) -> str:
+    return kinds_of({"a": cells}, {} if known is None else {"a": known})["a"]
 
 
-@pytest.mark.parametrize(
-    ("kind", "cells"),
-    [
+CELLS = [
+    ("BIGINT", "0 1 -7 9223372036854775807 -9223372036854775808"),
+    ("VARCHAR", "9223372036854775808"),
+    ("VARCHAR", "12345678901234567890"),
+    ("VARCHAR", "1" * 60),
+    ("VARCHAR", "007"),
+    ("VARCHAR", "+1"),
+    ("VARCHAR", "-0"),
+    ("VARCHAR", "1_000"),
+    ("VARCHAR", "0x1f"),
+    ("DOUBLE", "0.5 -1.25 1e+20 1e-05 -0.0"),
+    ("DOUBLE", "1889.0 1890.0"),
+    ("DOUBLE", "1503 1889.5"),
+    ("VARCHAR", "1910 1910.0"),
+    ("VARCHAR", "1910.1 1910.10 1910.100"),
+    ("VARCHAR", "12.50"),
+    ("VARCHAR", ".5"),
+    ("VARCHAR", "5."),
+    ("VARCHAR", "1e5"),
+    ("VARCHAR", "1E+20"),
+    ("VARCHAR", "0.5 9007199254740993"),
+    ("VARCHAR", "0.1234567890123456789"),
+    ("VARCHAR", "0.5 inf"),
+    ("VARCHAR", "0.5 nan"),
+    ("VARCHAR", "1e400"),
+    ("BOOLEAN", "true false"),
+    ("BOOLEAN", "True False"),
+    ("BOOLEAN", "TRUE"),
+    ("VARCHAR", "true False"),
+    ("VARCHAR", "yes no"),
+    ("VARCHAR", "t f"),
+    ("DATE", "2020-01-02 0001-01-01 9999-12-31"),
+    ("VARCHAR", "2020-1-2"),
+    ("VARCHAR", "2020/01/02"),
+    ("VARCHAR", "2021-02-29"),
+    ("VARCHAR", "01/02/2003 03/04/2005"),
+    ("VARCHAR", "12000-01-01 2020-01-01"),
+    ("VARCHAR", "-0500-01-01"),
+    ("VARCHAR", "0000-01-01"),
+    ("VARCHAR", "infinity 2020-01-01"),
+    ("VARCHAR", "epoch"),
+    ("TIMESTAMP", "2020-01-02T03:04:05 2020-01-02T03:04:05.25"),
+    ("VARCHAR", "2020-01-02T03:04:05Z"),
+    ("VARCHAR", "2020-01-02T03:04:05+02:00"),
+    ("VARCHAR", "2020-01-02T03:04"),
+    ("VARCHAR", "2020-01-02T03:04:05.250"),
+    ("VARCHAR", "2020-01-02T24:00:00"),
+    ("VARCHAR", "12:30 24:00"),
+    ("VARCHAR", "12:30:00"),
+]
+
+
+def test_a_type_gives_the_text_back() -> None:
+    expected = {cells: kind for kind, cells in CELLS}
+    assert kinds_of({cells: [None, *cells.split(" "), None] for cells in expected}) == expected
+    assert kinds_of({cells: [*cells.split(" "), "x"] for cells in expected}) == dict.fromkeys(expected, "VARCHAR")
+
+
+def test_a_type_gives_the_text_with_its_blanks_back() -> None:
+    cases: list[tuple[str, list[str | None]]] = [
         ("TIMESTAMP", ["2020-01-02 03:04:05", "2020-01-02 00:00:00"]),
         ("VARCHAR", ["2020-01-02 03:04:05", "2020-01-02T03:04:05"]),
         ("VARCHAR", ["0044-03-15 (BC)"]),
@@ -88,15 +92,12 @@ def test_a_type_gives_the_text_back(kind: str, cells: str) -> None:
         ("VARCHAR", [" 1"]),
         ("VARCHAR", ["1 "]),
         ("VARCHAR", [None, None]),
-    ],
-)
-def test_a_type_gives_the_text_with_its_blanks_back(kind: str, cells: list[str | None]) -> None:
-    assert kind_of(cells) == kind
+    ]
+    assert kinds_of({str(cells): cells for _, cells in cases}) == {str(cells): kind for kind, cells in cases}
 
 
-@pytest.mark.parametrize(
-    ("known", "cell", "kind"),
-    [
+def test_a_known_column_keeps_its_type_where_the_text_allows_it() -> None:
+    cases: list[tuple[str, str | None, str]] = [
         ("BIGINT", "1889.0", "DOUBLE"),
         ("DOUBLE", "1889", "DOUBLE"),
         ("INTEGER", "5", "INTEGER"),
@@ -113,10 +114,11 @@ def test_a_type_gives_the_text_with_its_blanks_back(kind: str, cells: list[str |
         ("BLOB", "1", "VARCHAR"),
         ("BIGNUM", "1", "VARCHAR"),
         ("DATE", None, "DATE"),
-    ],
-)
-def test_a_known_column_keeps_its_type_where_the_text_allows_it(known: str, cell: str | None, kind: str) -> None:
-    assert kind_of([cell], known) == kind
+    ]
+    names = [f"{known} of {cell}" for known, cell, _ in cases]
+    columns = {name: [cell] for name, (_, cell, _) in zip(names, cases, strict=True)}
+    known = {name: kind for name, (kind, _, _) in zip(names, cases, strict=True)}
+    assert kinds_of(columns, known) == {name: kind for name, (_, _, kind) in zip(names, cases, strict=True)}
 
 
 @pytest.mark.parametrize("place", [0, 2047, 2048, 4999])

@@ -23,19 +23,23 @@ from tests.notebook import Images, write_chunk, write_chunks
 from tests.small import configure, copy, make_small, rows_of, small_store
 
 N = 13  # images, in chunks of 5: 0-4, 5-9, 10-12
+RECIPE: dict[str, dict[str, Any]] = {
+    "fit_pca": {"n_components": 16, "samples_per_image": 70, "batch_size": 200},
+    "project": {"top": 50},
+}  # of some 120 descriptors an image
 
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pictures")
-    make_small(folder, n=N)
+    make_small(folder, n=N, size=(80, 60))
     return folder
 
 
 @pytest.fixture(scope="module")
 def ours(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
     """A store that extracted its images itself. Not to be changed."""
-    store = small_store(tmp_path_factory.mktemp("ours") / "store", pictures)
+    store = small_store(tmp_path_factory.mktemp("ours") / "store", pictures, recipe=RECIPE)
     store.run(workers=0)
     return store
 
@@ -48,7 +52,7 @@ def images(ours: FeatureStore) -> Images:
 
 @pytest.fixture(scope="module")
 def empty(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
-    return small_store(tmp_path_factory.mktemp("empty") / "store", pictures)
+    return small_store(tmp_path_factory.mktemp("empty") / "store", pictures, recipe=RECIPE)
 
 
 @pytest.fixture
@@ -245,7 +249,7 @@ def test_unknown_images_can_be_looked_at_again(
 def test_a_shuffled_import_needs_no_more_memory_than_it_may(
     theirs: FeatureStore, images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(import_npz, "HELD_BYTES", 200_000)
+    monkeypatch.setattr(import_npz, "HELD_BYTES", 45_000)
     held: dict[RowsInOrder, int] = {}
     added = RowsInOrder.add
 

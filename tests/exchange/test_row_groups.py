@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -20,8 +19,7 @@ from featurestore.exchange.exporters import parquet, row_groups
 from featurestore.exchange.exporters.parquet_footer import Footer
 from featurestore.exchange.exporters.row_groups import write_row_groups
 from featurestore.query import write_parquet
-
-ROOT = Path(__file__).parent.parent.parent
+from tests.warm import run_warm
 
 
 def tables(n: int, rows: int) -> list[pa.Table]:
@@ -119,7 +117,7 @@ def test_an_error_in_a_thread_ends_the_export(
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_a_signal_in_the_middle_leaves_the_old_file(
-    finished: FeatureStore, tmp_path: Path, number: signal.Signals, code: int
+    finished: FeatureStore, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, number: signal.Signals, code: int
 ) -> None:
     out = tmp_path / "flat.parquet"
     out.write_bytes(b"old")
@@ -137,9 +135,9 @@ def test_a_signal_in_the_middle_leaves_the_old_file(
         " '--force']\n"
         "sys.exit(main())\n"
     )
-    ended = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
-    )
+    folder = tmp_path_factory.mktemp("script")
+    (folder / "stopping.py").write_text(script, encoding="utf-8")
+    ended = run_warm("stopping", environment={**os.environ, "PYTHONPATH": str(folder)})
     assert ended.returncode == code, ended.stderr
     assert out.read_bytes() == b"old"
     assert "Traceback" not in ended.stderr

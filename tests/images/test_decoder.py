@@ -115,7 +115,7 @@ def test_other_threads_keep_their_stderr(files: list[Path], capfd: pytest.Captur
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /dev/fd")
 def test_eight_threads_ask_one_store(finished: FeatureStore, samples: Any, capfd: pytest.CaptureFixture[str]) -> None:
     table = finished.load(columns=["filename", "status"]).to_pylist()
-    names = [row["filename"] for row in table if row["status"] == "ok"]
+    names = [row["filename"] for row in table if row["status"] == "ok"][::2]
     store = FeatureStore(finished.path)
     codes = {name: store.encode(samples.images / name) for name in names}
     matrix = store.matrix()

@@ -18,7 +18,8 @@ from featurestore.progress import Silent
 from featurestore.stages import Extract
 from tests.broken_images import encoded, picture
 from tests.faults import EIO, no_open_files, ordinary_user
-from tests.small import context_of, make_small, small_store, write_dataset
+from tests.once import once
+from tests.small import configure, context_of, copy, make_small, small_store, write_dataset
 
 ROWS = "SELECT filename, status, error, hash(descriptors) FROM extracted ORDER BY image_id"
 
@@ -35,19 +36,30 @@ class Meanwhile(Silent):
             deed()
 
 
-@pytest.fixture
-def images(tmp_path: Path) -> Path:
-    folder = tmp_path / "images"
-    make_small(folder)
-    return folder
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with pictures, and a store of them in chunks of five in which nothing was run. Not to be changed."""
+
+    def make(folder: Path) -> None:
+        make_small(folder / "images", size=(80, 60))
+        small_store(folder / "store", folder / "images")
+
+    return once(tmp_path_factory, "image-folder", make)
 
 
 @pytest.fixture
-def store(images: Path, tmp_path: Path) -> FeatureStore:
+def images(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made / "images", tmp_path / "images"))
+
+
+@pytest.fixture
+def store(made: Path, images: Path, tmp_path: Path) -> FeatureStore:
     """Thirteen images in chunks of five, one of which was never there."""
     shutil.copy(images / "dataset.csv", tmp_path / "dataset.csv")
     (images / "009.png").unlink()
-    return FeatureStore.create(tmp_path / "store", images=images, dataset=tmp_path / "dataset.csv", chunk_size=5)
+    store = copy(FeatureStore(made / "store"), tmp_path / "store")
+    configure(store, "store", images=str(images), dataset=str(tmp_path / "dataset.csv"))
+    return store
 
 
 def extract(store: FeatureStore, meanwhile: Callable[[], object]) -> None:
