@@ -17,7 +17,7 @@ BORDER = 0.08  # of the keypoints' box: how near to its sides the border reaches
 MIDDLE = 0.25  # of the keypoints' box: how far from its sides its middle begins
 EXPECTED = 10.0  # inliers in the middle, from which on their absence means something
 EMPTY = 0.1  # of the inliers that are expected in the middle: with fewer it is another picture
-AGAIN = 0.5  # of the inliers: with so many on a second transform that contradicts the first, it is a pattern
+AGAIN = 0.4  # of the inliers: with so many on a second transform that contradicts the first, it is a pattern
 FLAT = 0.03  # of the query's box: how wide the strip is that counts as a line
 
 

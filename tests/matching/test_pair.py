@@ -96,8 +96,10 @@ def moved(n_elsewhere: int, *, apart: bool) -> tuple[Features, Features]:
 
 
 def test_matches_of_a_pattern_that_fit_several_places_are_not_found() -> None:
-    pattern, few, depth = (check_pair(*moved(n, apart=apart)) for n, apart in ((18, False), (5, False), (18, True)))
+    cases = ((18, False), (11, False), (5, False), (18, True))
+    pattern, half, few, depth = (check_pair(*moved(n, apart=apart)) for n, apart in cases)
     assert (pattern.inliers, pattern.status) == (20, Verdict.POSSIBLE)
+    assert (half.inliers, half.status) == (20, Verdict.POSSIBLE)
     assert (few.inliers, few.status) == (20, Verdict.FOUND)
     assert (depth.inliers, depth.status) == (20, Verdict.FOUND)  # what is nearer moves more, and contradicts nothing
 
