@@ -56,7 +56,7 @@ def answers(
         queries: in any order.
         method: of the search.
     """
-    path = store.path.parent / "answers" / f"{store.path.name}-{searching_code()}" / f"{name}-{method}.jsonl"
+    path = store.path.parent / "answers" / f"{store.path.name}-{searching_code(method)}" / f"{name}-{method}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     known = read_answers(path)
     wanted = list(queries)
@@ -106,11 +106,12 @@ def read_answers(path: Path) -> dict[str, Answer]:
     return found
 
 
-def searching_code() -> str:
+def searching_code(method: Literal["index", "exact"]) -> str:
     """Return a short digest of the code that decides what a search answers."""
     package = ROOT / "featurestore"
-    modules = [*(package / "matching").glob("*.py"), *(package / "retrieval").glob("*.py")]
-    modules += [package / "query" / f"{name}.py" for name in ("exact_search", "index_search")]
+    modules = [*(package / "matching").glob("*.py"), package / "query" / "exact_search.py"]
+    if method == "index":
+        modules += [*(package / "retrieval").glob("*.py"), package / "query" / "index_search.py"]
     order = inspect.getsource(ranking) + repr((CHECKED, RANKED))  # of the module that also shows results
     digest = hashlib.sha256(order.encode())
     for path in sorted(modules):

@@ -21,11 +21,14 @@ class Matches:
         query: ``(m,)`` int64, rows of the query.
         image: ``(m,)`` int64, rows of the image.
         distances: ``(m,)`` float32, Euclidean, in the space of the descriptors.
+        squares: ``(n,)`` float32, of each of the query's descriptors, matched or not, the squared distance to its
+            nearest in the image, as a matrix product rounds it; infinite if the image has none.
     """
 
     query: NDArray[np.int64]
     image: NDArray[np.int64]
     distances: NDArray[np.float32]
+    squares: NDArray[np.float32]
 
     def __len__(self) -> int:
         """Return the number of matches."""
@@ -45,11 +48,12 @@ def mutual_matches(query: NDArray[np.float32], image: NDArray[np.float32], *, ra
     """
     n, k = len(query), len(image)
     if not n or not k:
-        return Matches(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
-    nearest, passed = np.empty(n, np.int64), np.empty(n, bool)
+        none, far = np.empty(0, np.int64), np.full(n, np.inf, np.float32)
+        return Matches(none, none, np.empty(0, np.float32), far)
+    nearest, passed, least = np.empty(n, np.int64), np.empty(n, bool), np.empty(n, np.float32)
     own = np.einsum("ij,ij->i", query, query)
     for rows, squares in _blocks(query, image):
-        nearest[rows], passed[rows] = _ratio_test(query[rows], own[rows], image, squares, ratio)
+        nearest[rows], passed[rows], least[rows] = _ratio_test(query[rows], own[rows], image, squares, ratio)
     ours = np.flatnonzero(passed)
     # few pass, so that their nearest are compared with the query again; on a tie the first of the query stays
     back = np.empty(len(ours), np.int64)
@@ -58,7 +62,7 @@ def mutual_matches(query: NDArray[np.float32], image: NDArray[np.float32], *, ra
     ours = ours[back == ours]
     theirs = nearest[ours]
     distances = np.linalg.norm(query[ours] - image[theirs], axis=1).astype(np.float32)
-    return Matches(ours, theirs, distances)
+    return Matches(ours, theirs, distances, least + own)
 
 
 def _blocks(rows: NDArray[np.float32], columns: NDArray[np.float32]) -> Iterator[tuple[slice, NDArray[np.float32]]]:
@@ -85,8 +89,8 @@ def _ratio_test(
     image: NDArray[np.float32],
     squares: NDArray[np.float32],
     ratio: float,
-) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Return each row's nearest column, and whether it is near enough. The nearest is overwritten in ``squares``.
+) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.float32]]:
+    """Return each row's nearest column, whether it is near enough, and its value in ``squares``, which is overwritten.
 
     Args:
         part: the rows, ``(n, dim)``.
@@ -97,9 +101,9 @@ def _ratio_test(
     """
     at = np.arange(len(squares))
     nearest: NDArray[np.int64] = squares.argmin(axis=1)
-    if len(image) == 1:
-        return nearest, np.ones(len(part), bool)
     first = squares[at, nearest]
+    if len(image) == 1:
+        return nearest, np.ones(len(part), bool), first
     squares[at, nearest] = np.inf
     second_nearest = squares.argmin(axis=1)
     second = squares[at, second_nearest]
@@ -111,4 +115,4 @@ def _ratio_test(
     distances = [np.linalg.norm(part[rows] - image[of[rows]], axis=1) for of in (nearest, second_nearest)]
     near = np.zeros(len(part), bool)
     near[rows] = distances[0] < np.float32(ratio) * distances[1]
-    return nearest, near
+    return nearest, near, first

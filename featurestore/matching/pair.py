@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurestore.matching.features import Features
-from featurestore.matching.nearest import RATIO, mutual_matches
+from featurestore.matching.nearest import RATIO, Matches, mutual_matches
 from featurestore.matching.similarity import Similarity, fit_similarity
 from featurestore.matching.verdict import MIN_INLIERS, POSSIBLE, Verdict
 
@@ -89,6 +89,11 @@ def check_pair(query: Features, image: Features, *, min_inliers: int = MIN_INLIE
         ratio: of `mutual_matches`.
     """
     matches = mutual_matches(query.descriptors, image.descriptors, ratio=ratio)
+    return check_matches(query, image, matches, min_inliers=min_inliers)
+
+
+def check_matches(query: Features, image: Features, matches: Matches, *, min_inliers: int = MIN_INLIERS) -> PairMatch:
+    """Return what two images have in common, whose descriptors have been matched; see `check_pair`."""
     fitted = fit_similarity(query.keypoints[matches.query], image.keypoints[matches.image])
     if fitted is None:
         return _nothing(len(matches))

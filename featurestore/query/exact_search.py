@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,12 @@ class Shortlist:
     scores: NDArray[np.float64]
     n_images: int
     n_missing: int
+
+    def reordered(self, order: NDArray[np.int64]) -> Shortlist:
+        """Return the same with its first images in another order."""
+        rows, scores = self.rows.copy(), self.scores.copy()
+        rows[: len(order)], scores[: len(order)] = rows[order], scores[order]
+        return replace(self, rows=rows, scores=scores)
 
 
 @dataclass

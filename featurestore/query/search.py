@@ -9,16 +9,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from featurestore.catalog import HeldCatalog
 from featurestore.errors import NotReady
 from featurestore.formatting import counted
-from featurestore.matching import MIN_INLIERS, PairMatch, Verdict, check_pair
+from featurestore.matching import MIN_INLIERS, PairMatch, Verdict, check_matches, mutual_matches
 from featurestore.notebook import html_lines, html_table
 from featurestore.query.exact_search import Shortlist, search_exactly
 from featurestore.query.features import Given, Named, features_of, features_to_match
-from featurestore.query.index_search import search_index
+from featurestore.query.index_search import nearer_first, search_index
 from featurestore.query.lookup import Image, Lookup
 from featurestore.query.result_files import as_json_value
 from featurestore.query.selection import Selection, select_images, with_columns
@@ -158,7 +160,10 @@ def search_store(
         else:
             shortlist = search_index(query.features, selection, index, most=most, without=without)
         times.append(time.perf_counter())
-        checked = _checked(lookup, query, _chosen(selection, shortlist.rows), min_inliers)
+        checked, squares = _checked(lookup, query, _chosen(selection, shortlist.rows), min_inliers)
+        if index is not None:
+            order = nearer_first(squares)
+            shortlist, checked = shortlist.reordered(order), [checked[i] for i in order]
     times.append(time.perf_counter())
     chosen, encode, search, check = (times[i + 1] - times[i] for i in range(4))
     seconds = {"encode": encode, "search": chosen + search, "check": check}
@@ -216,14 +221,20 @@ def _chosen(selection: Selection, rows: Any) -> pa.Table:
     return selection.images.take(pa.array(rows, pa.int64()))
 
 
-def _checked(lookup: Lookup, query: Named, images: pa.Table, min_inliers: int) -> list[PairMatch]:
+def _checked(
+    lookup: Lookup, query: Named, images: pa.Table, min_inliers: int
+) -> tuple[list[PairMatch], list[NDArray[np.float32]]]:
+    """Return the checks of the first images, and of each the squared distances of `Matches`."""
     columns = (images[name].to_pylist()[:CHECKED] for name in ("image_id", "chunk_id", "filename"))
 
-    def check(image: Image) -> PairMatch:
-        return check_pair(query.features, features_to_match(lookup, image), min_inliers=min_inliers)
+    def check(image: Image) -> tuple[PairMatch, NDArray[np.float32]]:
+        features = features_to_match(lookup, image)
+        matches = mutual_matches(query.features.descriptors, features.descriptors)
+        return check_matches(query.features, features, matches, min_inliers=min_inliers), matches.squares
 
     with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:  # one reads while another one compares
-        return list(pool.map(check, map(Image, *columns)))
+        found = list(pool.map(check, map(Image, *columns)))
+    return [match for match, _ in found], [squares for _, squares in found]
 
 
 def _hits(

@@ -65,3 +65,12 @@ def test_few_descriptors(n: int, k: int, matches: int) -> None:
     found = mutual_matches(descriptors(n, 5), descriptors(k, 6))
     assert len(found) == matches
     assert [str(of.dtype) for of in (found.query, found.image, found.distances)] == ["int64", "int64", "float32"]
+
+
+def test_every_descriptor_has_the_distance_to_its_nearest() -> None:
+    query, image = descriptors(9, 1), descriptors(7, 2)
+    every = np.linalg.norm(query[:, np.newaxis] - image, axis=2)
+    for k in (7, 1):
+        found = mutual_matches(query, image[:k])
+        np.testing.assert_allclose(np.sqrt(found.squares), every[:, :k].min(axis=1), rtol=1e-4)
+    assert np.isinf(mutual_matches(query, image[:0]).squares).all()

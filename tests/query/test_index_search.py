@@ -14,9 +14,11 @@ import pytest
 
 from featurestore import FeatureStore
 from featurestore.errors import MissingDependency, NotReady, QueryError
+from featurestore.matching import mutual_matches
 from featurestore.query import SearchResult, coverage_of, index_file, search, store_index
+from featurestore.query.features import stored_features
 from featurestore.query.index_entries import read_chunk
-from featurestore.query.index_search import probed_words
+from featurestore.query.index_search import nearer_first, probed_words
 from featurestore.retrieval import Extents
 from tests.conftest import LONG
 from tests.small import configure, context_of, copy, invoke
@@ -346,6 +348,28 @@ def test_crops_of_paintings(image_folder: Path, tmp_path: Path) -> None:
         for method in ("exact", "index"):
             result = store.search(query, method=method)
             assert [hit.filename for hit in result.found] == [Path(ref).name]
+
+
+def test_candidates_are_in_the_order_of_exact_distances(made: FeatureStore) -> None:
+    rng = np.random.default_rng(0)
+    keypoints = made.keypoints(NAME)[:30].copy()
+    keypoints["x"], keypoints["y"] = rng.uniform(0, 500, (2, 30))  # so that nothing agrees
+    codes = np.clip(made.descriptors(NAME)[:30] + rng.normal(0, 25, (30, 64)), 0, 255).astype(np.uint8)
+    result = made.search((codes, keypoints), method="index")
+    assert not result.found
+    lookup = made._current_lookup()
+    query = lookup.decoder(None).floats(codes)
+    squares = [mutual_matches(query, stored_features(lookup, name).descriptors).squares for name in names(result)]
+    assert nearer_first(squares).tolist() == list(range(len(squares)))
+    assert [hit.score for hit in result.hits] != sorted((hit.score for hit in result.hits), reverse=True)
+
+
+def test_a_descriptor_votes_for_the_image_that_is_clearly_nearer() -> None:
+    squares = [np.array(column, np.float32) for column in ([4, 4, 0], [1, 9, 0], [9, 1, np.inf])]
+    assert nearer_first(squares).tolist() == [1, 2, 0]  # votes of 0.5, one each, and none for what is equally near
+    assert nearer_first([squares[0], squares[0]]).tolist() == [0, 1]
+    assert nearer_first(squares[:1]).tolist() == [0]
+    assert nearer_first([]).tolist() == []
 
 
 @pytest.mark.parametrize(("n_words", "probed"), [(16, 6), (16_384, 6), (65_012, 3), (65_536, 3)])

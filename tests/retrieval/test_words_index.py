@@ -113,7 +113,7 @@ def test_a_descriptor_has_one_vote_for_an_image() -> None:
     numbers = np.array([[10, 11, 12, 13], [20, 21, 22, 23]])
     votes = count_votes(distances, rows, numbers, most=2)
     assert votes.rows.tolist() == [3, 1]
-    assert votes.scores == pytest.approx([1 + np.exp(-((7 / 12) ** 2)), np.exp(-1) + np.exp(-0.25)])
+    assert votes.scores == pytest.approx([1 + np.exp(-((7 / 8) ** 2)), np.exp(-2.25) + np.exp(-((6 / 8) ** 2))])
     assert votes.borders.tolist() == [0, 2, 4]
     assert votes.descriptors.tolist() == [0, 1, 1, 0]
     assert votes.places.tolist() == [10, 22, 21, 12]
