@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -28,6 +28,7 @@ from featurestore.system import StrPath, located
 BITS = (8, 4)
 PROBED = 40  # images that the time of a query is estimated with
 ASKED = 4  # queries that it is estimated with
+KEEP = 10.0  # seconds after which the queries that have been extracted are written
 CHECK = 2  # the check of an image takes about so many times as long as its votes
 STATE = "state of the store"
 LONG = 60.0  # seconds, above which it is said how to take less
@@ -203,9 +204,8 @@ def _try_all(
     settings = grid.settings()
     images, beside = list(sample.images()), file_of(file.path)
     queries = kept_queries(beside, sample)
-    if queries is None:
-        queries = list(_extracted(sample, say))
-        keep_queries(beside, sample, queries)
+    if len(queries) < len(sample.asked):
+        _extract(queries, sample, beside, say)
     if file.done < len(settings):
         seconds = _estimate(flow, settings[file.done :], images, queries)
         say(
@@ -224,24 +224,29 @@ def _try_all(
         progress.end(None)
 
 
-def _extracted(sample: Sample, say: Callable[[str], None]) -> Iterator[Query]:
-    """Yield the queries; the time that all will take is told after the first ones.
+def _extract(queries: list[Query], sample: Sample, beside: Path, say: Callable[[str], None]) -> None:
+    """Append the queries that are missing, and keep them every few seconds. The time is told after the first ones.
 
     Raises:
         QueryError: none can be used.
     """
-    begun, first, n_failed = time.perf_counter(), "", 0
-    for n, asked in enumerate(sample.asked, 1):
+    n_kept, begun, kept = len(queries), time.perf_counter(), time.perf_counter()
+    for n, asked in enumerate(sample.asked[n_kept:], 1):
         query = sample.query(asked)
+        queries.append(query)
+        now = time.perf_counter()
         if query.error is not None:
-            n_failed, first = n_failed + 1, first or query.error
             say(f"a query can't be used, and counts as not found: {query.error}")
-        if n == min(ASKED, len(sample.asked)):
-            left = (time.perf_counter() - begun) / n * (len(sample.asked) - n)
+        if n == min(ASKED, len(sample.asked) - n_kept):
+            left = (now - begun) / n * (len(sample.asked) - len(queries))
             say(f"extracting the other queries takes about {human_seconds(left)}")
-        yield query
-    if n_failed == len(sample.asked):
-        raise QueryError(f"no query can be used; the first: {first}")
+        if now - kept > KEEP:
+            keep_queries(beside, sample, queries)
+            kept = time.perf_counter()
+    errors = [query.error for query in queries if query.error is not None]
+    if len(errors) == len(queries):
+        raise QueryError(f"no query can be used; the first: {errors[0]}")
+    keep_queries(beside, sample, queries)
 
 
 def _estimate(flow: Flow, settings: Sequence[Setting], images: Sequence[Raw], queries: Sequence[Query]) -> float:

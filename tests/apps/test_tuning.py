@@ -16,9 +16,9 @@ from featurestore.apps import Grid, plot_tuning, propose, tune, with_recipe
 from featurestore.apps.degraded import degraded_part
 from featurestore.apps.kept_queries import file_of, kept_queries
 from featurestore.apps.setting_bytes import ROW
-from featurestore.apps.trial import Setting, measure, rounded
-from featurestore.apps.tuning import LESS, Trial, Tuning
-from featurestore.apps.tuning_sample import Sample, draw_sample
+from featurestore.apps.trial import Query, Setting, measure, rounded
+from featurestore.apps.tuning import LESS, Trial, Tuning, _extract
+from featurestore.apps.tuning_sample import Asked, Sample, draw_sample
 from featurestore.errors import NotReady, OutputError, QueryError
 from featurestore.rows import Row, Status
 from featurestore.stages import Quantize
@@ -151,11 +151,33 @@ def test_it_goes_on_after_a_kill(
     assert without_times(again) == without_times(tuned)
 
 
+def test_queries_that_a_killed_call_has_extracted_are_not_extracted_again(
+    finished: FeatureStore, sample: Sample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, extracted, path = Sample.query, list[str](), tmp_path / "trials.jsonl"
+
+    def killed(of: Sample, asked: Asked) -> Query:
+        extracted.append(asked.name)
+        if len(extracted) == 4:
+            raise KeyboardInterrupt
+        return made(of, asked)
+
+    monkeypatch.setattr("featurestore.apps.tuning.KEEP", 0.0)
+    monkeypatch.setattr(Sample, "query", killed)
+    with pytest.raises(KeyboardInterrupt):
+        tune(finished, path, GRID)
+    queries = kept_queries(file_of(path), sample)
+    assert [query.name for query in queries] == extracted[:3]
+    _extract(queries, sample, file_of(path), lambda line: None)
+    names = [asked.name for asked in sample.asked]
+    assert extracted == [*names[:4], *names[3:]]
+    assert [query.name for query in kept_queries(file_of(path), sample)] == names
+
+
 def test_kept_queries_are_those_of_the_sample_or_none(
     finished: FeatureStore, sample: Sample, tuned: Tuning, tmp_path: Path
 ) -> None:
     queries = kept_queries(file_of(tuned.path), sample)
-    assert queries is not None
     for kept, asked in zip(queries, sample.asked, strict=True):
         made = sample.query(asked)
         assert (kept.name, kept.refs, kept.half, kept.error) == (made.name, made.refs, made.half, made.error)
@@ -164,10 +186,10 @@ def test_kept_queries_are_those_of_the_sample_or_none(
         np.testing.assert_array_equal(kept.raw.descriptors, made.raw.descriptors)
         np.testing.assert_array_equal(kept.raw.keypoints, made.raw.keypoints)
     other = draw_sample(finished, n_images=GRID.images, n_queries=GRID.queries, seed=1)
-    assert kept_queries(file_of(tuned.path), other) is None
+    assert kept_queries(file_of(tuned.path), other) == []
     broken = tmp_path / "broken.npz"
     broken.write_bytes(file_of(tuned.path).read_bytes()[:-100])
-    assert kept_queries(broken, sample) is None
+    assert kept_queries(broken, sample) == []
 
 
 def test_a_complete_file_is_only_read(finished: FeatureStore, tuned: Tuning, monkeypatch: pytest.MonkeyPatch) -> None:
