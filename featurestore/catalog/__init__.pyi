@@ -13,6 +13,7 @@ from .comparison import ImageDifference as ImageDifference
 from .comparison import compare_images as compare_images
 from .comparison import list_images as list_images
 from .connection import LITTLE as LITTLE
+from .connection import Instance as Instance
 from .context import Context as Context
 from .context import WritableContext as WritableContext
 from .dataset_changes import find_changed as find_changed
@@ -128,6 +129,8 @@ from .training import TrainingSet as TrainingSet
 from .training import first_leakage as first_leakage
 from .variants import find_variant as find_variant
 from .variants import models_by_variant as models_by_variant
+from .version import Version as Version
+from .version import file_version as file_version
 from .views import CATALOG_VIEWS as CATALOG_VIEWS
 from .views import FOUND_PAIRS as FOUND_PAIRS
 from .views import make_catalog_views as make_catalog_views

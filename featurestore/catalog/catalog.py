@@ -22,6 +22,7 @@ import filelock
 from featurestore.catalog import diagnosis, revisions
 from featurestore.catalog.connection import Instance, restart, transaction
 from featurestore.catalog.revisions import columns_of, refuse_newer, revision, upgrade
+from featurestore.catalog.version import Version, file_version
 from featurestore.errors import CorruptFile, NotWritable, StoreBusy
 from featurestore.storage import CATALOG, Root, Writer, living_holder
 from featurestore.system import file_size, held_back, is_file, readable, room_on_disk, writing
@@ -39,6 +40,7 @@ class Catalog:
     """``catalog.duckdb`` of one store, to be read."""
 
     threads: int | None = None  # of DuckDB; None is one for every core
+    kept: object | None = None  # what readers keep for their next question, until `version` is another
 
     def __init__(self, root: Root) -> None:
         """Take the root of the store; the file is not opened yet."""
@@ -52,6 +54,11 @@ class Catalog:
     def is_small(self) -> bool:
         """Whether a query that reads all images is over soon enough for others to wait for it."""
         return not is_file(self.path) or file_size(self.path) <= SMALL_BYTES
+
+    def version(self) -> Version | None:
+        """Return a key that every commit changes; None if there is none. Raises `StoreBusy`, as `reading` does."""
+        with self._once(), self._lock(optional=True), self._turn:
+            return file_version(self.path)
 
     @contextmanager
     def reading(self) -> Iterator[duckdb.DuckDBPyConnection]:

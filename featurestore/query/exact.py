@@ -34,7 +34,6 @@ _FITS = {
     **dict.fromkeys(("timestamp_ns", "timestamptz_ns"), _NANOSECONDS),
     "interval": "abs(date_part('hour', {})) < 2562047",  # Arrow counts nanoseconds in 64 bits
 }
-KEPT = "_answer"  # the table of a narrow result
 Type = Any  # duckdb's DuckDBPyType, whose children depend on the type
 
 
@@ -47,7 +46,7 @@ def exact_columns(
 
     Args:
         relation: the answer.
-        keep_in: an in-memory connection that stores a narrow result, as `KEPT`, so that it is not computed twice.
+        keep_in: an in-memory connection that stores a narrow result in its `answer_table`, to compute it once.
     """
     names, kinds = relation.columns, relation.types
     checks = [_fits(kind, f"#{i}") for i, kind in enumerate(kinds, 1)]
@@ -55,13 +54,18 @@ def exact_columns(
     fits = [True] * len(kinds)
     if asked:
         if keep_in is not None and not any(kind.id in WIDE for kind in kinds):
-            relation.create(KEPT)
-            relation = keep_in.table(KEPT)
+            relation.create(answer_table(keep_in))
+            relation = keep_in.table(answer_table(keep_in))
         checked = relation.project(", ".join(f"({checks[i]}) AS c{i}" for i in asked))
         (found,) = checked.aggregate(", ".join(f"bool_and(c{i})" for i in asked)).fetchall()
         for i, answer in zip(asked, found, strict=True):
             fits[i] = answer is not False  # None: there is no value
     return _cast(relation, names, [_carried(kind, fits=fit) for kind, fit in zip(kinds, fits, strict=True)])
+
+
+def answer_table(connection: duckdb.DuckDBPyConnection) -> str:
+    """Return the name of the table with a narrow result; connections to the same DuckDB have different ones."""
+    return f"_answer_{id(connection):x}"
 
 
 def texts(relation: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:

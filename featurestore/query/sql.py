@@ -17,9 +17,10 @@ from featurestore.catalog import Context
 from featurestore.errors import MissingDependency, QueryError
 from featurestore.formatting import counted, human_bytes
 from featurestore.query.duplicates import DUPLICATES, duplicates_note
-from featurestore.query.exact import KEPT, NUMBERS, WIDE, exact_columns, texts
+from featurestore.query.exact import NUMBERS, WIDE, answer_table, exact_columns, texts
 from featurestore.query.explain import column_hint, explain
-from featurestore.query.views import SNAPSHOT_VIEWS, is_of_snapshot, make_views
+from featurestore.query.kept_copy import can_keep, kept_copy
+from featurestore.query.views import SNAPSHOT_VIEWS, is_of_snapshot, make_views, set_up
 from featurestore.stages import Stage
 from featurestore.system import command_line, free_memory, optional_scratch_folder, ready_thread
 
@@ -158,7 +159,8 @@ def query_snapshot(context: Context) -> Iterator[Callable[..., QueryResult]]:
             if not is_of_snapshot(context.flow, query):
                 return run_query(context, query, parameters)
             _refuse_parameters(_statement(query, context.flow), parameters)
-            thread.submit(connection.execute, f"DROP TABLE IF EXISTS {KEPT}")  # of the query before, however it ended
+            old = answer_table(connection)
+            thread.submit(connection.execute, f"DROP TABLE IF EXISTS {old}")  # of the query before, however it ended
             return _collect(context, _stream(context, query, parameters, connection, thread))
 
         yield ask
@@ -211,11 +213,16 @@ def _notes(context: Context, query: str) -> tuple[str, ...]:
 
 @contextmanager
 def open_query(context: Context, text: str) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open a private in-memory connection, locked down, with the views that ``text`` names."""
+    """Open a private connection to a DuckDB in memory, locked down, with the views that ``text`` names.
+
+    Queries of the catalog alone share a DuckDB, as long as the catalog stays the same.
+    """
+    if is_of_snapshot(context.flow, text) and can_keep(context.catalog):
+        with kept_copy(context, text) as connection:
+            yield connection
+        return
     with optional_scratch_folder() as folder, duckdb.connect() as connection:
-        # the default is a folder in the working directory; "" keeps everything in memory
-        connection.execute("SET temp_directory = $folder", {"folder": "" if folder is None else str(folder)})
-        connection.execute("SET arrow_large_buffer_size = true")  # a batch of BLOBs may be over 2 GiB
+        set_up(connection, folder)
         try:
             make_views(context, connection, text, folder)
         except duckdb.Error as error:
@@ -245,6 +252,7 @@ def _result(future: Future[T], context: Context, connection: duckdb.DuckDBPyConn
     try:
         return future.result()
     except (duckdb.Error, pa.ArrowException, OSError) as error:  # the last two come from Arrow, within a result
+        context.catalog.kept = None  # DuckDB may accept no more statements
         raise QueryError(explain(error, context.flow) + column_hint(context, connection, query, error)) from None
 
 

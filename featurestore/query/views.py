@@ -60,6 +60,13 @@ def every_view(flow: Sequence[Stage]) -> tuple[str, ...]:
     return (*CATALOG_VIEWS, MISSING, *views, *(f"{view}_descriptors" for view in views))
 
 
+def set_up(connection: duckdb.DuckDBPyConnection, folder: Path | None) -> None:
+    """Prepare a connection for queries that may spill into ``folder``."""
+    # the default is a folder in the working directory; "" keeps everything in memory
+    connection.execute("SET temp_directory = $folder", {"folder": "" if folder is None else str(folder)})
+    connection.execute("SET arrow_large_buffer_size = true")  # a batch of BLOBs may be over 2 GiB
+
+
 def make_views(context: Context, connection: duckdb.DuckDBPyConnection, text: str, folder: Path | None) -> None:
     """Create the views and functions that ``text`` names, and restrict the connection to their files.
 
@@ -74,7 +81,7 @@ def make_views(context: Context, connection: duckdb.DuckDBPyConnection, text: st
         steps = resolve(catalog, context.flow)
         duplicates = find_duplicates(context, catalog, steps) if DUPLICATES in names else None
         if MISSING in names:
-            _make_missing(connection, make_plan(catalog, steps))
+            make_missing(connection, make_plan(catalog, steps))
         files = {view: _files(context, catalog, _step(steps, stage)) for view, stage in stages.items()}
         without = None
         if stages and len(removed := removed_ids(catalog)):  # their rows stay in the partitions
@@ -153,7 +160,7 @@ def _step(steps: Sequence[Step], stage: str) -> Step:
     return next(step for step in steps if step.stage.name == stage)
 
 
-def _make_missing(connection: duckdb.DuckDBPyConnection, plans: Mapping[str, StagePlan]) -> None:
+def make_missing(connection: duckdb.DuckDBPyConnection, plans: Mapping[str, StagePlan]) -> None:
     """Create the table of what is missing, without Arrow: to convert Python values, it would import pandas."""
     chunk_plans = [plan for plan in plans.values() if not isinstance(plan.step.stage, FitStage)]
     todo = [(plan.step.stage.name, work) for plan in chunk_plans for work in plan.todo]

@@ -49,6 +49,7 @@ from .paths import store_folder as store_folder
 from .paths import typed as typed
 from .scratch import copy_database as copy_database
 from .scratch import folder_in_memory as folder_in_memory
+from .scratch import lasting_scratch_folder as lasting_scratch_folder
 from .scratch import no_scratch_folder as no_scratch_folder
 from .scratch import optional_scratch_folder as optional_scratch_folder
 from .scratch import scratch_folder as scratch_folder

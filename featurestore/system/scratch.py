@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from featurestore.errors import OutputError
@@ -38,6 +38,15 @@ def optional_scratch_folder() -> Iterator[Path | None]:
         return
     with found as name:
         yield Path(name)
+
+
+def lasting_scratch_folder() -> Path | None:
+    """Make an empty folder for the caller to remove; None if no folder can be made."""
+    for place in _candidate_parents():
+        if duckdb_objection(place) is None:
+            with suppress(OSError):
+                return Path(tempfile.mkdtemp(prefix="featurestore-", dir=place))
+    return None
 
 
 @contextmanager
