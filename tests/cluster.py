@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.crash.harness import MARK
+from tests.warm import MARK
 
 ROOT = Path(__file__).parent.parent
 PATIENCE = 60.0  # seconds for a process to start, or to end

@@ -6,7 +6,9 @@ import gc
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +21,8 @@ from featurestore.cli.samples import make_samples
 from tests.once import copied, once
 from tests.recycled import Instances
 from tests.small import configure, copy, make_small, small_store, tiny_store
-from tests.warm import WarmSandbox
+from tests.warm import WarmSandbox, connect_nursery
+from tests.warm_workers import Nursery, cold, forking
 
 LONG_SIDE = 200  # pixels: SIFT then takes milliseconds an image
 TOP = 200  # descriptors: china has more of them, and most of flower has fewer
@@ -182,6 +185,19 @@ def warm_sandbox() -> Iterator[None]:
 def cold_sandbox(monkeypatch: pytest.MonkeyPatch) -> None:
     """Start the sandbox as users do, for a test of its memory limit or its environment."""
     monkeypatch.setattr("featurestore.maintenance.sandbox.subprocess", subprocess)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm_workers() -> Iterator[None]:
+    """Let the workers of engines start in milliseconds; the long form starts them as users do."""
+    with nullcontext() if LONG or sys.platform != "linux" else forking(Nursery(connect_nursery)):
+        yield
+
+
+@pytest.fixture
+def cold_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start workers as users do, for a test of their start or of what they inherit."""
+    monkeypatch.setattr("joblib.externals.loky.backend.fork_exec.fork_exec", cold)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,8 +1,8 @@
 """Processes that start in milliseconds: forked from one in which everything is imported, and nothing has run.
 
 Starting Python and importing the package takes half a second of CPU time and more, and crash tests do it many times.
-Such a process has its own session, environment and output, and can be killed as any other. Its workers start as usual.
-What is about the start itself needs `subprocess`.
+Such a process has its own session, environment and output, and can be killed as any other. Its workers start warm as
+well, unless they have a mark to be found by. What is about the start itself needs `subprocess`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import runpy
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults import is_ordinary_user, ordinary_user
+from tests.warm_workers import connected, fork_nursery, forking, serve
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
@@ -34,9 +36,13 @@ CONTEXT.set_forkserver_preload(
         "pandas",  # pyarrow imports it
         "pytest",  # since it is the main program that starts these processes
         "sklearn.decomposition",
+        "tests.warm_workers",
         "tests.frozen",  # last
     ]
 )
+
+
+MARK = "FEATURESTORE_TEST_MARK"  # a variable that workers inherit, by which they can be told from everybody else's
 
 
 def start_server() -> None:
@@ -125,5 +131,21 @@ def run_module(
         os.dup2(descriptor, stream)
         os.close(descriptor)
     sys.argv = [module, *arguments]
-    with ordinary_user() if ordinary else nullcontext():
+    workers = "run" in arguments and not environment.get(MARK)
+    with (
+        forking(fork_nursery()) if workers else nullcontext(),
+        ordinary_user() if ordinary else nullcontext(),
+    ):
         runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def connect_nursery() -> socket.socket:
+    """Start a process that forks workers for this one, which has threads."""
+    here, there = connected()
+    CONTEXT.Process(target=serve_below, args=(DupFd(there.fileno()),), daemon=True).start()
+    there.close()
+    return here
+
+
+def serve_below(connection: Any) -> None:
+    serve(socket.socket(fileno=connection.detach()))

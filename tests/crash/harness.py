@@ -15,12 +15,11 @@ from featurestore.catalog import Catalog
 from featurestore.catalog.statements import query_arrow
 from featurestore.storage import Root
 from featurestore.system import file_digest
-from tests.warm import WarmProcess
+from tests.warm import MARK, WarmProcess
 
 ROOT = Path(__file__).parent.parent.parent
 SIGKILLED = -9
 PATIENCE = 120.0  # seconds after which a process that should have ended is taken to hang
-MARK = "FEATURESTORE_TEST_MARK"  # workers inherit it, and can be told from everybody else's
 TABLES = ("images", "chunks", "ingests", "dataset_columns", "variants", "partitions", "results", "models")
 
 

@@ -127,6 +127,7 @@ class Work:
         return [Row(self.chunk_id, "", "crashed", reason)]
 
 
+@pytest.mark.usefixtures("cold_workers")
 def test_a_worker_that_dies_while_idle_costs_nothing() -> None:
     engine = LocalEngine(2)
     try:
@@ -169,6 +170,7 @@ class Keeping(Work):
         return [Row(self.chunk_id, "", "ok", " ".join(os.environ[name] for name in sorted(KEEPING)))]
 
 
+@pytest.mark.usefixtures("cold_workers")
 def test_workers_keep_memory_between_images() -> None:
     engine = LocalEngine(1)
     try:
