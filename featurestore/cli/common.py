@@ -122,6 +122,8 @@ def make_folder(path: Path, store: Path) -> None:
     from featurestore.system import located, refuse_output, writing
 
     folder = located(path, "a folder of pictures")
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{folder} is a file; name a new folder for the pictures")
     refuse_output(folder, store, force=folder.is_dir())
     if folder.is_dir() and any(folder.iterdir()):
         raise OutputError(f"{folder} has files in it; name a new folder for the pictures")

@@ -18,6 +18,8 @@ INK: Colour = (40, 40, 40)
 PAPER = 245
 BAR = 30  # pixels of the line of text above a pair
 GAP = 8  # pixels between its two images
+MARGIN = 8  # pixels beside the line of text
+FONT = (0, 0.5)  # of OpenCV, FONT_HERSHEY_SIMPLEX, and its size
 MOST_LINES = 200  # of the nearest matches: more could not be told apart
 
 
@@ -80,10 +82,12 @@ def draw_pair(
 
     (left, left_scale), (right, right_scale) = _shrunk(query, longest), _shrunk(image, longest)
     height, width = max(left.shape[0], right.shape[0]), left.shape[1] + GAP + right.shape[1]
-    sheet = np.full((BAR + height, width, 3), PAPER, np.uint8)
+    (written, _), _ = cv2.getTextSize(title, *FONT, 1)
+    sheet = np.full((BAR + height, max(width, written + 2 * MARGIN), 3), PAPER, np.uint8)
     begin, start = np.array([0, BAR]), np.array([left.shape[1] + GAP, BAR])  # the upper left corners of the two
     sheet[BAR : BAR + left.shape[0], : left.shape[1]] = left
-    sheet[BAR : BAR + right.shape[0], start[0] :] = right
+    beside = sheet[BAR : BAR + right.shape[0], start[0] : width]
+    beside[:] = right
     nearest = np.argsort(distances, kind="stable")[:MOST_LINES]
     ends = (
         np.rint(_moved(query_points[nearest], left_scale) + begin).astype(int).tolist(),
@@ -94,9 +98,9 @@ def draw_pair(
         for place in (one, other):
             cv2.circle(sheet, place, 3, colour, 1, cv2.LINE_AA)
     if outline is not None:
-        corners = np.rint(_moved(outline, right_scale) + start).astype(np.int32)
-        cv2.polylines(sheet, [corners.reshape(-1, 1, 2)], True, OUTLINE, 2, cv2.LINE_AA)
-    cv2.putText(sheet, title, (8, BAR - 10), cv2.FONT_HERSHEY_SIMPLEX, 0.5, INK, 1, cv2.LINE_AA)
+        corners = np.rint(_moved(outline, right_scale)).astype(np.int32)
+        cv2.polylines(beside, [corners.reshape(-1, 1, 2)], True, OUTLINE, 2, cv2.LINE_AA)  # and not over the query
+    cv2.putText(sheet, title, (MARGIN, BAR - 10), *FONT, INK, 1, cv2.LINE_AA)
     return Picture(sheet, title)
 
 

@@ -95,6 +95,26 @@ def test_a_pair_without_matches() -> None:
     assert (picture.pixels[BAR:, :200] == 255).all()
 
 
+def test_the_outline_and_the_title_stay_where_they_belong() -> None:
+    empty, dark = np.empty((0, 2)), np.zeros((40, 30, 3), np.uint8)
+    outline = np.array([(-20.0, 5), (50, 5), (50, 30), (-20, 30)])  # of a query that shows more than the image
+    picture = draw_pair(
+        dark,
+        dark,
+        query_points=empty,
+        image_points=empty,
+        distances=np.empty(0, np.float32),
+        outline=outline,
+        title="found: 120 of 200 matches agree",
+    )
+    places = coloured(picture, OUTLINE)
+    assert len(places)
+    assert places[:, 0].min() >= 30 + GAP
+    assert places[:, 0].max() < 30 + GAP + 30
+    written = np.flatnonzero((picture.pixels[:BAR] != PAPER).any(axis=(0, 2)))
+    assert 200 < written[-1] < picture.pixels.shape[1] - 1, "the text is not cut off"
+
+
 def test_a_picture_is_written_as_its_suffix_says(tmp_path: Path) -> None:
     picture = Picture(np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8), "noise")
     for suffix, start in ((".png", b"\x89PNG"), (".JPG", b"\xff\xd8"), (".webp", b"RIFF")):
