@@ -97,7 +97,7 @@ def _dataset(rows: pa.Table, how: _Given, spill: Spill) -> pa.Table:
     if written.type != pa.string():
         written = written.cast(pa.string())
         rows = rows.set_column(position, rows.column_names[position], written)
-    with _sandboxed_connection(spill, columns=rows.num_columns) as con:
+    with _connection(spill, columns=rows.num_columns, sandboxed=not is_subset(split)) as con:
         filenames = _normalise(con, written, filename_column, spill)
         ours = {"subset"} if is_subset(split) else set()
         if filenames is written and rows.column_names[position].lower() == "filename":
@@ -116,9 +116,9 @@ def _dataset(rows: pa.Table, how: _Given, spill: Spill) -> pa.Table:
 
 
 @contextmanager
-def _sandboxed_connection(spill: Spill, *, columns: int) -> Iterator[duckdb.DuckDBPyConnection]:
+def _connection(spill: Spill, *, columns: int, sandboxed: bool) -> Iterator[duckdb.DuckDBPyConnection]:
     with duckdb.connect() as con, spill.bounding(con, columns=columns):
-        for setting in _SANDBOX_SETTINGS:
+        for setting in _SANDBOX_SETTINGS if sandboxed else ():
             con.execute(f"SET {setting}")
         yield con
 

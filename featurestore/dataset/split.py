@@ -5,7 +5,7 @@ from __future__ import annotations
 import duckdb
 import pyarrow as pa
 
-from featurestore.dataset.csv_file import has
+from featurestore.dataset.csv_file import find, has
 from featurestore.errors import DatasetError
 from featurestore.formatting import counted
 from featurestore.quoting import identifier
@@ -29,7 +29,7 @@ def evaluate_split(
     """Evaluate the expression for every row.
 
     Args:
-        con: a sandboxed DuckDB connection: the split may come from another user.
+        con: a DuckDB connection, sandboxed unless `is_subset`: SQL may come from another user.
         rows: the dataset as it is written, with the types of its columns.
         position: of the filename column, which the split may call ``filename`` unless another column has that name.
         split: one SQL expression over the columns.
@@ -45,6 +45,8 @@ def evaluate_split(
     if is_subset(split) and not has(names, "subset"):
         what = f"The CSV has no column 'subset'. Its columns are: {one_line(', '.join(names))}"
         raise DatasetError(f'{what}. Say which images are train and which test, for example --split "{EXAMPLE}".')
+    if is_subset(split) and (column := rows.column(find(names, "subset"))).type == pa.string():
+        return column
     if not has(names, "filename"):
         rows = rows.append_column("filename", rows.column(position))
     row = "__row"
