@@ -26,7 +26,6 @@ CROPS = ("rss_cut", "imgdata_square")
 VIEWS = {"graf": "oxford_graf/img{}.png", "boat": "oxford_boat/img{}.pgm", "dogman": "hpatches_v_dogman/img{}.ppm"}
 UKBENCH = "ukbench_sample"
 LARGEST = 1000  # pixels of the longer side of a picture from a package
-RELATED = Path(__file__).parent / "related.csv"  # paintings of the collection that show the same, looked at
 PACKAGED = Path(__file__).parent / "negatives.csv"  # package, version, path, sha256
 
 
@@ -170,12 +169,6 @@ def others(names: Sequence[str]) -> Iterator[Query]:
     """Yield images of the collection, which do not find themselves."""
     for name in names:
         yield Query(name, "among the others", (), None)
-
-
-def related() -> frozenset[frozenset[str]]:
-    """Return the pairs of paintings that show the same: two reproductions of one, or a detail and the whole."""
-    with RELATED.open(encoding="utf-8", newline="") as file:
-        return frozenset(frozenset((row["one"], row["other"])) for row in csv.DictReader(file))
 
 
 def read(path: Path, largest: int = 100_000) -> Pixels:

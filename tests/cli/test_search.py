@@ -6,9 +6,13 @@ import csv
 import json
 import os
 import shutil
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
 from featurestore import FeatureStore
@@ -155,6 +159,28 @@ def test_a_name_in_another_encoding_and_no_name(finished: FeatureStore, samples:
     assert result.exit_code == 1
     assert result.stderr.startswith("error: there is no file '' here")
     assert len(result.stdout.splitlines()) == 2, "the other query is answered"
+
+
+def test_every_file_of_a_mixed_folder_is_a_line_or_an_answer(
+    finished: FeatureStore, samples: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "a-empty.jpg").touch()
+    (tmp_path / "b-text.png").write_text("no picture")
+    (tmp_path / "c-notes.txt").write_text("no picture, and not called one")
+    cv2.imwrite(str(tmp_path / "d-flat.png"), np.full((60, 60, 3), 127, np.uint8))
+    huge = b"IHDR" + struct.pack(">IIBBBBB", 40_000, 40_000, 8, 2, 0, 0, 0)
+    (tmp_path / "e-huge.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + huge + struct.pack(">I", zlib.crc32(huge))
+    )
+    shutil.copy(samples.images / NAME, tmp_path / "f-whole.jpg")
+    result = invoke("search", finished.path, tmp_path, "--csv", "--top", 1)
+    assert result.exit_code == 1
+    expected = ("a-empty.jpg", "the file is empty"), ("b-text.png", "the file is text"), ("d-flat.png", "no keypoints")
+    for line, (name, why) in zip(result.stderr.splitlines(), (*expected, ("e-huge.png", "too_large")), strict=True):
+        assert name in line
+        assert why in line
+    (row,) = csv.DictReader(result.stdout.splitlines())
+    assert (Path(row["query"]).name, row["status"]) == ("f-whole.jpg", "found")
 
 
 def test_a_folder_without_images(finished: FeatureStore, tmp_path: Path) -> None:
