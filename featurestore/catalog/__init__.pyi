@@ -105,7 +105,6 @@ from .runs import UNKNOWN as UNKNOWN
 from .runs import opencv_of as opencv_of
 from .runs import paces as paces
 from .runs import partition_manifest as partition_manifest
-from .runs import record_progress as record_progress
 from .runs import recorded_run as recorded_run
 from .runs import utc_now as utc_now
 from .runs import versions as versions
@@ -125,6 +124,7 @@ from .table_rows import ModelRow as ModelRow
 from .table_rows import PartitionRow as PartitionRow
 from .table_rows import VariantRow as VariantRow
 from .training import REFIT as REFIT
+from .training import Mask as Mask
 from .training import TrainingSet as TrainingSet
 from .training import first_leakage as first_leakage
 from .variants import find_variant as find_variant

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from featurestore.arrow_arrays import arrow_array, arrow_column
 from featurestore.catalog.catalog import WritableCatalog
+from featurestore.catalog.runs import record_progress
 from featurestore.catalog.statements import delete_rows, insert_arrow, insert_row, upsert
 from featurestore.catalog.table_rows import ModelRow, PartitionRow, VariantRow, query_row
 from featurestore.errors import CorruptFile
@@ -61,15 +62,18 @@ class DescribedModel:
     images: NDArray[np.int64]  # ids of its training images, ascending
 
 
-def record_file(root: Writer, catalog: WritableCatalog, name: str, *, checksum: str | None = None) -> PartitionRow:
+def record_file(
+    root: Writer, catalog: WritableCatalog, name: str, *, checksum: str | None = None, n_done: int | None = None
+) -> PartitionRow:
     """Record the committed partition ``name``, and delete the one that it replaces; return its row.
 
-    Without its ``checksum``, the SHA-256 that was taken while it was written, the file is read for it.
+    Without its ``checksum``, the SHA-256 that was taken while it was written, the file is read for it. ``n_done`` are
+    the images that the run at work has done, with those of the partition; None if that is not recorded.
 
     Raises:
         CorruptFile: the file is not a partition.
     """
-    return _record(root, catalog, describe_partition(root, name, checksum=checksum))
+    return _record(root, catalog, describe_partition(root, name, checksum=checksum), n_done)
 
 
 def record_written(
@@ -81,6 +85,7 @@ def record_written(
     *,
     dim: int,
     checksum: str,
+    n_done: int | None = None,
 ) -> PartitionRow:
     """Record the committed partition ``name`` by what its writer reports: it is not opened. See `record_file`.
 
@@ -92,26 +97,32 @@ def record_written(
         facts: its columns of `Layout.facts`.
         dim: of its descriptors.
         checksum: its SHA-256, taken while it was written.
+        n_done: as of `record_file`.
 
     Raises:
         CorruptFile: manifest or columns do not match the name.
     """
     _check_manifest(manifest, name)
-    return _record(root, catalog, _described(root, name, manifest, facts, dim=dim, checksum=checksum))
+    return _record(root, catalog, _described(root, name, manifest, facts, dim=dim, checksum=checksum), n_done)
 
 
-def _record(root: Writer, catalog: WritableCatalog, described: Described) -> PartitionRow:
-    replaced = record_described(catalog, described)
+def _record(root: Writer, catalog: WritableCatalog, described: Described, n_done: int | None) -> PartitionRow:
+    replaced = record_described(catalog, described, n_done)
     if replaced:
         root.remove(replaced)
     return described.row
 
 
-def record_described(catalog: WritableCatalog, described: Described) -> str | None:
-    """Record a partition in one transaction; return the name of the file that it replaces, if any."""
+def record_described(catalog: WritableCatalog, described: Described, n_done: int | None = None) -> str | None:
+    """Record a partition in one transaction; return the name of the file that it replaces, if any.
+
+    ``n_done`` is as of `record_file`.
+    """
     with catalog.transaction() as connection:
         record_variant(connection, described.manifest)
         replaced = record_partition(connection, described.row, described.results)
+        if n_done is not None:
+            record_progress(connection, described.row.variant, n_done)
     row = described.row
     found = counted(row.n_images, "image"), counted(row.n_descriptors, "descriptor"), row.n_bytes
     LOG.info("recorded %s: %s, %s, %d bytes", row.path, *found)

@@ -17,7 +17,7 @@ class Step:
     """A stage of the recipe, with its variant and model.
 
     ``variant`` is None until the models that it depends on are fitted. ``current_model`` is the newest model
-    of a fit stage.
+    of a fit stage, and ``model`` that of ``model_id``; steps of an older variant do not have them.
     """
 
     stage: Stage
@@ -25,6 +25,7 @@ class Step:
     reads_variant: str | None
     model_id: str | None
     current_model: ModelRow | None = None
+    model: ModelRow | None = None
 
 
 def resolve(connection: DuckDBPyConnection, flow: Sequence[Stage]) -> tuple[Step, ...]:
@@ -37,7 +38,7 @@ def resolve(connection: DuckDBPyConnection, flow: Sequence[Stage]) -> tuple[Step
         known = reads is not None and (stage.model is None or model is not None)
         variant = stage.variant(reads=reads, model_id=model_id) if known and reads is not None else None
         newest = newest_model(connection, variant) if isinstance(stage, FitStage) else None
-        steps[stage.name] = Step(stage, variant, reads, model_id, newest)
+        steps[stage.name] = Step(stage, variant, reads, model_id, newest, model)
     return tuple(steps.values())
 
 

@@ -13,7 +13,6 @@ from featurestore.catalog import (
     StagePlan,
     Work,
     WritableContext,
-    find_model,
     partition_manifest,
     recorded_run,
 )
@@ -92,11 +91,11 @@ class ChunkRun:
         self._counts["n_descriptors"] += n_descriptors
         self._context.reporter.advance(statuses.total())
 
-    def _publish(self, chunk_id: int, written: Written) -> None:
-        """Publish and record the partition of a chunk."""
+    def _publish(self, chunk_id: int, written: Written, *, n_done: int | None = None) -> None:
+        """Publish and record the partition of a chunk; ``n_done`` is as of `record_file`."""
         chunk = self._open.pop(chunk_id)
         made = written.payload, written.checksum, written.facts
-        row = chunk.publish(self._context.catalog, *made, published=written.published)
+        row = chunk.publish(self._context.catalog, *made, published=written.published, n_done=n_done)
         self._counts["n_chunks"] += 1
         self._counts["n_bytes"] += row.n_bytes
 
@@ -118,8 +117,7 @@ class TransformRun(ChunkRun):
     def _load_model(self) -> Arrays:
         if self._stage.model is None:
             return {}
-        with self._context.catalog.reading() as connection:
-            model = find_model(connection, self._plan.step.model_id)
+        model = self._plan.step.model
         assert model is not None
         arrays, _ = read_arrays(self._context.root.local(model.path))
         # The model is sent to the workers with every task; they do not need the list of its training images.

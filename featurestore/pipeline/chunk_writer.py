@@ -28,7 +28,14 @@ class ChunkWriter:
         self.target = Target(path, layout, manifest, None if root.partitions.is_local else root.partitions)
 
     def publish(
-        self, catalog: WritableCatalog, payload: str, checksum: str, facts: pa.Table, *, published: bool = False
+        self,
+        catalog: WritableCatalog,
+        payload: str,
+        checksum: str,
+        facts: pa.Table,
+        *,
+        published: bool = False,
+        n_done: int | None = None,
     ) -> PartitionRow:
         """Give the file its final name, and record it. A file of that name with the same rows is left as it is.
 
@@ -38,6 +45,7 @@ class ChunkWriter:
             checksum: the SHA-256 of its bytes.
             facts: its columns of `Layout.facts`.
             published: the worker has given it its name.
+            n_done: images that the run has done, to be recorded with it; None if that is not recorded.
         """
         name = self.target.name(payload)
         with self._stack, room_on_disk(self.target.what):
@@ -45,11 +53,11 @@ class ChunkWriter:
             if new and not published:
                 self._root.publish(self.target.path, name)
         if not new:  # the file that is left may be encoded in another way
-            return record_file(self._root, catalog, name)
+            return record_file(self._root, catalog, name, n_done=n_done)
         text = json.dumps({**self._manifest, "payload": payload}, sort_keys=True)  # as the file holds it
         manifest = json.loads(text)
         dim = self.target.layout.dim
-        return record_written(self._root, catalog, name, manifest, facts, dim=dim, checksum=checksum)
+        return record_written(self._root, catalog, name, manifest, facts, dim=dim, checksum=checksum, n_done=n_done)
 
     def _is_there(self, name: str) -> bool:
         if self._root.state(name) is None:

@@ -28,7 +28,6 @@ from featurestore.catalog import (
     imported_versions,
     opencv_of,
     partition_manifest,
-    record_progress,
     versions,
 )
 from featurestore.engines import WINDOW, Engine, Task
@@ -194,11 +193,9 @@ class ExtractRun(ChunkRun):
             case [Block() as damaged]:
                 self._again(chunk, damaged)
             case [Written() as written]:
-                self._publish(task.chunk_id, written)
-                self._n_before += max(0, chunk.work.n_images - chunk.n_new)
                 self._n_published += chunk.n_new
-                with self._context.catalog.transaction() as connection:
-                    record_progress(connection, self._plan.step.variant, self._n_published)
+                self._publish(task.chunk_id, written, n_done=self._n_published)
+                self._n_before += max(0, chunk.work.n_images - chunk.n_new)
                 discard_blocks(self._context.root, chunk.attempt)
                 del self._chunks[task.chunk_id]
 

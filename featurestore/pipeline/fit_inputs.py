@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from featurestore.catalog import (
     Context,
+    Mask,
     StagePlan,
     Step,
     TrainingSet,
@@ -52,15 +53,16 @@ def unseen_images(context: Context, step: Step) -> dict[int, int]:
         return TrainingSet(connection, step).unseen()
 
 
-def refuse_most_lost(context: Context, step: Step) -> None:
-    """Refuse to fit when most training images have failed.
+def refuse_most_lost(context: Context, step: Step) -> Mask:
+    """Refuse to fit when most training images have failed; return all training images.
 
     Raises:
         NotReady: more than half of what it would learn from has failed.
     """
     with context.catalog.reading() as connection:
         learning = TrainingSet(connection, step)
-        lost, n_images = learning.lost(), int(learning.selected.sum())
+        lost, selected = learning.lost(), learning.selected
+    n_images = int(selected.sum())
     n_lost = sum(lost.values())
     if 2 * n_lost > n_images:
         images = counted(n_images, "image")
@@ -70,3 +72,10 @@ def refuse_most_lost(context: Context, step: Step) -> None:
             f"({reasons}; SELECT * FROM failures says why). Put that right and run with --retry-failed, or fit without "
             f"them: {_without_them(context, step)}"
         )
+    return selected
+
+
+def selected_images(context: Context, step: Step) -> Mask:
+    """Return all training images of a fit, usable or not."""
+    with context.catalog.reading() as connection:
+        return TrainingSet(connection, step).selected

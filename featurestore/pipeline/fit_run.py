@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from featurestore.catalog import (
     Context,
+    Mask,
     ModelRow,
     StagePlan,
     Step,
-    TrainingSet,
     Work,
     WritableContext,
     downstream_partitions,
@@ -35,7 +35,13 @@ from featurestore.catalog import (
 from featurestore.engines import Engine, dispatch_in_order
 from featurestore.errors import ConfirmationNeeded, CorruptFile, NothingUsable
 from featurestore.formatting import counted
-from featurestore.pipeline.fit_inputs import ready_chunks, refuse_most_lost, unseen_images, wanted_chunks
+from featurestore.pipeline.fit_inputs import (
+    ready_chunks,
+    refuse_most_lost,
+    selected_images,
+    unseen_images,
+    wanted_chunks,
+)
 from featurestore.pipeline.tasks import FitChunk
 from featurestore.progress import StageSummary
 from featurestore.rows import Row
@@ -95,11 +101,10 @@ def run_fit(
     if plan.step.current_model is not None and not ready:
         context.reporter.say(f"{plan.step.stage.name}: the model has seen every image; there is nothing to update")
         return None
-    if not partial:
-        refuse_most_lost(context, plan.step)
+    selected = selected_images(context, plan.step) if partial else refuse_most_lost(context, plan.step)
     if plan.step.current_model is not None:
         _ask(context, plan.step, sum(unseen_images(context, plan.step).values()), confirm)
-    return FitRun(context, engine, plan.step, ready, partial=len(ready) < len(wanted)).run()
+    return FitRun(context, engine, plan.step, ready, selected, partial=len(ready) < len(wanted)).run()
 
 
 def _ask(context: Context, step: Step, unseen: int, confirm: Confirm) -> None:
@@ -117,16 +122,15 @@ class FitRun:
     """A run of one fit stage."""
 
     def __init__(
-        self, context: WritableContext, engine: Engine, step: Step, todo: list[Work], *, partial: bool
+        self, context: WritableContext, engine: Engine, step: Step, todo: list[Work], selected: Mask, *, partial: bool
     ) -> None:
-        """Select the training images; no chunk is read yet."""
+        """Take the chunks and the training images; no chunk is read yet."""
         assert isinstance(step.stage, FitStage)
         assert step.variant is not None
         self._context, self._engine, self._step, self._todo, self._partial = context, engine, step, todo, partial
         self._stage, self._variant, self._parent = step.stage, step.variant, step.current_model
         self._state = f"models/{self._stage.name}/{self._variant}/state.npz"
-        with context.catalog.reading() as connection:
-            self._selected = TrainingSet(connection, step).selected
+        self._selected = selected.copy()
         self._parent_arrays = read_arrays(context.root.local(self._parent.path))[0] if self._parent else None
         self._n_ahead = 0  # images of the current chunk that are reported as done
         if self._parent_arrays is not None:
