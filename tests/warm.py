@@ -131,9 +131,8 @@ def run_module(
         os.dup2(descriptor, stream)
         os.close(descriptor)
     sys.argv = [module, *arguments]
-    workers = "run" in arguments and not environment.get(MARK)
     with (
-        forking(fork_nursery()) if workers else nullcontext(),
+        nullcontext() if environment.get(MARK) else forking(fork_nursery()),
         ordinary_user() if ordinary else nullcontext(),
     ):
         runpy.run_module(module, run_name="__main__", alter_sys=True)

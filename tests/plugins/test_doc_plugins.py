@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
+
+from tests.warm import run_warm
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE = (ROOT / "docs" / "plugins.md").read_text("utf-8")
@@ -26,12 +26,7 @@ def test_the_extractor_of_the_page_keeps_to_its_contract(tmp_path: Path) -> None
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-package\nVersion: 1.0\n", "utf-8")
     (info / "entry_points.txt").write_text("[featurestore.extractors]\ncorners = my_package:Corners\n", "utf-8")
     path = os.pathsep.join(map(str, [tmp_path, ROOT]))
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull, tmp_path],
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    options = ("-q", "-p", "no:cacheprovider", "-c", os.devnull)
+    done = run_warm("pytest", *options, tmp_path, environment={**os.environ, "PYTHONPATH": path})
     assert done.returncode == 0, done.stdout + done.stderr
     assert "passed" in done.stdout

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -58,15 +57,14 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run_in(site: Path | None, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run Python in a process that has what is installed in ``site``."""
-    command = [sys.executable, *map(str, arguments)]
-    return subprocess.run(command, env=environment(site), capture_output=True, text=True, check=False)
+def run_in(site: Path | None, module: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run a module in a process that has what is installed in ``site``."""
+    return run_warm(module, *arguments, environment=environment(site))
 
 
 def typed_in(site: Path | None, *arguments: object) -> subprocess.CompletedProcess[str]:
     """Run the command line in such a process."""
-    return run_warm("featurestore", *arguments, environment=environment(site))
+    return run_in(site, "featurestore", *arguments)
 
 
 def environment(site: Path | None) -> dict[str, str]:
@@ -76,7 +74,7 @@ def environment(site: Path | None) -> dict[str, str]:
 
 def test_it_keeps_to_the_contracts(site: Path) -> None:
     chosen = [] if LONG else ["-k", "not PoorIn"]  # which the suite of the engine that it extends is asked
-    done = run_in(site, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull, TOY / "contracts.py", *chosen)
+    done = run_in(site, "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull, TOY / "contracts.py", *chosen)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "passed" in done.stdout
     assert "skipped" not in done.stdout
@@ -108,7 +106,7 @@ print(json.dumps([store.sql(question).fetchall() for question in sys.argv[2:]]))
 
 
 def ask(site: Path, store: Path, *questions: str) -> list[list[list[Any]]]:
-    done = run_in(site, "-c", ASK, store, *questions)
+    done = run_in(site, "tests.plugins.program", ASK, store, *questions)
     assert done.returncode == 0, done.stderr
     answers: list[list[list[Any]]] = json.loads(done.stdout)
     return answers
@@ -166,7 +164,7 @@ def test_its_codes_are_loaded_exported_and_made_of_new_images(site: Path, store:
         values = sorted(set(codes.ravel().tolist()))
         print((codes == store.encode(sys.argv[2])).all(), codes.shape, values, codes.tobytes().hex())
     """
-    made = run_in(site, "-c", code, store, store.parent / "images" / "00.png")
+    made = run_in(site, "tests.plugins.program", code, store, store.parent / "images" / "00.png")
     assert made.stdout.strip() == f"True (117, 16) [0, 200] {lines['00.png']}", made.stderr
 
 

@@ -123,17 +123,26 @@ def test_real_broken_files(image_folder: Path, tmp_path: Path) -> None:
     assert all((n > 0) == (status == "ok") for status, _, n in rows.values())
 
 
-@pytest.fixture
-def partly(tmp_path: Path) -> FeatureStore:
-    """A store of six images of which one is missing and one truncated, run to its end."""
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the store of `partly` and its images."""
+    tmp_path = tmp_path_factory.mktemp("partly")
     images = tmp_path / "images"
     whole = cuttable()["plain.png"]
     write(images, {f"{i}.png": whole for i in range(5)} | {"4.png": whole[: len(whole) // 2]})
     dataset = listed(images, tmp_path / "dataset.csv", [f"{i}.png" for i in range(6)])
     (tmp_path / "whole.png").write_bytes(whole)
-    store = FeatureStore.create(tmp_path / "store", images=images, dataset=dataset, chunk_size=3)
-    store.run(workers=0)
-    return store
+    FeatureStore.create(tmp_path / "store", images=images, dataset=dataset, chunk_size=3).run(workers=0)
+    return tmp_path
+
+
+@pytest.fixture
+def partly(made: Path, tmp_path: Path) -> FeatureStore:
+    """A store of six images of which one is missing and one truncated, run to its end."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    recipe = tmp_path / "store" / "featurestore.toml"
+    recipe.write_text(recipe.read_text("utf-8").replace(str(made), str(tmp_path)), "utf-8")
+    return FeatureStore(tmp_path / "store")
 
 
 def statuses(store: FeatureStore, view: str) -> list[str]:
