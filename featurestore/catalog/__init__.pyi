@@ -124,6 +124,7 @@ from .table_rows import ModelRow as ModelRow
 from .table_rows import PartitionRow as PartitionRow
 from .table_rows import VariantRow as VariantRow
 from .training import REFIT as REFIT
+from .training import DatasetMasks as DatasetMasks
 from .training import Mask as Mask
 from .training import TrainingSet as TrainingSet
 from .training import first_leakage as first_leakage

@@ -40,14 +40,17 @@ class _Removed(NamedTuple):
 
 
 class _Partitions(NamedTuple):
+    """Partitions that the same versions of the libraries made, pruned or not."""
+
     stage: str
     variant: str
+    pruned: bool
+    text: str  # of the versions
+    n: int
     n_descriptors: int
     n_bytes: int
     n_clipped: int | None
     n_values: int
-    n_pruned: int
-    texts: list[str]  # of versions
 
 
 # They count every variant, which is faster than filtering ten million rows by the current one.
@@ -57,43 +60,45 @@ SELECT stage, variant, status, count(*) AS n, CAST(sum(n_descriptors) AS BIGINT)
 FROM results SEMI JOIN (SELECT image_id FROM images WHERE removed_by IS NOT NULL) USING (image_id)
 GROUP BY ALL
 """
+# Without FILTER and list(DISTINCT), which take DuckDB longer to plan than what is left to add up takes Python.
 _PARTITIONS = """
-SELECT stage, variant, CAST(sum(n_descriptors) AS BIGINT) AS n_descriptors,
-       CAST(coalesce(sum(n_bytes) FILTER (WHERE NOT pruned), 0) AS BIGINT) AS n_bytes,
-       CAST(sum(n_clipped) AS BIGINT) AS n_clipped, CAST(sum(n_descriptors * dim) AS BIGINT) AS n_values,
-       count(*) FILTER (WHERE pruned) AS n_pruned, list(DISTINCT versions) AS texts
+SELECT stage, variant, pruned, CAST(versions AS VARCHAR) AS text, count(*) AS n,
+       CAST(sum(n_descriptors) AS BIGINT) AS n_descriptors, CAST(sum(n_bytes) AS BIGINT) AS n_bytes,
+       CAST(sum(n_clipped) AS BIGINT) AS n_clipped, CAST(sum(n_descriptors * dim) AS BIGINT) AS n_values
 FROM partitions GROUP BY ALL
 """
 
 
-def stage_facts(connection: DuckDBPyConnection, steps: Sequence[Step]) -> dict[str, StageFacts]:
-    """Return the counts of each step, by the stage's name."""
+def stage_facts(connection: DuckDBPyConnection, steps: Sequence[Step], *, n_removed: int) -> dict[str, StageFacts]:
+    """Return the counts of each step, by the stage's name; ``n_removed`` images have left the dataset."""
     results = query_rows(connection, _Results, _RESULTS)
-    removed = {(row.stage, row.variant, row.status): row for row in query_rows(connection, _Removed, _REMOVED)}
-    partitions = {(row.stage, row.variant): row for row in query_rows(connection, _Partitions, _PARTITIONS)}
+    gone = query_rows(connection, _Removed, _REMOVED) if n_removed else []
+    removed = {(row.stage, row.variant, row.status): row for row in gone}
+    partitions = query_rows(connection, _Partitions, _PARTITIONS)
     facts = {}
     for step in steps:
-        images, n_removed = dict[str, int](), 0
+        images, n_lost = dict[str, int](), 0
         for row in results:
             if (row.stage, row.variant) == (step.stage.name, step.variant):
                 left = removed.get((row.stage, row.variant, row.status))
                 images[row.status] = row.n - (left.n if left else 0)
-                n_removed += left.n_descriptors if left else 0
+                n_lost += left.n_descriptors if left else 0
         images = {status: n for status, n in images.items() if n}
-        found = partitions.get((step.stage.name, step.variant or ""))
-        facts[step.stage.name] = _with_partitions(images, n_removed, found)
+        found = [row for row in partitions if (row.stage, row.variant) == (step.stage.name, step.variant)]
+        facts[step.stage.name] = _with_partitions(images, n_lost, found)
     return facts
 
 
-def _with_partitions(images: Mapping[str, int], n_removed: int, found: _Partitions | None) -> StageFacts:
-    if found is None:
+def _with_partitions(images: Mapping[str, int], n_removed: int, found: Sequence[_Partitions]) -> StageFacts:
+    if not found:
         return StageFacts(images)
+    clipped = [row.n_clipped for row in found if row.n_clipped is not None]
     return StageFacts(
         images,
-        n_descriptors=found.n_descriptors - n_removed,
-        n_bytes=found.n_bytes,
-        n_clipped=found.n_clipped,
-        n_values=found.n_values,
-        n_pruned=found.n_pruned,
-        versions=[json.loads(text) for text in found.texts],
+        n_descriptors=sum(row.n_descriptors for row in found) - n_removed,
+        n_bytes=sum(row.n_bytes for row in found if not row.pruned),
+        n_clipped=sum(clipped) if clipped else None,
+        n_values=sum(row.n_values for row in found),
+        n_pruned=sum(row.n for row in found if row.pruned),
+        versions=[json.loads(text) for text in dict.fromkeys(row.text for row in found)],
     )

@@ -9,6 +9,7 @@ from duckdb import DuckDBPyConnection
 
 from featurestore.catalog import (
     Context,
+    DatasetMasks,
     StageFacts,
     StagePlan,
     Step,
@@ -38,8 +39,9 @@ def store_status(context: Context) -> Status:
         steps = resolve(connection, context.flow)
         plans = make_plan(connection, steps)
         dataset = dataset_counts(connection)
-        facts = stage_facts(connection, steps)
-        notes = {step.stage.name: _notes(connection, context.root, step) for step in steps}
+        facts = stage_facts(connection, steps, n_removed=dataset.n_removed)
+        masks = DatasetMasks(connection)
+        notes = {step.stage.name: _notes(connection, context.root, step, masks) for step in steps}
         before = observed_before(connection)
         coverage = index_coverage(context, connection, steps)
         running = running_stage(connection, context.root, plans, now=utc_now())
@@ -87,10 +89,10 @@ def _removed_note(n: int) -> str | None:
     return left if n else None
 
 
-def _notes(connection: DuckDBPyConnection, root: Root, step: Step) -> list[str]:
+def _notes(connection: DuckDBPyConnection, root: Root, step: Step, masks: DatasetMasks) -> list[str]:
     if not isinstance(step.stage, FitStage) or step.current_model is None:
         return []
-    notes, learning = [], TrainingSet(connection, step)
+    notes, learning = [], TrainingSet(connection, step, masks)
     unseen = sum(learning.unseen().values())
     if unseen:
         update = command_line("run", root.path, step.stage.name, "--update")
