@@ -6,6 +6,7 @@ which takes no random numbers, and the proposal with most inliers is refined by 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
@@ -17,8 +18,7 @@ TOLERANCE = 12.0  # pixels of the image, times the scale where the image is larg
 SCALE_FACTOR = 2.0  # between a match's own scale and that of the transform
 TURN = 45.0  # degrees between a match's own angle and that of the transform
 REFINEMENTS = 5
-BLOCK = 1 << 20  # residuals in memory at once: 16 MB
-PADDED = 1 << 16  # residuals of several images at once: 1 MB, which stay in the cache of a core
+BLOCK = 1 << 16  # residuals at once: 512 kB, which stay in the cache of a core
 
 Complex = NDArray[np.complex128]
 
@@ -66,11 +66,13 @@ def fit_similarity(query: NDArray[Any], image: NDArray[Any]) -> Similarity | Non
         return None
     with np.errstate(invalid="ignore"):  # of those that propose nothing
         shifts = pairs.image - pairs.factor * pairs.query
-    votes = np.empty(len(proposals), np.int64)
+    votes = np.zeros(len(proposals), np.int64)
     rows = max(1, BLOCK // len(query))
     for start in range(0, len(proposals), rows):
         some = proposals[start : start + rows]
         votes[start : start + rows] = pairs.agreeing(pairs.factor[some], shifts[some]).sum(axis=1)
+        if votes[start : start + rows].max() == len(query):  # no other has more
+            break
     best = proposals[int(votes.argmax())]
     return _refined(pairs, pairs.factor[best], shifts[best])
 
@@ -90,7 +92,7 @@ def count_inliers(query: NDArray[Any], image: NDArray[Any], borders: NDArray[np.
     order = np.argsort(-sizes, kind="stable")[: np.count_nonzero(sizes)]
     while len(order):
         widest = int(sizes[order[0]])
-        some, order = np.split(order, [max(1, PADDED // widest**2)])
+        some, order = np.split(order, [max(1, BLOCK // widest**2)])
         padded = pairs.padded(borders[:-1][some], sizes[some], widest)
         counts[some] = _counts(padded)
     return counts
@@ -125,17 +127,32 @@ class _Pairs:
         return found
 
     def agreeing(self, factors: Complex, shifts: Complex) -> NDArray[np.bool_]:
-        """Return which matches are inliers of which transforms, ``(transforms, m)`` bool, of each image."""
-        query, image, own = (values[..., np.newaxis, :] for values in (self.query, self.image, self.factor))
-        scale = np.abs(factors)[..., np.newaxis]
-        with np.errstate(invalid="ignore"):
-            away = np.abs(factors[..., np.newaxis] * query + shifts[..., np.newaxis] - image)
-            relative = own / factors[..., np.newaxis]
-            size = np.abs(relative)
-            turned = relative.real >= size * np.cos(np.radians(TURN))
-            like = (size <= SCALE_FACTOR) & (size * SCALE_FACTOR >= 1) & turned
-        inliers: NDArray[np.bool_] = (away <= TOLERANCE * np.maximum(1, scale)) & like
+        """Return which matches are inliers of which transforms, ``(transforms, m)`` bool, of each image.
+
+        Where a transform puts a place, and how a match is turned against it, are products of matrices of real numbers,
+        which takes a fifth of the time of complex numbers.
+        """
+        one, scale, own = np.ones(factors.shape), np.abs(factors), np.abs(self.factor)
+        places = (self.query.real, self.query.imag, np.ones(self.query.shape))
+        with np.errstate(all="ignore"):  # keypoints of size 0 agree with nothing
+            x = _products((factors.real, -factors.imag, shifts.real, one), (*places, -self.image.real))
+            y = _products((factors.imag, factors.real, shifts.imag, one), (*places, -self.image.imag))
+            x *= x
+            y *= y
+            x += y
+            inliers: NDArray[np.bool_] = x <= np.square(TOLERANCE * np.maximum(1, scale))[..., np.newaxis]
+            turned, direction = factors / scale, self.factor / own
+            cosine = _products((turned.real, turned.imag), (direction.real, direction.imag))
+        inliers &= cosine >= np.cos(np.radians(TURN))
+        inliers &= own[..., np.newaxis, :] <= (SCALE_FACTOR * scale)[..., np.newaxis]
+        inliers &= (SCALE_FACTOR * own)[..., np.newaxis, :] >= scale[..., np.newaxis]
         return inliers
+
+
+def _products(left: Sequence[NDArray[np.float64]], right: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Return the sum of the outer products of each of ``left`` with the same of ``right``, of each image."""
+    found: NDArray[np.float64] = np.stack(left, axis=-1) @ np.stack(right, axis=-2)
+    return found
 
 
 def _counts(pairs: _Pairs) -> NDArray[np.int64]:

@@ -7,8 +7,11 @@ here: words and rotation are those of ``fit_words``, and its cells are the first
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +20,13 @@ from numpy.typing import NDArray
 
 from featurestore.errors import CorruptFile, MissingDependency, QueryError
 from featurestore.retrieval import packed_keypoints
+from featurestore.retrieval.nearest_words import CellWords, Floats, nearest_words
 
 BITS = 64
 PROBED_CELLS = 8  # in which a query's words are looked for, as in the stage `words`
+AT_ONCE = 400  # descriptors of a query from which on their words are found by matrix products
+LARGE = 1 << 22  # entries from which on several threads compare them
+THREADS = 4  # at most
 PLACE_BITS = packed_keypoints.BITS  # of an entry's id: the packed keypoint; the rest is the image_id
 MOST_IMAGES = 1 << (63 - PLACE_BITS)
 PERIOD = 1e9  # of faiss's bits, which are signs if it is larger than any residual
@@ -165,14 +172,62 @@ class WordsIndex:
             k: neighbours of each.
             n_words: whose entries are compared.
         """
-        parameters = import_faiss().SearchParametersIVF(nprobe=min(n_words, self.n_words))
-        distances, entries = self._index.search(np.ascontiguousarray(query), k, params=parameters)
+        query, n_words = np.ascontiguousarray(query, np.float32), min(n_words, self.n_words)
+        parameters = import_faiss().SearchParametersIVF(nprobe=n_words)
+        if self._cells is None or (len(query) < AT_ONCE and len(self) < LARGE):
+            distances, entries = self._index.search(query, k, params=parameters)
+        else:
+            distances, entries = self._compared(query, k, self._nearest_words(query, n_words), parameters)
         none = entries < 0
         return Neighbours(
             np.where(none, np.inf, distances).astype(np.float32),
             np.where(none, -1, entries >> PLACE_BITS),
             np.where(none, 0, entries & ((1 << PLACE_BITS) - 1)),
         )
+
+    @cached_property
+    def _cells(self) -> tuple[Floats, list[CellWords]] | None:
+        """The cells, and the words of each, not copied; None if there are too few words for cells."""
+        faiss = import_faiss()
+        quantizer = faiss.downcast_index(self._index.quantizer)
+        if not isinstance(quantizer, faiss.IndexIVFFlat):
+            return None
+        cells = faiss.downcast_index(quantizer.quantizer)
+        lists, dim, of = quantizer.invlists, quantizer.d, list[CellWords]()
+        for cell in range(quantizer.nlist):
+            n = lists.list_size(cell)
+            if n:
+                ids, words = lists.get_ids(cell), lists.get_codes(cell)
+                floats = faiss.rev_swig_ptr(words, n * dim * 4).view(np.float32).reshape(n, dim)
+                of.append(CellWords.of(faiss.rev_swig_ptr(ids, n), floats))
+            else:
+                of.append(CellWords.of(np.empty(0, np.int64), np.empty((0, dim), np.float32)))
+        return cells.reconstruct_n(0, cells.ntotal), of
+
+    def _nearest_words(self, query: NDArray[np.float32], n_words: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        if self._cells is None or len(query) < AT_ONCE:
+            found: tuple[NDArray[np.float32], NDArray[np.int64]] = self._index.quantizer.search(query, n_words)
+            return found
+        return nearest_words(query, *self._cells, n_words=n_words, probed=PROBED_CELLS)
+
+    def _compared(
+        self, query: Floats, k: int, near: tuple[Floats, NDArray[np.int64]], parameters: Any
+    ) -> tuple[Floats, NDArray[np.int64]]:
+        """Return distances and entries ``(n, k)`` of the nearest in words that are ``near``, by threads if many."""
+        faiss = import_faiss()
+        away, words = map(np.ascontiguousarray, near)
+        distances, entries = np.empty((len(query), k), np.float32), np.empty((len(query), k), np.int64)
+
+        def compare(rows: slice) -> None:
+            faiss.omp_set_num_threads(1)  # of this thread
+            given, *others = (faiss.swig_ptr(values[rows]) for values in (query, words, away, distances, entries))
+            self._index.search_preassigned_c(len(query[rows]), given, k, *others, False, parameters)
+
+        n = min(THREADS, os.cpu_count() or 1) if len(self) >= LARGE else 1
+        size = max(1, -(-len(query) // n))
+        with ThreadPoolExecutor(n) as pool:
+            list(pool.map(compare, (slice(start, start + size) for start in range(0, len(query), size))))
+        return distances, entries
 
     def save(self, path: Path) -> None:
         """Write the index to a file."""

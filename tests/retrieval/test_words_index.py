@@ -10,7 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 from featurestore.errors import CorruptFile, QueryError
-from featurestore.retrieval import Extents, WordsIndex, count_votes, merge_neighbours, pack, unpack
+from featurestore.retrieval import Extents, WordsIndex, count_votes, merge_neighbours, pack, unpack, words_index
+from featurestore.retrieval.nearest_words import nearest_words
+from featurestore.retrieval.words_index import PROBED_CELLS
 from featurestore.rows import KEYPOINT
 from featurestore.stages.codebook import assign, learn_words, rotation, signatures
 
@@ -72,6 +74,33 @@ def test_neighbours_are_those_counted_by_hand(n_words: int, probed: int, tmp_pat
     again = WordsIndex.mapped(tmp_path / "words.faiss").search(query, k=900, n_words=probed)
     for one, other in zip(vars(found).values(), vars(again).values(), strict=True):
         assert np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("n_words", [1, 3, 40])
+def test_many_descriptors_have_the_words_that_faiss_finds(n_words: int) -> None:
+    of = model(1024)  # in 32 cells, some of which have fewer words than 32
+    index = WordsIndex.empty(of)
+    assert index._cells is not None
+    query = entries(of, 500, seed=6)[0]
+    distances, words = nearest_words(query, *index._cells, n_words=n_words, probed=PROBED_CELLS)
+    expected = index._index.quantizer.search(query, n_words)
+    assert (words == expected[1]).mean() > 0.999  # a few are equally near
+    assert distances == pytest.approx(expected[0], rel=1e-4)
+
+
+def test_many_entries_are_compared_by_several_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    of = model(256)
+    values, *columns = entries(of, 900, seed=2)
+    index = WordsIndex.empty(of)
+    index.add(*columns)
+    distances, found = index._index.search(values, 5, params=faiss.SearchParametersIVF(nprobe=3))
+    monkeypatch.setattr("os.cpu_count", lambda: 3)
+    for least in (1, 1 << 30):
+        monkeypatch.setattr(words_index, "LARGE", least)
+        for n in (900, 100, 1, 0):
+            near = index.search(values[:n], k=5, n_words=3)
+            assert np.array_equal(near.image_ids, np.where(found < 0, -1, found >> words_index.PLACE_BITS)[:n])
+            assert np.array_equal(near.distances, np.where(found < 0, np.inf, distances)[:n])
 
 
 def test_nothing_near_is_told_apart() -> None:
