@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from featurestore.arrow_arrays import numpy_array
 from featurestore.catalog import Context, chunk_states, image_table, resolve, why_missing
 from featurestore.errors import CorruptFile, NothingUsable, NotReady, QueryError, UnreadableFile
 from featurestore.query.encode import Decoder, Encoder, decoder_of, make_encoder
@@ -37,7 +38,7 @@ from featurestore.stages import codes_of
 from featurestore.storage import CATALOG, CONFIG, INDEX, PartitionFile, Place, Places
 from featurestore.system import command_line
 
-FEW_IMAGES = 50_000  # of which all columns of the dataset are kept in memory
+FEW_VALUES = 2_000_000  # of the dataset's columns, which are kept in memory; those of more are asked for
 OPEN_FILES = 64  # the most partitions to keep open
 SMALL = ("image_id", "filename", "status", "error", "n_descriptors")  # columns of every partition
 TOO_MANY = tuple(map(os.strerror, (errno.EMFILE, errno.ENFILE)))
@@ -111,7 +112,9 @@ class _Open:
     def keypoints(self, row_group: int, row: int, columns: Collection[str]) -> NDArray[Any] | None:
         """Return some columns of the keypoints of a row; None if they have to be read with those of the others."""
         if row_group not in self.places:
-            self.places[row_group] = Places(self.small_columns(row_group)["n_descriptors"].to_numpy().astype(np.int64))
+            self.places[row_group] = Places(
+                numpy_array(self.small_columns(row_group)["n_descriptors"]).astype(np.int64)
+            )
         return self.file.keypoints(row_group, row, self.places[row_group], columns)
 
 
@@ -264,7 +267,7 @@ class Lookup:
 
     @property
     def whole(self) -> Selection:
-        """The selection of all images and their codes, if there are few of them with all columns of the dataset.
+        """The selection of all images and their codes; if they have few values, with all columns of the dataset.
 
         Raises:
             NotReady: no codes have been computed yet.
@@ -272,7 +275,7 @@ class Lookup:
         with self._lock:
             if self._whole is None:
                 found = select_images(self.context, allow_missing=True)
-                few = len(found.images) <= FEW_IMAGES
+                few = len(found.images) * len(found.dataset_columns) <= FEW_VALUES
                 self._whole = with_columns(self.context, found, found.dataset_columns) if few else found
             return self._whole
 

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from featurestore.arrow_arrays import arrow_array
 from featurestore.catalog import HeldCatalog
 from featurestore.errors import NotReady
 from featurestore.formatting import counted
@@ -217,8 +218,8 @@ def _note(lookup: Lookup, index: StoreIndex | None) -> str | None:
     return f"{what} {how}; make the index file with: {command_line('index', lookup.context.root.path)}"
 
 
-def _chosen(selection: Selection, rows: Any) -> pa.Table:
-    return selection.images.take(pa.array(rows, pa.int64()))
+def _chosen(selection: Selection, rows: NDArray[np.int64]) -> pa.Table:
+    return selection.images.take(arrow_array(rows))
 
 
 def _checked(

@@ -20,6 +20,7 @@ import pyarrow as pa
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
 from numpy.typing import NDArray
 
+from featurestore.arrow_arrays import numpy_array
 from featurestore.catalog import (
     ChunkState,
     Context,
@@ -79,7 +80,7 @@ class Selection:
     @cached_property
     def image_ids(self) -> NDArray[np.int64]:
         """The chosen images, ascending."""
-        ids: NDArray[np.int64] = self.images["image_id"].to_numpy()
+        ids: NDArray[np.int64] = numpy_array(self.images["image_id"])
         return ids
 
     def schema(self, columns: Sequence[str]) -> pa.Schema:
@@ -264,7 +265,7 @@ def older_steps(connection: DuckDBPyConnection, context: Context, stage: str, va
 
 def _pieces(context: Context, images: pa.Table, states: Mapping[int, ChunkState], never: str) -> Iterator[Piece]:
     # A chunk is a range of image_ids, so its images are consecutive.
-    chunks = images["chunk_id"].to_numpy()
+    chunks = numpy_array(images["chunk_id"])
     borders = [0, *(np.flatnonzero(np.diff(chunks)) + 1).tolist(), len(chunks)] if len(chunks) else []
     for start, stop in pairwise(borders):
         state = states[int(chunks[start])]
