@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from featurestore.arrow_arrays import numpy_array
 from featurestore.errors import CorruptFile
 from featurestore.query.selection import open_partition
 from featurestore.retrieval import pack
@@ -69,13 +70,13 @@ Words = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint32], NDArray[
 
 def _stored(file: PartitionFile) -> Words:
     table = file.columns(["image_id", "n_descriptors", "descriptors", "word"])
-    counts = table["n_descriptors"].to_numpy().astype(np.int64)
+    counts = numpy_array(table["n_descriptors"]).astype(np.int64)
     words = np.concatenate([np.empty(0, np.uint32), *(_flat(one) for one in table["word"].chunks)])
     bits = np.concatenate([np.empty(0, np.uint8), *(blob_bytes(one)[1] for one in table["descriptors"].chunks)])
     if not counts.sum() == len(words) == len(bits) / 8:
         raise CorruptFile(f"{file.path.name} has another number of words than it says; put back a copy of it")
     some = counts > 0
-    return table["image_id"].to_numpy()[some], counts[some], words, bits.reshape(-1, 8)
+    return numpy_array(table["image_id"])[some], counts[some], words, bits.reshape(-1, 8)
 
 
 def _computed(file: PartitionFile, stage: TransformStage, model: Mapping[str, NDArray[Any]]) -> Words:
@@ -98,11 +99,11 @@ def _packed(
     if not file.layout.keypoints:
         return np.zeros(n, np.int64), np.ones((len(ids), 2), np.float32)
     table = file.columns(["image_id", "n_descriptors", *PLACES])
-    there = table["n_descriptors"].to_numpy()
+    there = numpy_array(table["n_descriptors"])
     x, y, size, angle = (
         np.concatenate([np.empty(0, np.float32), *(_flat(one) for one in table[name].chunks)]) for name in PLACES
     )
-    same = np.array_equal(table["image_id"].to_numpy()[there > 0], ids) and np.array_equal(there[there > 0], counts)
+    same = np.array_equal(numpy_array(table["image_id"])[there > 0], ids) and np.array_equal(there[there > 0], counts)
     if not same or not n == len(x) == len(y) == len(size) == len(angle):
         raise CorruptFile(f"{file.path.name} has other keypoints than the words say; put back a copy of it")
     extents = np.ones((len(ids), 2), np.float32)

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from featurestore.arrow_arrays import arrow_array, numpy_array
 from featurestore.errors import CorruptFile
 from featurestore.query.selection import PENDING, Piece, Selection, open_partition
 from featurestore.rows import Layout, Row
@@ -80,8 +81,8 @@ def read_group(file: PartitionFile, selection: Selection, group: Group, columns:
     if last - first + 1 == len(group.rows):
         table = table.slice(first, len(group.rows))
     else:
-        table = table.take(pa.array(group.rows))
-    if not np.array_equal(table["image_id"].to_numpy(), selection.image_ids[group.start : group.stop]):
+        table = table.take(arrow_array(np.asarray(group.rows, np.int64)))
+    if not np.array_equal(numpy_array(table["image_id"]), selection.image_ids[group.start : group.stop]):
         raise CorruptFile(f"{file.path.name} does not hold the images that the catalog says; put back a copy of it")
     return table
 

@@ -60,7 +60,7 @@ def nearest_words(
             nearest = away.argmin(axis=1)
             distances[at, i], numbers[at, i] = away[rows, nearest], own.ids[nearest]
             away[rows, nearest] = np.inf
-    distances, numbers = (values.reshape(len(query), -1) for values in (distances, numbers))
+    distances, numbers = distances.reshape(len(query), -1), numbers.reshape(len(query), -1)
     best = np.argsort(distances, axis=1, kind="stable")[:, :n_words]
     lengths = np.einsum("ij,ij->i", query, query)[:, np.newaxis]
     return np.take_along_axis(distances, best, axis=1) + lengths, np.take_along_axis(numbers, best, axis=1)
