@@ -112,9 +112,8 @@ class _Open:
     def keypoints(self, row_group: int, row: int, columns: Collection[str]) -> NDArray[Any] | None:
         """Return some columns of the keypoints of a row; None if they have to be read with those of the others."""
         if row_group not in self.places:
-            self.places[row_group] = Places(
-                numpy_array(self.small_columns(row_group)["n_descriptors"]).astype(np.int64)
-            )
+            counts = numpy_array(self.small_columns(row_group)["n_descriptors"])
+            self.places[row_group] = Places(counts.astype(np.int64))
         return self.file.keypoints(row_group, row, self.places[row_group], columns)
 
 
@@ -194,9 +193,8 @@ class Lookup:
             QueryError: there is no such image.
         """
         image_id, chunk_id = self.find(filename)
-        return self.row_of(
-            Image(image_id, chunk_id, filename), stage=stage, variant=variant, columns=columns, where_kept=where_kept
-        )
+        image = Image(image_id, chunk_id, filename)
+        return self.row_of(image, stage=stage, variant=variant, columns=columns, where_kept=where_kept)
 
     def row_of(
         self,
