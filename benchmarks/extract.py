@@ -22,6 +22,9 @@ from benchmarks.measure import (
 )
 from featurestore import FeatureStore
 
+MISSED = """Beside OpenCV a run hashes each file and sees that it is whole, and turns keypoints and descriptors into
+columns that are hashed, compressed and written: 3 to 5 ms of CPU an image. A worker takes half a second of CPU to
+start. Both are within what repetitions of bare OpenCV differ by on this machine."""
 FEW = 10  # images of a run whose costs are those of any run
 
 

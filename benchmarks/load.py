@@ -31,6 +31,11 @@ from featurestore import FeatureStore
 from featurestore.rows import Compression
 from featurestore.storage.blob_pages import find_pages
 
+MISSED = """With zstd no reader can take less than unpacking and one copy, which have a row of their own; codes stay
+compressed nevertheless ([0171](decisions/0171-codes-stay-compressed.md)), and a recipe with `compression = "none"`
+has them as they are. What is above that floor is the catalog, asked once, and memory that the system clears page by
+page before the codes are copied to it."""
+
 
 def run(bench: Bench) -> list[Finding]:
     """Measure on 10,000 images: the paintings, over and over."""

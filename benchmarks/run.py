@@ -67,17 +67,20 @@ def main() -> None:
 
 
 def measured(name: str, bench: Any) -> str:
-    """Run one section and return it as Markdown."""
+    """Run one section and return it as Markdown, with the text ``MISSED`` of its module if an aim was not reached."""
     from benchmarks.measure import load_average, machine
 
+    section = importlib.import_module(f"benchmarks.{name}")
     with load_average() as loads:
-        findings = importlib.import_module(f"benchmarks.{name}").run(bench)
+        findings = section.run(bench)
     met = {True: "yes", False: "no", None: ""}
     lines = [f"| {f.what} | {f.measured} | {f.aim} | {met[f.met]} |" for f in findings]
     table = "\n".join(["| | measured | aim | met |", "|---|---|---|---|", *lines])
     load = f"load average {loads[0]:.1f} before and {loads[1]:.1f} after"
     about = f"Times: {bench.repetitions} repetitions; {load}. {machine()}."
-    return f"## {SECTIONS[name]}\n\n{table}\n\n{about}\n"
+    missed = any(finding.met is False for finding in findings)
+    why = f"{section.MISSED}\n\n" if missed and hasattr(section, "MISSED") else ""
+    return f"## {SECTIONS[name]}\n\n{table}\n\n{why}{about}\n"
 
 
 def write(path: Path, name: str, text: str) -> None:

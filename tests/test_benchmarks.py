@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import run
-from benchmarks.measure import ROOT, Watch, alternate, at_least, at_most, ratios, spread
+from benchmarks import run, start
+from benchmarks.measure import ROOT, Bench, Watch, alternate, at_least, at_most, ratios, spread
 
 
 def test_the_arms_take_turns() -> None:
@@ -38,6 +38,16 @@ def test_a_section_that_is_measured_again_takes_its_place_and_the_others_stay(tm
         run.write(path, name, f"## {run.SECTIONS[name]}\n\n{text}\n")
     extract, start = run.SECTIONS["extract"], run.SECTIONS["start"]
     assert path.read_text(encoding="utf-8") == f"{run.HEAD}\n## {extract}\n\nfast\n\n## {start}\n\nagain\n"
+
+
+def test_what_stands_between_a_section_and_its_aims_is_said_where_one_is_missed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench, why = Bench(Path(), quick=True, repetitions=1), "The disk is slow."
+    monkeypatch.setattr(start, "MISSED", why, raising=False)
+    for value, said in ((1.0, False), (2.0, True)):
+        monkeypatch.setattr(start, "run", lambda bench, value=value: [at_most("a start", [value], 1.5)])
+        assert (f"|\n\n{why}\n\nTimes: " in run.measured("start", bench)) == said
 
 
 def test_every_section_is_a_module() -> None:
