@@ -10,6 +10,7 @@ import pytest
 
 from featurestore import FeatureStore, FeatureStoreError, errors
 from tests.conftest import Samples
+from tests.small import configure, copy
 
 
 def edit(store: FeatureStore, before: str, after: str) -> None:
@@ -108,15 +109,23 @@ def test_a_store_that_is_moved_goes_on_working(store: FeatureStore, tmp_path: Pa
     assert moved.run() == []
 
 
-def test_one_stage_alone(fresh: FeatureStore) -> None:
-    assert stages(fresh) == ["extract", "fit_pca", "project", "fit_scale", "quantize"]
-    assert fresh.run("extract", workers=0) == []
+@pytest.fixture
+def small(tiny: FeatureStore, tmp_path: Path) -> FeatureStore:
+    """A store of three pictures in which every stage is stale."""
+    store = copy(tiny, tmp_path / "small")
+    configure(store, "extract", sift={"n_octave_layers": 4})
+    return store
 
 
-def test_each_stage_by_name_in_order(fresh: FeatureStore) -> None:
+def test_one_stage_alone(small: FeatureStore) -> None:
+    assert stages(small) == ["extract", "fit_pca", "project", "fit_scale", "quantize"]
+    assert small.run("extract", workers=0) == []
+
+
+def test_each_stage_by_name_in_order(small: FeatureStore) -> None:
     for stage in ("extract", "fit_pca", "project", "fit_scale", "quantize"):
-        assert [summary.stage for summary in fresh.run(stage, workers=0)] == [stage]
-    assert fresh.plan() == []
+        assert [summary.stage for summary in small.run(stage, workers=0)] == [stage]
+    assert small.plan() == []
 
 
 def test_chunks_of_one_stage(fresh: FeatureStore) -> None:
