@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -66,15 +67,45 @@ def swallowed_errors(tree: ast.Module) -> Iterator[str]:
                 yield f"line {node.lineno}: catches {caught} and passes"
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_module(path: Path) -> None:
-    text = path.read_text(encoding="utf-8")
-    tree = ast.parse(text)
-    assert ast.get_docstring(tree), "a module starts with a docstring"
-    assert len(text.splitlines()) < MAX_LINES, "a module is read in one sitting: split it"
-    assert not UNFINISHED.search(text), "finish it, or open an issue"
-    own = list(calls_that_run_code(tree)) if "testing" not in path.parts else []  # which pickles what it unpickles
-    assert [*own, *swallowed_errors(tree)] == []
+@cache
+def text_of(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(text_of(path))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forgetting() -> Iterator[None]:
+    """Keep no trees for the tests of other modules."""
+    yield
+    tree_of.cache_clear()
+    text_of.cache_clear()
+
+
+def in_modules(rule: Callable[[Path], Iterable[str]], paths: Sequence[Path] = MODULES) -> dict[str, list[str]]:
+    """Return what a rule finds, by file: a test for each of a thousand files takes longer than the rules."""
+    found = {str(path.relative_to(ROOT)): list(rule(path)) for path in paths}
+    return {name: lines for name, lines in found.items() if lines}
+
+
+def test_modules_are_small_and_safe() -> None:
+    def rule(path: Path) -> Iterator[str]:
+        text, tree = text_of(path), tree_of(path)
+        if not ast.get_docstring(tree):
+            yield "a module starts with a docstring"
+        if len(text.splitlines()) >= MAX_LINES:
+            yield "a module is read in one sitting: split it"
+        if UNFINISHED.search(text):
+            yield "finish it, or open an issue"
+        if "testing" not in path.parts:  # which pickles what it unpickles
+            yield from calls_that_run_code(tree)
+        yield from swallowed_errors(tree)
+
+    assert len(MODULES) > 100
+    assert in_modules(rule) == {}
 
 
 def test_text_is_for_everybody() -> None:
@@ -87,10 +118,13 @@ def test_text_is_for_everybody() -> None:
     assert found == [], "paths and words that mean something on one machine only"
 
 
-@pytest.mark.parametrize("path", [*MODULES, *OTHERS, *PAGES], ids=lambda path: str(path.relative_to(ROOT)))
-def test_it_is_plain_english(path: Path) -> None:
-    text = IN_CODE.sub("", path.read_text(encoding="utf-8"))
-    assert [" ".join(text[: found.start()].split()[-4:]) + " " + found[0] for found in ODD_WORDS.finditer(text)] == []
+def odd_words(text: str) -> Iterator[str]:
+    for found in ODD_WORDS.finditer(text := IN_CODE.sub("", text)):
+        yield " ".join(text[: found.start()].split()[-4:]) + " " + found[0]
+
+
+def test_it_is_plain_english() -> None:
+    assert in_modules(lambda path: odd_words(text_of(path)), [*MODULES, *OTHERS, *PAGES]) == {}
 
 
 def bare_statuses(tree: ast.Module) -> Iterator[str]:
@@ -103,17 +137,19 @@ def bare_statuses(tree: ast.Module) -> Iterator[str]:
             yield from (f"line {node.lineno}: {text!r}" for text in found)
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_statuses_and_outcomes_have_names(path: Path) -> None:
-    if "testing" not in path.parts:  # what plug-ins return is compared with what is recorded
-        assert list(bare_statuses(ast.parse(path.read_text(encoding="utf-8")))) == []
+def test_statuses_and_outcomes_have_names() -> None:
+    without = [path for path in MODULES if "testing" not in path.parts]  # what plug-ins return is compared there
+    assert in_modules(lambda path: bare_statuses(tree_of(path)), without) == {}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_docstrings_name_the_thing(path: Path) -> None:
+def odd_docstrings(tree: ast.Module) -> Iterator[str]:
     kinds = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
-    nodes = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, kinds)]
-    assert [text for node in nodes if ODD_BEGINNINGS.match(text := ast.get_docstring(node) or "")] == []
+    texts = (ast.get_docstring(node) or "" for node in ast.walk(tree) if isinstance(node, kinds))
+    yield from (text for text in texts if ODD_BEGINNINGS.match(text))
+
+
+def test_docstrings_name_the_thing() -> None:
+    assert in_modules(lambda path: odd_docstrings(tree_of(path))) == {}
 
 
 def test_pictures_of_the_documentation_are_small_and_shown() -> None:
@@ -139,3 +175,11 @@ def test_loading_that_runs_code_is_found(source: str) -> None:
 @pytest.mark.parametrize("what", ["", " Exception", " BaseException"])
 def test_swallowed_errors_are_found(what: str) -> None:
     assert len(list(swallowed_errors(ast.parse(f"try:\n    f()\nexcept{what}:\n    pass")))) == 1
+
+
+def test_what_is_odd_is_found() -> None:
+    """Each rule of the words finds something, and reads all of a text."""
+    found = list(odd_words("It is made `anew` by whoever is there. Do it anew, but `whoever` in code is a name."))
+    assert found == ["It is made by whoever", "is there. Do it anew"]
+    assert list(bare_statuses(ast.parse("a == 'ok' or b in ('ok', 'x')"))) == ["line 1: 'ok'"] * 2
+    assert list(odd_docstrings(ast.parse('def f():\n    """Say it."""'))) == ["Say it."]
