@@ -21,6 +21,8 @@ N_WORDS_OF_FEW = 6  # the same, in an index of fewer words than `MANY`
 MANY = 32_768  # a codebook of 65,536 lacks a few, since small cells have fewer words
 QUICK = 100  # images that are checked by scale and angle
 MOST_MATCHES = 128  # of an image, the nearest, that the quick check looks at: its time grows with their square
+LAST = 10  # images that a descriptor votes for by exact distances, of those that are checked
+POWER = 4  # of these votes
 AGREEING = 8  # inliers of the quick check from which on an image is ranked by them, and not by its votes
 
 
@@ -98,17 +100,18 @@ def _quick_order(query: Features, selection: Selection, index: StoreIndex, votes
 def nearer_first(squares: Sequence[NDArray[np.float32]]) -> NDArray[np.int64]:
     """Return the order of images whose codes have been compared with the query's, ``(m,)`` int64.
 
-    Signatures tell distances roughly, and now they are known: each descriptor votes once more, for the image that has
-    the nearest to it, ``1 - d1 / d2`` with the distance in the second image. On a tie the order stays.
+    Signatures tell distances roughly, and now they are known. Each descriptor votes once more, ``(1 - d / d11) ** 4``
+    with the distance to the eleventh image, or to the farthest of fewer. The power is for the nearest of images that
+    are all similar, and the eleventh leaves room for copies of an image in the store. On a tie the order stays.
 
     Args:
         squares: of each image ``(n,)`` float32, the squared distance of each descriptor to its nearest in the image.
     """
     if len(squares) < 2:
         return np.arange(len(squares))
-    every = np.stack(squares, axis=1).astype(np.float64)
-    first, second = np.sqrt(np.maximum(np.partition(every, 1, axis=1)[:, :2], 0)).T
-    votes = np.zeros(len(every))
-    np.divide(second - first, second, out=votes, where=np.isfinite(second) & (second > 0))
-    sums = np.bincount(every.argmin(axis=1), weights=votes, minlength=len(squares))
-    return np.argsort(-sums, kind="stable")
+    distances = np.sqrt(np.maximum(np.stack(squares, axis=1).astype(np.float64), 0))
+    last = min(LAST, len(squares) - 1)
+    farthest = np.partition(distances, last, axis=1)[:, [last]]
+    shares = np.ones(distances.shape)
+    np.divide(distances, farthest, out=shares, where=np.isfinite(farthest) & (farthest > 0))
+    return np.argsort(-(np.maximum(0, 1 - shares) ** POWER).sum(axis=0), kind="stable")

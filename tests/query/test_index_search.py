@@ -355,7 +355,7 @@ def test_candidates_are_in_the_order_of_exact_distances(made: FeatureStore) -> N
     keypoints = made.keypoints(NAME)[:30].copy()
     keypoints["x"], keypoints["y"] = rng.uniform(0, 500, (2, 30))  # so that nothing agrees
     codes = np.clip(made.descriptors(NAME)[:30] + rng.normal(0, 25, (30, 64)), 0, 255).astype(np.uint8)
-    result = made.search((codes, keypoints), method="index")
+    result = made.search((codes, keypoints), top=20, method="index")  # as many as are checked
     assert not result.found
     lookup = made._current_lookup()
     query = lookup.decoder(None).floats(codes)
@@ -364,11 +364,25 @@ def test_candidates_are_in_the_order_of_exact_distances(made: FeatureStore) -> N
     assert [hit.score for hit in result.hits] != sorted((hit.score for hit in result.hits), reverse=True)
 
 
-def test_a_descriptor_votes_for_the_image_that_is_clearly_nearer() -> None:
-    squares = [np.array(column, np.float32) for column in ([4, 4, 0], [1, 9, 0], [9, 1, np.inf])]
-    assert nearer_first(squares).tolist() == [1, 2, 0]  # votes of 0.5, one each, and none for what is equally near
-    assert nearer_first([squares[0], squares[0]]).tolist() == [0, 1]
-    assert nearer_first(squares[:1]).tolist() == [0]
+def test_copies_of_an_image_come_before_strangers() -> None:
+    rng = np.random.default_rng(0)
+    strangers = [rng.uniform(0.8, 1.2, 100).astype(np.float32) for _ in range(18)]
+    true = np.where(np.arange(100) < 10, 0.3, strangers[0][::-1]).astype(np.float32)  # a tenth of the query matches
+    for n_copies in (1, 2, 5):
+        squares = [
+            *strangers[n_copies:],
+            *(true * rng.normal(1, 0.02, 100).astype(np.float32) for _ in range(n_copies)),
+        ]
+        assert set(nearer_first(squares)[:n_copies]) == set(range(18 - n_copies, 18))
+
+
+def test_the_order_stays_where_distances_say_nothing() -> None:
+    one, none = np.array([4, 4, 0], np.float32), np.full(3, np.inf, np.float32)
+    assert nearer_first([one, one]).tolist() == [0, 1]
+    assert nearer_first([none, one, none]).tolist() == [0, 1, 2]
+    assert nearer_first([2 * one, one, none, none]).tolist() == [0, 1, 2, 3]
+    assert nearer_first([2 * one, one, 3 * one]).tolist() == [1, 0, 2]
+    assert nearer_first([one]).tolist() == [0]
     assert nearer_first([]).tolist() == []
 
 
