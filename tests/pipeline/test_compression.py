@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from featurestore import FeatureStore
-from tests.small import configure, copy, make_small, small_store
+from tests.small import SMALL, configure, copy, make_small, small_store
 
+RECIPE = SMALL | {"project": {"top": 60}}  # pictures of 80 x 60 have some 120 descriptors
 STAGES = ("extract", "project", "quantize")
 
 
@@ -33,14 +34,14 @@ def names(store: FeatureStore) -> list[str]:
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("compression") / "images"
-    make_small(folder, n=7)
+    make_small(folder, n=7, size=(80, 60))
     return folder
 
 
 @pytest.fixture(scope="module")
 def finished(images: Path) -> FeatureStore:
     """A store of two chunks, with the compression of new stores. Not to be changed."""
-    store = small_store(images.parent / "finished", images)
+    store = small_store(images.parent / "finished", images, recipe=RECIPE)
     store.run(workers=0)
     return store
 
@@ -55,24 +56,24 @@ def test_what_is_made_to_be_read_once_is_not_compressed(finished: FeatureStore) 
 
 def test_it_makes_nothing_stale_and_holds_for_new_partitions(finished: FeatureStore, tmp_path: Path) -> None:
     images = shutil.copytree(finished.path.parent / "images", tmp_path / "images")
-    store = small_store(tmp_path / "store", images)
-    store.run(workers=0)
+    store = copy(finished, tmp_path / "store")
+    configure(store, "store", images=str(images), dataset=str(images / "dataset.csv"))
     before = names(store)
     for stage, kind in (("extract", "none"), ("project", "zstd"), ("quantize", "none")):
         configure(store, stage, compression=kind)
     assert store.plan() == []
     assert store.run(workers=0) == []
-    make_small(images, n=9)
+    make_small(images, n=9, size=(80, 60))
     store.run(workers=0, ingest=True)
     assert set(before) < set(names(store))
     assert codecs(store, "extract") == codecs(store, "quantize") == ["ZSTD", "ZSTD", "UNCOMPRESSED"]
     assert codecs(store, "project") == ["UNCOMPRESSED", "UNCOMPRESSED", "ZSTD"]
     assert store.verify(deep=True).ok
-    assert store.matrix()[0].shape == (200 * 9, 16)
+    assert store.matrix()[0].shape == (60 * 9, 16)
 
 
 def test_stores_of_other_compressions_are_the_same_store(finished: FeatureStore, images: Path, tmp_path: Path) -> None:
-    other = small_store(tmp_path / "other", images)
+    other = small_store(tmp_path / "other", images, recipe=RECIPE)
     for stage, kind in (("extract", "none"), ("project", "zstd"), ("quantize", "none")):
         configure(other, stage, compression=kind)
     other.run("extract", chunks=[1], workers=0)

@@ -76,7 +76,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Pictures, one of which is broken. Not to be changed."""
 
     def make(folder: Path) -> None:
-        make_small(folder, n=N)
+        make_small(folder, n=N, size=(80, 60))
         (folder / "002.png").write_bytes(b"no picture")
 
     return once(tmp_path_factory, "pictures-in-blocks", make)
@@ -256,19 +256,33 @@ def test_a_failed_row_in_a_block_is_tried_again_with_retry_failed(
     assert sorted(extracted) == sorted({*block.image_ids, *range(FINISHED, N)})
 
 
+@pytest.fixture(scope="module")
+def stopped_retry(images: Path, tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    """A store with five images that failed and are there now, two of which a retry has made until it was ended.
+
+    Not to be changed: see `retried`.
+    """
+
+    def make(folder: Path) -> None:
+        own = Path(shutil.copytree(images, folder / "images"))
+        hidden = [f"{i:03d}.png" for i in (1, 5, 7, 9, 12)]
+        for name in hidden:
+            (own / name).unlink()
+        store = small_store(folder / "store", own, chunk_size=N)
+        with pytest.MonkeyPatch.context() as patch:
+            small_blocks(patch)
+            store.run("extract", workers=0)
+            for name in hidden:
+                shutil.copy2(images / name, own / name)
+            stop(store, after=2, retry=("missing",))
+
+    return FeatureStore(copied(tmp_path_factory, "stopped-retry", make) / "store")
+
+
 @pytest.fixture
-def retried(images: Path, tmp_path: Path) -> FeatureStore:
-    """A store with five images that failed and are there now, two of which a retry has made until it was ended."""
-    own = Path(shutil.copytree(images, tmp_path / "retried-images"))
-    hidden = [f"{i:03d}.png" for i in (1, 5, 7, 9, 12)]
-    for name in hidden:
-        (own / name).unlink()
-    store = small_store(tmp_path / "retried", own, chunk_size=N)
-    store.run("extract", workers=0)
-    for name in hidden:
-        shutil.copy2(images / name, own / name)
-    stop(store, after=2, retry=("missing",))
-    return store
+def retried(stopped_retry: FeatureStore, tmp_path: Path) -> FeatureStore:
+    """Such a store, which the test may change."""
+    return copy(stopped_retry, tmp_path / "retried")
 
 
 def test_a_retry_goes_on_from_its_own_blocks(retried: FeatureStore, whole: FeatureStore, extracted: list[int]) -> None:

@@ -5,12 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from featurestore import FeatureStore
 from featurestore.stages.codebook import assign, signatures
 from featurestore.storage import read_arrays
 from tests.cluster import cluster_of_threads
 from tests.small import configure, copy, invoke, make_small
+
+
+@pytest.fixture(scope="module")
+def indexed(finished: FeatureStore, tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    """The finished store with the stages of an index. Not to be changed."""
+    store = copy(finished, tmp_path_factory.mktemp("indexed") / "store")
+    store.index()
+    store.run(workers=0)
+    return store
 
 
 def payloads(store: FeatureStore) -> list[tuple[str, int, str]]:
@@ -32,18 +42,16 @@ def test_an_index_is_added_to_a_finished_store_and_nothing_becomes_stale(store: 
     assert store.status().stages[-1].stage == "words"
 
 
-def test_words_are_those_of_the_codes(store: FeatureStore) -> None:
-    store.index()
-    store.run(workers=0)
-    (path,) = (store.path / "models" / "fit_words").rglob("*.npz")
+def test_words_are_those_of_the_codes(indexed: FeatureStore) -> None:
+    (path,) = (indexed.path / "models" / "fit_words").rglob("*.npz")
     model = read_arrays(path)[0]
     assert len(model["words"]) >= 16
-    for row in store.load("words", columns=["filename", "status", "descriptors", "word"]).to_pylist():
-        codes = store.descriptors(row["filename"]) if row["status"] == "ok" else np.empty((0, 64), np.uint8)
+    for row in indexed.load("words", columns=["filename", "status", "descriptors", "word"]).to_pylist():
+        codes = indexed.descriptors(row["filename"]) if row["status"] == "ok" else np.empty((0, 64), np.uint8)
         if not len(codes):
             assert not row["word"]
             continue
-        values = store.dequantize(codes)
+        values = indexed.dequantize(codes)
         of = assign(values, model["cells"], model["words"], model["starts"])
         assert row["word"] == of.tolist()
         assert row["descriptors"] == signatures(values, model["words"], of, model["rotation"]).tobytes()
@@ -62,19 +70,15 @@ def test_workers_and_engines_make_no_difference(thirteen: FeatureStore, tmp_path
     assert {stage for stage, *_ in payloads(one)} >= {"fit_words", "words"}
 
 
-def test_codes_stay_the_codes_and_searching_goes_on(store: FeatureStore) -> None:
+def test_codes_stay_the_codes_and_searching_goes_on(finished: FeatureStore, indexed: FeatureStore) -> None:
     name = "china/whole-000.jpg"
-    codes, found = store.descriptors(name), store.search(name).as_dict()
-    store.index()
-    store.run(workers=0)
-    assert np.array_equal(store.descriptors(name), codes)
-    assert store.search(name, method="exact").as_dict()["hits"] == found["hits"]
-    assert store.verify().problems == []
+    assert np.array_equal(indexed.descriptors(name), finished.descriptors(name))
+    assert indexed.search(name, method="exact").as_dict()["hits"] == finished.search(name).as_dict()["hits"]
+    assert indexed.verify().problems == []
 
 
-def test_a_catalog_is_rebuilt_with_the_index(store: FeatureStore) -> None:
-    store.index()
-    store.run(workers=0)
+def test_a_catalog_is_rebuilt_with_the_index(indexed: FeatureStore, tmp_path: Path) -> None:
+    store = copy(indexed, tmp_path / "store")
     before = payloads(store)
     for path in store.path.glob("catalog.duckdb*"):
         path.unlink()

@@ -298,14 +298,14 @@ def test_who_moves_images_in_the_csv_is_not_asked(dataset: Dataset) -> None:
     assert (report.subsets, len(report.columns)) == ({"test": 1, "train": 1}, 1)
 
 
-def test_a_dataset_with_1500_columns(dataset: Dataset) -> None:
+def test_a_dataset_with_1100_columns(dataset: Dataset) -> None:
     """More than DuckDB nests expressions, and nothing may take time that grows with the square of the columns."""
-    names = ",".join(f"c{i}" for i in range(1500))
+    names = ",".join(f"c{i}" for i in range(1100))
     head = f"filename,subset,{names}\n"
-    dataset.ingest(f"{head}a,train{',1' * 1500}\n")
-    report = dataset.ingest(f"{head}a,train{',x' * 1500}\nb,train{',2' * 1500}\n")
-    assert (report.n_new, report.n_changed, len(report.columns)) == (1, 1, 1500)
-    assert dataset.query("SELECT c0, c1499 FROM dataset_columns ORDER BY image_id") == [("x", "x"), ("2", "2")]
+    dataset.ingest(f"{head}a,train{',1' * 1100}\n")
+    report = dataset.ingest(f"{head}a,train{',x' * 1100}\nb,train{',2' * 1100}\n")
+    assert (report.n_new, report.n_changed, len(report.columns)) == (1, 1, 1100)
+    assert dataset.query("SELECT c0, c1099 FROM dataset_columns ORDER BY image_id") == [("x", "x"), ("2", "2")]
 
 
 def test_an_empty_column_widens_nothing(dataset: Dataset) -> None:
@@ -344,20 +344,19 @@ def test_columns_can_have_any_name(dataset: Dataset) -> None:
     assert dataset.ingest(f"{header}a,test,{values[100]}\nb,train,{values[200]}\n").ingest_id is None
 
 
-@pytest.mark.parametrize("name", NAMES[:6])
-def test_a_column_named_like_one_of_the_query_decides_nothing(dataset: Dataset, name: str) -> None:
-    text = f"filename,subset,{name}\na,train,7\nb,train,0\n"
+def test_columns_named_like_those_of_the_query_decide_nothing(dataset: Dataset) -> None:
+    text = f"filename,subset,{','.join(NAMES[:6])}\na,train{',7' * 6}\nb,train{',0' * 6}\n"
     dataset.ingest(text)
     assert dataset.images == [(0, 0, "a", "train"), (1, 0, "b", "train")]
     assert dataset.ingest(text).ingest_id is None
 
 
-@pytest.mark.parametrize(("before", "after"), [("Artist", "artist"), ("ÉCOLE", "École"), ("É", "é")])
-def test_a_column_whose_name_changes_its_case(dataset: Dataset, before: str, after: str) -> None:
-    dataset.ingest(f"filename,subset,{before}\na,train,1\n")
-    dataset.ingest(f"filename,subset,{after}\na,train,2\n")
-    assert dataset.column(after) == [2]
-    assert dataset.ingest(f"filename,subset,{after}\na,train,2\n").ingest_id is None
+def test_columns_whose_names_change_their_case(dataset: Dataset) -> None:
+    dataset.ingest("filename,subset,Artist,ÉCOLE,É\na,train,1,2,3\n")
+    text = "filename,subset,artist,École,é\na,train,4,5,6\n"
+    dataset.ingest(text)
+    assert [dataset.column(name) for name in ("artist", "École", "é")] == [[4], [5], [6]]
+    assert dataset.ingest(text).ingest_id is None
 
 
 def test_columns_named_like_ours_are_kept(dataset: Dataset) -> None:

@@ -28,7 +28,8 @@ from tests.small import context_of, copy, digests, make_small, small_store
 T = TypeVar("T")
 MB = 1_000_000
 BYTES = Extract().extractor.bytes_per_pixel
-SIZES = {1: (400, 300), 4: (400, 300), 5: (420, 300), 10: (400, 300)}  # 29 and 30 MB; all others need 4.6 MB
+SMALL_SIZE, LARGE_SIZE = (80, 60), (200, 150)  # of which SIFT takes 1.2 and 7.2 MB
+SIZES = {1: LARGE_SIZE, 4: LARGE_SIZE, 5: (210, 150), 10: LARGE_SIZE}
 
 
 class Noting(InlineEngine):
@@ -60,7 +61,7 @@ class Noting(InlineEngine):
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
     """Thirteen pictures in three chunks, four of them large; one file is missing, and one is no picture."""
     folder = tmp_path_factory.mktemp("large")
-    make_small(folder / "images")
+    make_small(folder / "images", size=SMALL_SIZE)
     for number, size in SIZES.items():
         (folder / "images" / f"{number:03d}.png").write_bytes(encoded(".png", picture(*size, seed=number)))
     (folder / "images" / "007.png").unlink()
@@ -75,31 +76,31 @@ def expected(fresh: FeatureStore, tmp_path_factory: pytest.TempPathFactory) -> d
     return digests(store)
 
 
-# Shares of 0.25 to 100 MB: every image is large, or four, or none. The long form has three more in between.
+# Shares of 0.06 to 25 MB: every image is large, or four, or none. The long form has three more in between.
 @pytest.mark.parametrize(
     ("megabytes", "workers"),
-    [(1, 2), (20, 4), (40, 2), (40, 4), (400, 2), *([(1, 4), (20, 2), (400, 4)] if LONG else [])],
+    [(0.25, 2), (5, 4), (10, 2), (10, 4), (100, 2), *([(0.25, 4), (5, 2), (100, 4)] if LONG else [])],
 )
 def test_no_more_is_at_work_than_there_is_memory_for(
-    fresh: FeatureStore, expected: dict[str, str], tmp_path: Path, megabytes: int, workers: int
+    fresh: FeatureStore, expected: dict[str, str], tmp_path: Path, megabytes: float, workers: int
 ) -> None:
-    store, engine = copy(fresh, tmp_path / "store"), Noting(workers)
-    options = Options(("extract",), workers=workers, max_bytes=megabytes * MB)
+    store, engine, max_bytes = copy(fresh, tmp_path / "store"), Noting(workers), round(megabytes * MB)
+    options = Options(("extract",), workers=workers, max_bytes=max_bytes)
     try:
         run_each(context_of(store), engine, options, ["extract"])
     finally:
         engine.close()
     assert digests(store) == expected
-    share = megabytes * MB // (2 * workers)
+    share = max_bytes // (2 * workers)
     for blocks in engine.moments:
         large = [needed(block) for block in blocks if block.max_bytes is None]
-        assert sum(large) <= megabytes * MB // 2 + share or len(blocks) == 1
+        assert sum(large) <= max_bytes // 2 + share or len(blocks) == 1
     apart = {block.images[0][0] for blocks in engine.moments for block in blocks if block.max_bytes is None}
     assert apart == {i for i in range(13) if i not in (7, 8) and BYTES * area(i) > share}
 
 
 def area(image_id: int) -> int:
-    width, height = SIZES.get(image_id, (160, 120))
+    width, height = SIZES.get(image_id, SMALL_SIZE)
     return width * height
 
 
@@ -111,7 +112,7 @@ def test_workers_with_little_memory_give_the_same_bytes(
     fresh: FeatureStore, expected: dict[str, str], tmp_path: Path
 ) -> None:
     store = copy(fresh, tmp_path / "store")
-    store.run("extract", workers=2, max_memory=0.02)
+    store.run("extract", workers=2, max_memory=0.005)
     assert digests(store) == expected
 
 
@@ -120,11 +121,11 @@ def test_a_block_ends_before_a_large_image(fresh: FeatureStore, tmp_path: Path) 
     run_each(context_of(store), engine, Options(("extract",), workers=2), ["extract"])
     engine.close()
     images = tuple((number, f"{number:03d}.png") for number in (2, 3, 4, 6))
-    block = replace(engine.moments[0][0], images=images, seconds=60, max_bytes=10 * MB)
+    block = replace(engine.moments[0][0], images=images, seconds=60, max_bytes=2_500_000)
     (draft,) = block.run()
     assert isinstance(draft, Draft)
     assert draft.block.image_ids == (2, 3)
-    assert replace(block, images=images[2:]).run() == [Large(400 * 300 * BYTES)]
+    assert replace(block, images=images[2:]).run() == [Large(200 * 150 * BYTES)]
 
 
 def test_large_images_take_turns() -> None:

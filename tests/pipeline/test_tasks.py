@@ -26,6 +26,9 @@ from tests.conftest import LONG
 from tests.small import context_of, copy, digests, make_small, small_store
 from tests.tampering import our_metadata
 
+TINY = (80, 60)  # pixels of pictures with some 120 descriptors
+RECIPE = {"fit_pca": {"n_components": 16, "samples_per_image": 80, "batch_size": 200}, "project": {"top": 60}}
+
 
 def work(chunk_id: int, n_images: int) -> Work:
     return Work(chunk_id, 0, n_images, "never run", None, None, input_ready=True)
@@ -49,7 +52,7 @@ def test_chunks_are_taken_up_to_a_number_of_images(
 def test_how_many_are_read_at_once_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: int) -> None:
     monkeypatch.setattr(extraction, "NAMES", names)
     images = tmp_path / "images"
-    make_small(images, n=5)
+    make_small(images, n=5, size=TINY)
     store = small_store(tmp_path / "store", images, chunk_size=2)
     store.run("extract", workers=0)
     found = store.sql("SELECT filename FROM descriptor_counts WHERE status = 'ok' ORDER BY image_id").fetchall()
@@ -59,20 +62,20 @@ def test_how_many_are_read_at_once_changes_nothing(tmp_path: Path, monkeypatch: 
     assert len(before) == 3
     with_one_failed = small_store(tmp_path / "other", images, chunk_size=2)
     with_one_failed.run("extract", workers=0)
-    make_small(images, n=5)
+    make_small(images, n=5, size=TINY)
     with_one_failed.run("extract", workers=0, retry_failed=True)
     assert digests(with_one_failed, "partitions/extract/**/*") == before
 
 
 def test_rows_that_stay_are_found_by_their_image(tmp_path: Path) -> None:
     """A partition whose rows stand in another order is damaged, and none of them becomes another image's."""
-    make_small(tmp_path / "images", n=4)
+    make_small(tmp_path / "images", n=4, size=TINY)
     (tmp_path / "images" / "001.png").unlink()
     store = small_store(tmp_path / "store", tmp_path / "images")
     store.run("extract", workers=0)
     (path,) = (store.path / "partitions" / "extract").rglob("*.parquet")
     pq.write_table(pq.read_table(path).take([0, 1, 3, 2]).replace_schema_metadata(our_metadata(path)), path)
-    make_small(tmp_path / "images", n=4)
+    make_small(tmp_path / "images", n=4, size=TINY)
     with pytest.raises(CorruptFile, match="does not have one row for each image of its chunk, in order"):
         store.run("extract", workers=0, retry_failed=True)
 
@@ -91,9 +94,9 @@ class Watched(InlineEngine):
 
 def fitted_store(folder: Path, chunk_size: int) -> FeatureStore:
     """Make a store of thirteen images, one of them missing, that is ready for project, with two rows a row group."""
-    make_small(folder / "images", n=13)
+    make_small(folder / "images", n=13, size=TINY)
     (folder / "images" / "002.png").unlink()
-    store = small_store(folder / "store", folder / "images", chunk_size=chunk_size)
+    store = small_store(folder / "store", folder / "images", chunk_size=chunk_size, recipe=RECIPE)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(partition_writer, "ROW_GROUP_ROWS", 2)
         store.run("extract", "fit_pca", workers=0)
