@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import shutil
@@ -207,6 +208,7 @@ def test_the_model_does_not_depend_on_the_threads_of_blas(extracted: FeatureStor
         configure(store, "fit_pca", n_components=64, samples_per_image=1800, batch_size=3600, solver=solver)
     alone = {solver: copy(store, tmp_path / "alone" / solver) for solver, store in stores.items()}
     subprocess.run([sys.executable, "-c", FIT], env=environment, cwd=tmp_path, check=True)
+    importlib.import_module("sklearn.decomposition")  # so that the BLAS of SciPy is limited too
     with threadpool_limits(1):
         for store in alone.values():
             store.run("fit_pca", workers=0)
