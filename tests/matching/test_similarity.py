@@ -100,7 +100,10 @@ def test_of_many_images_as_many_agree_as_of_each() -> None:
     for i, n in enumerate([40, 8, 0, 130, 8, 25, 1, 4, 60]):
         ours = keypoints(n, i)
         theirs = moved(ours, scale=0.5 + i / 4, degrees=40 * i, shift=(i, -i))
-        theirs["x"] += np.random.default_rng(i).normal(0, 6, n).astype(np.float32)
+        rng = np.random.default_rng(i)
+        theirs["x"] += rng.normal(0, 6, n).astype(np.float32)
+        theirs["size"] *= rng.uniform(0.8, 1.25, n).astype(np.float32)  # so that the fit adds some
+        theirs["angle"] = (theirs["angle"] + rng.normal(0, 5, n).astype(np.float32)) % 360
         theirs[n // 2 :] = keypoints(n - n // 2, 90 + i, side=40 if i % 2 else 900)
         theirs["size"][: n // 9] = 0
         ours["size"][: n // 6] = 0
