@@ -47,6 +47,16 @@ def test_a_known_transform_is_found_among_wrong_matches(scale: float, degrees: f
     assert np.abs(found.apply(points) - there).max() < TOLERANCE
 
 
+def test_the_best_proposal_may_be_among_the_last_of_many() -> None:
+    query = keypoints(600, 20)  # which are more than one block
+    image = moved(query, scale=0.7, degrees=20, shift=(9, 9))
+    image[:500] = keypoints(500, 21, side=3000)
+    found = fit_similarity(query, image)
+    assert found is not None
+    assert found.inliers[500:].all()
+    assert found.scale == pytest.approx(0.7, rel=0.01)
+
+
 def test_it_is_fitted_to_all_inliers_and_not_to_one() -> None:
     query = keypoints(50, 3)
     image = moved(query, scale=1.0, degrees=10, shift=(5, 5))
