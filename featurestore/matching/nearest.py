@@ -50,10 +50,22 @@ def mutual_matches(query: NDArray[np.float32], image: NDArray[np.float32], *, ra
     if not n or not k:
         none, far = np.empty(0, np.int64), np.full(n, np.inf, np.float32)
         return Matches(none, none, np.empty(0, np.float32), far)
-    nearest, passed, least = np.empty(n, np.int64), np.empty(n, bool), np.empty(n, np.float32)
-    own = np.einsum("ij,ij->i", query, query)
+    nearest, second_nearest = np.empty(n, np.int64), np.empty(n, np.int64)
+    least, second = np.empty(n, np.float32), np.empty(n, np.float32)
     for rows, squares in _blocks(query, image):
-        nearest[rows], passed[rows], least[rows] = _ratio_test(query[rows], own[rows], image, squares, ratio)
+        nearest[rows], least[rows] = _take_least(squares)
+        second_nearest[rows], second[rows] = _take_least(squares)
+    own = np.einsum("ij,ij->i", query, query)
+    least, second = least + own, second + own
+    passed = np.ones(n, bool)
+    if k > 1:
+        rounding = ROUNDING * (own + second)
+        passed = least - rounding < np.float32(ratio**2) * (second + rounding)
+        # BLAS rounds, so that equal descriptors, as in a pattern, would not be equally far: of those that may be near
+        # enough both distances are recomputed
+        likely = np.flatnonzero(passed)
+        first, other = (np.linalg.norm(query[likely] - image[of[likely]], axis=1) for of in (nearest, second_nearest))
+        passed[likely] = first < np.float32(ratio) * other
     ours = np.flatnonzero(passed)
     # few pass, so that their nearest are compared with the query again; on a tie the first of the query stays
     back = np.empty(len(ours), np.int64)
@@ -62,7 +74,7 @@ def mutual_matches(query: NDArray[np.float32], image: NDArray[np.float32], *, ra
     ours = ours[back == ours]
     theirs = nearest[ours]
     distances = np.linalg.norm(query[ours] - image[theirs], axis=1).astype(np.float32)
-    return Matches(ours, theirs, distances, least + own)
+    return Matches(ours, theirs, distances, least)
 
 
 def _blocks(rows: NDArray[np.float32], columns: NDArray[np.float32]) -> Iterator[tuple[slice, NDArray[np.float32]]]:
@@ -83,36 +95,10 @@ def _blocks(rows: NDArray[np.float32], columns: NDArray[np.float32]) -> Iterator
         yield slice(start, start + len(part)), np.matmul(part, right, out=squares[: len(part)])
 
 
-def _ratio_test(
-    part: NDArray[np.float32],
-    own: NDArray[np.float32],
-    image: NDArray[np.float32],
-    squares: NDArray[np.float32],
-    ratio: float,
-) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.float32]]:
-    """Return each row's nearest column, whether it is near enough, and its value in ``squares``, which is overwritten.
-
-    Args:
-        part: the rows, ``(n, dim)``.
-        own: their squared lengths, ``(n,)``.
-        image: the columns, ``(k, dim)``.
-        squares: ``(n, k)``, as of `_blocks`.
-        ratio: see `mutual_matches`.
-    """
+def _take_least(squares: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return where the least of each row is, and it, which becomes infinite in its place."""
     at = np.arange(len(squares))
-    nearest: NDArray[np.int64] = squares.argmin(axis=1)
-    first = squares[at, nearest]
-    if len(image) == 1:
-        return nearest, np.ones(len(part), bool), first
-    squares[at, nearest] = np.inf
-    second_nearest = squares.argmin(axis=1)
-    second = squares[at, second_nearest]
-    rounding = ROUNDING * (own + np.abs(second))
-    likely = first + own - rounding < np.float32(ratio**2) * (second + own + rounding)
-    # BLAS rounds, so that equal descriptors, as in a pattern, would not be equally far: of rows that may be near enough
-    # both distances are recomputed
-    rows = np.flatnonzero(likely)
-    distances = [np.linalg.norm(part[rows] - image[of[rows]], axis=1) for of in (nearest, second_nearest)]
-    near = np.zeros(len(part), bool)
-    near[rows] = distances[0] < np.float32(ratio) * distances[1]
-    return nearest, near, first
+    column: NDArray[np.int64] = squares.argmin(axis=1)
+    least = squares[at, column]
+    squares[at, column] = np.inf
+    return column, least
