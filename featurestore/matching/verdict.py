@@ -23,6 +23,6 @@ class Verdict(StrEnum):
 
 _MEANINGS = {
     Verdict.FOUND: "so many matches agree that it shows the same",
-    Verdict.POSSIBLE: f"{POSSIBLE} or more matches agree: too few, on one line, all around or of a pattern; look",
+    Verdict.POSSIBLE: f"{POSSIBLE} or more matches agree: too few, on one line, all around or of a pattern; look at it",
     Verdict.CANDIDATE: "similar descriptors, but no more matches agree than chance gives: not a match",
 }
