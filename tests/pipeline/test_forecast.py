@@ -33,15 +33,15 @@ Arguments = tuple[tuple[str, ...], dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
-    """A finished store of six images in three chunks; the image files are beside it. Not to be changed."""
+    """A finished store of six images in three chunks; beside it images and a store without a run. Not to be changed."""
 
     def make(folder: Path) -> None:
         make_small(folder / "images", n=6, size=SIZE)
         (folder / "images" / "001.png").unlink()
         (folder / "images" / "005.png").write_bytes(encoded(".png", picture(40, 30, seed=5)))
-        store = small_store(folder / "store", folder / "images", chunk_size=2, recipe=RECIPE)
-        configure(store, "store", images="../images", dataset="../images/dataset.csv")
-        store.run(workers=0)
+        begun = small_store(folder / "begun", folder / "images", chunk_size=2, recipe=RECIPE)
+        configure(begun, "store", images="../images", dataset="../images/dataset.csv")
+        copy(begun, folder / "store").run(workers=0)
 
     return FeatureStore(copied(tmp_path_factory, "forecast", make) / "store")
 
@@ -49,13 +49,13 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
 def own(base: FeatureStore, folder: Path) -> tuple[FeatureStore, Path]:
     """Return a store and images that the test may change."""
     images = Path(shutil.copytree(base.path.parent / "images", folder / "images"))
+    copy(FeatureStore(base.path.with_name("begun")), folder / "begun")
     return copy(base, folder / "store"), images
 
 
 def begin_again(store: FeatureStore, images: Path) -> None:
     shutil.rmtree(store.path)
-    made = small_store(store.path, images, chunk_size=2, recipe=RECIPE)
-    configure(made, "store", images="../images", dataset="../images/dataset.csv")
+    store.path.with_name("begun").rename(store.path)
 
 
 def extract_only(store: FeatureStore, images: Path) -> None:

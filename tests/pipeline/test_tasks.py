@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from concurrent.futures import BrokenExecutor, Future
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from featurestore.rows import Layout, Row
 from featurestore.storage import FORMAT, Writer, partition_writer, partitions
 from featurestore.system import file_digest
 from tests.conftest import LONG
-from tests.small import context_of, copy, digests, make_small, small_store
+from tests.small import configure, context_of, copy, digests, make_small, small_store
 from tests.tampering import our_metadata
 
 TINY = (80, 60)  # pixels of pictures with some 120 descriptors
@@ -48,19 +49,29 @@ def test_chunks_are_taken_up_to_a_number_of_images(
     assert found == taken
 
 
+@pytest.fixture(scope="module")
+def five(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    """A store of five images in three chunks in which nothing was run, and the images beside it. Not to be changed."""
+    folder = tmp_path_factory.mktemp("five")
+    make_small(folder / "images", n=5, size=TINY)
+    store = small_store(folder / "store", folder / "images", chunk_size=2)
+    configure(store, "store", images="../images", dataset="../images/dataset.csv")
+    return store
+
+
 @pytest.mark.parametrize("names", [1, 4, 10_000])
-def test_how_many_are_read_at_once_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: int) -> None:
+def test_how_many_are_read_at_once_changes_nothing(
+    five: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: int
+) -> None:
     monkeypatch.setattr(extraction, "NAMES", names)
-    images = tmp_path / "images"
-    make_small(images, n=5, size=TINY)
-    store = small_store(tmp_path / "store", images, chunk_size=2)
+    images = Path(shutil.copytree(five.path.with_name("images"), tmp_path / "images"))
+    store, with_one_failed = copy(five, tmp_path / "store"), copy(five, tmp_path / "other")
     store.run("extract", workers=0)
     found = store.sql("SELECT filename FROM descriptor_counts WHERE status = 'ok' ORDER BY image_id").fetchall()
     assert [name for (name,) in found] == [f"{i:03d}.png" for i in range(5)]
     (images / "002.png").unlink()
     before = digests(store, "partitions/extract/**/*")
     assert len(before) == 3
-    with_one_failed = small_store(tmp_path / "other", images, chunk_size=2)
     with_one_failed.run("extract", workers=0)
     make_small(images, n=5, size=TINY)
     with_one_failed.run("extract", workers=0, retry_failed=True)
