@@ -12,9 +12,14 @@ from filelock import FileLock
 
 
 def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
-    """Return the folder ``name``, which ``make`` has filled and all test processes share. Not to be changed."""
+    """Return the folder ``name``, which ``make`` has filled and all test processes share. Not to be changed.
+
+    Names belong to the module of ``make``.
+    """
     base = factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / make.__module__
+    shared.mkdir(exist_ok=True)
+    folder = shared / name
     whole = folder.with_name(f"{name}.whole")
     with FileLock(folder.with_name(f"{name}.lock")):
         if not whole.exists():
@@ -26,8 +31,5 @@ def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], obje
 
 
 def copied(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
-    """Return a copy of the folder ``name`` for this test process alone: who reads a store may lock it.
-
-    Names belong to all modules: two that make different things need two names.
-    """
+    """Return a copy of the folder ``name`` for this test process alone: who reads a store may lock it."""
     return Path(shutil.copytree(once(factory, name, make), factory.mktemp(name) / name))
