@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -39,10 +40,13 @@ def kept(store: FeatureStore) -> KeptCopy:
 
 
 def in_another_process(work: Callable[[], None]) -> bool:
+    gc.collect()  # what earlier tests have left is not for the child to close
     if not (child := os.fork()):
         try:
             work()
             os._exit(0)
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(1)
     return os.waitpid(child, 0)[1] == 0
