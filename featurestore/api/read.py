@@ -21,7 +21,7 @@ from featurestore.system import StrPath, located, shown
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from featurestore.query import Answer, ImageInfo, Lookup, Matrix, QueryResult
+    from featurestore.query import Answer, Ask, ImageInfo, Lookup, Matrix, QueryResult
 
 T = TypeVar("T")
 
@@ -88,7 +88,7 @@ class Reading(OpenStore):
             yield answer
 
     @contextmanager
-    def snapshot(self) -> Iterator[Callable[..., QueryResult]]:
+    def snapshot(self) -> Iterator[Ask]:
         """Run many SQL queries on one state of the catalog, for a fraction of the time that `sql` takes for each.
 
         What is yielded takes the arguments of `sql`, and raises its errors. A query that names a view over partitions,

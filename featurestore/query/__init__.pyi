@@ -35,6 +35,7 @@ from .selection import older_steps as older_steps
 from .selection import select_images as select_images
 from .selection import with_columns as with_columns
 from .sql import Answer as Answer
+from .sql import Ask as Ask
 from .sql import QueryResult as QueryResult
 from .sql import query_snapshot as query_snapshot
 from .sql import run_query as run_query

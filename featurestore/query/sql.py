@@ -147,8 +147,11 @@ def _collect(context: Context, answer: Answer) -> QueryResult:
     return QueryResult(pa.Table.from_batches(batches, answer.schema), answer.notes)
 
 
+Ask = Callable[..., QueryResult]  # with the arguments of `FeatureStore.sql`
+
+
 @contextmanager
-def query_snapshot(context: Context) -> Iterator[Callable[..., QueryResult]]:
+def query_snapshot(context: Context) -> Iterator[Ask]:
     """Yield a function that runs queries as `run_query` does, all of them on one copy of the catalog.
 
     A query that names a view over partitions, `duplicates` or the list of views has a copy of its own.
