@@ -53,10 +53,14 @@ class DatasetMasks:
             self._of_subsets[key] = self.mask(query, {"subsets": list(key)})
         return self._of_subsets[key]
 
+    def no_image(self) -> Mask:
+        """Return the mask of no image."""
+        return np.zeros(self._n_images, dtype=bool)
+
     def mask(self, query: str, parameters: Mapping[str, Any]) -> Mask:
-        """Return the images that a query has; with an empty one, none."""
-        mask = np.zeros(self._n_images, dtype=bool)
-        for chunk in query_arrow(self.connection, query, parameters)["image_id"].chunks if query else ():
+        """Return the images that a query has."""
+        mask = self.no_image()
+        for chunk in query_arrow(self.connection, query, parameters)["image_id"].chunks:
             ids = np.from_dlpack(chunk)  # pyarrow's own to_numpy imports pandas, which takes longer than `status`
             mask[ids[ids < self._n_images]] = True
         return mask
@@ -75,7 +79,7 @@ class TrainingSet:
     def learnt(self) -> Mask:
         """The images that it has learnt from."""
         if self._step.current_model is None:
-            return self._dataset.mask("", {})
+            return self._dataset.no_image()
         query = "SELECT image_id FROM training_images WHERE model_id = $model"
         return self._dataset.mask(query, {"model": self._step.current_model.model_id})
 
