@@ -1,4 +1,4 @@
-"""Run the command line from a checkout: ``python cli.py run ...``. The verbs live in ``featurestore/cli.py``."""
+"""Run the command line from a checkout: ``python cli.py run ...``. The verbs live in ``featurestore/cli``."""
 
 from featurestore.__main__ import program
 

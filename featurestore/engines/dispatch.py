@@ -194,20 +194,30 @@ def _run_suspects(engine: Engine, flight: _Flight[T]) -> Iterator[tuple[Task[T],
 
 
 def _run_alone(engine: Engine, task: Task[T]) -> Iterator[tuple[Task[T], list[T]]]:
-    try:
-        found = engine.submit(task).result()
-    except Exception as error:
-        refuse_absent_module(error)
-        if not _must_be_tried_alone(error):
-            raise
-        engine.restart()
-        if len(task.split()) > 1:
-            yield from _run_apart(engine, task)
-            return
-        _refuse_dead_engine(engine)
-        cause = _cause(error)
-        LOG.warning("a task of chunk %d crashes its worker (%s); its result says so", task.chunk_id, cause)
-        found = task.crashed(cause)
+    """Run a task while no other one is at work, in parts if it fails; a part for which something lacks is tried twice.
+
+    Others on the machine may have taken what the first attempt lacked.
+    """
+    found: list[T] | None = None
+    tried_again = False
+    while found is None:
+        try:
+            found = engine.submit(task).result()
+        except Exception as error:
+            refuse_absent_module(error)
+            if not _must_be_tried_alone(error):
+                raise
+            engine.restart()
+            if len(task.split()) > 1:
+                yield from _run_apart(engine, task)
+                return
+            if lacking(error) is not None and not tried_again:
+                tried_again = True
+                continue
+            _refuse_dead_engine(engine)
+            cause = _cause(error)
+            LOG.warning("a task of chunk %d crashes its worker (%s); its result says so", task.chunk_id, cause)
+            found = task.crashed(cause)
     yield from _results(task, found)
 
 

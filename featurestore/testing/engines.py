@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from concurrent.futures import Future
+from pathlib import Path
 
 import pytest
 
 from featurestore.engines import Engine, dispatch_tasks
 from featurestore.errors import EngineLost, LossyDescriptors
 from featurestore.rows import Row
-from featurestore.testing.tasks import Poor, PoorInFiles, PoorInThreads, Squares
+from featurestore.testing.tasks import Poor, PoorAtFirst, PoorInFiles, PoorInThreads, Squares
 
 
 def results(rows: list[Row]) -> list[tuple[int, str | None]]:
@@ -53,6 +54,11 @@ class EngineContract:
         tasks = [kind((1, 2)), Squares((3, 4)), kind((5, 6))]
         rows = [row for _, rows in dispatch_tasks(engine, tasks) for row in rows]
         assert sorted(results(rows)) == [(i, str(i**2)) for i in range(1, 7)]
+
+    def test_what_others_have_taken_is_asked_for_again(self, engine: Engine, tmp_path: Path) -> None:
+        found = list(dispatch_tasks(engine, [PoorAtFirst((3,), attempts=tmp_path)]))
+        assert [results(rows) for _, rows in found] == [[(3, "9")]]
+        assert len(list(tmp_path.iterdir())) == 3  # with others, alone, and alone again
 
     def test_memory_that_does_not_suffice_for_one_image_is_its_fault(self, engine: Engine) -> None:
         rows = [row for _, rows in dispatch_tasks(engine, [Poor((1, 2)), Poor((6, 7, 8))]) for row in rows]
