@@ -17,7 +17,7 @@ from featurestore.query.encode import codes_and_keypoints
 from featurestore.query.lookup import Image, Lookup
 from featurestore.rows import KEYPOINT, KEYPOINT_COLUMNS
 from featurestore.stages import Extract
-from featurestore.system import command_line, is_file
+from featurestore.system import command_line, is_file, why_no_file
 
 MATCHED = ("x", "y", "size", "angle")  # columns of keypoints that a match is checked by
 Given = str | os.PathLike[str] | NDArray[Any] | tuple[NDArray[Any], NDArray[Any]]
@@ -120,7 +120,7 @@ def _neither(lookup: Lookup, name: str) -> QueryError:
     try:
         lookup.find(name)
     except QueryError as error:
-        return QueryError(f"there is no file {name!r} here, and {error}")
+        return QueryError(f"{why_no_file(name)}, and {error}")
     raise AssertionError(f"{name} was looked for and found")
 
 

@@ -17,7 +17,7 @@ from featurestore.query.features import Given
 from featurestore.query.lookup import Lookup
 from featurestore.rows import KEYPOINT, KEYPOINT_COLUMNS
 from featurestore.stages import Extract, codes_of
-from featurestore.system import command_line, is_file
+from featurestore.system import command_line, is_file, why_no_file
 
 
 def picture_of(lookup: Lookup, filename: str, *, stage: str | None, longest: int) -> Picture:
@@ -105,10 +105,10 @@ def _pixels_of(lookup: Lookup, given: Given) -> NDArray[np.uint8]:
         raise QueryError("codes have no pixels, so they can't be drawn; name an image or a file instead")
     if isinstance(given, str) and lookup.position(given) >= 0:
         return _pixels(lookup, lookup.context.image(given), given, checked=True)
-    path = Path(given)
-    if not is_file(path):
-        raise QueryError(f"there is no file {os.fspath(given)!r} here, and no image of that name in the store")
-    return _pixels(lookup, str(path), os.fspath(given), checked=False)
+    name = os.fspath(given)
+    if not is_file(Path(name)):
+        raise QueryError(f"{why_no_file(name)}, and there is no image of that name in the store")
+    return _pixels(lookup, str(Path(name)), name, checked=False)
 
 
 def _pixels(lookup: Lookup, path: ImagePath, name: str, *, checked: bool) -> NDArray[np.uint8]:

@@ -9,6 +9,7 @@ from .access import readable as readable
 from .access import reason_unreadable as reason_unreadable
 from .access import status_of as status_of
 from .access import unreadable as unreadable
+from .access import why_no_file as why_no_file
 from .access import writing as writing
 from .blas import blas_controller as blas_controller
 from .blas import one_blas_thread as one_blas_thread

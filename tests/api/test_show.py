@@ -76,7 +76,7 @@ def test_what_can_not_be_drawn(finished: FeatureStore, samples: Any, tmp_path: P
     with pytest.raises(QueryError, match="codes have no pixels, so they can't be drawn"):
         finished.show_match(codes, NAME)
     match = finished.match(PART, NAME)
-    with pytest.raises(QueryError, match=r"there is no file .nowhere.jpg. here, and no image of that"):
+    with pytest.raises(QueryError, match=r"there is no file .nowhere.jpg. here, and there is no image of that"):
         finished.show_match("nowhere.jpg", NAME, match)
     torn = tmp_path / "text.jpg"
     torn.write_text("no picture")

@@ -161,6 +161,16 @@ def test_a_name_in_another_encoding_and_no_name(finished: FeatureStore, samples:
     assert len(result.stdout.splitlines()) == 2, "the other query is answered"
 
 
+def test_a_query_that_is_no_file_is_called_what_it_is(finished: FeatureStore, samples: Any, tmp_path: Path) -> None:
+    folder, pipe = str(samples.images / "china"), str(tmp_path / "pipe.jpg")
+    os.mkfifo(pipe)
+    for query, kind in ((folder, "a folder"), (pipe, "a pipe or a device and not a file")):
+        with pytest.raises(QueryError, match=rf"^'{query}' is {kind}, and there is no image '{query}'"):
+            finished.search(query)
+        with pytest.raises(QueryError, match=rf"^'{query}' is {kind}, and there is no image of that name in the"):
+            finished.show_match(query, NAME, finished.match(NAME, NAME))
+
+
 def test_every_file_of_a_mixed_folder_is_a_line_or_an_answer(
     finished: FeatureStore, samples: Any, tmp_path: Path
 ) -> None:
