@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from featurestore.arrow_arrays import validity_of
 from featurestore.errors import CorruptFile
 
 Compression = Literal["zstd", "none"]
@@ -188,7 +189,7 @@ def unpack_blobs(blobs: pa.Array | pa.ChunkedArray, dim: int) -> pa.Array:
         raise ValueError(f"a BLOB is not a whole number of descriptors of {dim} values of 4 bits")
     if starts[-1] * dim > np.iinfo(np.int32).max:
         raise ValueError(f"{starts[-1]} descriptors in one row group")
-    valid = pa.py_buffer(np.packbits(np.array(joined.is_valid().to_pylist(), bool), bitorder="little"))
+    valid = validity_of(joined.is_valid().to_pylist())
     buffers = [valid, pa.py_buffer((starts * dim).astype(np.int32)), pa.py_buffer(unpack(packed, dim))]
     return pa.Array.from_buffers(pa.binary(), len(joined), buffers)
 
