@@ -18,7 +18,7 @@ SHM := $(shell df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 && $$4 > 4000000 { pri
 IN_MEMORY := $(if $(TMPDIR),,$(if $(SHM),TMPDIR=$(SHM)))
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-quick coverage test-upgrade test-lowest test-s3 crash lint bench bench-quick rooms pictures docs clean
+.PHONY: help venv demo test test-quick coverage test-upgrade test-lowest test-s3 crash lint bench bench-quick rooms migrations pictures docs clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
@@ -105,6 +105,11 @@ bench-quick: venv  ## see that the benchmarks run, in a minute
 
 rooms: venv  ## draw the rooms in docs/architecture.md from the imports
 	@$(PY) -m docs.draw_rooms
+
+migrations: venv  ## write the SQL of a new catalog, after a new revision
+	@$(PY) -c "from alembic import command; from featurestore.catalog import revisions as r; \
+	  lines = map(str.rstrip, r.migration_sql(command.upgrade, 'base:head').strip().splitlines()); \
+	  r.new_catalog().write_text(''.join(line + '\n' for line in lines), encoding='utf-8')"
 
 pictures: venv  ## draw the pictures in docs/images from the sample images
 	@$(PY) -m docs.draw_pictures

@@ -6,8 +6,10 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from featurestore import FeatureStore
+from tests.conftest import Samples
 
 LEARNING = {"cv2", "sklearn", "scipy", "joblib"}
 SCHEMA = {"sqlalchemy", "alembic", "duckdb_engine"}
@@ -61,11 +63,14 @@ def test_questions_need_neither_images_nor_learning(finished: FeatureStore) -> N
         assert modules & never == set(), query
 
 
-def test_only_a_migration_needs_sqlalchemy(store: FeatureStore) -> None:
-    """Beside `run`, questions need none either: see above."""
-    verbs = (["run", "--dry-run"], ["ingest"], ["run"])
-    found = loaded_by(*([verb, str(store.path), *options] for verb, *options in verbs))
-    for verb, modules in zip(verbs, found, strict=True):
+def test_only_a_migration_needs_sqlalchemy(store: FeatureStore, samples: Samples, tmp_path: Path) -> None:
+    """Beside `run`, questions need none either: see above. Nor does a new catalog."""
+    verbs = (["run", "--dry-run"], ["ingest"], ["run"], ["verify"])
+    found = loaded_by(
+        ["init", str(tmp_path / "new"), "--images", str(samples.images), "--dataset", str(samples.dataset)],
+        *([verb, str(store.path), *options] for verb, *options in verbs),
+    )
+    for verb, modules in zip((["init"], *verbs), found, strict=True):
         assert "duckdb" in modules
         assert modules & SCHEMA == set(), verb
 

@@ -48,10 +48,19 @@ def revision(connection: DuckDBPyConnection) -> str | None:
 
 def upgrade(connection: DuckDBPyConnection, found: str | None, to: str = "head") -> None:
     """Migrate a catalog of revision ``found``, in the transaction of the connection."""
+    LOG.info("migrating the catalog to revision %s", HEAD if to == "head" else to)
+    written = new_catalog()
+    if found is None and to == "head" and written.is_file():  # to import and run Alembic takes 0.6 s of CPU time
+        connection.execute(written.read_text(encoding="utf-8"))
+        return
     from alembic import command
 
-    LOG.info("migrating the catalog to revision %s", HEAD if to == "head" else to)
     connection.execute(migration_sql(command.upgrade, f"{found or 'base'}:{to}"))
+
+
+def new_catalog() -> Path:
+    """Return the file with the SQL of all migrations, as Alembic writes it: `make migrations`, and a test compares."""
+    return migrations_folder() / f"{HEAD}.sql"
 
 
 @functools.cache

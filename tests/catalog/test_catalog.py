@@ -28,7 +28,7 @@ from featurestore.catalog import Catalog, ModelRow, PartitionRow
 from featurestore.catalog import catalog as module
 from featurestore.catalog.catalog import StoreCatalog
 from featurestore.catalog.records import record_partition
-from featurestore.catalog.revisions import HEAD, migration_sql, migrations_folder, revision, upgrade
+from featurestore.catalog.revisions import HEAD, migration_sql, migrations_folder, new_catalog, revision, upgrade
 from featurestore.catalog.schema import Base
 from featurestore.catalog.statements import insert_arrow, query_arrow, upsert
 from featurestore.catalog.table_rows import query_rows
@@ -128,6 +128,12 @@ def test_the_migrations_make_what_the_models_declare(catalog: StoreCatalog, tmp_
     with duckdb.connect(catalog.path) as connection:  # and the comparison sees a difference
         connection.execute("ALTER TABLE chunks ALTER digest DROP NOT NULL")
     assert schema(catalog.path)["columns"] != wanted["columns"]
+
+
+def test_a_new_catalog_is_made_by_sql_that_alembic_has_written() -> None:
+    assert list(migrations_folder().glob("*.sql")) == [new_catalog()]
+    written = migration_sql(command.upgrade, "base:head")
+    assert new_catalog().read_text(encoding="utf-8").split() == written.split(), "make migrations writes it"
 
 
 def test_down_and_up_again(catalog: StoreCatalog) -> None:
