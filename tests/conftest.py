@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import duckdb
@@ -171,10 +172,16 @@ SLOW = frozenset(
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what is slow."""
     for item in items:
-        module = item.path.relative_to(Path(__file__).parent).with_suffix("")
-        test = f"{module.as_posix()}::{item.name.partition('[')[0]}"
-        if not SLOW.isdisjoint({test, *(place.as_posix() for place in (module, *module.parents))}):
+        module, all_slow = module_of(item.path)
+        if all_slow or f"{module}::{item.name.partition('[')[0]}" in SLOW:
             item.add_marker(pytest.mark.slow)
+
+
+@cache
+def module_of(path: Path) -> tuple[str, bool]:
+    """Return the name of a test module in `SLOW`, and whether all of it is slow."""
+    module = path.relative_to(Path(__file__).parent).with_suffix("")
+    return module.as_posix(), not SLOW.isdisjoint(place.as_posix() for place in (module, *module.parents))
 
 
 @pytest.fixture(scope="session", autouse=True)
