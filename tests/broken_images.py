@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from functools import cache
 from typing import Any
 
 import cv2
@@ -51,6 +52,7 @@ def saved(kind: str, image: Image.Image, **options: Any) -> bytes:
     return stream.getvalue()
 
 
+@cache
 def cuttable() -> dict[str, bytes]:
     """One file of every kind that OpenCV reads and that ends at the end of its picture."""
     bgr = picture()
@@ -74,6 +76,7 @@ def cuttable() -> dict[str, bytes]:
     }
 
 
+@cache
 def unusual() -> dict[str, bytes]:
     """Whole files that are read like any other, though something about them is odd."""
     bgr = picture()
