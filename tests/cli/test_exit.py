@@ -8,8 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from alembic import command
 
 from featurestore import FeatureStore
+from featurestore.catalog.revisions import HEAD, migration_sql
+from tests.catalogs import change
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -31,11 +34,16 @@ store.sql('SELECT count(*) FROM extracted').df(); store.ingest(); store.status()
     assert stderr_of("-c", code) == (0, "")
 
 
-def test_so_is_a_process_that_makes_a_catalog(tmp_path: Path) -> None:
+def test_so_is_a_process_that_upgrades_a_catalog_and_makes_one(fresh: FeatureStore, tmp_path: Path) -> None:
+    change(fresh.path, migration_sql(command.downgrade, f"{HEAD}:0001"))
     images, store = tmp_path / "images", tmp_path / "store"
     images.mkdir()
     (images / "a.jpg").touch()
-    code = f"from featurestore import FeatureStore; FeatureStore.create({str(store)!r}, images={str(images)!r})"
+    code = f"""
+from featurestore import FeatureStore
+FeatureStore({str(fresh.path)!r}).ingest()
+FeatureStore.create({str(store)!r}, images={str(images)!r})
+"""
     assert stderr_of("-c", code) == (0, "")
 
 
