@@ -86,6 +86,7 @@ from .records import describe_partition as describe_partition
 from .records import record_described as record_described
 from .records import record_file as record_file
 from .records import record_model as record_model
+from .records import record_new as record_new
 from .records import record_written as record_written
 from .results import ImageResult as ImageResult
 from .results import count_usable as count_usable

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import IO, Any
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from featurestore.arrow_arrays import arrow_array, arrow_column
 from featurestore.catalog.catalog import WritableCatalog
 from featurestore.catalog.runs import record_progress
-from featurestore.catalog.statements import delete_rows, insert_arrow, insert_row, upsert
+from featurestore.catalog.statements import delete_rows, insert_arrow, insert_row, insert_rows, upsert
 from featurestore.catalog.table_rows import ModelRow, PartitionRow, VariantRow, query_row
 from featurestore.errors import CorruptFile
 from featurestore.formatting import counted
@@ -123,10 +123,25 @@ def record_described(catalog: WritableCatalog, described: Described, n_done: int
         replaced = record_partition(connection, described.row, described.results)
         if n_done is not None:
             record_progress(connection, described.row.variant, n_done)
-    row = described.row
+    _log(described.row)
+    return replaced
+
+
+def record_new(catalog: WritableCatalog, partitions: Sequence[Described]) -> None:
+    """Record partitions in one transaction, where the catalog has none of these chunks, stages and variants yet."""
+    manifests = {described.row.variant: described.manifest for described in partitions}
+    with catalog.transaction() as connection:
+        for manifest in manifests.values():
+            record_variant(connection, manifest)
+        insert_rows(connection, "partitions", [vars(described.row) for described in partitions])
+        insert_arrow(connection, "results", pa.concat_tables(_keyed(d.row, d.results) for d in partitions))
+    for described in partitions:
+        _log(described.row)
+
+
+def _log(row: PartitionRow) -> None:
     found = counted(row.n_images, "image"), counted(row.n_descriptors, "descriptor"), row.n_bytes
     LOG.info("recorded %s: %s, %s, %d bytes", row.path, *found)
-    return replaced
 
 
 def record_partition(connection: DuckDBPyConnection, row: PartitionRow, results: pa.Table) -> str | None:
@@ -145,17 +160,18 @@ def record_partition(connection: DuckDBPyConnection, row: PartitionRow, results:
         upsert(connection, "partitions", vars(row))
     else:  # in a third of the time
         insert_row(connection, "partitions", vars(row))
+    insert_arrow(connection, "results", _keyed(row, results))
+    return str(old[0]) if old and old[0] != row.path else None
+
+
+def _keyed(row: PartitionRow, results: pa.Table) -> pa.Table:
+    """Return the rows of ``results`` in the catalog."""
     constant = {
         "stage": arrow_column([row.stage] * len(results), pa.string()),
         "variant": arrow_column([row.variant] * len(results), pa.string()),
         "chunk_id": arrow_array(np.full(len(results), row.chunk_id, np.int64)),
     }
-    insert_arrow(
-        connection,
-        "results",
-        pa.table({**dict(zip(results.column_names, results.columns, strict=True)), **constant}),
-    )
-    return str(old[0]) if old and old[0] != row.path else None
+    return pa.table({**dict(zip(results.column_names, results.columns, strict=True)), **constant})
 
 
 def describe_partition(root: Root, name: str, *, checksum: str | None = None) -> Described:

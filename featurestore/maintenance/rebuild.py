@@ -20,8 +20,8 @@ from featurestore.catalog import (
     WritableContext,
     catalog_counts,
     chunk_digests,
-    record_described,
     record_model,
+    record_new,
     record_rebuilt_run,
     replay,
     restore_runs,
@@ -38,6 +38,7 @@ from featurestore.storage import CATALOG, Root, is_index
 from featurestore.system import is_file
 
 COPY = "put back a copy of it"
+AT_ONCE = 50  # partitions that are recorded in one transaction; each alone would take 5 ms
 Watch = Callable[[str], None]
 Key = tuple[str, str, int]  # stage, variant, chunk
 PARTITION_FILE = re.compile(r"partitions/[^/]+/[^/]+/(?:chunk|index)-(\d+)[-.].*parquet")
@@ -126,11 +127,17 @@ def fill(root: Root, catalog: HeldCatalog, *, watch: Watch, checkers: Checkers) 
     with catalog.reading() as connection:
         known = chunk_digests(connection)
     payloads = {("", chunk): digest for chunk, digest in known.items()}  # by variant; images have none
+    current: list[Described] = []
     for key, names, whole in _checked(root, _listed(root, "partitions", ".parquet", found), watch, checkers, found):
         if whole and key[2] in known:
-            _record_current(root, catalog, whole, payloads, found)
+            current.append(_current(root, whole, payloads, found))
         elif whole:
             found.notes.append(f"left out: {names[0]} is of a chunk that is not in the dataset")
+        if len(current) == AT_ONCE:
+            record_new(catalog, current)
+            current = []
+    if current:
+        record_new(catalog, current)
     return found
 
 
@@ -195,16 +202,14 @@ def _n_bytes(root: Root) -> int:
     return sum(state.size for state in root.partitions.list("partitions", ".parquet")[0].values())
 
 
-def _record_current(
-    root: Root, catalog: HeldCatalog, whole: list[Described], payloads: dict[tuple[str, int], str], found: Findings
-) -> None:
-    """Record the current partition of a chunk."""
+def _current(root: Root, whole: list[Described], payloads: dict[tuple[str, int], str], found: Findings) -> Described:
+    """Return the current partition of a chunk."""
     best = whole[0] if len(whole) == 1 else max(whole, key=lambda described: _rank(root, described, payloads))
     row = best.row
     payloads[row.variant, row.chunk_id] = row.payload
-    record_described(catalog, best)
     others = [described.row.path for described in whole if described is not best]
     found.notes += [f"chosen: {row.path} rather than {other}" for other in others]
+    return best
 
 
 def _rank(root: Root, described: Described, payloads: Mapping[tuple[str, int], str]) -> tuple[Any, ...]:
