@@ -69,7 +69,7 @@ def test_workers_are_the_clusters_own(tmp_path: Path) -> None:
 
 
 class Looking(Silent):
-    """Adds up the images of each stage, and looks at `status` whenever some are done."""
+    """Adds up the images of each stage, and looks at `status` whenever extract has done some, and at each end."""
 
     def __init__(self, store: FeatureStore) -> None:
         self.images: dict[str, list[int]] = {}  # by stage: announced, and done
@@ -77,11 +77,13 @@ class Looking(Silent):
         self._store = store
 
     def begin(self, stage: str, n_images: int) -> None:
-        self._now = self.images[stage] = [n_images, 0]
+        self._stage, self._now = stage, [n_images, 0]
+        self.images[stage] = self._now
 
     def advance(self, n_images: int) -> None:
         self._now[1] += n_images
-        self.seen.append(self._store.status().running)
+        if self._stage == "extract" or self._now[1] == self._now[0]:
+            self.seen.append(self._store.status().running)
 
 
 def test_a_run_on_a_cluster_makes_the_same_bytes_and_shows_how_far_it_is(tmp_path: Path) -> None:
