@@ -30,13 +30,22 @@ CONTEXT.set_forkserver_preload(
         "featurestore.api.store",
         "featurestore.cli.program",
         "featurestore.maintenance.rebuild",
+        "featurestore.maintenance.verify",
+        "featurestore.pipeline.extract_run",
+        "featurestore.pipeline.fit_run",
+        "featurestore.pipeline.runner",
+        "featurestore.query.sql",
+        "featurestore.query.status",
+        *(f"PIL.{form}ImagePlugin" for form in ("Bmp", "Gif", "Jpeg", "Png", "Ppm")),  # what `PIL.Image.open` imports
         "cv2",
         "duckdb",
         "joblib.externals.loky",
+        "joblib.externals.loky.backend.synchronize",
         "pandas",  # pyarrow imports it
         "pytest",  # since it is the main program that starts these processes
         "sklearn.decomposition",
         "tests.warm_workers",
+        "tomlkit",
         "tests.frozen",  # last
     ]
 )
