@@ -6,8 +6,8 @@ import json
 import os
 import random
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ class Ended:
     out: str
     err: str
     points: tuple[str, ...] = ()  # that it passed, the fatal one last
+    session: int = 0  # in which it and its workers were
 
     @property
     def killed(self) -> bool:
@@ -46,7 +47,7 @@ def start(*arguments: str | Path, module: str = "featurestore", mark: str = "", 
 
 def finish(process: WarmProcess, *, points: Sequence[str] = (), patience: float = PATIENCE) -> Ended:
     """Wait for a process to end by itself, and for what still holds its pipes, as the tracker of workers does."""
-    return Ended(*process.finish(patience), tuple(points))
+    return Ended(*process.finish(patience), tuple(points), process.pid)
 
 
 def run(*arguments: str | Path, mark: str = "", **environment: str) -> Ended:
@@ -76,7 +77,7 @@ def sabotage(
     text = json.dumps({"log": str(log), "points": sorted(points), **plan})
     ended = finish(start(text, *arguments, module="tests.crash.sabotage", mark=mark, **(environment or {})))
     passed = tuple(log.read_text().splitlines()) if log.is_file() else ()
-    return Ended(ended.code, ended.out, without_leaks(ended.err), passed)
+    return replace(ended, err=without_leaks(ended.err), points=passed)
 
 
 def without_leaks(err: str) -> str:
@@ -112,17 +113,35 @@ def kill_now_and_then(rng: random.Random, times: int, *arguments: str | Path, ma
 
 def left_alive(mark: str) -> list[str]:
     """Return the processes that still run with this mark, once they had the time that a watchdog needs."""
+    wanted = f"{MARK}={mark}".encode()
+    return _still_there(lambda process: wanted in (process / "environ").read_bytes().split(b"\0"))
+
+
+def left_in_session(ended: Ended) -> list[str]:
+    """Return the processes that still run in the session of one that has ended: its workers, also if they were forked.
+
+    Those that wait for their parent to notice their end run no more.
+    """
+    session = str(ended.session)
+
+    def is_in_it(process: Path) -> bool:
+        state, _, _, found, *_ = (process / "stat").read_text().rpartition(") ")[2].split()
+        return found == session and state != "Z"
+
+    return _still_there(is_in_it)
+
+
+def _still_there(wanted: Callable[[Path], bool]) -> list[str]:
     deadline = time.monotonic() + 20
-    while (found := list(_marked(mark))) and time.monotonic() < deadline:
+    while (found := list(_processes(wanted))) and time.monotonic() < deadline:
         time.sleep(0.1)
     return found
 
 
-def _marked(mark: str) -> Iterator[str]:
-    wanted = f"{MARK}={mark}".encode()
+def _processes(wanted: Callable[[Path], bool]) -> Iterator[str]:
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            if wanted in (folder / "environ").read_bytes().split(b"\0"):
+            if wanted(folder):
                 yield (folder / "cmdline").read_text().replace("\0", " ")
         except OSError:  # it has just ended, or belongs to another user
             continue

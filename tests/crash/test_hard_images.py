@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 from featurestore import FeatureStore
 from featurestore.images import unread_twice
 from tests.crash.conftest import Ground
-from tests.crash.harness import left_alive, photograph, run
+from tests.crash.harness import left_in_session, photograph, run
 from tests.crash.test_workers import COUNTS, FAILED, SILENT, poisoned, whole_store
 from tests.small import configure
 
@@ -76,16 +75,17 @@ def test_an_extractor_that_fails_on_every_image_ends_the_run(ground: Ground, tmp
 
 def test_an_image_that_takes_too_long_costs_itself(ground: Ground, tmp_path: Path) -> None:
     """Not even C code that never looks at a signal goes on; and what waits for a disk has ten times as long."""
-    path, mark = ground.store(tmp_path / "store"), uuid.uuid4().hex
+    path = ground.store(tmp_path / "store")
     store = FeatureStore(path)
     configure(store, "extract", max_seconds=2)
     spinning = {"sift china/left-090.jpg": "spin", "clock": "1000"}
-    ended = run("run", path, *SILENT, "extract", "--chunks", "0", "--workers", "2", mark=mark, **poisoned(spinning))
+    ended = run("run", path, *SILENT, "extract", "--chunks", "0", "--workers", "2", **poisoned(spinning))
     assert (ended.code, ended.err) == (0, "")
+    assert left_in_session(ended) == []
     waiting = {"sift flower/right-000.jpg": "wait", "clock": "2"}
-    ended = run("run", path, *SILENT, "extract", "--workers", "2", mark=mark, **poisoned(waiting))
+    ended = run("run", path, *SILENT, "extract", "--workers", "2", **poisoned(waiting))
     assert (ended.code, ended.err) == (0, "")
-    assert left_alive(mark) == []
+    assert left_in_session(ended) == []
     lost = {
         "china/left-090.jpg": ("crashed", "took more than 2 CPU seconds"),
         "flower/right-000.jpg": ("unreadable", unread_twice("no answer within 20 seconds")),

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import uuid
 from concurrent.futures import BrokenExecutor, Future
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from featurestore.rows import Row
 from featurestore.system import SIGNALS
 from tests.conftest import LONG
 from tests.crash.conftest import Ground
-from tests.crash.harness import ROOT, left_alive, photograph, run, sabotage
+from tests.crash.harness import ROOT, left_in_session, photograph, run, sabotage
 
 SITE = Path(__file__).parent / "site"
 SILENT = ("--progress", "none")  # on a slow machine there would be a line every half minute
@@ -50,12 +49,13 @@ def poisoned(poison: dict[str, str]) -> dict[str, str]:
 
 
 def test_only_the_images_that_kill_are_lost(ground: Ground, tmp_path: Path) -> None:
-    path, mark, environment = ground.store(tmp_path / "store"), uuid.uuid4().hex, poisoned(POISON)
+    path, environment = ground.store(tmp_path / "store"), poisoned(POISON)
     verb = ("run", path, "extract", "--workers", "2", *SILENT)
     # Even where the whole run is killed before the chunk is recorded: the next one comes through.
     assert sabotage(tmp_path / "log", ["written partitions/extract"], *verb, environment=environment).killed
-    ended = run(*verb, mark=mark, **environment)
+    ended = run(*verb, **environment)
     assert (ended.code, ended.err) == (0, "")
+    assert left_in_session(ended) == []
     assert "4 crashed" in ended.out
     store = FeatureStore(path)
     assert dict(store.sql(FAILED).fetchall()) == MESSAGES
@@ -65,7 +65,6 @@ def test_only_the_images_that_kill_are_lost(ground: Ground, tmp_path: Path) -> N
         row for name, row in whole.items() if name not in POISON
     ]
     assert "everything is up to date" in run(*verb, **environment).out  # and does not fall into the same hole
-    assert left_alive(mark) == []
     store.run("extract", workers=0, retry_failed=["crashed"])
     assert store.sql(COUNTS).fetchall() == list(whole.values())
     store.run(workers=0)
