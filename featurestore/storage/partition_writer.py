@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from featurestore.arrow_arrays import arrow_column, arrow_lists, validity_and_offsets
+from featurestore.arrow_arrays import arrow_column, arrow_lists
 from featurestore.rows import KEYPOINT, KEYPOINT_COLUMNS, Layout, Row, pack
 from featurestore.storage.partition import MANIFEST_KEY, PACKED_FORMAT
 from featurestore.storage.row_digest import RowDigest
@@ -31,6 +31,7 @@ ROW_GROUP_ROWS = 1024
 ZSTD_LEVEL = 1  # of a higher one descriptors, which are close to noise, gain next to nothing
 # A page ends with the value that fills it: a BLOB has its own page, and the other columns one for many rows.
 PAGE_BYTES = 32 << 10
+BUFFER_BYTES = 64 << 10  # of the file; what is larger, as the pages of most images are, is not copied to it
 
 
 class PartitionWriter:
@@ -136,7 +137,7 @@ class _DigestedFile(io.BufferedWriter):
 
     def __init__(self, path: Path) -> None:
         path.unlink(missing_ok=True)
-        super().__init__(io.FileIO(path, "x"), buffer_size=1 << 20)
+        super().__init__(io.FileIO(path, "x"), buffer_size=BUFFER_BYTES)
         self.digest = hashlib.sha256()
 
     def write(self, data: Any) -> int:
@@ -169,12 +170,15 @@ def to_table(rows: Sequence[Row], layout: Layout) -> pa.Table:
     return pa.table([arrays[name] for name in schema.names], schema=schema)
 
 
-def _blobs(matrices: Sequence[NDArray[Any] | None]) -> pa.Array:
-    """Return each array's bytes as a BLOB."""
-    parts = [None if matrix is None else matrix.view(np.uint8) for matrix in matrices]
-    validity, offsets = validity_and_offsets([None if part is None else len(part) for part in parts])
-    data = pa.py_buffer(_joined(parts, np.dtype(np.uint8)))
-    return pa.Array.from_buffers(pa.binary(), len(parts), [validity, offsets, data])
+def _blobs(matrices: Sequence[NDArray[Any] | None]) -> pa.ChunkedArray:
+    """Return each array's bytes as a BLOB, not copied: each is a chunk of its own."""
+    kind = pa.binary()
+    return pa.chunked_array([pa.nulls(1, kind) if m is None else _blob(m, kind) for m in matrices], kind)
+
+
+def _blob(matrix: NDArray[Any], kind: pa.DataType) -> pa.Array:
+    offsets = np.array([0, matrix.nbytes], np.int32)  # an image of 2 GiB or more is an error
+    return pa.Array.from_buffers(kind, 1, [None, pa.py_buffer(offsets), pa.py_buffer(matrix)])
 
 
 def _joined(arrays: Sequence[NDArray[Any] | None], dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -321,6 +321,16 @@ def test_what_was_written_is_let_go(tmp_path: Path) -> None:
     assert all(one() is None for one in held), "the writer's memory grows with everything it has written"
 
 
+def test_descriptors_are_not_copied_before_arrow_writes_them() -> None:
+    rows = rows_of(PLAIN)
+    blobs = partition_writer.to_table(rows, PLAIN)["descriptors"]
+    assert blobs.num_chunks == len(rows)
+    for row, blob in zip(rows, blobs.chunks, strict=True):
+        assert blob.is_valid().to_pylist() == [row.descriptors is not None]
+        if row.descriptors is not None:
+            assert blob.buffers()[2].address == row.descriptors.ctypes.data
+
+
 def test_a_second_attempt_and_the_end_of_the_first_do_not_share_a_file(tmp_path: Path) -> None:
     path = tmp_path / "p.parquet"
     first = PartitionWriter(path, layout=PLAIN, manifest=MANIFEST)
