@@ -23,34 +23,42 @@ def percentile(values: NDArray[np.float32], q: float) -> NDArray[np.float32]:
         q: from 0 to 100.
     """
     n = len(values)
-    if np.isnan(values.min()):  # NumPy has rules of its own for these
-        return np.asarray(np.percentile(values, q, axis=0))
     index, weight, upper = _interpolation(n, q)
     after = min(index + 1, n - 1)
-    if index < n // 2:
-        smallest = _smallest(values, after + 1)
-        a, b = smallest[index], smallest[after]
-    else:
-        largest = -_smallest(-values, n - index)
-        a, b = largest[n - 1 - index], largest[n - 1 - after]
+    low = index < n // 2
+    outermost = _outermost(values, after + 1 if low else n - index, largest=not low)
+    if outermost is None:  # NumPy has rules of its own for these
+        return np.asarray(np.percentile(values, q, axis=0))
+    first, second = (index, after) if low else (n - 1 - index, n - 1 - after)
+    a, b = outermost[first], outermost[second]
     interpolated: NDArray[np.float32] = b - (b - a) * weight if upper else a + (b - a) * weight
     return interpolated
 
 
-def _smallest(values: NDArray[np.float32], k: int) -> NDArray[np.float32]:
-    """Return the ``k`` smallest values of each column, ``(k, dim)``, ascending.
+def _outermost(values: NDArray[np.float32], k: int, *, largest: bool) -> NDArray[np.float32] | None:
+    """Return the ``k`` smallest values of each column, ascending, or the largest, descending; None if one is NaN.
 
-    They are in the ``k`` blocks with the smallest minima: a value of another block is not below that block's minimum,
-    so each of the ``k`` blocks has a value that is not above it. A block has every ``n_blocks``-th row, since minima
-    over the first axis are those that NumPy takes fastest.
+    The smallest are in the ``k`` blocks with the smallest minima: a value of another block is not below that block's
+    minimum, so each of the ``k`` blocks has a value that is not above it. A block has every ``n_blocks``-th row, since
+    minima over the first axis are those that NumPy takes fastest. The largest are the smallest of the negated values.
     """
     n_blocks, dim = len(values) // BLOCK, values.shape[1]
     if n_blocks < 4 * k:
-        return np.sort(values, axis=0)[:k]
-    blocks = values[: n_blocks * BLOCK].reshape(BLOCK, n_blocks, dim)
-    chosen = np.argpartition(blocks.min(axis=0), k - 1, axis=0)[:k]
-    found = blocks[np.arange(BLOCK)[:, None, None], chosen, np.arange(dim)].reshape(k * BLOCK, dim)
-    return np.sort(np.concatenate([found, values[n_blocks * BLOCK :]]), axis=0)[:k]
+        found = -values if largest else values.copy()
+    else:
+        blocks = values[: n_blocks * BLOCK].reshape(BLOCK, n_blocks * dim)
+        minima = (-blocks.max(axis=0) if largest else blocks.min(axis=0)).reshape(n_blocks, dim)
+        if np.isnan(minima.min()):
+            return None
+        chosen = np.argpartition(minima, k - 1, axis=0)[:k] * dim + np.arange(dim)
+        candidates = blocks.take(chosen.reshape(-1), axis=1).reshape(k * BLOCK, dim)
+        found = np.concatenate([candidates, values[n_blocks * BLOCK :]])
+        if largest:
+            np.negative(found, out=found)
+    found.sort(axis=0)
+    if np.isnan(found[-1]).any():
+        return None
+    return -found[:k] if largest else found[:k]
 
 
 @lru_cache(maxsize=1024)

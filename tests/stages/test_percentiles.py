@@ -61,3 +61,12 @@ def test_the_rows_are_left_alone() -> None:
     percentile(values, 0.1)
     percentile(values, 99.9)
     assert values.tobytes() == before
+
+
+@pytest.mark.parametrize("row", [0, 700, 1799])
+@pytest.mark.parametrize("n", [40, 1800])
+def test_one_nan_in_any_row_is_found(n: int, row: int) -> None:
+    values = np.random.default_rng(0).normal(size=(n, 3)).astype(np.float32)
+    values[row % n, 1] = np.nan
+    for q in (0, 0.1, 50, 99.9, 100):
+        assert_numpys(values, q)
