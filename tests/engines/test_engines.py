@@ -25,6 +25,7 @@ from featurestore.progress import Silent
 from featurestore.rows import Row
 from tests.broken_images import NOT_IMAGES, bomb_png, cuttable, encoded, picture, unusual
 from tests.conftest import LONG
+from tests.once import copied, once
 from tests.small import SMALL, configure, context_of, digests, rows_of, small_store, write_dataset
 
 
@@ -241,7 +242,10 @@ KEEPING = {**SMALL, "extract": {"truncated": "keep"}}
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Good, odd, broken, cut and missing files, and their dataset."""
-    folder = tmp_path_factory.mktemp("mixed")
+    return once(tmp_path_factory, "mixed", make_mixed)
+
+
+def make_mixed(folder: Path) -> None:
     files = {f"good-{i}.png": encoded(".png", picture(seed=i)) for i in range(6)}
     files |= NOT_IMAGES | {f"cut-{name}": data[: len(data) // 2] for name, data in cuttable().items()}
     files |= {f"odd-{name}": data for name, data in unusual().items()}
@@ -251,15 +255,16 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     names = [*sorted(files), "missing.jpg"]
     lines = [f"{name},{'test' if number % 5 == 0 else 'train'}" for number, name in enumerate(names)]
     write_dataset(folder, ["filename,subset", *lines])
-    return folder
 
 
 @pytest.fixture(scope="module")
 def alone(mixed: Path, tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
-    """The store that this process makes of them."""
-    store = small_store(tmp_path_factory.mktemp("alone") / "store", mixed, chunk_size=20, recipe=KEEPING)
-    store.run(workers=0)
-    return store
+    """The store that one process makes of them."""
+
+    def make(folder: Path) -> None:
+        small_store(folder / "store", mixed, chunk_size=20, recipe=KEEPING).run(workers=0)
+
+    return FeatureStore(copied(tmp_path_factory, "alone", make) / "store")
 
 
 def test_the_folder_has_every_kind_of_row_in_it(alone: FeatureStore) -> None:

@@ -21,6 +21,7 @@ from featurestore.query.index_entries import read_chunk
 from featurestore.query.index_search import nearer_first, probed_words
 from featurestore.retrieval import Extents
 from tests.conftest import LONG
+from tests.once import copied
 from tests.small import configure, context_of, copy, invoke
 
 pytest.importorskip("faiss", reason="faiss is an optional dependency")
@@ -31,10 +32,13 @@ NAME = "china/whole-000.jpg"
 @pytest.fixture(scope="module")
 def made(finished: FeatureStore, tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
     """A store with an index. Not to be changed."""
-    store = copy(finished, tmp_path_factory.mktemp("indexed") / "store")
-    store.index()
-    store.run(workers=0)
-    return store
+
+    def make(folder: Path) -> None:
+        store = copy(finished, folder / "store")
+        store.index()
+        store.run(workers=0)
+
+    return FeatureStore(copied(tmp_path_factory, "indexed", make) / "store")
 
 
 @pytest.fixture
