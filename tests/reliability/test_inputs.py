@@ -15,6 +15,7 @@ from featurestore import FeatureStore
 from featurestore.errors import ConfigError
 from tests.broken_images import NOT_IMAGES, bombs, cuts, cuttable, hollow, unusual
 from tests.crash.harness import ROOT, run
+from tests.crash.test_workers import SILENT
 
 ROWS = "SELECT filename, status, error, n_descriptors FROM extracted ORDER BY image_id"
 # Of the real files, those that can't be used; all others are ok or, having no keypoints, empty.
@@ -86,7 +87,7 @@ sys.exit(code)
 
 
 def run_with_bounded_memory(store: FeatureStore) -> None:
-    command = [sys.executable, "-c", MEASURED, "run", str(store.path), "--workers", "2", "--partial"]
+    command = [sys.executable, "-c", MEASURED, "run", str(store.path), "--workers", "2", "--partial", *SILENT]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stderr) == (0, "")
     query = "SELECT max(width::BIGINT * height) FROM extracted WHERE status IN ('ok', 'empty')"

@@ -20,10 +20,10 @@ LITTLE = 1 << 30  # bytes, of which Python, DuckDB and Arrow take two thirds
 
 @pytest.fixture
 def large(store: FeatureStore) -> FeatureStore:
-    """A store whose tables take 2 GB in memory, and a few MB on the disk."""
+    """A store whose tables take 1.2 GB in memory, and a few MB on the disk."""
     change(
         store.path,
-        "INSERT INTO chunks SELECT CAST(range + 100 AS INTEGER), range, 1, repeat('x', 8000) FROM range(250_000)",
+        "INSERT INTO chunks SELECT CAST(range + 100 AS INTEGER), range, 1, repeat('x', 8000) FROM range(150_000)",
     )
     return store
 
