@@ -8,8 +8,10 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
+from joblib.externals.loky.backend.resource_tracker import ResourceTracker
 
 from featurestore.engines import Task
 from featurestore.engines.local import LocalEngine
@@ -74,3 +76,19 @@ def test_it_is_seen_what_killed_one(engine: LocalEngine) -> None:
         list(map(look, [engine] * 100))  # the first may come before loky has seen it
     engine.close()
     assert not Path(f"/proc/{pid}").exists(), "a zombie is left"
+
+
+@pytest.mark.parametrize(("filters", "warned"), [("", True), ("ignore:resource_tracker", False)])
+def test_the_tracker_removes_what_is_left_and_warns_unless_it_is_silenced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], filters: str, warned: bool
+) -> None:
+    monkeypatch.setenv("PYTHONWARNINGS", filters)
+    left = tmp_path / "left"
+    left.touch()
+    tracker: Any = ResourceTracker()
+    tracker.ensure_running()
+    assert "forkserver" in Path(f"/proc/{tracker._pid}/cmdline").read_text()
+    tracker.register(str(left), "file")
+    tracker._stop()
+    assert not left.exists()
+    assert ("1 leaked file" in capfd.readouterr().err) == warned

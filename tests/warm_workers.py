@@ -2,8 +2,9 @@
 
 loky starts a new Python for each of them, which takes half a second of CPU time to import what tasks need. Here it
 gets a true child in its place: with the pipes, the environment, the folder and the signals that loky gives, and with
-the poison of ``PYTHONPATH``. A test of the start itself needs `cold_workers`, and so does one that looks for a worker
-by a variable of its environment.
+the poison of ``PYTHONPATH``. Its resource tracker, for which each process that has workers starts a Python that
+imports joblib, is forked as well. A test of the start itself needs `cold_workers`, and so does one that looks for a
+worker by a variable of its environment.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import fcntl
 import importlib.util
 import os
 import pickle
+import re
 import resource
 import runpy
 import signal
@@ -27,14 +29,18 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from joblib.externals.loky.backend import fork_exec as loky_start
+from joblib.externals.loky.backend import resource_tracker as loky_tracker
 
 from tests.faults import is_ordinary_user, ordinary_user
 
 WORKER = "joblib.externals.loky.backend.popen_loky_posix"
+TRACKER = f"from {loky_tracker.__name__} import main; "
 SUBREAPER = 36  # of prctl: this process takes the orphans below it as its own children
 LARGEST = 1 << 17  # bytes of a request
 
-cold: Callable[..., int] = loky_start.fork_exec  # before `forking` puts another in its place
+# before `forking` puts others in their place
+cold: Callable[..., int] = loky_start.fork_exec
+cold_tracker: Callable[..., tuple[int, None]] = loky_tracker.spawnv_passfds
 
 
 class Nursery:
@@ -48,9 +54,19 @@ class Nursery:
 
     def start(self, command: Sequence[str], descriptors: Sequence[int], env: Mapping[str, str] | None = None) -> int:
         """Start a child, as loky's ``fork_exec`` does, and return its pid."""
+        return self._fork(command, descriptors, env) or cold(command, descriptors, env)
+
+    def start_tracker(self, path: bytes, command: Sequence[str], descriptors: Sequence[int]) -> tuple[int, None]:
+        """Start a child, as loky's ``spawnv_passfds`` does, and return its pid."""
+        pid = self._fork(command, descriptors, None)
+        return (pid, None) if pid else cold_tracker(path, command, descriptors)
+
+    def _fork(self, command: Sequence[str], descriptors: Sequence[int], env: Mapping[str, str] | None) -> int | None:
+        """Return the pid of a warm child, or nothing where only a cold one does."""
         same = os.getpid() == self._pid and limits() == self._limits
-        if WORKER not in command or not same or (self._connection is None and is_ordinary_user()):
-            return cold(command, descriptors, env)
+        warm = WORKER in command or command[-1].startswith(TRACKER)
+        if not warm or not same or (self._connection is None and is_ordinary_user()):
+            return None
         kept = sorted({0, 1, 2, *map(int, descriptors)})
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         request = (list(command), kept, {**os.environ, **(env or {})}, Path.cwd(), mask, is_ordinary_user(), self._pid)
@@ -58,7 +74,7 @@ class Nursery:
             try:
                 return self._ask(pickle.dumps(request), kept)
             except (ConnectionError, ValueError):  # killed with the process group of this one
-                return cold(command, descriptors, env)
+                return None
 
     def _ask(self, request: bytes, descriptors: Sequence[int]) -> int:
         if self._connection is None:
@@ -87,11 +103,11 @@ def connected() -> tuple[socket.socket, socket.socket]:
 @contextmanager
 def forking(nursery: Nursery) -> Iterator[None]:
     """Let loky take workers from a nursery."""
-    loky_start.fork_exec = nursery.start
+    loky_start.fork_exec, loky_tracker.spawnv_passfds = nursery.start, nursery.start_tracker
     try:
         yield
     finally:
-        loky_start.fork_exec = cold
+        loky_start.fork_exec, loky_tracker.spawnv_passfds = cold, cold_tracker
         nursery.close()
 
 
@@ -121,21 +137,21 @@ def serve(connection: socket.socket) -> NoReturn:
                 connection.send(str(pid).encode())
                 os._exit(0)
             connection.detach()
-            become_worker(descriptors, *pickle.loads(request))
+            become_child(descriptors, *pickle.loads(request))
         for descriptor in descriptors:
             os.close(descriptor)
         os.waitpid(between, 0)
         connection.send(b"done")
 
 
-def become_worker(
+def become_child(
     received: Sequence[int],
     command: list[str],
     wanted: Sequence[int],
     environment: Mapping[str, str],
     *state: Any,
 ) -> NoReturn:
-    """Be a worker of loky: everything from here on is its own."""
+    """Be a worker of loky, or its tracker: everything from here on is its own."""
     code = 1
     try:
         folder, mask, ordinary, parent = state
@@ -148,6 +164,8 @@ def become_worker(
         while os.getppid() != parent:  # for a moment it is that of the process between
             time.sleep(0.001)
         sys.orig_argv[:] = command
+        if command[-1].startswith(TRACKER):
+            track(command[-1], environment.get("PYTHONWARNINGS", ""))
         if path := environment.get("PYTHONPATH"):
             sys.path[:0] = path.split(os.pathsep)
             sys.modules.pop("sitecustomize", None)
@@ -161,6 +179,16 @@ def become_worker(
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
     finally:
         os._exit(code)
+
+
+def track(code: str, filters: str) -> NoReturn:
+    """Be the resource tracker, which warns of what a killed run leaves, but for what its environment forbids."""
+    warnings.resetwarnings()
+    for option in filter(None, filters.split(",")):
+        action, _, message = option.partition(":")
+        warnings.filterwarnings(action, message=re.escape(message))  # type: ignore[arg-type]
+    exec(code)
+    raise SystemExit
 
 
 def take_descriptors(received: Sequence[int], wanted: Sequence[int]) -> None:
