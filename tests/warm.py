@@ -10,6 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import runpy
+import signal
 import socket
 import subprocess
 import sys
@@ -131,6 +132,8 @@ def run_module(
 ) -> None:
     """Be the new process: take its environment, its streams and its rights, then run the module as the program."""
     os.setsid()
+    # The start of a worker blocks signals, and may have started the process that this one is forked from.
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)
