@@ -78,7 +78,7 @@ def test_an_image_that_takes_too_long_costs_itself(ground: Ground, tmp_path: Pat
     path = ground.store(tmp_path / "store")
     store = FeatureStore(path)
     configure(store, "extract", max_seconds=2)
-    spinning = {"sift china/left-090.jpg": "spin", "clock": "1000"}
+    spinning = {"sift china/left-090.jpg": "spin", "clock": "1000", "cpu": "0.25"}
     ended = run("run", path, *SILENT, "extract", "--chunks", "0", "--workers", "2", **poisoned(spinning))
     assert (ended.code, ended.err) == (0, "")
     assert left_in_session(ended) == []

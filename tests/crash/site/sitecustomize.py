@@ -2,7 +2,8 @@
 
 ``FEATURESTORE_TEST_POISON`` is JSON: by an image's name, how a worker dies that is to extract it; ``project NAME`` is
 for one that is to project it, and ``sift NAME`` lets the extractor fail at its picture, see `suffer`. The key ``start``
-lets every worker die before it gets any work; ``clock`` is in the place of `timelimit.BY_THE_CLOCK`.
+lets every worker die before it gets any work; ``clock`` is in the place of `timelimit.BY_THE_CLOCK`, and ``cpu`` is the
+share of its limit of CPU time that an image may take.
 
 ``FEATURESTORE_TEST_ROOM`` is JSON, a number of bytes and a kind of file (``blocks/extract``): from the first such file
 that a worker writes on, none of its files may grow beyond so many bytes.
@@ -81,7 +82,13 @@ def put_poison() -> None:
 
     original, apply, compute = Extract.extract, Project.apply, Sift.compute_float
     timelimit.BY_THE_CLOCK = int(POISON.get("clock", timelimit.BY_THE_CLOCK))
+    share, set_timer = float(POISON.get("cpu", 1)), signal.setitimer
     at_work: list[str] = []
+
+    def shortened(which: int, seconds: float) -> Any:
+        return set_timer(which, seconds * share if which == signal.ITIMER_PROF else seconds)
+
+    signal.setitimer = shortened  # type: ignore[assignment]
 
     def extract(stage: Extract, image_id: int, filename: str, path: str) -> Any:
         at_work[:] = [filename]
