@@ -7,16 +7,19 @@ well, unless they have a mark to be found by. What is about the start itself nee
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import runpy
 import signal
 import socket
+import socketserver
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from multiprocessing import forkserver
 from multiprocessing.reduction import DupFd
 from pathlib import Path
@@ -110,6 +113,46 @@ def run_warm(
         process.kill()
         raise
     return subprocess.CompletedProcess([module, *texts], code, out, err)
+
+
+PROGRAM = """#!{python} -IS
+import json, os, socket, sys
+
+with socket.create_connection(("127.0.0.1", {port})) as asked:
+    asked.sendall(json.dumps([sys.argv[1:], os.getcwd(), dict(os.environ)]).encode())
+    asked.shutdown(socket.SHUT_WR)
+    code, out, err = json.loads(asked.makefile().read())
+sys.stdout.write(out)
+sys.stderr.write(err)
+sys.exit(code)
+"""
+
+
+@contextmanager
+def warm_program(folder: Path) -> Iterator[Path]:
+    """Put the program ``featurestore`` into a new folder, for scripts: a process that starts warm does its work."""
+    folder.mkdir()
+    with socketserver.TCPServer(("127.0.0.1", 0), AskedToRun) as server:
+        program = folder / "featurestore"
+        program.write_text(PROGRAM.format(python=sys.executable, port=server.server_address[1]), encoding="utf-8")
+        program.chmod(0o755)
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield folder
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+class AskedToRun(socketserver.StreamRequestHandler):
+    """A start of that program."""
+
+    def handle(self) -> None:
+        """Run it to its end, and tell what came of it."""
+        arguments, folder, environment = json.load(self.rfile)
+        done = run_warm("featurestore", *arguments, cwd=Path(folder), environment=environment)
+        self.wfile.write(json.dumps([done.returncode, done.stdout, done.stderr]).encode())
 
 
 class WarmSandbox:

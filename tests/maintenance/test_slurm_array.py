@@ -9,15 +9,16 @@ from pathlib import Path
 
 from featurestore import FeatureStore
 from tests.small import digests, make_small, small_store
+from tests.warm import warm_program
 
 ROOT = Path(__file__).parent.parent.parent
 
 
-def run_task(store: Path, number: int, n_tasks: int) -> str:
-    """Run a task of the array, whose first number is 5."""
+def run_task(store: Path, number: int, n_tasks: int, *, programs: Path = Path(sys.executable).parent) -> str:
+    """Run a task of the array, whose first number is 5, with the program in the folder ``programs``."""
     environment = {
         **os.environ,
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PATH": f"{programs}:{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
         "STORE": str(store),
         "SLURM_ARRAY_TASK_ID": str(5 + number),
@@ -34,8 +35,9 @@ def test_an_array_and_merge_make_the_same_bytes(tmp_path: Path) -> None:
     make_small(tmp_path / "images", n=3)
     alone, store = (small_store(tmp_path / name, tmp_path / "images", chunk_size=1) for name in ("alone", "a store"))
     alone.run(workers=0)
-    for number in (0, 1, 1):  # the last one is submitted again
-        assert run_task(store.path, number, 2) == ""
+    with warm_program(tmp_path / "bin") as programs:
+        for number in (0, 1, 1):  # the last one is submitted again
+            assert run_task(store.path, number, 2, programs=programs) == ""
     parts = sorted(tmp_path.glob("a store.part-*"))
     extracted = [FeatureStore(part).sql("SELECT chunk_id FROM partitions ORDER BY 1").fetchall() for part in parts]
     assert extracted == [[(0,)], [(1,), (2,)]]
