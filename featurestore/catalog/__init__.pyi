@@ -129,6 +129,7 @@ from .training import DatasetMasks as DatasetMasks
 from .training import Mask as Mask
 from .training import TrainingSet as TrainingSet
 from .training import first_leakage as first_leakage
+from .variants import all_variants as all_variants
 from .variants import find_variant as find_variant
 from .variants import models_by_variant as models_by_variant
 from .version import Version as Version

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 from duckdb import DuckDBPyConnection
 
-from featurestore.catalog.statements import query_arrow, query_value
+from featurestore.catalog.statements import query_arrow, query_tuples, query_value
 from featurestore.catalog.table_rows import PartitionRow, query_rows
 from featurestore.rows import USABLE_SQL
 
@@ -50,9 +50,10 @@ def count_usable(connection: DuckDBPyConnection, variant: str | None) -> int:
     return int(query_value(connection, query, {"variant": variant}))
 
 
-def results_of_partition(connection: DuckDBPyConnection, row: PartitionRow) -> pa.Table:
+def results_of_partition(connection: DuckDBPyConnection, row: PartitionRow) -> list[dict[str, Any]]:
     """Return ``image_id, status, error, n_descriptors, pixels`` of the images of a partition, by ``image_id``."""
     query = """SELECT image_id, status, error, n_descriptors, pixels FROM results
                WHERE stage = $stage AND variant = $variant AND chunk_id = $chunk_id ORDER BY image_id"""
     key = {"stage": row.stage, "variant": row.variant, "chunk_id": row.chunk_id}
-    return query_arrow(connection, query, key)
+    names, rows = query_tuples(connection, query, key)
+    return [dict(zip(names, values, strict=True)) for values in rows]

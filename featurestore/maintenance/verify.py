@@ -28,6 +28,7 @@ from featurestore.catalog import (
     VariantRow,
     all_models,
     all_partitions,
+    all_variants,
     dataset_log_files,
     describe_model,
     filenames_of_chunk,
@@ -177,13 +178,14 @@ class _Checks:
         n_bytes = sum(row.n_bytes for row in rows)
         checkers = checkers_of(self._context, self._choice)
         checks = check_files(tasks, checkers=checkers, n_bytes=n_bytes, deep=self._deep)
+        variants = self._asked(all_variants)
         with closing(checks) as found:
             for row, (_, checked) in zip(rows, found, strict=True):
-                yield from self._partition(row, checked)
+                yield from self._partition(row, checked, variants.get(row.variant))
                 self._context.reporter.advance(row.n_images)
         self._context.reporter.end(None)
 
-    def _partition(self, row: PartitionRow, checked: Checked) -> Iterator[Problem]:
+    def _partition(self, row: PartitionRow, checked: Checked, variant: VariantRow | None) -> Iterator[Problem]:
         name, described, error = row.path, checked.described, checked.error
         self._report.n_files += checked.n_bytes is not None
         self._report.n_bytes += checked.n_bytes or 0
@@ -194,12 +196,11 @@ class _Checks:
             yield Problem(Kind.PARTITION, name, str(error), self._run)
             return
         with self._context.catalog.reading() as connection:
-            expected = filenames_of_chunk(connection, row.chunk_id)
-            results, variant = results_of_partition(connection, row), find_variant(connection, row.variant)
+            expected, results = filenames_of_chunk(connection, row.chunk_id), results_of_partition(connection, row)
         if list(checked.filenames) != expected:
             yield Problem(Kind.PARTITION, name, "its rows are not the images of the chunk", self._run)
             return
-        right = row == described.row and results.to_pylist() == described.results.to_pylist()
+        right = row == described.row and results == described.results.to_pylist()
         if not right or not _is_variant(variant, described.manifest):
             yield Problem(Kind.RECORD, name, "the catalog says something else of it than the file", self._run)
 
