@@ -60,6 +60,8 @@ from .images import dataset_values as dataset_values
 from .images import find_image as find_image
 from .images import image_table as image_table
 from .images import removed_ids as removed_ids
+from .model_records import describe_model as describe_model
+from .model_records import record_model as record_model
 from .models import all_models as all_models
 from .models import find_model as find_model
 from .models import is_fitted as is_fitted
@@ -81,11 +83,9 @@ from .plan import make_plan as make_plan
 from .plan import why_missing as why_missing
 from .records import Described as Described
 from .records import check_partition as check_partition
-from .records import describe_model as describe_model
 from .records import describe_partition as describe_partition
 from .records import record_described as record_described
 from .records import record_file as record_file
-from .records import record_model as record_model
 from .records import record_new as record_new
 from .records import record_written as record_written
 from .results import ImageResult as ImageResult
