@@ -19,6 +19,7 @@ from hypothesis import settings
 
 from featurestore import FeatureStore
 from featurestore.cli.samples import make_samples
+from featurestore.engines import all_cores
 from tests.once import copied, once
 from tests.recycled import Instances
 from tests.small import configure, copy, make_small, small_store, tiny_store
@@ -167,6 +168,14 @@ SLOW = frozenset(
         "test_start",
     }
 )
+
+
+@pytest.hookimpl(optionalhook=True)  # of xdist
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """Start one test process more than there are cores, since tests wait for processes: quick ones don't."""
+    if config.option.markexpr or "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+        return None
+    return all_cores() + 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
