@@ -1,4 +1,4 @@
-"""The nearest words of many descriptors: those that faiss finds, in half of its time.
+"""The nearest words of many descriptors: those that faiss finds, in under half of its time.
 
 faiss compares one descriptor after another with the words of its cells. Here all descriptors that look into a cell are
 compared with its words by one matrix product.
@@ -17,16 +17,15 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class CellWords:
-    """The words of a cell ``(n, dim)``, their numbers ``(n,)`` int64 and their squared lengths ``(n,)``."""
+    """The words of a cell: their numbers ``(n,)`` int64, and ``(dim + 1, n)`` themselves over their squared lengths."""
 
     ids: NDArray[np.int64]
-    words: Floats
-    lengths: Floats
+    columns: Floats
 
     @classmethod
     def of(cls, ids: NDArray[np.int64], words: Floats) -> CellWords:
-        """Return words with their lengths."""
-        return cls(ids, words, np.einsum("ij,ij->i", words, words))
+        """Return words ``(n, dim)`` with their lengths."""
+        return cls(ids, _over_lengths(words))
 
 
 def nearest_words(
@@ -43,24 +42,33 @@ def nearest_words(
         n_words: of each descriptor.
         probed: nearest cells of a descriptor whose words are compared with it.
     """
-    doubled = -2 * query
-    squares = doubled @ cells.T + np.einsum("ij,ij->i", cells, cells)
+    rows = np.hstack([-2 * query, np.ones((len(query), 1), np.float32)])
+    squares = rows @ _over_lengths(cells)
     probed = min(probed, len(cells))
-    looked_into = np.argpartition(squares, probed - 1, axis=1)[:, :probed].ravel()
-    order = np.argsort(looked_into, kind="stable")
-    borders = np.searchsorted(looked_into[order], np.arange(len(cells) + 1))
-    distances = np.full((len(order), n_words), np.inf, np.float32)  # of each descriptor in each of its cells
-    numbers = np.full((len(order), n_words), -1, np.int64)
-    for cell in np.flatnonzero(np.diff(borders)).tolist():
-        own, at = of[cell], order[borders[cell] : borders[cell + 1]]
-        away = doubled[at // probed] @ own.words.T
-        away += own.lengths
-        rows = np.arange(len(at))
-        for i in range(min(n_words, len(own.ids))):
+    looked_into = squares <= np.partition(squares, probed - 1, axis=1)[:, [probed - 1]]
+    if np.count_nonzero(looked_into) > probed * len(query):  # some are equally far
+        looked_into &= np.cumsum(looked_into, axis=1) <= probed
+    cell, descriptor = np.nonzero(np.ascontiguousarray(looked_into.T))  # cell by cell
+    borders = np.searchsorted(cell, np.arange(len(cells) + 1))
+    left = rows[descriptor]
+    distances = np.full((n_words, len(cell)), np.inf, np.float32)  # of each descriptor in each of its cells
+    numbers = np.full((n_words, len(cell)), -1, np.int64)
+    for i in np.flatnonzero(np.diff(borders)).tolist():
+        own, at = of[i], slice(borders[i], borders[i + 1])
+        away = left[at] @ own.columns
+        every = np.arange(len(away))
+        for n in range(min(n_words, len(own.ids))):
             nearest = away.argmin(axis=1)
-            distances[at, i], numbers[at, i] = away[rows, nearest], own.ids[nearest]
-            away[rows, nearest] = np.inf
-    distances, numbers = distances.reshape(len(query), -1), numbers.reshape(len(query), -1)
-    best = np.argsort(distances, axis=1, kind="stable")[:, :n_words]
+            distances[n, at], numbers[n, at] = away[every, nearest], own.ids[nearest]
+            away[every, nearest] = np.inf
+    order = np.argsort(descriptor, kind="stable")
+    away = distances.T[order].reshape(len(query), -1)
+    best = np.argsort(away, axis=1, kind="stable")[:, :n_words]
     lengths = np.einsum("ij,ij->i", query, query)[:, np.newaxis]
-    return np.take_along_axis(distances, best, axis=1) + lengths, np.take_along_axis(numbers, best, axis=1)
+    found = numbers.T[order].reshape(len(query), -1)
+    return np.take_along_axis(away, best, axis=1) + lengths, np.take_along_axis(found, best, axis=1)
+
+
+def _over_lengths(points: Floats) -> Floats:
+    """Return points ``(n, dim)`` as columns ``(dim + 1, n)`` over their squared lengths."""
+    return np.vstack([points.T, np.einsum("ij,ij->i", points, points)])
