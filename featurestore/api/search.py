@@ -66,7 +66,7 @@ class Searching(Reading):
 
         Args:
             query: as in `match`.
-            top: hits to return.
+            top: hits to return, of which up to 20 are checked.
             where: SQL over the columns of the view ``images``, as in `select`; None searches all.
             min_inliers: as in `match`.
             method: ``exact`` compares the query with every descriptor of the store. ``index`` compares words and

@@ -11,10 +11,11 @@ from featurestore.matching import Features, count_inliers
 from featurestore.query.exact_search import Shortlist
 from featurestore.query.selection import Selection
 from featurestore.query.store_index import Rows, StoreIndex
-from featurestore.retrieval import Neighbours, Votes, count_votes, merge_neighbours, unpack
+from featurestore.retrieval import LARGE, Neighbours, Votes, count_votes, effort, merge_neighbours, unpack
 from featurestore.rows import KEYPOINT
 
 NEIGHBOURS = 32  # entries of the index that a descriptor of the query may vote by
+LEAST_NEIGHBOURS = 16  # the same in a large query
 MOST_NEIGHBOURS = 1024  # the same, of a search among some of the images
 N_WORDS = 3  # whose entries are compared with a descriptor
 N_WORDS_OF_FEW = 6  # the same, in an index of fewer words than `MANY`
@@ -47,7 +48,8 @@ def search_index(
     n_missing = int(sum(piece.stop - piece.start for piece in selection.pieces if piece.path is None))
     if not n_images:
         return Shortlist(np.empty(0, np.int64), np.empty(0), 0, n_missing)
-    k = min(MOST_NEIGHBOURS, max(NEIGHBOURS, NEIGHBOURS * index.n_images // n_images))
+    k = effort(NEIGHBOURS, len(query), least=LEAST_NEIGHBOURS)
+    k = min(MOST_NEIGHBOURS, max(k, k * index.n_images // n_images))
     near = _neighbours(query, index, rows, itself, k)
     votes = count_votes(near.distances, near.image_ids, near.places, most=max(most, QUICK))
     order = _quick_order(query, selection, index, votes)[:most]
@@ -67,7 +69,9 @@ def _neighbours(query: Features, index: StoreIndex, rows: Rows, itself: int, k: 
     for words, of in ((None if index.file is None else index.file.index, rows.file), (index.memory, rows.memory)):
         if words is None:
             continue
-        part = words.search(query.descriptors, k=k, n_words=probed_words(words.n_words))
+        n_words = probed_words(words.n_words)
+        most = n_words * LARGE if n_words == N_WORDS else None  # lists of fewer words are short
+        part = words.search(query.descriptors, k=k, n_words=n_words, most=most)
         row = of[part.image_ids].astype(np.int64)
         row[row == itself] = -1
         parts.append(Neighbours(np.where(row < 0, np.float32(np.inf), part.distances), row, part.places))

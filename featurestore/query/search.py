@@ -26,11 +26,12 @@ from featurestore.query.lookup import Image, Lookup
 from featurestore.query.result_files import as_json_value
 from featurestore.query.selection import Selection, select_images, with_columns
 from featurestore.query.store_index import StoreIndex
-from featurestore.retrieval import has_faiss
+from featurestore.retrieval import effort, has_faiss
 from featurestore.system import command_line, one_blas_thread
 
 THREADS = 4  # that check images, at most
-CHECKED = 20  # images of the shortlist whose codes are compared with the query's
+CHECKED = 20  # images of the shortlist whose codes are compared with the query's, at most
+LEAST_CHECKED = 10  # the same, at least, of a large query through the index
 RANKED = 6  # inliers from which on an image is ranked by them, and not by its votes
 METHODS = ("auto", "exact", "index")
 IN_MEMORY = 0.1  # of the images: how many the index file may lack before `auto` prefers the exact search
@@ -161,7 +162,13 @@ def search_store(
         else:
             shortlist = search_index(query.features, selection, index, most=most, without=without)
         times.append(time.perf_counter())
-        checked, squares = _checked(lookup, query, _chosen(selection, shortlist.rows), min_inliers)
+        candidates = _chosen(selection, shortlist.rows[:CHECKED])
+        n = CHECKED if index is None else n_checked(len(query.features), top)
+        checked, squares = _checked(lookup, query, candidates[:n], min_inliers)
+        n_found = sum(match.status is Verdict.FOUND for match in checked)
+        if n < len(candidates) and 2 * n_found >= n:  # as of many copies
+            more = _checked(lookup, query, candidates[n:], min_inliers)
+            checked, squares = checked + more[0], squares + more[1]
         if index is not None:
             order = nearer_first(squares)
             shortlist, checked = shortlist.reordered(order), [checked[i] for i in order]
@@ -218,6 +225,19 @@ def _note(lookup: Lookup, index: StoreIndex | None) -> str | None:
     return f"{what} {how}; make the index file with: {command_line('index', lookup.context.root.path)}"
 
 
+def n_checked(n_descriptors: int, top: int) -> int:
+    """Return the number of candidates of the index whose codes are compared with the query's, from 10 to 20.
+
+    Many descriptors say more than few, and each comparison takes longer, so that a large query has fewer of them. The
+    hits that are asked for are among them.
+
+    Args:
+        n_descriptors: of the query.
+        top: hits that are asked for.
+    """
+    return min(CHECKED, max(effort(CHECKED, n_descriptors, least=LEAST_CHECKED), top))
+
+
 def _chosen(selection: Selection, rows: NDArray[np.int64]) -> pa.Table:
     return selection.images.take(arrow_array(rows))
 
@@ -225,8 +245,8 @@ def _chosen(selection: Selection, rows: NDArray[np.int64]) -> pa.Table:
 def _checked(
     lookup: Lookup, query: Named, images: pa.Table, min_inliers: int
 ) -> tuple[list[PairMatch], list[NDArray[np.float32]]]:
-    """Return the checks of the first images, and of each the squared distances of `Matches`."""
-    columns = (images[name].to_pylist()[:CHECKED] for name in ("image_id", "chunk_id", "filename"))
+    """Return the checks of some images, and of each the squared distances of `Matches`."""
+    columns = (images[name].to_pylist() for name in ("image_id", "chunk_id", "filename"))
 
     def check(image: Image) -> tuple[PairMatch, NDArray[np.float32]]:
         features = features_to_match(lookup, image)

@@ -3,7 +3,9 @@ from .packed_keypoints import pack as pack
 from .packed_keypoints import unpack as unpack
 from .voting import Votes as Votes
 from .voting import count_votes as count_votes
+from .words_index import LARGE as LARGE
 from .words_index import Neighbours as Neighbours
 from .words_index import WordsIndex as WordsIndex
+from .words_index import effort as effort
 from .words_index import has_faiss as has_faiss
 from .words_index import merge_neighbours as merge_neighbours

@@ -69,6 +69,23 @@ def nearest_words(
     return np.take_along_axis(away, best, axis=1) + lengths, np.take_along_axis(found, best, axis=1)
 
 
+def hardly_farther(squares: Floats, most: int) -> NDArray[np.bool_]:
+    """Return which of the words near some descriptors are looked into, ``(n, m)`` bool.
+
+    The nearest word of each descriptor is, and of the others those that are hardly farther than it.
+
+    Args:
+        squares: ``(n, m)`` float32, squared distances of each descriptor to its nearest words, nearest first.
+        most: words of all descriptors together, but at least one of each.
+    """
+    found = np.ones(squares.shape, bool)
+    if most < squares.size:
+        farther = squares[:, 1:] - squares[:, :1]
+        left_out = np.argsort(farther, axis=None, kind="stable")[max(0, most - len(squares)) :]
+        found[:, 1:].flat[left_out] = False
+    return found
+
+
 def _over_lengths(points: Floats) -> Floats:
     """Return points ``(n, dim)`` as columns ``(dim + 1, n)`` over their squared lengths."""
     return np.vstack([points.T, np.einsum("ij,ij->i", points, points)])

@@ -20,12 +20,14 @@ from numpy.typing import NDArray
 
 from featurestore.errors import CorruptFile, MissingDependency, QueryError
 from featurestore.retrieval import packed_keypoints
-from featurestore.retrieval.nearest_words import CellWords, Floats, nearest_words
+from featurestore.retrieval.nearest_words import CellWords, Floats, hardly_farther, nearest_words
 
 BITS = 64
 PROBED_CELLS = 8  # in which a query's words are looked for, as in the stage `words`
+LEAST_CELLS = 5  # the same in a large query
+LARGE = 900  # descriptors of a query up to which nothing is spared, see `effort`
 AT_ONCE = 400  # descriptors of a query from which on their words are found by matrix products
-LARGE = 1 << 22  # entries from which on several threads compare them
+MANY_ENTRIES = 1 << 22  # from which on several threads compare them
 THREADS = 4  # at most
 PLACE_BITS = packed_keypoints.BITS  # of an entry's id: the packed keypoint; the rest is the image_id
 MOST_IMAGES = 1 << (63 - PLACE_BITS)
@@ -48,6 +50,17 @@ class Neighbours:
     distances: NDArray[np.float32]
     image_ids: NDArray[np.int64]
     places: NDArray[np.int64]
+
+
+def effort(whole: int, n_descriptors: int, *, least: int) -> int:
+    """Return the effort for each of a query's descriptors: the whole for up to `LARGE`, then as much for all together.
+
+    Args:
+        whole: of a small query.
+        n_descriptors: of the query.
+        least: of each descriptor, however many there are.
+    """
+    return max(least, whole * LARGE // max(LARGE, n_descriptors))
 
 
 def has_faiss() -> bool:
@@ -164,20 +177,24 @@ class WordsIndex:
             lists.add_entries(word, int(stop - start), pointer(entries[start:stop]), pointer(codes[start:stop]))
         self._index.ntotal += len(words)
 
-    def search(self, query: NDArray[np.float32], *, k: int, n_words: int) -> Neighbours:
+    def search(self, query: NDArray[np.float32], *, k: int, n_words: int, most: int | None = None) -> Neighbours:
         """Return the ``k`` nearest entries of each descriptor among those of its nearest words.
 
         Args:
             query: ``(n, dim)`` float32, in the space of the codes.
             k: neighbours of each.
             n_words: whose entries are compared.
+            most: words whose entries are compared with any, of all descriptors together; None for ``n_words`` of each.
         """
         query, n_words = np.ascontiguousarray(query, np.float32), min(n_words, self.n_words)
         parameters = import_faiss().SearchParametersIVF(nprobe=n_words)
-        if self._cells is None or (len(query) < AT_ONCE and len(self) < LARGE):
+        if self._cells is None or (len(query) < AT_ONCE and len(self) < MANY_ENTRIES):
             distances, entries = self._index.search(query, k, params=parameters)
         else:
-            distances, entries = self._compared(query, k, self._nearest_words(query, n_words), parameters)
+            away, words = self._nearest_words(query, n_words)
+            if most is not None:
+                words = np.where(hardly_farther(away, most), words, -1)  # which faiss leaves out
+            distances, entries = self._compared(query, k, (away, words), parameters)
         none = entries < 0
         return Neighbours(
             np.where(none, np.inf, distances).astype(np.float32),
@@ -208,7 +225,8 @@ class WordsIndex:
         if self._cells is None or len(query) < AT_ONCE:
             found: tuple[NDArray[np.float32], NDArray[np.int64]] = self._index.quantizer.search(query, n_words)
             return found
-        return nearest_words(query, *self._cells, n_words=n_words, probed=PROBED_CELLS)
+        probed = effort(PROBED_CELLS, len(query), least=LEAST_CELLS)
+        return nearest_words(query, *self._cells, n_words=n_words, probed=probed)
 
     def _compared(
         self, query: Floats, k: int, near: tuple[Floats, NDArray[np.int64]], parameters: Any
@@ -223,7 +241,7 @@ class WordsIndex:
             given, *others = (faiss.swig_ptr(values[rows]) for values in (query, words, away, distances, entries))
             self._index.search_preassigned_c(len(query[rows]), given, k, *others, False, parameters)
 
-        n = min(THREADS, os.cpu_count() or 1) if len(self) >= LARGE else 1
+        n = min(THREADS, os.cpu_count() or 1) if len(self) >= MANY_ENTRIES else 1
         size = max(1, -(-len(query) // n))
         with ThreadPoolExecutor(n) as pool:
             list(pool.map(compare, (slice(start, start + size) for start in range(0, len(query), size))))

@@ -12,14 +12,14 @@ import cv2
 import numpy as np
 import pytest
 
-from featurestore import FeatureStore
+from featurestore import FeatureStore, matching
 from featurestore.errors import MissingDependency, NotReady, QueryError
 from featurestore.matching import mutual_matches
-from featurestore.query import SearchResult, coverage_of, index_file, search, store_index
+from featurestore.query import SearchResult, coverage_of, index_file, index_search, search, store_index
 from featurestore.query.features import stored_features
 from featurestore.query.index_entries import read_chunk
 from featurestore.query.index_search import nearer_first, probed_words
-from featurestore.retrieval import Extents
+from featurestore.retrieval import Extents, WordsIndex, words_index
 from tests.conftest import LONG
 from tests.once import copied
 from tests.small import configure, context_of, copy, invoke
@@ -393,3 +393,79 @@ def test_the_order_stays_where_distances_say_nothing() -> None:
 @pytest.mark.parametrize(("n_words", "probed"), [(16, 6), (16_384, 6), (65_012, 3), (65_536, 3)])
 def test_of_more_words_fewer_are_looked_at(n_words: int, probed: int) -> None:
     assert probed_words(n_words) == probed  # small cells of a codebook have fewer words than they should
+
+
+def test_a_large_query_has_fewer_neighbours_and_words(made: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+    search_words = WordsIndex.search
+
+    def told(index: WordsIndex, descriptors: Any, **options: Any) -> Any:
+        asked.append(options)
+        return search_words(index, descriptors, **options)
+
+    monkeypatch.setattr(WordsIndex, "search", told)
+    query: Any = (made.descriptors(NAME)[:40], made.keypoints(NAME)[:40])
+    made.search(query, method="index")
+    monkeypatch.setattr(index_search, "MANY", 1)
+    made.search(query, method="index")
+    for module in (index_search, words_index):
+        monkeypatch.setattr(module, "LARGE", 20)
+    made.search(query, method="index")
+    assert asked == [
+        {"k": 32, "n_words": 6, "most": None},
+        {"k": 32, "n_words": 3, "most": 2700},
+        {"k": 16, "n_words": 3, "most": 60},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("n", "top", "expected"),
+    [
+        *[(0, 10, 20), (100, 10, 20), (900, 10, 20), (1200, 10, 15), (1800, 10, 10), (5000, 1, 10)],
+        *[(1800, 14, 14), (1800, 20, 20), (1800, 50, 20)],
+    ],
+)
+def test_a_large_query_is_compared_with_fewer_images(n: int, top: int, expected: int) -> None:
+    assert search.n_checked(n, top) == expected
+
+
+@pytest.fixture
+def compared(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The descriptors of the query in each comparison with an image."""
+    found: list[int] = []
+    check = matching.check_matches
+
+    def counted(query: Any, *arguments: Any, **options: Any) -> Any:
+        found.append(len(query))
+        return check(query, *arguments, **options)
+
+    monkeypatch.setattr(search, "check_matches", counted)
+    return found
+
+
+def test_all_hits_that_are_asked_for_are_checked(
+    made: FeatureStore, compared: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codes = np.random.default_rng(0).integers(0, 255, (40, 64), dtype=np.uint8)
+    query: Any = (codes, made.keypoints(NAME)[:40])
+    for large, top, expected in [(900, 3, 20), (20, 3, 10), (30, 3, 15), (20, 12, 12), (20, 30, 20)]:
+        monkeypatch.setattr(words_index, "LARGE", large)
+        compared.clear()
+        hits = made.search(query, top=top, method="index").hits
+        assert compared == [40] * expected
+        assert [hit.match is not None for hit in hits] == [rank < expected for rank in range(min(top, 24))]
+    compared.clear()
+    made.search(query, top=3, method="exact")
+    assert compared == [40] * 20, "the exact search spares nothing"
+
+
+def test_where_many_are_found_all_candidates_are_checked(
+    made: FeatureStore, compared: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = made.search(NAME, top=20, method="index").found
+    assert len(found) > 5
+    monkeypatch.setattr(words_index, "LARGE", 1)
+    monkeypatch.setattr(search, "LEAST_CHECKED", 5)
+    compared.clear()
+    assert [hit.filename for hit in made.search(NAME, top=1, method="index").hits] == [found[0].filename]
+    assert len(compared) == 20

@@ -10,9 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 from featurestore.errors import CorruptFile, QueryError
-from featurestore.retrieval import Extents, WordsIndex, count_votes, merge_neighbours, pack, unpack, words_index
-from featurestore.retrieval.nearest_words import nearest_words
-from featurestore.retrieval.words_index import PROBED_CELLS
+from featurestore.retrieval import Extents, WordsIndex, count_votes, effort, merge_neighbours, pack, unpack, words_index
+from featurestore.retrieval.nearest_words import hardly_farther, nearest_words
+from featurestore.retrieval.words_index import LEAST_CELLS, PROBED_CELLS
 from featurestore.rows import KEYPOINT
 from featurestore.stages.codebook import assign, learn_words, rotation, signatures
 
@@ -88,6 +88,49 @@ def test_many_descriptors_have_the_words_that_faiss_finds(n_words: int) -> None:
     assert distances == pytest.approx(expected[0], rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("n", "neighbours", "cells"),
+    [(0, 32, 8), (100, 32, 8), (900, 32, 8), (1200, 24, 6), (1800, 16, 5), (5000, 16, 5)],
+)
+def test_each_descriptor_of_a_large_query_has_less_effort(n: int, neighbours: int, cells: int) -> None:
+    assert effort(32, n, least=16) == neighbours
+    assert effort(PROBED_CELLS, n, least=LEAST_CELLS) == cells
+
+
+def test_of_many_words_those_are_looked_into_that_are_hardly_farther() -> None:
+    squares = np.array([[1, 1.1, 4], [2, 2.1, 2.2], [0, 5, np.inf], [3, 9, 9]], np.float32)
+    assert hardly_farther(squares, 12).all()
+    assert hardly_farther(squares, 7).tolist() == [
+        *[[True, True, False], [True, True, True], [True, False, False], [True, False, False]],
+    ]
+    for most in (4, 3, 0):
+        assert hardly_farther(squares, most).tolist() == [[True, False, False]] * 4
+
+
+def test_many_descriptors_look_into_fewer_words_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    of = model(1024)
+    values, *columns = entries(of, 900, seed=2)
+    index = WordsIndex.empty(of)
+    index.add(*columns)
+    assert index._cells is not None
+    whole = index.search(values, k=900, n_words=3)
+    for most, n_words in ((2700, 3), (900, 1), (0, 1)):
+        expected = index.search(values, k=900, n_words=n_words)
+        assert np.array_equal(index.search(values, k=900, n_words=3, most=most).image_ids, expected.image_ids)
+    some = np.isfinite(index.search(values, k=900, n_words=3, most=1500).distances).sum(axis=1)
+    sizes = np.bincount(columns[0], minlength=index.n_words)
+    away, words = index._nearest_words(values, 3)
+    assert np.array_equal(some, (sizes[words] * hardly_farther(away, 1500)).sum(axis=1))
+    assert some.sum() < np.isfinite(whole.distances).sum()
+    assert np.array_equal(words, nearest_words(values, *index._cells, n_words=3, probed=8)[1])
+    monkeypatch.setattr(words_index, "LARGE", 300)
+    assert np.array_equal(
+        index._nearest_words(values, 3)[1], nearest_words(values, *index._cells, n_words=3, probed=LEAST_CELLS)[1]
+    )
+    few = values[:100]
+    assert np.array_equal(index.search(few, k=9, n_words=3, most=300).places, index.search(few, k=9, n_words=3).places)
+
+
 def test_many_entries_are_compared_by_several_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     of = model(256)
     values, *columns = entries(of, 900, seed=2)
@@ -96,7 +139,7 @@ def test_many_entries_are_compared_by_several_threads(monkeypatch: pytest.Monkey
     distances, found = index._index.search(values, 5, params=faiss.SearchParametersIVF(nprobe=3))
     monkeypatch.setattr("os.cpu_count", lambda: 3)
     for least in (1, 1 << 30):
-        monkeypatch.setattr(words_index, "LARGE", least)
+        monkeypatch.setattr(words_index, "MANY_ENTRIES", least)
         for n in (900, 100, 1, 0):
             near = index.search(values[:n], k=5, n_words=3)
             assert np.array_equal(near.image_ids, np.where(found < 0, -1, found >> words_index.PLACE_BITS)[:n])
