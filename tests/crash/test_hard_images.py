@@ -82,7 +82,7 @@ def test_an_image_that_takes_too_long_costs_itself(ground: Ground, tmp_path: Pat
     ended = run("run", path, *SILENT, "extract", "--chunks", "0", "--workers", "2", **poisoned(spinning))
     assert (ended.code, ended.err) == (0, "")
     assert left_in_session(ended) == []
-    waiting = {"sift flower/right-000.jpg": "wait", "clock": "2"}
+    waiting = {"sift flower/right-000.jpg": "wait", "clock": "1"}
     ended = run("run", path, *SILENT, "extract", "--workers", "2", **poisoned(waiting))
     assert (ended.code, ended.err) == (0, "")
     assert left_in_session(ended) == []
