@@ -17,13 +17,12 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from sklearn.decomposition import IncrementalPCA
 from threadpoolctl import threadpool_limits
 
 from featurestore import FeatureStore
@@ -33,6 +32,9 @@ from featurestore.storage import read_arrays
 from tests.conftest import LONG
 from tests.once import copied
 from tests.small import current_model, rows_of, write_dataset
+
+if TYPE_CHECKING:
+    from sklearn.decomposition import IncrementalPCA
 
 COMPONENTS = 64
 PER_IMAGE = 1800
@@ -71,6 +73,8 @@ def batches(samples: Sequence[Matrix]) -> Iterator[Matrix]:
 
 
 def learn(samples: Sequence[Matrix]) -> IncrementalPCA:
+    from sklearn.decomposition import IncrementalPCA  # late: it takes a second of CPU time
+
     pca = IncrementalPCA(n_components=COMPONENTS)
     for batch in batches(samples):
         pca.partial_fit(batch)

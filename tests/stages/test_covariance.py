@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.decomposition import PCA
 
 from featurestore.cli.text import status_text
 from featurestore.errors import ConfigError, NothingUsable
@@ -35,6 +34,8 @@ def fed(learner: Learner, rows: list[Row]) -> Learner:
 
 def test_it_is_the_pca_of_all_rows() -> None:
     rows = np.vstack([STAGE.sampler.draw(row) for row in IMAGES]).astype(np.float64)
+    from sklearn.decomposition import PCA  # late: it takes a second of CPU time
+
     expected = PCA(n_components=5, svd_solver="full").fit(rows)
     model = fed(STAGE.learner(None), IMAGES).finish()
     assert np.allclose(model["components_"], expected.components_, atol=1e-9)  # their signs too

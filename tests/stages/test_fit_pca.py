@@ -4,17 +4,19 @@ import re
 from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from sklearn.decomposition import IncrementalPCA
 
 from featurestore.errors import ConfigError, NothingUsable
 from featurestore.rows import Row
 from featurestore.stages import FitStage
 from featurestore.stages.fit_pca import FitPca
+
+if TYPE_CHECKING:
+    from sklearn.decomposition import IncrementalPCA
 
 SMALL = FitPca(n_components=4, samples_per_image=50, batch_size=100)
 
@@ -46,6 +48,8 @@ def drawn(row: Row, stage: FitPca) -> NDArray[Any]:
 
 def expected(rows: Iterable[Row], stage: FitPca, batches: list[int]) -> IncrementalPCA:
     """scikit-learn's estimator, fed with batches of so many images."""
+    from sklearn.decomposition import IncrementalPCA  # late: it takes a second of CPU time
+
     estimator, samples = IncrementalPCA(n_components=stage.n_components), [drawn(row, stage) for row in rows]
     for n in batches:
         estimator.partial_fit(np.vstack(samples[:n]))

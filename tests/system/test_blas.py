@@ -7,7 +7,6 @@ from typing import Any
 
 import faiss  # noqa: F401 - loads an OpenBLAS with OpenMP, where each thread has a setting of its own
 import pytest
-import sklearn.decomposition  # noqa: F401 - loads a BLAS of its own, and OpenMP
 import threadpoolctl
 
 from featurestore.system import blas
@@ -24,6 +23,8 @@ def threads(api: str | None = None) -> list[int]:
 @pytest.fixture(autouse=True)
 def three() -> Iterator[None]:
     """Every library has three threads, however many cores there are."""
+    import sklearn.decomposition  # noqa: F401 - loads a BLAS of its own, and OpenMP; late: it takes a second of CPU time
+
     with threadpoolctl.threadpool_limits(3):
         yield
 
