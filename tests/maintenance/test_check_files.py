@@ -53,6 +53,21 @@ def damaged(finished: FeatureStore, tmp_path_factory: pytest.TempPathFactory) ->
     return store
 
 
+@pytest.fixture(scope="module")
+def emptied_once(finished: FeatureStore, tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    """A store without its partitions. Not to be changed: see `emptied`."""
+    store = copy(finished, tmp_path_factory.mktemp("emptied") / "store")
+    shutil.rmtree(store.path / "partitions")
+    store.verify(repair=True)
+    return store
+
+
+@pytest.fixture
+def emptied(emptied_once: FeatureStore, tmp_path: Path) -> FeatureStore:
+    """Such a store, which the test may change."""
+    return copy(emptied_once, tmp_path / "store")
+
+
 @pytest.mark.parametrize("deep", [False, True])
 def test_verify_finds_the_same_with_any_number_of_workers(damaged: FeatureStore, deep: bool) -> None:
     here, workers = (damaged.verify(deep=deep, workers=n) for n in (0, 2))
@@ -73,12 +88,12 @@ def test_rebuild_makes_the_same_catalog_with_any_number_of_workers(damaged: Feat
     assert len(made[0][0].notes) >= 2
 
 
-def test_merge_takes_the_same_with_any_number_of_workers(finished: FeatureStore, tmp_path: Path) -> None:
+def test_merge_takes_the_same_with_any_number_of_workers(
+    emptied_once: FeatureStore, finished: FeatureStore, tmp_path: Path
+) -> None:
     taken = []
     for n in (0, 2):
-        store = copy(finished, tmp_path / str(n))
-        shutil.rmtree(store.path / "partitions")
-        store.verify(repair=True)
+        store = copy(emptied_once, tmp_path / str(n))
         taken.append((store.merge(finished.path, workers=n)[0].n_partitions, store.verify(deep=True).problems))
     assert taken == [(12, []), (12, [])]
 
@@ -100,24 +115,18 @@ def test_a_cluster_rebuilds_the_same(damaged: FeatureStore, scheduler: str, tmp_
     assert tables(there.path) == tables(here.path)
 
 
-def test_a_cluster_merges_the_same(finished: FeatureStore, scheduler: str, tmp_path: Path) -> None:
-    store = copy(finished, tmp_path / "store")
-    shutil.rmtree(store.path / "partitions")
-    store.verify(repair=True)
-    assert store.merge(finished.path, scheduler=scheduler)[0].n_partitions == 12
-    assert digests(store) == digests(finished)
-    assert store.verify(deep=True).problems == []
+def test_a_cluster_merges_the_same(emptied: FeatureStore, finished: FeatureStore, scheduler: str) -> None:
+    assert emptied.merge(finished.path, scheduler=scheduler)[0].n_partitions == 12
+    assert digests(emptied) == digests(finished)
+    assert emptied.verify(deep=True).problems == []
 
 
 @pytest.mark.parametrize("verb", ["verify", "rebuild", "merge"])
 def test_a_verb_ends_where_its_cluster_is_not_there(
-    finished: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+    emptied_once: FeatureStore, finished: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
 ) -> None:
     monkeypatch.setattr(dask, "CONNECT_SECONDS", 0.2)
-    store = copy(finished, tmp_path / "store")
-    if verb == "merge":
-        shutil.rmtree(store.path / "partitions")
-        store.verify(repair=True)
+    store = copy(emptied_once if verb == "merge" else finished, tmp_path / "store")
     others = [finished.path] if verb == "merge" else []
     before = digests(store, "**/*")
     ended = invoke(verb, store.path, *others, "--scheduler", "tcp://127.0.0.1:1")
@@ -209,11 +218,9 @@ def test_a_check_copies_what_it_reads(finished: FeatureStore, tmp_path: Path) ->
 
 
 def test_partitions_are_read_once_to_check_and_to_copy_them(
-    finished: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    emptied: FeatureStore, finished: FeatureStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store, opened = copy(finished, tmp_path / "store"), list[str]()
-    shutil.rmtree(store.path / "partitions")
-    store.verify(repair=True)
+    opened = list[str]()
 
     def count(path: Path, *args: Any) -> HashedFile:
         opened.append(path.relative_to(finished.path).as_posix())
@@ -221,7 +228,7 @@ def test_partitions_are_read_once_to_check_and_to_copy_them(
 
     for module in (partition, merge):
         monkeypatch.setattr(module, "open_hashed", count)
-    store.merge(finished.path, workers=0)
+    emptied.merge(finished.path, workers=0)
     assert sorted(opened) == sorted(path for (path,) in rows(finished.path, "SELECT path FROM partitions"))
 
 
