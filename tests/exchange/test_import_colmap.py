@@ -19,6 +19,7 @@ from featurestore import FeatureStore
 from featurestore.errors import ConfigError, CorruptFile, DatasetError, FeatureStoreError, NotReady, QueryError
 from featurestore.exchange import open_database
 from featurestore.exchange.importers import colmap_database
+from featurestore.storage import CONFIG
 from tests.broken_images import encoded, picture
 from tests.small import change_recipe, invoke, rows_of, small_store, write_dataset
 
@@ -86,15 +87,26 @@ def whole_database(path: Path, *, root: bool = True, typed: bool = True) -> Made
     return made.add(13, "stran\nger.png", points(5), descriptors(5, root=root))
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> FeatureStore:
-    """A store of three images, none of them extracted."""
-    images = tmp_path / "images"
+@pytest.fixture(scope="module")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder ``images`` and a store of it. Not to be changed: see `store`."""
+    folder = tmp_path_factory.mktemp("made")
+    images = folder / "images"
     (images / "sub").mkdir(parents=True)
     for number, name in enumerate(NAMES):
         (images / name).write_bytes(encoded(".png", picture(seed=number)))
     write_dataset(images, ["filename,subset", *(f"{name},train" for name in NAMES)])
-    return small_store(tmp_path / "store", images, chunk_size=3, recipe=SMALL)
+    recipe = small_store(folder / "store", images, chunk_size=3, recipe=SMALL).path / CONFIG
+    text = recipe.read_text(encoding="utf-8")
+    recipe.write_text(text.replace(str(images), "../images"), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def store(made_once: Path, tmp_path: Path) -> FeatureStore:
+    """A store of three images, none of them extracted, and the folder ``images`` beside it."""
+    shutil.copytree(made_once, tmp_path, dirs_exist_ok=True)
+    return FeatureStore(tmp_path / "store")
 
 
 def test_the_features_are_those_of_the_database(store: FeatureStore, tmp_path: Path) -> None:
