@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from featurestore import FeatureStore
 from featurestore.dataset import read_dataset
 from featurestore.errors import ConfigError, ConfirmationNeeded, DatasetError
 from featurestore.storage import CONFIG
+from tests.small import configure
 
 
 def read(folder: Path, cells: list[str], types: Mapping[str, str]) -> Any:
@@ -112,7 +114,27 @@ def test_a_column_of_parquet_can_have_another_type(tmp_path: Path) -> None:
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    folder = tmp_path / "images"
+    return write_images(tmp_path / "images")
+
+
+@pytest.fixture(scope="module")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Such a folder and a store of it, in which no type was given. Not to be changed: see `store`."""
+    folder = tmp_path_factory.mktemp("made")
+    images = write_images(folder / "images")
+    store = FeatureStore.create(folder / "s", images=images, dataset=images / "dataset.csv")
+    configure(store, "store", images="../images", dataset="../images/dataset.csv")
+    return folder
+
+
+@pytest.fixture
+def store(made_once: Path, tmp_path: Path) -> FeatureStore:
+    """Such a store, with its folder ``images`` beside it, which the test may change."""
+    shutil.copytree(made_once, tmp_path, dirs_exist_ok=True)
+    return FeatureStore(tmp_path / "s")
+
+
+def write_images(folder: Path) -> Path:
     folder.mkdir()
     (folder / "a.jpg").touch()
     (folder / "b.jpg").touch()
@@ -146,8 +168,7 @@ def test_the_recipe_keeps_given_types_for_later_ingests(images: Path, tmp_path: 
     assert store.ingest().ingest_id is None
 
 
-def test_a_recipe_of_before_gets_the_key_when_it_is_needed(images: Path, tmp_path: Path) -> None:
-    store = FeatureStore.create(tmp_path / "s", images=images, dataset=images / "dataset.csv")
+def test_a_recipe_of_before_gets_the_key_when_it_is_needed(store: FeatureStore) -> None:
     path = store.path / CONFIG
     old = "".join(line for line in path.read_text().splitlines(keepends=True) if not line.startswith("types ="))
     path.write_text(old)
@@ -160,8 +181,7 @@ def test_a_recipe_of_before_gets_the_key_when_it_is_needed(images: Path, tmp_pat
     assert types_of(store) == ("BIGINT", "BIGINT", 7)
 
 
-def test_types_in_a_table_of_their_own_keep_their_comments(images: Path, tmp_path: Path) -> None:
-    store = FeatureStore.create(tmp_path / "s", images=images, dataset=images / "dataset.csv")
+def test_types_in_a_table_of_their_own_keep_their_comments(store: FeatureStore) -> None:
     path = store.path / CONFIG
     lines = [line for line in path.read_text().splitlines() if not line.startswith("types =")]
     at = lines.index("[extract]")
@@ -173,9 +193,8 @@ def test_types_in_a_table_of_their_own_keep_their_comments(images: Path, tmp_pat
     assert path.read_text().splitlines() == lines
 
 
-def test_what_is_refused_changes_neither_recipe_nor_store(images: Path, tmp_path: Path) -> None:
-    dataset = images / "dataset.csv"
-    store = FeatureStore.create(tmp_path / "s", images=images, dataset=dataset)
+def test_what_is_refused_changes_neither_recipe_nor_store(store: FeatureStore) -> None:
+    dataset = store.path.parent / "images" / "dataset.csv"
     before = (store.path / CONFIG).read_text()
     with pytest.raises(DatasetError, match="is not a DATE"):
         store.ingest(types={"code": "DATE"})
