@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 import logging
 import re
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,41 +22,58 @@ from featurestore.engines.inline import InlineEngine
 from featurestore.errors import StoreBusy
 from featurestore.progress import Bar, Events, Lines, Reporter, Summaries
 from featurestore.storage import block_names
-from tests.small import context_of, invoke, make_small, small_store
+from tests.small import configure, context_of, invoke, make_small, small_store
 
 PACKAGE = Path(featurestore.__file__).parent
 ROOMS = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
 LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (DEBUG|INFO|WARNING|ERROR) \d+ (featurestore\S*): \S.*")
 
 
-def six_pictures(folder: Path) -> FeatureStore:
+@pytest.fixture(scope="module")
+def six_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder ``images``, and a store of it in which nothing was run. Not to be changed: see `copied`."""
+    folder = tmp_path_factory.mktemp("six")
     make_small(folder / "images", n=6)
-    return small_store(folder / "store", folder / "images", chunk_size=3)
+    store = small_store(folder / "store", folder / "images", chunk_size=3)
+    configure(store, "store", images="../images", dataset="../images/dataset.csv")
+    return folder
+
+
+def copied(six_pictures: Path, folder: Path) -> FeatureStore:
+    """Return a copy of the store below ``folder``, with the images beside it."""
+    shutil.copytree(six_pictures, folder, dirs_exist_ok=True)
+    return FeatureStore(folder / "store")
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
-    store = six_pictures(tmp_path_factory.mktemp("log"))
+def ran(six_pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    store = copied(six_pictures, tmp_path_factory.mktemp("log"))
     store.run("extract", workers=0)
     return store
 
 
-def calls() -> Iterator[tuple[Path, str, ast.Call]]:
-    """Yield every call in the package with its file below the package and the text of what is called."""
-    for path in PACKAGE.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call):
-                yield path.relative_to(PACKAGE), ast.unparse(node.func), node
+LOGGER = "logging.getLogger"
+
+
+@cache
+def calls() -> list[tuple[Path, str, list[ast.expr]]]:
+    """Return every call in the package: its file below the package, the text of what is called, and a logger's name."""
+    return [
+        (path.relative_to(PACKAGE), called := ast.unparse(node.func), node.args if called == LOGGER else [])
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+    ]
 
 
 def test_every_room_has_one_logger() -> None:
-    for path, called, node in calls():
-        if called == "logging.getLogger" and len(path.parts) > 1 and path.parts[0] != "cli":
-            if not isinstance(node.args[0], ast.Constant):  # the loggers of Dask, which are silenced
+    for path, called, arguments in calls():
+        if called == LOGGER and len(path.parts) > 1 and path.parts[0] != "cli":
+            if not isinstance(arguments[0], ast.Constant):  # the loggers of Dask, which are silenced
                 assert path.as_posix() == "engines/dask.py"
                 continue
             assert path.parts[0] in ROOMS
-            assert ast.literal_eval(node.args[0]) == f"featurestore.{path.parts[0]}", path
+            assert ast.literal_eval(arguments[0]) == f"featurestore.{path.parts[0]}", path
 
 
 def test_the_library_prints_nothing() -> None:
@@ -70,8 +89,8 @@ def test_a_service_that_configures_nothing_sees_nothing(ran: FeatureStore, capfd
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_run_can_be_followed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    store = six_pictures(tmp_path)
+def test_a_run_can_be_followed(six_pictures: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store = copied(six_pictures, tmp_path)
     caplog.set_level(logging.INFO, "featurestore")
     store.run(workers=0)
     said = [f"{record.name.removeprefix('featurestore.')}: {record.getMessage()}" for record in caplog.records]
@@ -88,8 +107,8 @@ def test_a_run_can_be_followed(tmp_path: Path, caplog: pytest.LogCaptureFixture)
         assert len([line for line in said if re.fullmatch(wanted, line)]) == 1, (wanted, said)
 
 
-def test_a_failed_run_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    store = six_pictures(tmp_path)
+def test_a_failed_run_is_a_warning(six_pictures: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store = copied(six_pictures, tmp_path)
     for path in (tmp_path / "images").glob("*.png"):
         path.write_bytes(b"no picture")
     with pytest.raises(featurestore.FeatureStoreError):
