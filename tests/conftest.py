@@ -37,8 +37,8 @@ settings.register_profile("long", max_examples=150, deadline=None, database=None
 settings.load_profile("long" if LONG else "short")
 
 
-# Whole runs, processes that are killed, and large inputs: `make test-quick` leaves these folders, modules and tests
-# out. It runs some tests of every room.
+# Whole runs, processes that are forked or killed, and large inputs: `make test-quick` leaves these folders, modules and
+# tests out. It runs some tests of every room.
 SLOW = frozenset(
     {
         "api/test_images::test_a_selection_can_be_read_again_and_again",
@@ -71,6 +71,8 @@ SLOW = frozenset(
         "cli/test_maintain",
         "cli/test_named::test_bash_completes",
         "cli/test_program",
+        "cli/test_read::test_an_error_is_one_line_and_a_code",
+        "cli/test_read::test_info_of_an_image_that_is_not_there",
         "cli/test_search::test_an_untrusted_store_is_matched",
         "cli/test_search::test_every_query_is_a_line_of_json",
         "contracts/test_engines",
@@ -95,6 +97,7 @@ SLOW = frozenset(
         "exchange/test_import_colmap",
         "exchange/test_import_npz",
         "exchange/test_notebook_file::test_a_file_of_protocol_2_takes_the_memory_of_one_image",
+        "exchange/test_row_groups::test_a_signal_in_the_middle_leaves_the_old_file",
         "exchange/test_row_groups::test_an_export_is_the_same_bytes_on_any_number_of_cores",
         "exchange/test_row_groups::test_the_bytes_are_those_of_one_writer",
         "images/test_damage::test_damaged_pictures_are_refused_or_kept_and_counted",
@@ -106,6 +109,7 @@ SLOW = frozenset(
         "images/test_parquet::test_files_of_the_real_tools",
         "images/test_parquet::test_shards_are_their_own_dataset",
         "images/test_tar::test_a_store_of_shards",
+        "images/test_zip::test_a_file_that_is_not_there_is_passed_over",
         "images/test_zip::test_a_folder_and_a_zip_of_it_give_the_same_payloads",
         "images/test_zip::test_init_without_a_dataset_then_repair_and_move_to_a_folder",
         "images/test_zip::test_only_members_of_another_crc_are_read_again",
@@ -141,6 +145,7 @@ SLOW = frozenset(
         "pipeline/test_large_images",
         "pipeline/test_removed",
         "pipeline/test_tasks",
+        "pipeline/test_terms::test_what_is_done_for_a_run_that_is_over_ends",
         "pipeline/test_variants",
         "plugins",
         "query/test_duplicates",
@@ -161,11 +166,12 @@ SLOW = frozenset(
         "stages/test_covariance::test_a_store_tells_the_solver_and_why_it_changed",
         "stages/test_project::test_it_is_what_scikit_learn_makes_of_them",
         "storage/test_lock::test_those_who_ask_do_not_keep_a_writer_out",
-        "storage/test_outside::test_a_retry_leaves_the_rows_that_are_kept_as_they_were",
+        "storage/test_outside",
         "system/test_memory::test_freed_memory_is_used_again",
         "test_doc_code",
         "test_parity",
         "test_start",
+        "test_warm_workers",
     }
 )
 
