@@ -96,7 +96,10 @@ class TrainingSet:
     @property
     def leaked(self) -> Mask:
         """The images that it has learnt from and that the current split holds out."""
-        return self.learnt & ~self.selected & ~self.removed if self._step.current_model else self.learnt
+        if self._step.current_model is None or all(map(self._stage.selects, self._dataset.subsets)):
+            return self._dataset.no_image()
+        held_out = self.learnt & ~self.selected
+        return held_out & ~self.removed if held_out.any() else held_out
 
     @cached_property
     def leakage(self) -> str | None:

@@ -20,6 +20,7 @@ from featurestore.catalog import (
     Catalog,
     Context,
     DatasetLogFile,
+    DatasetMasks,
     Fingerprint,
     HeldCatalog,
     ModelRow,
@@ -259,10 +260,11 @@ class _Checks:
 
     def _leakage(self) -> Iterator[Problem]:
         with self._context.catalog.reading() as connection:
+            dataset = DatasetMasks(connection)
             for step in resolve(connection, self._context.flow):
                 if not isinstance(step.stage, FitStage) or step.current_model is None:
                     continue
-                leaked = TrainingSet(connection, step).leaked
+                leaked = TrainingSet(connection, step, dataset).leaked
                 if n := int(leaked.sum()):
                     first = int(leaked.argmax())
                     what = f"it learnt from {counted(n, 'image')} that the current split holds out, image {first} first"
