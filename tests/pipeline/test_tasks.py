@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from featurestore import FeatureStore
-from featurestore.catalog import Work, records
+from featurestore.catalog import Work, model_records
 from featurestore.engines import Task
 from featurestore.engines.base import T
 from featurestore.engines.inline import InlineEngine
@@ -251,7 +251,7 @@ def test_no_partition_is_read_back_for_its_digest(tmp_path: Path, monkeypatch: p
         read.append(path.suffix)
         return file_digest(path)
 
-    monkeypatch.setattr(records, "file_digest", noted)
+    monkeypatch.setattr(model_records, "file_digest", noted)
     monkeypatch.setattr(partitions, "file_digest", noted)
     make_small(tmp_path / "images", n=5)
     store = small_store(tmp_path / "store", tmp_path / "images", chunk_size=2)
