@@ -89,5 +89,6 @@ def test_a_limit_of_memory_is_one_line(new: FeatureStore) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=importing())
     assert done.returncode != 0
     assert "Traceback" not in done.stderr
-    # The C library may end the process itself, and says why once for each thread that finds no memory.
-    assert len(set(done.stderr.splitlines())) <= 1
+    # The C library may end the process itself, and says why once for each thread that finds no memory: also at the end.
+    theirs = "cannot allocate memory for thread-local data: ABORT"
+    assert len(set(done.stderr.splitlines()) - {theirs}) <= 1
