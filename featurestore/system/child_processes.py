@@ -53,8 +53,8 @@ def _watch(parent: int) -> None:
 
 def _wait_for(pid: int) -> Callable[[], object]:
     """Return a function that waits for the end of a process, or half a second where the system can't tell."""
-    poll = select.poll()
     try:
+        poll = select.poll()
         poll.register(os.pidfd_open(pid), select.POLLIN)
     except (AttributeError, OSError):  # not Linux, or a sandbox that forbids it
         return lambda: time.sleep(0.5)

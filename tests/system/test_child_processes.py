@@ -33,9 +33,13 @@ def pidfd_open(pid):
     raise OSError(38, "Function not implemented")
 os.pidfd_open = pidfd_open
 """
+WITHOUT_POLL = """
+import select
+del select.poll
+"""
 
 
-@pytest.mark.parametrize("before", ["", WITHOUT_DESCRIPTORS], ids=["told", "looking"])
+@pytest.mark.parametrize("before", ["", WITHOUT_DESCRIPTORS, WITHOUT_POLL], ids=["told", "looking", "no poll"])
 def test_a_child_ends_with_its_parent(before: str) -> None:
     code = FAMILY.format(before=before)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
