@@ -193,31 +193,28 @@ def _run_suspects(engine: Engine, flight: _Flight[T]) -> Iterator[tuple[Task[T],
             yield from _run_alone(engine, task)
 
 
-def _run_alone(engine: Engine, task: Task[T]) -> Iterator[tuple[Task[T], list[T]]]:
-    """Run a task while no other one is at work, in parts if it fails; a part for which something lacks is tried twice.
+def _run_alone(engine: Engine, task: Task[T], *, again: bool = True) -> Iterator[tuple[Task[T], list[T]]]:
+    """Run a task while no other one is at work, in parts if it fails.
 
-    Others on the machine may have taken what the first attempt lacked.
+    A part for which something lacks is tried ``again``: others on the machine may have taken what it lacked.
     """
-    found: list[T] | None = None
-    tried_again = False
-    while found is None:
-        try:
-            found = engine.submit(task).result()
-        except Exception as error:
-            refuse_absent_module(error)
-            if not _must_be_tried_alone(error):
-                raise
-            engine.restart()
-            if len(task.split()) > 1:
-                yield from _run_apart(engine, task)
-                return
-            if lacking(error) is not None and not tried_again:
-                tried_again = True
-                continue
-            _refuse_dead_engine(engine)
-            cause = _cause(error)
-            LOG.warning("a task of chunk %d crashes its worker (%s); its result says so", task.chunk_id, cause)
-            found = task.crashed(cause)
+    try:
+        found = engine.submit(task).result()
+    except Exception as error:
+        refuse_absent_module(error)
+        if not _must_be_tried_alone(error):
+            raise
+        engine.restart()
+        if len(task.split()) > 1:
+            yield from _run_apart(engine, task)
+            return
+        if again and lacking(error) is not None:
+            yield from _run_alone(engine, task, again=False)
+            return
+        _refuse_dead_engine(engine)
+        cause = _cause(error)
+        LOG.warning("a task of chunk %d crashes its worker (%s); its result says so", task.chunk_id, cause)
+        found = task.crashed(cause)
     yield from _results(task, found)
 
 
