@@ -19,9 +19,8 @@ from featurestore import FeatureStore
 from featurestore.errors import ConfigError, CorruptFile, DatasetError, FeatureStoreError, NotReady, QueryError
 from featurestore.exchange import open_database
 from featurestore.exchange.importers import colmap_database
-from featurestore.storage import CONFIG
 from tests.broken_images import encoded, picture
-from tests.small import change_recipe, invoke, rows_of, small_store, write_dataset
+from tests.small import change_recipe, configure, invoke, rows_of, small_store, write_dataset
 
 NAMES = ["a.png", "sub/b.png", "c.png"]
 SMALL: dict[str, dict[str, Any]] = {"fit_pca": {"n_components": 4}, "project": {"top": 20}}
@@ -96,9 +95,8 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number, name in enumerate(NAMES):
         (images / name).write_bytes(encoded(".png", picture(seed=number)))
     write_dataset(images, ["filename,subset", *(f"{name},train" for name in NAMES)])
-    recipe = small_store(folder / "store", images, chunk_size=3, recipe=SMALL).path / CONFIG
-    text = recipe.read_text(encoding="utf-8")
-    recipe.write_text(text.replace(str(images), "../images"), encoding="utf-8")
+    store = small_store(folder / "store", images, chunk_size=3, recipe=SMALL)
+    configure(store, "store", images="../images", dataset="../images/dataset.csv")
     return folder
 
 
