@@ -18,7 +18,7 @@ SHM := $(shell df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 && $$4 > 4000000 { pri
 IN_MEMORY := $(if $(TMPDIR),,$(if $(SHM),TMPDIR=$(SHM)))
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-quick coverage test-upgrade test-lowest test-s3 crash lint bench bench-quick rooms migrations pictures docs clean
+.PHONY: help venv demo test test-quick test-cluster coverage test-upgrade test-lowest test-s3 crash lint bench bench-quick rooms migrations pictures docs clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
@@ -49,12 +49,15 @@ demo: venv  ## run the main job on images that come with the dependencies
 	@$(PY) -m featurestore demo "$(DEMO)"
 
 test: venv  ## run the tests (ARGS="-k name" to choose)
-	@$(IN_MEMORY) $(PY) -m pytest -n auto --dist worksteal $(ARGS)
+	@$(IN_MEMORY) $(PY) -m pytest -n auto --dist worksteal -m "not cluster" $(ARGS)
 
 test-quick: venv  ## run the quick tests only, for the inner loop
-	@$(IN_MEMORY) $(PY) -m pytest -n auto --dist worksteal -m "not slow" $(ARGS)
+	@$(IN_MEMORY) $(PY) -m pytest -n auto --dist worksteal -m "not slow and not cluster" $(ARGS)
 
-coverage: venv  ## run the tests, and list the lines that they miss; takes a third longer
+test-cluster: venv  ## run on Dask clusters and as an array of jobs, with processes of this machine
+	@$(IN_MEMORY) $(PY) -m pytest -n auto --dist worksteal -m cluster $(ARGS)
+
+coverage: venv  ## run the tests, those of clusters too, and list the lines that they miss
 	@$(IN_MEMORY) $(PY) -m pytest -n auto --dist worksteal --cov=featurestore --cov-report=term $(ARGS)
 
 .PHONY: test-browser

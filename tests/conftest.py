@@ -81,8 +81,6 @@ SLOW = frozenset(
         "dataset/test_dataset_file::test_a_dataset_in_every_format",
         "dataset/test_dataset_file::test_json_has_words_truths_and_numbers",
         "dataset/test_given_types",
-        "engines/test_cluster_docs::test_a_cluster_with_certificates",
-        "engines/test_dask::test_a_run_on_a_cluster_makes_the_same_bytes_and_shows_how_far_it_is",
         "engines/test_engines::test_a_run_that_was_ended_in_the_middle_of_a_chunk_makes_the_same_bytes",
         "engines/test_engines::test_a_worker_that_keeps_memory_lives_on",
         "engines/test_engines::test_a_worker_that_lacks_a_plugin_says_its_name_and_blames_no_image",
@@ -113,9 +111,6 @@ SLOW = frozenset(
         "images/test_zip::test_a_folder_and_a_zip_of_it_give_the_same_payloads",
         "images/test_zip::test_init_without_a_dataset_then_repair_and_move_to_a_folder",
         "images/test_zip::test_only_members_of_another_crc_are_read_again",
-        "maintenance/test_check_files::test_a_cluster_merges_the_same",
-        "maintenance/test_check_files::test_a_cluster_rebuilds_the_same",
-        "maintenance/test_check_files::test_a_cluster_verifies_the_same",
         "maintenance/test_check_files::test_a_file_whose_reader_dies_is_reported_alone_and_damaged_only_if_it_crashed",
         "maintenance/test_check_files::test_a_gigabyte_has_workers_only_where_it_is_decoded",
         "maintenance/test_check_files::test_a_verb_ends_where_its_cluster_is_not_there",
@@ -131,7 +126,6 @@ SLOW = frozenset(
         "maintenance/test_recover::test_a_model_without_a_record_is_adopted",
         "maintenance/test_recover::test_a_partition_without_a_record_is_adopted",
         "maintenance/test_recover::test_one_of_an_unknown_chunk_is_left_alone",
-        "maintenance/test_slurm_array",
         "maintenance/test_verify",
         "maintenance/test_vet",
         "pipeline/test_compression",
@@ -179,7 +173,7 @@ SLOW = frozenset(
 @pytest.hookimpl(optionalhook=True)  # of xdist
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     """Start one test process more than there are cores, since tests wait for processes: quick ones don't."""
-    if config.option.markexpr or "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+    if "not slow" in config.option.markexpr or "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
         return None
     return all_cores() + 1
 

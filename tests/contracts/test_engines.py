@@ -19,10 +19,12 @@ from featurestore.testing.tasks import Squares
 from tests.cluster import cluster_of_threads
 from tests.conftest import LONG
 
+ON_CLUSTER = pytest.param(("dask", 2), marks=pytest.mark.cluster)
+
 
 # One engine for all of its tests: each begins with what the last one left, workers that run or a closed engine.
 @pytest.fixture(
-    scope="module", params=[("inline", 0), ("local", 2), ("dask", 2), *([("local", 1)] if LONG else [])], ids=str
+    scope="module", params=[("inline", 0), ("local", 2), ON_CLUSTER, *([("local", 1)] if LONG else [])], ids=str
 )
 def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     name, workers = request.param
@@ -48,6 +50,14 @@ def test_work_is_done_where_the_engine_says(engine: Engine) -> None:
     pids = {int(rows[0].filename) for _, rows in dispatch_tasks(engine, [Squares((i,)) for i in range(8)])}
     assert (os.getpid() in pids) == (engine.workers == 0)
     assert 1 <= len(pids) <= max(engine.workers, 1)
+
+
+def test_a_cluster_does_its_work() -> None:
+    """What `make test` sees of a cluster."""
+    with cluster_of_threads(1) as scheduler:
+        engine = open_engine(1, "dask", scheduler=scheduler)
+        assert [row.error for _, rows in dispatch_tasks(engine, [Squares((1, 2))]) for row in rows] == ["1", "4"]
+        engine.close()
 
 
 def test_the_number_of_workers_chooses_the_engine() -> None:

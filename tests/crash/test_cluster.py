@@ -20,6 +20,8 @@ from tests.cluster import Cluster, cluster_of_processes
 from tests.crash.conftest import Ground
 from tests.crash.harness import Ended, left_alive, left_behind, photograph, run
 
+pytestmark = pytest.mark.cluster
+
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:

@@ -26,7 +26,7 @@ from tests.crash.harness import ROOT, finish, left_alive, left_behind, photograp
 from tests.crash.test_cluster_kills import children_of, in_crash, verb, wait_for
 from tests.small import make_small, small_store
 
-pytestmark = in_crash
+pytestmark = [pytest.mark.cluster, in_crash]
 KILLS = 20
 TTL = {"DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "4s"}  # after which a silent worker is taken for dead
 

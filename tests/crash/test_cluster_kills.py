@@ -17,7 +17,8 @@ from tests.crash.conftest import Ground
 from tests.crash.harness import PATIENCE, finish, left_alive, left_behind, photograph, run, runs, sabotage, start
 from tests.crash.test_workers import COUNTS, FAILED, MESSAGES, POISON, poisoned, whole_store
 
-# `make test` kills workers and their children, and leaves the rest to `make crash`: each takes a quarter of a minute.
+pytestmark = pytest.mark.cluster
+# `make test-cluster` kills workers and their children; the rest takes a quarter of a minute each.
 in_crash = pytest.mark.skipif("FEATURESTORE_KILLS" not in os.environ, reason="make crash runs it")
 
 

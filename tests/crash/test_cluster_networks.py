@@ -20,7 +20,7 @@ from tests.crash.harness import finish, start
 from tests.crash.test_cluster_hosts import TTL, refuse_difference, wait_for_workers
 from tests.crash.test_cluster_kills import in_crash, verb, wait_for
 
-pytestmark = in_crash
+pytestmark = [pytest.mark.cluster, in_crash]
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ def command_of_openssl() -> list[str]:
     return line.split()
 
 
+@pytest.mark.cluster
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="there is no openssl")
 def test_a_cluster_with_certificates(tmp_path: Path) -> None:
     from dask import config
@@ -97,6 +98,7 @@ exit 0
 """
 
 
+@pytest.mark.cluster
 def test_the_program_for_slurm_makes_the_same_bytes(tmp_path: Path) -> None:
     pytest.importorskip("dask_jobqueue")
     make_small(tmp_path / "images", n=9)

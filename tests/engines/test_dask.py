@@ -47,6 +47,7 @@ def test_a_file_without_a_scheduler(tmp_path: Path, text: str | None) -> None:
         DaskEngine(str(path)).submit(Squares((1,)))
 
 
+@pytest.mark.cluster
 def test_a_cluster_without_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dask, "PATIENCE", 0.0)
     with cluster_of_threads(0) as address:
@@ -86,6 +87,7 @@ class Looking(Silent):
             self.seen.append(self._store.status().running)
 
 
+@pytest.mark.cluster
 def test_a_run_on_a_cluster_makes_the_same_bytes_and_shows_how_far_it_is(tmp_path: Path) -> None:
     make_small(tmp_path / "images", n=7)
     alone, store = (small_store(tmp_path / name, tmp_path / "images", chunk_size=3) for name in ("alone", "store"))

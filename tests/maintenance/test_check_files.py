@@ -105,16 +105,19 @@ def scheduler() -> Iterator[str]:
         yield address
 
 
+@pytest.mark.cluster
 def test_a_cluster_verifies_the_same(damaged: FeatureStore, scheduler: str) -> None:
     assert damaged.verify(deep=True, scheduler=scheduler) == damaged.verify(deep=True, workers=0)
 
 
+@pytest.mark.cluster
 def test_a_cluster_rebuilds_the_same(damaged: FeatureStore, scheduler: str, tmp_path: Path) -> None:
     here, there = (copy(damaged, tmp_path / name) for name in ("here", "there"))
     assert there.rebuild(engine="dask", scheduler=scheduler) == here.rebuild(workers=0)
     assert tables(there.path) == tables(here.path)
 
 
+@pytest.mark.cluster
 def test_a_cluster_merges_the_same(emptied: FeatureStore, finished: FeatureStore, scheduler: str) -> None:
     assert emptied.merge(finished.path, scheduler=scheduler)[0].n_partitions == 12
     assert digests(emptied) == digests(finished)

@@ -7,10 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from featurestore import FeatureStore
 from tests.small import digests, make_small, small_store
 from tests.warm import warm_program
 
+pytestmark = pytest.mark.cluster
 ROOT = Path(__file__).parent.parent.parent
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -57,16 +58,16 @@ def test_words_are_those_of_the_codes(indexed: FeatureStore) -> None:
         assert row["descriptors"] == signatures(values, model["words"], of, model["rotation"]).tobytes()
 
 
-def test_workers_and_engines_make_no_difference(thirteen: FeatureStore, tmp_path: Path) -> None:
+@pytest.mark.parametrize("on_cluster", [False, pytest.param(True, marks=pytest.mark.cluster)])
+def test_workers_and_engines_make_no_difference(thirteen: FeatureStore, tmp_path: Path, on_cluster: bool) -> None:
     one = copy(thirteen, tmp_path / "one")
     one.index()
     configure(one, "fit_words", sample_size=200)  # a tenth, so that samples of several workers are thinned
-    two, cluster = copy(one, tmp_path / "two"), copy(one, tmp_path / "cluster")
+    two = copy(one, tmp_path / "two")
     one.run(workers=1)
-    two.run(workers=2)
-    with cluster_of_threads(2) as scheduler:
-        cluster.run(engine="dask", scheduler=scheduler)
-    assert payloads(one) == payloads(two) == payloads(cluster)
+    with cluster_of_threads(2) if on_cluster else nullcontext() as scheduler:
+        two.run(workers=None if on_cluster else 2, scheduler=scheduler)
+    assert payloads(one) == payloads(two)
     assert {stage for stage, *_ in payloads(one)} >= {"fit_words", "words"}
 
 

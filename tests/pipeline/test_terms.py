@@ -135,6 +135,7 @@ def test_a_run_that_loses_its_cluster_is_over_before_it_waits_for_the_workers(
     assert not list(store.path.rglob(".tmp-*"))
 
 
+@pytest.mark.cluster
 def test_no_worker_is_let_in_at_the_start_that_does_not_meet_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,6 +163,7 @@ class FromFile:
         return (self.folder / "over").exists()
 
 
+@pytest.mark.cluster
 def test_a_late_worker_that_does_not_meet_them_leaves_and_the_run_goes_on(tmp_path: Path) -> None:
     said = Listening()
     with cluster_of_threads(1) as address:

@@ -181,6 +181,7 @@ def test_imported_descriptors_are_put_too(
     assert_the_same(store, again, stages=["extract"])
 
 
+@pytest.mark.cluster
 def test_the_workers_of_a_cluster_put_what_they_write(tiny: FeatureStore, store: FeatureStore) -> None:
     with cluster_of_threads(1) as scheduler:
         store.run("extract", engine="dask", scheduler=scheduler)
