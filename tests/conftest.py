@@ -159,6 +159,7 @@ SLOW = frozenset(
         "stages/test_codebook::test_words_are_nearly_always_the_nearest",
         "stages/test_covariance::test_a_store_tells_the_solver_and_why_it_changed",
         "stages/test_project::test_it_is_what_scikit_learn_makes_of_them",
+        "stages/test_project::test_products_of_blocks_have_the_bits_of_one_product_on_each_kernel_of_openblas",
         "storage/test_lock::test_those_who_ask_do_not_keep_a_writer_out",
         "storage/test_outside",
         "system/test_memory::test_freed_memory_is_used_again",

@@ -15,6 +15,12 @@ from featurestore.rows import Compression, Layout, Row, Status
 from featurestore.stages.base import Arrays, FitStage, TransformStage
 from featurestore.stages.percentiles import percentile
 from featurestore.stages.ranking import Select, ranked
+from featurestore.system import blas_kernels
+
+BLOCK = 384  # rows, a multiple of those that each kernel takes at once
+SHAPE = (128, 64)  # of the transposed components: smaller products have kernels of their own
+# Of OpenBLAS, by its own names. Processors have one of these, or kernels that are not known here.
+KERNELS = frozenset({"SkylakeX", "Cooperlake", "SapphireRapids", "Haswell", "Zen", "Sandybridge", "Nehalem", "Katmai"})
 
 
 @dataclass(frozen=True)
@@ -63,9 +69,9 @@ class Project(TransformStage):
             NotReady: they are selected by their keypoints, and there are none.
         """
         assert row.descriptors is not None
-        projected = project(row.descriptors, model)
-        kept = self._kept(row, projected)
-        descriptors = projected.take(kept, axis=0).astype(np.float32)
+        values, squares = _projected(row.descriptors, model)
+        kept = self._kept(row, squares, model)
+        descriptors = values.take(kept, axis=0)
         keypoints = None if row.keypoints is None else _taken(row.keypoints, kept)
         bounds = {
             "low": percentile(descriptors, self.low_percentile),
@@ -73,9 +79,13 @@ class Project(TransformStage):
         }
         return Row(row.image_id, row.filename, Status.OK, row.error, descriptors, keypoints, bounds)
 
-    def _kept(self, row: Row, projected: NDArray[np.float64]) -> NDArray[np.intp]:
+    def _kept(self, row: Row, squares: NDArray[np.float64], model: Arrays) -> NDArray[np.intp]:
         if self.select == "norm":
-            return strongest(projected, self.top)
+            kept = _by_squares(squares, len(model["components_"]), self.top)
+            if kept is None:
+                assert row.descriptors is not None
+                kept = strongest(project(row.descriptors, model), self.top)
+            return kept
         if row.keypoints is None:
             raise NotReady(
                 f"the descriptors of {row.filename!r} have no keypoints, since they were imported, and select = "
@@ -91,10 +101,46 @@ def project(descriptors: NDArray[Any], model: Arrays) -> NDArray[np.float64]:
     The order of the operations is that of scikit-learn's ``PCA.transform``. Call it with one whole image: the last bits
     of BLAS results depend on the shape.
     """
-    components = model["components_"].astype(np.float64)
-    projected = descriptors.astype(np.float64) @ components.T
-    projected -= model["mean_"].reshape(1, -1) @ components.T
+    return _product(descriptors, *_turned(model))
+
+
+def _turned(model: Arrays) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return ``components.T`` and the projected mean, ``(1, n_components)``, both float64."""
+    turned = model["components_"].astype(np.float64).T
+    return turned, model["mean_"].reshape(1, -1) @ turned
+
+
+def _product(descriptors: NDArray[Any], turned: NDArray[np.float64], mean: NDArray[np.float64]) -> NDArray[np.float64]:
+    projected: NDArray[np.float64] = descriptors.astype(np.float64) @ turned
+    projected -= mean
     return projected
+
+
+def _projected(descriptors: NDArray[Any], model: Arrays) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Return the values of `project` as float32, and the sums of squares of its rows, ``(n,)``."""
+    turned, mean = _turned(model)
+    values, squares = np.empty((len(descriptors), mean.size), np.float32), np.empty(len(descriptors))
+    for rows in blocks(len(descriptors), turned.shape):
+        projected = _product(descriptors[rows], turned, mean)
+        np.einsum("ij,ij->i", projected, projected, out=squares[rows])
+        values[rows] = projected
+    return values, squares
+
+
+def blocks(n: int, shape: tuple[int, ...]) -> list[slice]:
+    """Return the blocks of an image's ``n`` rows to project one after the other; one where bits might differ.
+
+    What is computed of a block stays in the cache. Products of blocks have the bits of the whole image's on the known
+    kernels of OpenBLAS, if each block begins at a multiple of `BLOCK` rows, and the last one has as many or more.
+
+    Args:
+        n: rows.
+        shape: of the transposed components.
+    """
+    if n < 2 * BLOCK or shape != SHAPE or not blas_kernels() or blas_kernels() - KERNELS:
+        return [slice(0, n)]
+    starts = range(0, n - BLOCK + 1, BLOCK)
+    return [slice(start, n if start == starts[-1] else start + BLOCK) for start in starts]
 
 
 def strongest(projected: NDArray[Any], top: int) -> NDArray[np.intp]:
@@ -107,17 +153,21 @@ def strongest(projected: NDArray[Any], top: int) -> NDArray[np.intp]:
     the norms differ, in the same direction. Twice that is asked for. Where two neighbours are closer, as equal rows
     are, or so small that squares underflow, the norms decide.
     """
-    squares = np.einsum("ij,ij->i", projected, projected)
-    n, dim = projected.shape
-    last = max(n - top - 1, 0)  # one more than are kept, since the first that is left out has to differ too
+    kept = _by_squares(np.einsum("ij,ij->i", projected, projected), projected.shape[1], top)
+    if kept is not None:
+        return kept
+    norms = np.linalg.norm(projected, axis=1)
+    return np.argsort(-norms, kind="stable")[:top]
+
+
+def _by_squares(squares: NDArray[Any], dim: int, top: int) -> NDArray[np.intp] | None:
+    """Return what `strongest` does, by sums of ``dim`` squares; None if the norms have to decide."""
+    last = max(len(squares) - top - 1, 0)  # one more than are kept, since the first left out has to differ too
     found = np.argpartition(squares, last)[last:]
     found = found[np.argsort(squares[found])[::-1]]
     ordered = squares[found]
     apart = ordered[:-1] > ordered[1:] * (1 + 4 * (dim + 1) * np.finfo(np.float64).eps)
-    if apart.all() and ordered[-1] > 1e-280:
-        return found[:top]
-    norms = np.linalg.norm(projected, axis=1)
-    return np.argsort(-norms, kind="stable")[:top]
+    return found[:top] if apart.all() and ordered[-1] > 1e-280 else None
 
 
 def _taken(records: NDArray[Any], indices: NDArray[np.intp]) -> NDArray[Any]:

@@ -12,6 +12,7 @@ from .access import unreadable as unreadable
 from .access import why_no_file as why_no_file
 from .access import writing as writing
 from .blas import blas_controller as blas_controller
+from .blas import blas_kernels as blas_kernels
 from .blas import one_blas_thread as one_blas_thread
 from .child_processes import end_with as end_with
 from .child_processes import ending as ending

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -29,6 +30,16 @@ def blas_controller() -> ThreadpoolController:
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()
+
+
+@lru_cache(maxsize=1)
+def blas_kernels() -> frozenset[str]:
+    """Return the names of the OpenBLAS kernels that this process has loaded; none if one BLAS is another library."""
+    libraries = [library.info() for library in blas_controller().lib_controllers]
+    found = [library for library in libraries if library["user_api"] == "blas"]
+    if any(library["internal_api"] != "openblas" for library in found):
+        return frozenset()
+    return frozenset(str(library["architecture"]) for library in found)
 
 
 @contextmanager

@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import json
+import os
+import signal
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -12,7 +17,9 @@ from featurestore.errors import ConfigError, NotReady
 from featurestore.rows import KEYPOINT, Layout, Row
 from featurestore.stages import flow_from
 from featurestore.stages.fit_pca import FitPca
-from featurestore.stages.project import Project, project, strongest
+from featurestore.stages.project import BLOCK, KERNELS, SHAPE, Project, blocks, project, strongest
+from featurestore.system import blas_kernels
+from tests.conftest import LONG
 
 IDENTITY = {"components_": np.eye(3), "mean_": np.zeros(3)}
 
@@ -192,3 +199,70 @@ def test_the_layout_follows_the_model_and_what_is_read() -> None:
 def test_parameters_that_make_no_sense(table: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         flow_from({"project": table})
+
+
+COMPARE = """
+import json, sys
+import numpy as np
+from featurestore.stages.project import SHAPE, blocks
+from featurestore.system import blas_kernels
+
+step = int(sys.argv[1])
+rng = np.random.default_rng(0)
+dim, n_components = SHAPE
+turned = np.linalg.qr(rng.normal(size=SHAPE))[0].T.copy().T
+values = rng.integers(0, 256, (5000, dim)).astype(np.float64)
+differ, n_parted = [], 0
+for n in range(1, 5001, step):
+    whole, parts = values[:n] @ turned, blocks(n, SHAPE)
+    n_parted += len(parts) > 1
+    if b"".join((values[part].copy() @ turned).tobytes() for part in parts) != whole.tobytes():
+        differ.append(n)
+print(json.dumps([sorted(blas_kernels()), n_parted, differ]))
+"""
+
+
+@pytest.mark.skipif(not blas_kernels() or bool(blas_kernels() - KERNELS), reason="images are projected at once")
+@pytest.mark.parametrize("kernel", ["SkylakeX", "Haswell", "Zen", "Sandybridge", "Nehalem", "Katmai"])
+def test_products_of_blocks_have_the_bits_of_one_product_on_each_kernel_of_openblas(kernel: str) -> None:
+    environment = {**os.environ, "OPENBLAS_CORETYPE": kernel, "OPENBLAS_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", COMPARE, "1" if LONG else "49"]  # of 49: each remainder of 48, and then again
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode == -signal.SIGILL:
+        pytest.skip(f"the processor does not have the instructions of {kernel}")
+    loaded, n_parted, differ = json.loads(done.stdout)
+    assert set(loaded) <= KERNELS
+    assert n_parted > 80
+    assert differ == []
+
+
+def test_blocks_are_large_and_have_every_row_once() -> None:
+    for n in [1, BLOCK, 2 * BLOCK - 1, 2 * BLOCK, 2 * BLOCK + 1, 3 * BLOCK - 1, 3 * BLOCK, 5000]:
+        found = blocks(n, SHAPE)
+        assert [i for part in found for i in range(n)[part]] == list(range(n))
+        assert all(part.start % BLOCK == 0 for part in found)
+        assert len(found) == 1 or all(BLOCK <= part.stop - part.start < 2 * BLOCK for part in found)
+
+
+@pytest.mark.parametrize("kernels", [set(), {"neoversen1"}, {"Haswell", "neoversen1"}])
+def test_an_image_is_projected_at_once_on_other_kernels(monkeypatch: pytest.MonkeyPatch, kernels: set[str]) -> None:
+    monkeypatch.setattr("featurestore.stages.project.blas_kernels", lambda: kernels)
+    assert blocks(5000, SHAPE) == [slice(0, 5000)]
+
+
+def test_an_image_is_projected_at_once_by_components_of_another_shape() -> None:
+    assert blocks(5000, (128, 32)) == [slice(0, 5000)]
+
+
+@pytest.mark.parametrize("n_equal", [0, 3])
+def test_a_large_image_has_the_values_and_the_order_of_one_product(n_equal: int) -> None:
+    rng = np.random.default_rng(1)
+    model = random_model(rng, n_components=64)
+    descriptors = rng.integers(0, 256, (3000, 128)).astype(np.uint8)
+    descriptors[1000 : 1000 + n_equal] = descriptors[0]
+    row = Project(top=2900).transform(image(descriptors), model)
+    projected = project(descriptors, model)
+    order = np.argsort(-np.linalg.norm(projected, axis=1), kind="stable")[:2900]
+    assert row.descriptors is not None
+    assert row.descriptors.tobytes() == projected[order].astype(np.float32).tobytes()
+    assert kept(row) == order.tolist()

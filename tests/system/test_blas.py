@@ -96,3 +96,32 @@ def test_threads_that_overlap_leave_everything_as_it_was() -> None:
         worker.join()
     assert seen == [{1}] * 12
     assert set(threads()) == {3}
+
+
+def test_the_kernels_are_known_where_each_blas_is_openblas() -> None:
+    found = [library for library in threadpoolctl.threadpool_info() if library["user_api"] == "blas"]
+    expected = {library["architecture"] for library in found if library["internal_api"] == "openblas"}
+    blas.blas_kernels.cache_clear()
+    assert blas.blas_kernels() == (expected if all(one["internal_api"] == "openblas" for one in found) else set())
+    blas.blas_kernels.cache_clear()
+
+
+def test_no_kernel_is_known_where_one_blas_is_another_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Library:
+        def __init__(self, **known: str) -> None:
+            self.known = known
+
+        def info(self) -> dict[str, str]:
+            return self.known
+
+    class Controller:
+        lib_controllers = [  # noqa: RUF012
+            Library(user_api="openmp", internal_api="openmp"),
+            Library(user_api="blas", internal_api="openblas", architecture="Haswell"),
+            Library(user_api="blas", internal_api="mkl"),
+        ]
+
+    monkeypatch.setattr(blas, "blas_controller", Controller)
+    blas.blas_kernels.cache_clear()
+    assert blas.blas_kernels() == set()
+    blas.blas_kernels.cache_clear()
