@@ -58,10 +58,16 @@ def test_an_instance_in_which_something_is_left_is_closed(counted: Counted, stat
     assert counted.made == 2
 
 
-def test_an_instance_after_an_error_and_one_of_another_configuration_are_not_used_again(counted: Counted) -> None:
+def test_an_instance_in_doubt_and_one_of_another_configuration_are_not_used_again(counted: Counted) -> None:
     instances = Instances(counted.connect)
-    with pytest.raises(duckdb.Error), instances.connect() as con:
+    with pytest.raises(duckdb.BinderException), instances.connect() as con:
         con.execute("SELECT nothing")
+    con = instances.connect()
+    con.execute("SET memory_limit = '1MiB'")
+    con.execute("SET temp_directory = ''")
+    with pytest.raises(duckdb.OutOfMemoryException), con:
+        con.execute("SELECT list(range) FROM range(1000000)")
+    assert counted.made == 1
     instances.connect(config={"threads": 1}).close()
     instances.connect(":memory:", config={}).close()
     assert counted.made == 3
