@@ -31,6 +31,7 @@ TOP = 200  # descriptors: china has more of them, and most of flower has fewer
 RECIPE = {"fit_pca": {"samples_per_image": TOP, "batch_size": 500}, "project": {"top": TOP}}
 
 
+gc.set_threshold(20_000, 20, 20)  # before tests are collected: garbage collections take a twentieth of all time
 LONG = os.environ.get("FEATURESTORE_TESTS") == "long"  # every combination, and more examples
 settings.register_profile("short", max_examples=20, deadline=None, database=None)
 settings.register_profile("long", max_examples=150, deadline=None, database=None)
@@ -239,10 +240,9 @@ def recycled_instances() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def rare_collections() -> None:
-    """Leave what was imported out of garbage collections, and have fewer of them: they take a twentieth of all time."""
+    """Leave what was imported out of garbage collections."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 20, 20)
 
 
 @dataclass(frozen=True)
