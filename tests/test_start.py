@@ -82,6 +82,23 @@ def test_what_is_written_needs_no_pandas(fresh: FeatureStore) -> None:
     assert list((fresh.path / "partitions").rglob("*.parquet"))
 
 
+def test_descriptors_are_read_without_pandas(finished: FeatureStore, tmp_path: Path) -> None:
+    first = finished.load(columns=["filename"])["filename"][0].as_py()
+    read = """
+import sys
+from featurestore import FeatureStore
+store, (first, target) = FeatureStore(sys.argv[1]), sys.argv[2:]
+store.matrix()
+store.descriptors(first)
+store.export(target, format="npy")
+print(*sys.modules)
+"""
+    command = [sys.executable, "-c", read, str(finished.path), first, str(tmp_path / "out")]
+    modules = set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+    assert "pyarrow.compute" in modules
+    assert modules & {*SCHEMA, "pandas"} == set()
+
+
 def test_a_worker_needs_no_database() -> None:
     tasks = "import sys, featurestore.pipeline.image_block, featurestore.pipeline.tasks; print(*sys.modules)"
     modules = set(

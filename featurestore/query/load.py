@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from featurestore.arrow_arrays import numpy_array
 from featurestore.catalog import Context, descriptor_numbers
 from featurestore.errors import CorruptFile, NotReady, QueryError
 from featurestore.query.scan import Group, groups_of, iter_tables, read_group
@@ -113,7 +114,7 @@ def descriptor_counts(context: Context, selection: Selection) -> NDArray[np.int6
     """Return the number of descriptors of each chosen image, 0 for one that is pending, from the catalog alone."""
     with context.catalog.reading() as connection:
         found = descriptor_numbers(connection, selection.stage, selection.variant)
-    known, numbers = found["image_id"].to_numpy(), found["n_descriptors"].to_numpy()
+    known, numbers = numpy_array(found["image_id"]), numpy_array(found["n_descriptors"])
     counts = np.zeros(len(selection.images), np.int64)
     if len(known):
         places = np.minimum(np.searchsorted(known, selection.image_ids), len(known) - 1)
@@ -149,10 +150,10 @@ class _Filler:
         small = file.columns(["image_id", "n_descriptors"])
         ids = self._selection.image_ids[piece.start : piece.stop]
         rows = ids - piece.first_image_id  # a chunk's image_ids are dense, and its rows in their order
-        known = len(small) > rows[-1] and np.array_equal(small["image_id"].to_numpy()[rows], ids)
-        if not known:
+        whole = len(small) > rows[-1] and not any(column.null_count for column in small.columns)
+        if not whole or not np.array_equal(numpy_array(small["image_id"])[rows], ids):
             raise CorruptFile(f"{file.path.name} does not hold the images that the catalog says; put back a copy of it")
-        counts = small["n_descriptors"].to_numpy()[rows].astype(np.int64)
+        counts = numpy_array(small["n_descriptors"])[rows].astype(np.int64)
         _compare(file.path, np.diff(self._starts[piece.start : piece.stop + 1]), counts * self._width)
 
     def _copy_group(self, file: PartitionFile, group: Group, starts: NDArray[np.int64]) -> None:

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from featurestore.arrow_arrays import numpy_array
+from featurestore.arrow_arrays import arrow_column, numpy_array
 from featurestore.catalog import Context, chunk_states, image_table, resolve, why_missing
 from featurestore.errors import CorruptFile, NothingUsable, NotReady, QueryError, UnreadableFile
 from featurestore.query.encode import Decoder, Encoder, decoder_of, make_encoder
@@ -161,7 +161,8 @@ class Lookup:
     def position(self, filename: str) -> int:
         """Return the row of an image in ``images``, also of one that has left the dataset; -1 if there is none."""
         try:
-            return int(pc.index(self.images["filename"], filename).as_py())
+            (name,) = arrow_column([filename], pa.string())  # made by pc.index, it would import pandas
+            return int(pc.index(self.images["filename"], name).as_py())
         except UnicodeEncodeError:  # the name of a file in another encoding, and names in a dataset are UTF-8
             return -1
 

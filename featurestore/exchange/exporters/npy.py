@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from featurestore.arrow_arrays import arrow_array
 from featurestore.errors import CorruptFile
 from featurestore.exchange.exporters.base import ImageExporter, Job
 from featurestore.rows import blob_bytes
@@ -53,6 +54,6 @@ class Npy(ImageExporter):
         np.save(path / OFFSETS, offsets, allow_pickle=False)
         images = job.selection.images.drop_columns(["chunk_id"])
         images = images.append_column("status", pa.chunked_array(statuses, pa.string()))
-        images = images.append_column("n_descriptors", [job.counts.astype(np.int32)])
+        images = images.append_column("n_descriptors", arrow_array(job.counts.astype(np.int32)))
         with (path / IMAGES).open("wb") as file:  # Arrow takes no path that is not UTF-8
             pq.write_table(images, file)
