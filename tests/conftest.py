@@ -23,7 +23,7 @@ from featurestore.engines import all_cores
 from tests.once import copied, once
 from tests.recycled import Instances
 from tests.small import configure, copy, make_small, small_store, tiny_store
-from tests.warm import WarmSandbox, connect_nursery
+from tests.warm import NearSandbox, connect_nursery
 from tests.warm_workers import Nursery, cold, forking
 
 LONG_SIDE = 200  # pixels: SIFT then takes milliseconds an image
@@ -203,16 +203,17 @@ def listening() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def warm_sandbox() -> Iterator[None]:
-    """Let the sandbox of verify and rebuild start in milliseconds: many tests use it, and few are about its start."""
+def near_sandbox() -> Iterator[None]:
+    """Do the sandbox's jobs in this process: few tests are about its limits; the long form starts it as users do."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("featurestore.maintenance.sandbox.subprocess", WarmSandbox)
+        if not LONG:
+            patch.setattr("featurestore.maintenance.sandbox.subprocess", NearSandbox)
         yield
 
 
 @pytest.fixture
 def cold_sandbox(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Start the sandbox as users do, for a test of its memory limit or its environment."""
+    """Start the sandbox as users do, for a test of its process, its memory limit or its environment."""
     monkeypatch.setattr("featurestore.maintenance.sandbox.subprocess", subprocess)
 
 
