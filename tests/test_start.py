@@ -34,6 +34,13 @@ for line in json.loads(sys.argv[1]):
 print()
 print(json.dumps(loaded))
 """
+# What workers import: tasks, and the module of a plug-in, which may have an exporter in it too.
+WORKER = """
+import sys, featurestore.pipeline.image_block, featurestore.pipeline.tasks
+print(*sys.modules)
+from featurestore.plugins import *
+print(*sys.modules)
+"""
 
 
 def loaded_by(*lines: Sequence[str]) -> list[set[str]]:
@@ -100,9 +107,9 @@ print(*sys.modules)
 
 
 def test_a_worker_needs_no_database() -> None:
-    tasks = "import sys, featurestore.pipeline.image_block, featurestore.pipeline.tasks; print(*sys.modules)"
-    modules = set(
-        subprocess.run([sys.executable, "-c", tasks], capture_output=True, text=True, check=True).stdout.split()
-    )
-    assert "pyarrow" in modules
-    assert modules & {*LEARNING, *SCHEMA, "duckdb", "pandas"} == set()
+    done = subprocess.run([sys.executable, "-c", WORKER], capture_output=True, text=True, check=True)
+    tasks, with_plugins = (set(line.split()) for line in done.stdout.splitlines())
+    assert "pyarrow" in tasks
+    assert tasks & {*LEARNING, *SCHEMA, "duckdb", "pandas"} == set()
+    assert "featurestore.exchange.exporters.base" in with_plugins
+    assert with_plugins & {*SCHEMA, "duckdb", "pandas", "pyarrow.compute"} == set()

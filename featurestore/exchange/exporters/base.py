@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from featurestore.catalog import Context, find_variant
 from featurestore.config import build
-from featurestore.query import Selection, iter_rows, iter_tables
 from featurestore.rows import Row, blob_bytes
 from featurestore.stages import EXTRACTORS, Extractor
+
+if TYPE_CHECKING:  # workers import this module for a plug-in beside an exporter, and need no database
+    from featurestore.catalog import Context
+    from featurestore.query import Selection
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -51,12 +53,16 @@ class Job:
 
     def tables(self, columns: Sequence[str]) -> Iterator[pa.Table]:
         """Yield the images' rows in ``image_id`` order, about 4 MB of descriptors at a time."""
+        from featurestore.query import iter_tables
+
         for table in iter_tables(self.selection, columns):
             yield table
             self.advance(len(table))
 
     def rows(self) -> Iterator[Row]:
         """Yield the images' rows with their keypoints, in ``image_id`` order; a row group is in memory at a time."""
+        from featurestore.query import iter_rows
+
         for row in iter_rows(self.selection, keypoints=True):
             yield row
             self.advance(1)
@@ -67,6 +73,8 @@ class Job:
         Raises:
             ConfigError: a package brought it that is not installed.
         """
+        from featurestore.catalog import find_variant
+
         with self.context.catalog.reading() as connection:
             recorded = find_variant(connection, self.selection.variant)
         assert recorded is not None, "partitions name a variant that has a row"
