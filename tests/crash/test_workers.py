@@ -126,7 +126,6 @@ class Work:
         return [Row(self.chunk_id, "", "crashed", reason)]
 
 
-@pytest.mark.usefixtures("cold_workers")
 def test_a_worker_that_dies_while_idle_costs_nothing() -> None:
     engine = LocalEngine(2)
     try:
