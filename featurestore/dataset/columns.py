@@ -94,6 +94,8 @@ def convert_columns(con: duckdb.DuckDBPyConnection, rows: pa.Table, kinds: Mappi
 def misfits(columns: Mapping[str, pa.ChunkedArray], kinds: Mapping[str, str]) -> dict[str, str]:
     """Return, for each text column, its first cell that is not written as DuckDB writes a value of the given type."""
     found: dict[str, str] = {}
+    if not columns:
+        return found
     with duckdb.connect() as con:
         for kind in sorted(set(kinds.values())):
             having = {name: columns[name] for name, its in kinds.items() if its == kind and _lossless(kind)}
