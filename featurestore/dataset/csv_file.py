@@ -30,10 +30,11 @@ class Header:
     columns: tuple[str, ...]
 
 
-def read_texts(file: Path, name: str, filename_column: str, spill: Spill) -> pa.Table:
+def read_texts(con: duckdb.DuckDBPyConnection, file: Path, name: str, filename_column: str, spill: Spill) -> pa.Table:
     """Read a CSV as text, in its order.
 
     Args:
+        con: a DuckDB connection.
         file: the CSV in UTF-8.
         name: of the dataset, for messages.
         filename_column: the delimiter is the one that gives this column.
@@ -45,7 +46,7 @@ def read_texts(file: Path, name: str, filename_column: str, spill: Spill) -> pa.
     header = _read_header(file, name, filename_column)
     check_columns(name, header.columns, filename_column)
     with _with_one_line_end(file, name, header, spill) as even:
-        return _read_texts(even, name, header, spill)
+        return _read_texts(con, even, name, header, spill)
 
 
 def _read_header(file: Path, name: str, filename_column: str) -> Header:
@@ -111,27 +112,34 @@ def _has_mixed_line_ends(file: Path) -> bool:
     return (pairs > 0) + (returns > pairs) + (feeds > pairs) > 1
 
 
-def _read_texts(file: Path, name: str, header: Header, spill: Spill) -> pa.Table:
+def _read_texts(con: duckdb.DuckDBPyConnection, file: Path, name: str, header: Header, spill: Spill) -> pa.Table:
     try:
-        return _scan(file, header, "sample_size=-1, comment='', all_varchar=true", spill)
+        return _scan(con, file, header, "sample_size=-1, comment='', all_varchar=true", spill)
     except duckdb.Error as error:
         message = str(error)
     if "Error when sniffing" in message:
         # The sniffer does not say where it failed; reading everything as text stops at the wrong row.
         try:
             texts = {f"column{i}": "VARCHAR" for i in range(len(header.columns))}
-            _scan(file, header, "auto_detect=false, columns=$types", spill, types=texts)
+            _scan(con, file, header, "auto_detect=false, columns=$types", spill, types=texts)
         except duckdb.Error as error:
             message = str(error)
     raise _unreadable(name, header, message.replace(str(file), name))
 
 
-def _scan(file: Path, header: Header, options: str, spill: Spill, **parameters: dict[str, str]) -> pa.Table:
+def _scan(
+    con: duckdb.DuckDBPyConnection,
+    file: Path,
+    header: Header,
+    options: str,
+    spill: Spill,
+    **parameters: dict[str, str],
+) -> pa.Table:
     # The path is not a pattern: `data[1].csv` would read data1.csv, and a folder `subset=test` would add a column.
     query = f"""SELECT * FROM read_csv($path, header=true, delim=$delimiter, quote='"', escape='"', skip=$skip,
         compression='none', hive_partitioning=false, {options})"""
     params = {"path": glob.escape(str(file)), "delimiter": header.delimiter, "skip": header.skipped}
-    with duckdb.connect() as con, spill.bounding(con, columns=len(header.columns)):
+    with spill.bounding(con, columns=len(header.columns)):
         return spill.table(con.sql(query, params=params | parameters))
 
 

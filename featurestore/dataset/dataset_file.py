@@ -44,10 +44,11 @@ _MARKS = {
 _NULS = {"0111": "UTF-32LE", "1110": "UTF-32BE", "0101": "UTF-16LE", "1010": "UTF-16BE"}
 
 
-def read_file(path: Path, filename_column: str, spill: Spill) -> tuple[pa.Table, bool]:
+def read_file(con: duckdb.DuckDBPyConnection, path: Path, filename_column: str, spill: Spill) -> tuple[pa.Table, bool]:
     """Read a dataset file.
 
     Args:
+        con: a DuckDB connection.
         path: one file, or a pattern of Parquet files; its folders are not partitions.
         filename_column: one of its columns.
         spill: where large tables go.
@@ -59,7 +60,7 @@ def read_file(path: Path, filename_column: str, spill: Spill) -> tuple[pa.Table,
         DatasetError: the file can't be read, or has no such column.
     """
     if glob.has_magic(str(path)) and not path.exists():
-        rows = read_pattern(path, filename_column, spill)
+        rows = read_pattern(con, path, filename_column, spill)
         check_columns(path.name, rows.column_names, filename_column)
         return rows, True
     if not path.is_file():
@@ -73,12 +74,12 @@ def read_file(path: Path, filename_column: str, spill: Spill) -> tuple[pa.Table,
     with _plain(path, spill) as file:
         kind = _kind(file, name)
         if kind == "csv":
-            return read_texts(file, name, filename_column, spill), False
+            return read_texts(con, file, name, filename_column, spill), False
         try:
             if kind == "parquet":
-                rows = with_filenames(read_parquet(file, spill), filename_column)
+                rows = with_filenames(read_parquet(con, file, spill), filename_column)
             else:
-                rows = _read_json(file, spill)
+                rows = _read_json(con, file, spill)
         except duckdb.Error as error:
             why = first_line(str(error).replace(str(file), name), limit=300)
             raise DatasetError(f"{name} can't be read as {kind}: {why}. Is the file whole?") from None
@@ -136,23 +137,22 @@ def _kind(file: Path, name: str) -> str:
     return "json" if plain_name.endswith((".json", ".jsonl", ".ndjson")) else "csv"
 
 
-def _read_json(file: Path, spill: Spill) -> pa.Table:
-    with duckdb.connect() as con:
-        found = con.sql(
-            """FROM read_json($path, format='auto', records=true, maximum_depth=1, sample_size=-1,
-                map_inference_threshold=-1, field_appearance_threshold=0, compression='none',
-                hive_partitioning=false)""",
-            params={"path": glob.escape(str(file))},
+def _read_json(con: duckdb.DuckDBPyConnection, file: Path, spill: Spill) -> pa.Table:
+    found = con.sql(
+        """FROM read_json($path, format='auto', records=true, maximum_depth=1, sample_size=-1,
+            map_inference_threshold=-1, field_appearance_threshold=0, compression='none',
+            hive_partitioning=false)""",
+        params={"path": glob.escape(str(file))},
+    )
+    # Do not let DuckDB guess: it reads objects of many keys as maps, and words as dates, UUIDs and booleans, and
+    # loses digits of numbers.
+    with spill.bounding(con, columns=len(found.columns)):
+        written = spill.table(
+            found.project(", ".join(f"CAST({identifier(n)} AS VARCHAR) AS {identifier(n)}" for n in found.columns))
         )
-        # Do not let DuckDB guess: it reads objects of many keys as maps, and words as dates, UUIDs and booleans, and
-        # loses digits of numbers.
-        with spill.bounding(con, columns=len(found.columns)):
-            written = spill.table(
-                found.project(", ".join(f"CAST({identifier(n)} AS VARCHAR) AS {identifier(n)}" for n in found.columns))
-            )
-            texts = spill.table(
-                found.project(", ".join(f"{identifier(n)} ->> '$' AS {identifier(n)}" for n in found.columns))
-            )
+        texts = spill.table(
+            found.project(", ".join(f"{identifier(n)} ->> '$' AS {identifier(n)}" for n in found.columns))
+        )
     columns = [_typed(*pair) for pair in zip(written.columns, texts.columns, strict=True)]
     return pa.table(columns, names=texts.column_names)
 

@@ -32,18 +32,17 @@ IMAGE = re.compile(r"STRUCT\(.*\bbytes BLOB\b.*\)")  # a picture, in a file that
 IMG2DATASET = ("key", "url", "status")
 
 
-def read_parquet(file: Path, spill: Spill = IN_MEMORY) -> pa.Table:
+def read_parquet(con: duckdb.DuckDBPyConnection, file: Path, spill: Spill = IN_MEMORY) -> pa.Table:
     """Return the rows of a Parquet file: no images, nested values as JSON text, classes as their names.
 
     Raises:
         duckdb.Error: it can't be read.
     """
-    with duckdb.connect() as con:
-        found = con.sql("FROM read_parquet($path, hive_partitioning=false)", params={"path": glob.escape(str(file))})
-        return _named(_stable(con, found, spill), _classes(file))
+    found = con.sql("FROM read_parquet($path, hive_partitioning=false)", params={"path": glob.escape(str(file))})
+    return _named(_stable(con, found, spill), _classes(file))
 
 
-def read_pattern(pattern: Path, filename_column: str, spill: Spill) -> pa.Table:
+def read_pattern(con: duckdb.DuckDBPyConnection, pattern: Path, filename_column: str, spill: Spill) -> pa.Table:
     """Return the rows of all Parquet files that match, in the order of their names; see `with_filenames`.
 
     Raises:
@@ -55,7 +54,7 @@ def read_pattern(pattern: Path, filename_column: str, spill: Spill) -> pa.Table:
     tables = list[pa.Table]()
     for file in map(Path, files):
         try:
-            tables.append(with_filenames(read_parquet(file, spill), filename_column, below=f"{file.stem}/"))
+            tables.append(with_filenames(read_parquet(con, file, spill), filename_column, below=f"{file.stem}/"))
         except duckdb.Error as error:
             why = first_line(str(error), limit=300)
             raise DatasetError(f"{file.name} can't be read as parquet: {why}. A pattern takes Parquet only.") from None
@@ -90,7 +89,7 @@ def with_filenames(rows: pa.Table, filename_column: str, *, below: str = "") -> 
     return rows.append_column(filename_column, keys)
 
 
-def read_beside_images(files: Iterable[Path], spill: Spill) -> pa.Table:
+def read_beside_images(con: duckdb.DuckDBPyConnection, files: Iterable[Path], spill: Spill) -> pa.Table:
     """Return the other columns of Parquet files that hold images; no columns and no rows if there are none.
 
     Raises:
@@ -99,7 +98,7 @@ def read_beside_images(files: Iterable[Path], spill: Spill) -> pa.Table:
     tables = list[pa.Table]()
     for file in files:
         try:
-            tables.append(read_parquet(file, spill))
+            tables.append(read_parquet(con, file, spill))
         except duckdb.Error as error:
             raise DatasetError(f"{file} can't be read as parquet: {first_line(str(error), limit=300)}.") from None
     return joined(tables, "these images")

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,11 +71,12 @@ def read_dataset(
         DatasetError: the CSV can't be read, a filename is unusable or not unique, or the split can't be evaluated,
             leaves an image without a subset, gives other values than text, or makes no image ``'train'``.
     """
-    rows, is_typed = read_file(path, filename_column, spill)
-    if not rows.num_rows:
-        raise DatasetError(f"{path.name} has no rows: there is nothing to ingest. Add one row per image.")
-    given = _Given(filename_column, split, types or {}, None if is_typed else known or {})
-    return _dataset(rows, given, spill)
+    with duckdb.connect() as con:  # one for all: each takes 20 ms
+        rows, is_typed = read_file(con, path, filename_column, spill)
+        if not rows.num_rows:
+            raise DatasetError(f"{path.name} has no rows: there is nothing to ingest. Add one row per image.")
+        given = _Given(filename_column, split, types or {}, None if is_typed else known or {})
+        return _dataset(con, rows, given, spill)
 
 
 @dataclass(frozen=True)
@@ -89,15 +89,17 @@ class _Given:
     known: Mapping[str, str] | None  # None: the columns have types
 
 
-def _dataset(rows: pa.Table, how: _Given, spill: Spill) -> pa.Table:
-    """Return the result of `read_dataset`."""
+def _dataset(con: duckdb.DuckDBPyConnection, rows: pa.Table, how: _Given, spill: Spill) -> pa.Table:
+    """Return the result of `read_dataset`; the connection reads no more files after it."""
     filename_column, split = how.filename_column, how.split
     position = find(rows.column_names, filename_column)
     written = rows.column(position)
     if written.type != pa.string():
         written = written.cast(pa.string())
         rows = rows.set_column(position, rows.column_names[position], written)
-    with _connection(spill, columns=rows.num_columns, sandboxed=not is_subset(split)) as con:
+    with spill.bounding(con, columns=rows.num_columns):
+        for setting in () if is_subset(split) else _SANDBOX_SETTINGS:
+            con.execute(f"SET {setting}")
         filenames = _normalise(con, written, filename_column, spill)
         ours = {"subset"} if is_subset(split) else set()
         if filenames is written and rows.column_names[position].lower() == "filename":
@@ -113,14 +115,6 @@ def _dataset(rows: pa.Table, how: _Given, spill: Spill) -> pa.Table:
         check_split(con, split)
     columns = {kept[name]: column for name, column in zip(rows.column_names, rows.columns, strict=True) if name in kept}
     return pa.table({"filename": filenames, "subset": subsets, **columns})
-
-
-@contextmanager
-def _connection(spill: Spill, *, columns: int, sandboxed: bool) -> Iterator[duckdb.DuckDBPyConnection]:
-    with duckdb.connect() as con, spill.bounding(con, columns=columns):
-        for setting in _SANDBOX_SETTINGS if sandboxed else ():
-            con.execute(f"SET {setting}")
-        yield con
 
 
 def _typed(
@@ -164,14 +158,19 @@ def read_images(source: Source, *, split: str, types: Mapping[str, str], spill: 
     if not shards:
         return scan_images(source)
     filenames = _names(source)
-    rows = read_beside_images(shards, spill)
-    if not rows.num_columns:
-        return scan_images(source)
+    with duckdb.connect() as con:
+        rows = read_beside_images(con, shards, spill)
+        if not rows.num_columns:
+            return scan_images(source)
+        return _dataset(con, _with_filenames(rows, filenames, split), _Given("filename", split, types, None), spill)
+
+
+def _with_filenames(rows: pa.Table, filenames: pa.Array, split: str) -> pa.Table:
     rows = rows.rename_columns([f"csv_{name}" if name.lower() == "filename" else name for name in rows.column_names])
     rows = rows.append_column("filename", filenames)
     if is_subset(split) and not has(rows.column_names, "subset"):
         rows = rows.append_column("subset", pa.repeat("train", len(rows)))
-    return _dataset(rows, _Given("filename", split, types, None), spill)
+    return rows
 
 
 def _names(source: Source) -> pa.Array:

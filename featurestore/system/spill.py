@@ -87,9 +87,15 @@ class Spill:
         """
         if self.folder is not None:
             memory = DUCKDB_MEGABYTES + columns + indexed * INDEX_BYTES // 10**6
-            place = str(self.folder / f".tmp-{uuid.uuid4().hex[:12]}-duckdb").replace("'", "''")
-            threads = min(MOST_THREADS, con.execute("SELECT current_setting('threads')").fetchall()[0][0])
-            for setting in (f"memory_limit = '{memory}MB'", f"temp_directory = '{place}'", f"threads = {threads}"):
+            query = "SELECT current_setting('threads'), current_setting('temp_directory')"
+            ((threads, before),) = con.execute(query).fetchall()
+            settings = [f"memory_limit = '{memory}MB'", f"threads = {min(MOST_THREADS, threads)}"]
+            begin, end = str(self.folder / ".tmp-"), "-duckdb"
+            # Where it was bounded before it may have files, and DuckDB then takes no other place.
+            if not (before.startswith(begin) and before.endswith(end)):
+                place = f"{begin}{uuid.uuid4().hex[:12]}{end}".replace("'", "''")
+                settings.append(f"temp_directory = '{place}'")
+            for setting in settings:
                 con.execute(f"SET {setting}")
         with noticing_no_room():
             yield

@@ -43,6 +43,8 @@ def test_duckdb_sorts_more_than_its_memory_on_disk(tmp_path: Path) -> None:
         con.execute("SET threads = 1")
         found = con.sql("SELECT md5(range::VARCHAR) AS a FROM range(600000) ORDER BY a")
         assert len(spill.table(found)) == 600_000
+        with spill.bounding(con, columns=2):  # again, for what comes next
+            assert len(spill.table(con.sql(QUERY))) == 3 * ROWS_TOGETHER
     assert list(tmp_path.iterdir()) == []
 
 
