@@ -25,11 +25,12 @@ from featurestore.errors import CorruptFile, FeatureStoreError, UnreadableFile, 
 from featurestore.maintenance.sandbox import MEMORY, run_child
 from featurestore.storage import CATALOG, CONFIG
 from tests.catalogs import rows, tables
+from tests.conftest import LONG
 from tests.tampering import our_metadata, partition_manifest, rewrite_partition
 from tests.warm import run_warm
 
 CHECKOUT = Path(__file__).parent.parent.parent
-CATALOGS = 12
+CATALOGS = 12 if LONG else 6
 
 
 def partition(store: Path, stage: str, chunk: int) -> Path:
