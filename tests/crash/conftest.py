@@ -1,4 +1,4 @@
-"""Two stores of the samples: one that is only begun, and one in which nothing ever went wrong."""
+"""Stores of the samples: one that is only begun, and those in which nothing ever went wrong."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ class Ground:
     images: Path
     dataset: Path
     begun: Path  # a store in which nothing was run yet
+    extracted: dict[str, Any]  # what a run of extract makes of it: stages after that see nothing else
     expected: dict[str, Any]  # what a run to the end makes of it
 
     def store(self, path: Path) -> Path:
@@ -40,11 +41,12 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Ground:
 
     def make(folder: Path) -> None:
         FeatureStore.create(folder / "begun", images=images, dataset=dataset, chunk_size=CHUNK_SIZE)
-        FeatureStore(shutil.copytree(folder / "begun", folder / "whole")).run(workers=0)
+        FeatureStore(shutil.copytree(folder / "begun", folder / "extracted")).run("extract", workers=0)
+        FeatureStore(shutil.copytree(folder / "extracted", folder / "whole")).run(workers=0)
 
     made = once(tmp_path_factory, "crash", make)
     folder = shutil.copytree(made, tmp_path_factory.mktemp("crash") / "stores")  # of this process, which may lock them
-    return Ground(images, dataset, folder / "begun", photograph(folder / "whole"))
+    return Ground(images, dataset, folder / "begun", *(photograph(folder / name) for name in ("extracted", "whole")))
 
 
 @pytest.fixture(scope="session")
