@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,15 +14,27 @@ from tests.catalogs import change, rows
 from tests.small import invoke, make_small, small_store
 
 
-@pytest.fixture
-def csv(tmp_path: Path) -> Path:
-    return make_small(tmp_path / "images", n=4)
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store in which nothing was run, and its images. Not to be changed; it is used where it was made."""
+    place = tmp_path_factory.mktemp("intake") / "own"
+    make_small(place / "images", n=4, size=(80, 60))
+    small_store(place / "store", place / "images")
+    return place.rename(place.with_name("begun"))
 
 
 @pytest.fixture
-def own(tmp_path: Path, csv: Path) -> FeatureStore:
-    """A store whose CSV may be changed."""
-    return small_store(tmp_path / "store", csv.parent)
+def csv(begun: Path) -> Iterator[Path]:
+    """A dataset that the test may change, where it was read."""
+    place = shutil.copytree(begun, begun.with_name("own"))
+    yield place / "images" / "dataset.csv"
+    shutil.rmtree(place)
+
+
+@pytest.fixture
+def own(csv: Path) -> FeatureStore:
+    """A store of it that the test may change."""
+    return FeatureStore(csv.parent.with_name("store"))
 
 
 def add_row(csv: Path, row: str = "000.png,train") -> None:

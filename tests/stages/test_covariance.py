@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from featurestore import FeatureStore
 from featurestore.cli.text import status_text
 from featurestore.errors import ConfigError, NothingUsable
 from featurestore.rows import Row
 from featurestore.stages import Learner
 from featurestore.stages.fit_pca import FitPca
 from featurestore.storage import model_id
-from tests.small import SMALL, configure, current_model, make_small, small_store
+from tests.small import configure, copy, current_model, small_store
 
 STAGE = FitPca(n_components=5, samples_per_image=40, solver="covariance")
 
@@ -110,19 +111,16 @@ def test_a_store_keeps_its_variant_unless_it_asks_for_the_solver() -> None:
     assert STAGE.parameters()["solver"] == "covariance"
 
 
-def test_a_store_tells_the_solver_and_why_it_changed(tmp_path: Path) -> None:
-    images = tmp_path / "images"
-    make_small(images)
-    store = small_store(tmp_path / "store", images)
-    store.run(workers=0)
+def test_a_store_tells_the_solver_and_why_it_changed(thirteen: FeatureStore, tmp_path: Path) -> None:
+    store = copy(thirteen, tmp_path / "store")
     configure(store, "fit_pca", solver="covariance")
-    store.run(workers=0)
+    store.run("fit_pca", workers=0)
     assert current_model(store, "fit_pca").summary["solver"] == "covariance"
     assert " by covariance explains " in status_text(store.status())
     configure(store, "fit_pca", solver="gram")
     assert store.plan() == []  # what the other solver made is still there
-    other = small_store(tmp_path / "other", images, chunk_size=3, recipe=SMALL)
+    other = small_store(tmp_path / "other", thirteen.path.parent / "images", chunk_size=3)
     configure(other, "fit_pca", solver="covariance")
-    other.run(workers=0)
+    other.run("extract", "fit_pca", workers=0)
     configure(store, "fit_pca", solver="covariance")
     assert current_model(other, "fit_pca").model_id == current_model(store, "fit_pca").model_id
