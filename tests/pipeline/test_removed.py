@@ -57,6 +57,12 @@ def removed(whole: FeatureStore, lines: list[str], tmp_path_factory: pytest.Temp
     return store
 
 
+@pytest.fixture
+def shrunk(removed: FeatureStore, tmp_path: Path) -> FeatureStore:
+    """Such a store, which the test may change."""
+    return copy(removed, tmp_path / "shrunk")
+
+
 def values(store: FeatureStore, query: str) -> list[object]:
     return [row[0] for row in store.sql(query).fetchall()]
 
@@ -131,28 +137,28 @@ def test_nothing_is_computed_again_and_nothing_is_lost(whole: FeatureStore, own:
     assert own.verify(deep=True).problems == []
 
 
-def test_they_come_back_with_their_rows(whole: FeatureStore, own: FeatureStore, fewer: Path, lines: list[str]) -> None:
-    own.ingest(fewer, yes=True)
-    assert own.ingest(fewer).ingest_id is None  # nothing is removed twice
+def test_they_come_back_with_their_rows(
+    whole: FeatureStore, shrunk: FeatureStore, fewer: Path, lines: list[str]
+) -> None:
+    assert shrunk.ingest(fewer).ingest_id is None  # nothing is removed twice
     back = write_dataset(fewer.parent, [line.replace("007.png,test", "007.png,train") for line in lines])
-    report = own.ingest(back)
+    report = shrunk.ingest(back)
     assert (report.n_new, report.n_changed, report.n_returned, report.n_removed) == (0, 2, 2, 0)
-    assert values(own, "SELECT count(*) FROM removed_images") == [0]
-    assert values(own, "SELECT subset FROM images WHERE filename = '007.png'") == ["train"]
-    assert (own.descriptors("001.png") == whole.descriptors("001.png")).all()
-    assert own.run(workers=0) == []
+    assert values(shrunk, "SELECT count(*) FROM removed_images") == [0]
+    assert values(shrunk, "SELECT subset FROM images WHERE filename = '007.png'") == ["train"]
+    assert (shrunk.descriptors("001.png") == whole.descriptors("001.png")).all()
+    assert shrunk.run(workers=0) == []
 
 
-def test_later_fits_learn_nothing_of_them(own: FeatureStore, fewer: Path) -> None:
-    own.ingest(fewer, yes=True)
-    recipe = own.path / "featurestore.toml"
+def test_later_fits_learn_nothing_of_them(shrunk: FeatureStore, fewer: Path) -> None:
+    recipe = shrunk.path / "featurestore.toml"
     recipe.write_text(recipe.read_text(encoding="utf-8").replace("seed = 0", "seed = 1"), encoding="utf-8")
-    own.run(workers=0)
+    shrunk.run(workers=0)
     fitted = values(
-        own, "SELECT DISTINCT t.filename FROM training_images t JOIN models m USING (model_id) WHERE current"
+        shrunk, "SELECT DISTINCT t.filename FROM training_images t JOIN models m USING (model_id) WHERE current"
     )
     assert sorted(map(str, fitted)) == [f"{i:03d}.png" for i in range(13) if f"{i:03d}.png" not in GONE]
-    assert [note for stage in own.status().stages for note in stage.notes if "left the dataset" in note] == []
+    assert [note for stage in shrunk.status().stages for note in stage.notes if "left the dataset" in note] == []
 
 
 def test_a_removed_image_is_extracted_with_its_chunk(whole: FeatureStore, tmp_path: Path, fewer: Path) -> None:
@@ -186,24 +192,22 @@ def test_more_than_a_tenth_is_asked_about(own: FeatureStore, fewer: Path, lines:
     )
 
 
-def test_rebuild_and_replay_know_of_removals(own: FeatureStore, fewer: Path, lines: list[str]) -> None:
-    own.ingest(fewer, yes=True)
-    own.ingest(write_dataset(fewer.parent, [line for line in lines if not line.startswith("001")]))
-    before = tables(own.path, without=("runs",))
-    assert values(own, "SELECT filename FROM removed_images") == ["001.png"]
-    own.rebuild()
-    assert tables(own.path, without=("runs",)) == before
-    assert FeatureStore.open_untrusted(own.path).status().n_images == 12
+def test_rebuild_and_replay_know_of_removals(shrunk: FeatureStore, fewer: Path, lines: list[str]) -> None:
+    shrunk.ingest(write_dataset(fewer.parent, [line for line in lines if not line.startswith("001")]))
+    before = tables(shrunk.path, without=("runs",))
+    assert values(shrunk, "SELECT filename FROM removed_images") == ["001.png"]
+    shrunk.rebuild()
+    assert tables(shrunk.path, without=("runs",)) == before
+    assert FeatureStore.open_untrusted(shrunk.path).status().n_images == 12
 
 
-def test_an_older_version_refuses_the_record(own: FeatureStore, fewer: Path) -> None:
-    own.ingest(fewer, yes=True)
+def test_an_older_version_refuses_the_record(removed: FeatureStore) -> None:
     found = {
         path.name: json.loads(pq.read_metadata(path).metadata[b"featurestore"])["format"]
-        for path in sorted((own.path / "dataset").iterdir())
+        for path in sorted((removed.path / "dataset").iterdir())
     }
     assert found == {"000001.parquet": 2, "000002.parquet": 2}
-    record = pq.read_table(own.path / "dataset" / "000002.parquet")
+    record = pq.read_table(removed.path / "dataset" / "000002.parquet")
     assert record.select(["image_id", "status"]).to_pylist() == [{"image_id": i, "status": "removed"} for i in (1, 7)]
 
 
@@ -220,13 +224,12 @@ def _column(name: str, value: pa.Array) -> Callable[[pa.Table], pa.Table]:
     ],
 )
 def test_a_record_that_no_ingest_wrote_is_refused(
-    own: FeatureStore, fewer: Path, change: Callable[[pa.Table], pa.Table]
+    shrunk: FeatureStore, fewer: Path, change: Callable[[pa.Table], pa.Table]
 ) -> None:
-    own.ingest(fewer, yes=True)
-    path = own.path / "dataset" / "000002.parquet"
+    path = shrunk.path / "dataset" / "000002.parquet"
     table = pq.read_table(path)
     pq.write_table(change(table).replace_schema_metadata(table.schema.metadata), path)
-    root = Root(own.path)
+    root = Root(shrunk.path)
     with HeldCatalog(root) as catalog:
         catalog.migrate()
         replay(root, catalog, "dataset/000001.parquet")
@@ -234,17 +237,16 @@ def test_a_record_that_no_ingest_wrote_is_refused(
             replay(root, catalog, "dataset/000002.parquet")
 
 
-def test_files_of_removed_images_may_go(whole: FeatureStore, own: FeatureStore, fewer: Path, tmp_path: Path) -> None:
+def test_files_of_removed_images_may_go(whole: FeatureStore, shrunk: FeatureStore, fewer: Path, tmp_path: Path) -> None:
     images = shutil.copytree(whole.path.parent / "images", tmp_path / "images")
-    recipe = own.path / "featurestore.toml"
+    recipe = shrunk.path / "featurestore.toml"
     text = recipe.read_text(encoding="utf-8")
     recipe.write_text(text.replace(str(whole.path.parent / "images") + '" #', f'{images}" #'), encoding="utf-8")
-    own.ingest(fewer, yes=True)
     (images / "001.png").unlink()
     (images / "007.png").write_bytes(b"something else")
-    report = own.verify()
+    report = shrunk.verify()
     assert (report.problems, report.n_images) == ([], 11)
-    assert own.run(workers=0, check_images=True) == []
+    assert shrunk.run(workers=0, check_images=True) == []
 
 
 def test_stores_with_other_removals_are_merged(
