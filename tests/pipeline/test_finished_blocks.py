@@ -83,21 +83,38 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def whole(images: Path, tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
-    """What an undisturbed run makes of them, in one chunk. Not to be changed."""
+def begun(images: Path, tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    """A store of them, in one chunk, in which nothing was run. Not to be changed."""
 
     def make(folder: Path) -> None:
-        small_store(folder / "store", images, chunk_size=N).run("extract", workers=0)
+        small_store(folder / "store", images, chunk_size=N)
+
+    return FeatureStore(copied(tmp_path_factory, "begun-blocks", make) / "store")
+
+
+def with_images(store: FeatureStore, path: Path, images: Path) -> FeatureStore:
+    """Return a copy of a store, whose images are those of another folder."""
+    store = copy(store, path)
+    configure(store, "store", images=str(images), dataset=str(images / "dataset.csv"))
+    return store
+
+
+@pytest.fixture(scope="module")
+def whole(begun: FeatureStore, tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    """What an undisturbed run makes of them. Not to be changed."""
+
+    def make(folder: Path) -> None:
+        copy(begun, folder / "store").run("extract", workers=0)
 
     return FeatureStore(copied(tmp_path_factory, "whole-blocks", make) / "store")
 
 
 @pytest.fixture(scope="module")
-def stopped(images: Path, tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+def stopped(begun: FeatureStore, tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
     """A store whose first run was ended when `FINISHED` images were in blocks. Not to be changed: see `broken_off`."""
 
     def make(folder: Path) -> None:
-        store = small_store(folder / "store", images, chunk_size=N)
+        store = copy(begun, folder / "store")
         with pytest.MonkeyPatch.context() as patch:
             small_blocks(patch)
             stop(store, after=FINISHED)
@@ -109,9 +126,7 @@ def stopped(images: Path, tmp_path_factory: pytest.TempPathFactory) -> FeatureSt
 def broken_off(stopped: FeatureStore, images: Path, tmp_path: Path) -> FeatureStore:
     """A store and images that the test may change; its first run ended in the middle of its chunk."""
     own = Path(shutil.copytree(images, tmp_path / "images"))  # with the times of the last change
-    store = copy(stopped, tmp_path / "store")
-    configure(store, "store", images=str(own), dataset=str(own / "dataset.csv"))
-    return store
+    return with_images(stopped, tmp_path / "store", own)
 
 
 def stop(store: FeatureStore, *, after: int, **options: Any) -> None:
@@ -172,7 +187,7 @@ def test_blocks_of_images_that_others_of_an_earlier_run_part_are_joined_in_order
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_block_that_takes_too_long_ends_early(
-    images: Path, whole: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+    begun: FeatureStore, whole: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
     assert OVERTIME * BLOCK_SECONDS <= 20
     monkeypatch.setattr(extraction, "OVERTIME", 0)
@@ -184,7 +199,7 @@ def test_a_block_that_takes_too_long_ends_early(
         original(root, temporary, name)
 
     monkeypatch.setattr(Writer, "publish", publish)
-    store = small_store(tmp_path / "store", images, chunk_size=N)
+    store = copy(begun, tmp_path / "store")
     store.run("extract", workers=workers)
     names = [Path(name).name for name in published if name.startswith(BLOCKS)]
     assert sorted(name.rpartition("-")[0] for name in names) == sorted(f"block-{i}-1" for i in range(N))
@@ -229,7 +244,7 @@ def other_time(path: Path) -> None:
 
 @pytest.mark.parametrize("change", [other_picture, other_time, Path.unlink])
 def test_the_block_of_an_image_that_was_replaced_is_made_again(
-    broken_off: FeatureStore, extracted: list[int], change: Callable[[Path], None]
+    begun: FeatureStore, broken_off: FeatureStore, extracted: list[int], change: Callable[[Path], None]
 ) -> None:
     images = Path(context_of(broken_off).images)
     root = Root(broken_off.path)
@@ -237,7 +252,7 @@ def test_the_block_of_an_image_that_was_replaced_is_made_again(
     change(images / "004.png")
     broken_off.run("extract", workers=0)
     assert set(extracted) == {*block.image_ids, *range(FINISHED, N)}  # a missing file is tried twice
-    expected = small_store(broken_off.path.with_name("expected"), images, chunk_size=N)
+    expected = with_images(begun, broken_off.path.with_name("expected"), images)
     expected.run("extract", workers=0)
     assert digests(broken_off) == digests(expected)
 
@@ -257,7 +272,7 @@ def test_a_failed_row_in_a_block_is_tried_again_with_retry_failed(
 
 
 @pytest.fixture(scope="module")
-def stopped_retry(images: Path, tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+def stopped_retry(begun: FeatureStore, images: Path, tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
     """A store with five images that failed and are there now, two of which a retry has made until it was ended.
 
     Not to be changed: see `retried`.
@@ -268,7 +283,7 @@ def stopped_retry(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Fea
         hidden = [f"{i:03d}.png" for i in (1, 5, 7, 9, 12)]
         for name in hidden:
             (own / name).unlink()
-        store = small_store(folder / "store", own, chunk_size=N)
+        store = with_images(begun, folder / "store", own)
         with pytest.MonkeyPatch.context() as patch:
             small_blocks(patch)
             store.run("extract", workers=0)
@@ -304,11 +319,10 @@ def test_another_retry_takes_nothing_over(retried: FeatureStore, whole: FeatureS
 
 
 def test_a_file_that_is_replaced_twice_is_not_taken_from_the_first_attempt(
-    images: Path, tmp_path: Path, extracted: list[int]
+    images: Path, begun: FeatureStore, whole: FeatureStore, tmp_path: Path, extracted: list[int]
 ) -> None:
     own = Path(shutil.copytree(images, tmp_path / "images"))
-    store = small_store(tmp_path / "store", own, chunk_size=N)
-    store.run("extract", workers=0)
+    store = with_images(whole, tmp_path / "store", own)
     for seed in (50, 51):
         for i in (3, 4, 8, 9):
             (own / f"{i:03d}.png").write_bytes(encoded(".png", picture(seed=seed + i)))
@@ -317,7 +331,7 @@ def test_a_file_that_is_replaced_twice_is_not_taken_from_the_first_attempt(
     extracted.clear()
     store.run("extract", workers=0, check_images=True)
     assert sorted(extracted) == [3, 4, 8, 9]
-    expected = small_store(tmp_path / "expected", own, chunk_size=N)
+    expected = with_images(begun, tmp_path / "expected", own)
     expected.run("extract", workers=0)
     assert digests(store) == digests(expected)
 

@@ -59,7 +59,8 @@ def five(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
     return store
 
 
-@pytest.mark.parametrize("names", [1, 4, 10_000])
+# Of chunks of 2, 2 and 1 images; other tests read all at once.
+@pytest.mark.parametrize("names", [1, 4, *([10_000] if LONG else [])])
 def test_how_many_are_read_at_once_changes_nothing(
     five: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: int
 ) -> None:
@@ -244,7 +245,9 @@ def test_pieces_of_a_run_that_was_killed_are_removed_by_the_next(
     assert digests(store) == digests(projected)
 
 
-def test_no_partition_is_read_back_for_its_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_partition_is_read_back_for_its_digest(
+    five: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     read: list[str] = []
 
     def noted(path: Path) -> str:
@@ -253,8 +256,8 @@ def test_no_partition_is_read_back_for_its_digest(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(model_records, "file_digest", noted)
     monkeypatch.setattr(partitions, "file_digest", noted)
-    make_small(tmp_path / "images", n=5)
-    store = small_store(tmp_path / "store", tmp_path / "images", chunk_size=2)
+    shutil.copytree(five.path.with_name("images"), tmp_path / "images")
+    store = copy(five, tmp_path / "store")
     store.run(workers=0)
     assert set(read) == {".npz"}, "models, which are small"
     found = store.sql("SELECT path, checksum FROM partitions").fetchall()
@@ -275,10 +278,11 @@ class Hasty(InlineEngine):
         (self._folder / ".tmp-0123456789ab-chunk-000001-new.parquet").touch()
 
 
-def test_what_workers_begin_while_a_run_is_stopped_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    images = tmp_path / "images"
-    make_small(images, n=2)
-    store = small_store(tmp_path / "store", images)
+def test_what_workers_begin_while_a_run_is_stopped_is_removed(
+    five: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(five.path.with_name("images"), tmp_path / "images")
+    store = copy(five, tmp_path / "store")
     monkeypatch.setattr(runner, "open_engine", lambda *_, **__: Hasty(store.path / "partitions"))
     (store.path / "partitions").mkdir(exist_ok=True)
     with pytest.raises(KeyboardInterrupt):
