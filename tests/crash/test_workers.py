@@ -137,43 +137,30 @@ def test_a_worker_that_dies_while_idle_costs_nothing() -> None:
     assert sorted((row.image_id, row.status) for row in again) == [(i, "ok") for i in range(6)]
 
 
-class Listening(Work):
-    """A task that says which signals its worker has been started without."""
+class Look(Work):
+    """A task that says which signals its worker has been started without, and what its C library was told."""
 
     def run(self) -> list[Row]:
-        return [Row(self.chunk_id, "", "ok", str(sorted(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ())))))]
+        told = " ".join(os.environ[name] for name in sorted(KEEPING))
+        return [Row(self.chunk_id, told, "ok", str(sorted(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ())))))]
 
 
 # In a process of its own: only the first worker of a process is started after the trackers of its resources.
 FIRST = """
 from featurestore.engines.local import LocalEngine
-from tests.crash.test_workers import Listening
+from tests.crash.test_workers import Look
 
 engine = LocalEngine(1)
-print(engine.submit(Listening(0)).result()[0].error)
+(row,) = engine.submit(Look(0)).result()
+print(row.error)
+print(row.filename)
 engine.close()
 """
 
 
-def test_workers_ignore_signals_from_their_start() -> None:
+def test_workers_ignore_signals_from_their_start_and_keep_memory_between_images() -> None:
     done = subprocess.run([sys.executable, "-c", FIRST], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == str(sorted(map(int, SIGNALS)))
-
-
-class Keeping(Work):
-    """A task that says what its worker's C library was told."""
-
-    def run(self) -> list[Row]:
-        return [Row(self.chunk_id, "", "ok", " ".join(os.environ[name] for name in sorted(KEEPING)))]
-
-
-@pytest.mark.usefixtures("cold_workers")
-def test_workers_keep_memory_between_images() -> None:
-    engine = LocalEngine(1)
-    try:
-        assert engine.submit(Keeping(0)).result()[0].error == f"{128 << 20} {512 << 20} -1"
-    finally:
-        engine.close()
+    assert done.stdout.splitlines() == [str(sorted(map(int, SIGNALS))), f"{128 << 20} {512 << 20} -1"]
 
 
 class DeadEngine:

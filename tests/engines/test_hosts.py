@@ -17,9 +17,10 @@ ROOT = Path(__file__).parent.parent.parent
 
 DAEMONIC = """
 import multiprocessing, sys
-from featurestore import FeatureStore, FeatureStoreError
 
 def task(path, workers):
+    from featurestore import FeatureStore, FeatureStoreError
+
     try:
         return len(FeatureStore(path).run("extract", workers=workers))
     except FeatureStoreError as error:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from featurestore import FeatureStore
 from featurestore.testing.pictures import write_pictures
 from tests.conftest import LONG
 from tests.warm import run_warm
@@ -196,10 +197,8 @@ def test_an_extractor_that_is_not_installed_is_named(store: Path, tmp_path: Path
     )
 
 
-def test_an_engine_that_is_not_installed_is_named(store: Path, tmp_path: Path) -> None:
-    images = write_pictures(tmp_path / "images", n=1).parent
-    typed_in(None, "init", tmp_path / "s", "--images", images)
-    done = typed_in(None, "run", tmp_path / "s", "--engine", "toy")
+def test_an_engine_that_is_not_installed_is_named(fresh: FeatureStore) -> None:
+    done = typed_in(None, "run", fresh.path, "--engine", "toy")
     assert done.stderr.startswith(
         "error: there is no engine 'toy'; the engines are inline, local, dask. If a package brings"
     )
