@@ -10,6 +10,7 @@ import pytest
 
 from featurestore import FeatureStore
 from featurestore.catalog import TrainingSet, resolve
+from tests.once import copied
 from tests.small import configure, context_of, copy, invoke, make_small, small_store, write_dataset
 
 
@@ -19,18 +20,20 @@ def growing(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
 
     The images are beside it.
     """
-    folder = tmp_path_factory.mktemp("growing")
-    images = folder / "images"
-    lines = make_small(images).read_text(encoding="utf-8").splitlines()
-    store = small_store(folder / "store", images)
-    configure(store, "store", images="../images", dataset="../images/dataset.csv")
-    store.run(workers=0)
-    lines += make_small(images, n=9, first=13).read_text(encoding="utf-8").splitlines()[1:]
-    (images / "014.png").unlink()  # this one has no descriptors
-    write_dataset(images, lines)
-    store.ingest()
-    store.run("extract", workers=0)
-    return store
+
+    def make(folder: Path) -> None:
+        images = folder / "images"
+        lines = make_small(images).read_text(encoding="utf-8").splitlines()
+        store = small_store(folder / "store", images)
+        configure(store, "store", images="../images", dataset="../images/dataset.csv")
+        store.run(workers=0)
+        lines += make_small(images, n=9, first=13).read_text(encoding="utf-8").splitlines()[1:]
+        (images / "014.png").unlink()  # this one has no descriptors
+        write_dataset(images, lines)
+        store.ingest()
+        store.run("extract", workers=0)
+
+    return FeatureStore(copied(tmp_path_factory, "growing", make) / "store")
 
 
 def test_unseen_images_are_counted_by_chunk(growing: FeatureStore) -> None:
