@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
 import shutil
@@ -13,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from threadpoolctl import threadpool_limits
 
 from featurestore import FeatureStore
 from featurestore.errors import ConfirmationNeeded, NothingUsable, NotReady
 from featurestore.pipeline import Options, fit_run, run_stages
+from featurestore.progress import StageSummary
 from featurestore.storage import from_bitmap, read_arrays, write_arrays
 from tests.catalogs import change
 from tests.conftest import LONG
@@ -58,12 +57,18 @@ def extracted(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Feature
 
 
 @pytest.fixture(scope="module")
-def straight(extracted: FeatureStore, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The digests of the model of a fit that was not interrupted."""
-    store = copy(extracted, tmp_path_factory.mktemp("straight") / "store")
+def fitted(extracted: FeatureStore, tmp_path_factory: pytest.TempPathFactory) -> tuple[FeatureStore, StageSummary]:
+    """The same store with fit_pca done, and what its run has told. Not to be changed."""
+    store = copy(extracted, tmp_path_factory.mktemp("fitted") / "store")
     (summary,) = store.run("fit_pca", workers=0)
     assert summary.n_chunks == 5
-    return digests(store, "models/**/*")
+    return store, summary
+
+
+@pytest.fixture(scope="module")
+def straight(fitted: tuple[FeatureStore, StageSummary]) -> dict[str, str]:
+    """The digests of the model of a fit that was not interrupted."""
+    return digests(fitted[0], "models/**/*")
 
 
 @pytest.fixture
@@ -188,14 +193,18 @@ def test_a_fit_that_is_killed_again_and_again_is_done_in_the_end(store: FeatureS
 
 
 # A process that has not imported scikit-learn yet. Where scikit-learn fits, the BLAS that comes with SciPy is loaded in
-# the middle of the run.
+# the middle of the run; in the end it is limited too.
 FIT = """
 import sys
+from threadpoolctl import threadpool_limits
 from featurestore import FeatureStore
 for solver in ("gram", "incremental"):
     assert "sklearn" not in sys.modules
     FeatureStore(solver).run("fit_pca", workers=0)
     assert ("sklearn" in sys.modules) == (solver == "incremental")
+with threadpool_limits(1):
+    for solver in ("gram", "incremental"):
+        FeatureStore(f"alone/{solver}").run("fit_pca", workers=0)
 """
 
 
@@ -208,18 +217,14 @@ def test_the_model_does_not_depend_on_the_threads_of_blas(extracted: FeatureStor
         configure(store, "fit_pca", n_components=64, samples_per_image=1800, batch_size=3600, solver=solver)
     alone = {solver: copy(store, tmp_path / "alone" / solver) for solver, store in stores.items()}
     subprocess.run([sys.executable, "-c", FIT], env=environment, cwd=tmp_path, check=True)
-    importlib.import_module("sklearn.decomposition")  # so that the BLAS of SciPy is limited too
-    with threadpool_limits(1):
-        for store in alone.values():
-            store.run("fit_pca", workers=0)
     for solver in stores:
         expected = digests(alone[solver], "models/**/*")
         assert len(expected) == 1
         assert digests(stores[solver], "models/**/*") == expected, solver
 
 
-def test_only_train_images_are_learnt_and_all_of_them(store: FeatureStore) -> None:
-    store.run("fit_pca", workers=0)
+def test_only_train_images_are_learnt_and_all_of_them(fitted: tuple[FeatureStore, StageSummary]) -> None:
+    store, _ = fitted
     model = current_model(store, "fit_pca")
     assert learnt(store, model.model_id) == train_images(store) == [i for i in range(13) if i % 4 != 3]
     assert model.n_images == 10
@@ -240,8 +245,8 @@ def test_test_images_are_excluded_by_their_full_path(images: Path, tmp_path: Pat
     assert learnt(store, current_model(store, "fit_pca").model_id) == [0, 1, 2, 3]
 
 
-def test_the_explained_variance_is_recorded(store: FeatureStore) -> None:
-    (summary,) = store.run("fit_pca", workers=0)
+def test_the_explained_variance_is_recorded(fitted: tuple[FeatureStore, StageSummary]) -> None:
+    store, summary = fitted
     model = current_model(store, "fit_pca")
     assert model.summary["n_components"] == 16
     sampled = sum(min(row.n_descriptors, 300) for row in rows_of(store, "extract") if row.image_id % 4 != 3)
