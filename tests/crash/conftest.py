@@ -28,9 +28,9 @@ class Ground:
     extracted: dict[str, Any]  # what a run of extract makes of it: stages after that see nothing else
     expected: dict[str, Any]  # what a run to the end makes of it
 
-    def store(self, path: Path) -> Path:
-        """Return a copy of the store in which nothing was run yet."""
-        return Path(shutil.copytree(self.begun, path))
+    def store(self, path: Path, *, state: str = "begun") -> Path:
+        """Return a copy of the store in which nothing was run yet, or of the one that is ``extracted``."""
+        return Path(shutil.copytree(self.begun.with_name(state), path))
 
 
 @pytest.fixture(scope="session")

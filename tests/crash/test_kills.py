@@ -15,6 +15,7 @@ from featurestore import FeatureStore
 from featurestore.storage import CONFIG
 from tests.crash.conftest import Ground
 from tests.crash.harness import kill_now_and_then, left_alive, photograph, run, runs, sabotage, tables
+from tests.small import configure
 
 STAGES = ("extract", "fit_pca", "project", "fit_scale", "quantize")
 LONG = 60  # from this many kills on, every point and every stage is visited
@@ -138,8 +139,8 @@ def test_an_ingest_that_gives_a_type_is_completed_wherever_it_is_killed(ground: 
 def test_a_retry_that_is_killed_keeps_the_old_rows_or_the_new(ground: Ground, tmp_path: Path) -> None:
     """Between the record of a recomputed partition and the removal of the file that it replaces, and before."""
     images = shutil.copytree(ground.images, tmp_path / "images")
-    store = FeatureStore.create(tmp_path / "store", images=images, dataset=ground.dataset, chunk_size=9)
-    store.run("extract", workers=0)
+    store = FeatureStore(ground.store(tmp_path / "store", state="extracted"))
+    configure(store, "store", images=str(images))
     shutil.copy(images / "china/left-000.jpg", images / "broken.jpg")
     verb = ("run", store.path, "extract", "--workers", "0", "--retry-failed")
     for point, status in (

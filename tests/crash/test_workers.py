@@ -72,9 +72,9 @@ def test_only_the_images_that_kill_are_lost(ground: Ground, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("workers", ["1", "2"] if LONG else ["2"])  # two write pieces of one
 def test_only_the_image_that_kills_is_lost_to_a_later_stage(ground: Ground, tmp_path: Path, workers: str) -> None:
-    path = ground.store(tmp_path / "store")
+    path = ground.store(tmp_path / "store", state="extracted")
     store = FeatureStore(path)
-    store.run("extract", "fit_pca", workers=0)
+    store.run("fit_pca", workers=0)
     poison = {"project china/whole-000.jpg": "segfault", "project flower/left-000.jpg": "memory"}
     ended = run("run", path, *SILENT, "project", "--workers", workers, **poisoned(poison))
     assert (ended.code, ended.err) == (0, "")
