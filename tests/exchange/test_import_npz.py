@@ -20,6 +20,7 @@ from featurestore.progress import Silent
 from featurestore.rows import Row
 from featurestore.storage import PartitionFile, Root, exclusive
 from tests.notebook import Images, write_chunk, write_chunks
+from tests.once import copied
 from tests.small import configure, copy, make_small, rows_of, small_store
 
 N = 13  # images, in chunks of 5: 0-4, 5-9, 10-12
@@ -30,35 +31,46 @@ RECIPE: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pictures")
-    make_small(folder, n=N, size=(80, 60))
-    return folder
+def stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with pictures and the stores ``empty``, ``ours`` and ``imported`` of them. Not to be changed."""
+
+    def make(folder: Path) -> None:
+        make_small(folder / "pictures", n=N, size=(80, 60))
+        empty = small_store(folder / "empty", folder / "pictures", recipe=RECIPE)
+        ours = copy(empty, folder / "ours")
+        ours.run(workers=0)
+        write_chunks(folder / "npz", kept_of(ours), size=4)
+        copy(empty, folder / "imported").import_npz(folder / "npz")
+
+    return copied(tmp_path_factory, "stores", make)
+
+
+def kept_of(store: FeatureStore) -> Images:
+    return [(row.filename, row.descriptors) for row in rows_of(store, "extract")]
 
 
 @pytest.fixture(scope="module")
-def ours(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+def ours(stores: Path) -> FeatureStore:
     """A store that extracted its images itself. Not to be changed."""
-    store = small_store(tmp_path_factory.mktemp("ours") / "store", pictures, recipe=RECIPE)
-    store.run(workers=0)
-    return store
+    return FeatureStore(stores / "ours")
+
+
+@pytest.fixture(scope="module")
+def imported(stores: Path) -> FeatureStore:
+    """A store that imported from the notebook's files, in which nothing was run. Not to be changed."""
+    return FeatureStore(stores / "imported")
 
 
 @pytest.fixture(scope="module")
 def images(ours: FeatureStore) -> Images:
     """What the notebook would have kept."""
-    return [(row.filename, row.descriptors) for row in rows_of(ours, "extract")]
-
-
-@pytest.fixture(scope="module")
-def empty(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
-    return small_store(tmp_path_factory.mktemp("empty") / "store", pictures, recipe=RECIPE)
+    return kept_of(ours)
 
 
 @pytest.fixture
-def theirs(empty: FeatureStore, tmp_path: Path) -> FeatureStore:
+def theirs(stores: Path, tmp_path: Path) -> FeatureStore:
     """A store of the same images in which nothing was run."""
-    return copy(empty, tmp_path / "store")
+    return copy(FeatureStore(stores / "empty"), tmp_path / "store")
 
 
 def chunks_with_descriptors(store: FeatureStore) -> list[int]:
@@ -82,10 +94,9 @@ def test_the_borders_of_the_files_do_not_matter(
 
 
 def test_everything_downstream_is_what_our_own_extraction_gives(
-    theirs: FeatureStore, ours: FeatureStore, images: Images, tmp_path: Path
+    imported: FeatureStore, ours: FeatureStore, tmp_path: Path
 ) -> None:
-    write_chunks(tmp_path / "npz", images, size=4)
-    theirs.import_npz(tmp_path / "npz")
+    theirs = copy(imported, tmp_path / "store")
     assert [summary.stage for summary in theirs.run(workers=0)] == ["fit_pca", "project", "fit_scale", "quantize"]
     for stage in ("project", "quantize"):
         for one, other in zip(rows_of(theirs, stage), rows_of(ours, stage), strict=True):
@@ -96,23 +107,18 @@ def test_everything_downstream_is_what_our_own_extraction_gives(
     assert theirs.run(workers=0) == []
 
 
-def test_a_selection_by_keypoints_refuses_imported_descriptors(
-    theirs: FeatureStore, images: Images, tmp_path: Path
-) -> None:
-    write_chunks(tmp_path / "npz", images, size=4)
-    theirs.import_npz(tmp_path / "npz")
+def test_a_selection_by_keypoints_refuses_imported_descriptors(imported: FeatureStore, tmp_path: Path) -> None:
+    theirs = copy(imported, tmp_path / "store")
     configure(theirs, "project", select="scale")
     with pytest.raises(NotReady, match=r"'000\.png' have no keypoints, since they were imported"):
         theirs.run(workers=0)
 
 
-def test_it_is_recorded(theirs: FeatureStore, images: Images, tmp_path: Path) -> None:
-    write_chunks(tmp_path / "npz", images, size=4)
-    theirs.import_npz(tmp_path / "npz")
+def test_it_is_recorded(imported: FeatureStore) -> None:
     query = "SELECT stage, outcome, n_chunks, n_images FROM runs"
-    assert theirs.sql(query).fetchall() == [("import-npz", "done", 3, N)]
-    assert theirs.sql("SELECT DISTINCT origin FROM partitions").fetchall() == [("npz",)]
-    path = theirs.path / theirs.sql("SELECT path FROM partitions").fetchall()[0][0]
+    assert imported.sql(query).fetchall() == [("import-npz", "done", 3, N)]
+    assert imported.sql("SELECT DISTINCT origin FROM partitions").fetchall() == [("npz",)]
+    path = imported.path / imported.sql("SELECT path FROM partitions").fetchall()[0][0]
     with PartitionFile(path) as file:
         assert file.manifest["origin"] == "npz"
         assert set(file.manifest["versions"]) == {"featurestore", "numpy", "pyarrow", "opencv"}
