@@ -134,17 +134,17 @@ def test_chunks_of_one_stage(fresh: FeatureStore) -> None:
     assert [e.chunks for e in fresh.plan() if e.stage == "extract"] == [(0, 2)]
 
 
-def test_every_image_failing_is_an_error(small: FeatureStore, tiny: FeatureStore, tmp_path: Path) -> None:
-    images = Path(shutil.copytree(tiny.path.parent / "images", tmp_path / "images"))
-    whole = {path: path.read_bytes() for path in images.glob("*.png")}
-    configure(small, "store", images=str(images))
-    for path in whole:
-        path.write_text("no image")
-    with pytest.raises(errors.NothingUsable, match=r"not one of 3 images could be used \(3 unreadable\)"):
-        small.run(workers=0)
-    for path, data in whole.items():
-        path.write_bytes(data)
-    assert small.run("extract", workers=0, retry_failed=True)[0].statuses["ok"] == 3
+def test_every_image_failing_is_an_error(fresh: FeatureStore, samples: Samples, tmp_path: Path) -> None:
+    """More images than are equal failures in a row, which these are not."""
+    texts = tmp_path / "texts"
+    for path in samples.images.rglob("*.*"):
+        (texts / path.relative_to(samples.images)).parent.mkdir(parents=True, exist_ok=True)
+        (texts / path.relative_to(samples.images)).write_text("no image")
+    edit(fresh, str(samples.images) + '" #', f'{texts}" #')
+    with pytest.raises(errors.NothingUsable, match=r"not one of 26 images could be used \(26 unreadable\)"):
+        fresh.run(workers=0)
+    edit(fresh, f'"{texts}"', f'"{samples.images}"')
+    assert fresh.run("extract", workers=0, retry_failed=True)[0].statuses["ok"] == 24
 
 
 def test_a_run_is_recorded(finished: FeatureStore) -> None:
