@@ -55,7 +55,7 @@ class Dying(InlineEngine):
 def extracted(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
     """Thirteen small pictures in five chunks, of RootSIFT: sums of its fractions depend on their order."""
     folder = tmp_path_factory.mktemp("side-by-side")
-    make_small(folder / "images")
+    make_small(folder / "images", size=(80, 60))
     store = small_store(folder / "store", folder / "images", chunk_size=3)
     configure(store, "extract", extractor="rootsift")
     configure(store, "fit_pca", solver="covariance")
@@ -87,7 +87,7 @@ def test_workers_change_nothing(store: FeatureStore, expected: str) -> None:
     store.run("fit_pca", workers=2)
     assert current_model(store, "fit_pca").model_id == expected
     assert store.sql("SELECT workers FROM runs WHERE stage = 'fit_pca'").fetchall() == [(2,)]
-    store.run(workers=2)
+    store.run("project", "fit_scale", workers=2)
     assert store.sql("SELECT workers FROM runs WHERE stage = 'fit_scale'").fetchall() == [(2,)]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from featurestore import FeatureStore
 from featurestore.catalog import store_terms, terms_for_reading, versions
 from featurestore.engines import dask, dispatch_tasks, slot
 from featurestore.engines.dask import DaskEngine
@@ -23,7 +24,7 @@ from featurestore.rows import Row
 from featurestore.storage import HOLDER, Root
 from featurestore.testing.tasks import Squares
 from tests.cluster import cluster_of_threads
-from tests.small import Listening, make_small, small_store
+from tests.small import Listening, configure, copy, make_small, small_store
 
 
 class Noting(DaskEngine):
@@ -33,14 +34,29 @@ class Noting(DaskEngine):
         self.found = terms
 
 
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    """A store in which nothing was run, and the images beside it. Not to be changed: see `own`."""
+    folder = tmp_path_factory.mktemp("terms")
+    make_small(folder / "images", n=3, size=(80, 60))
+    store = small_store(folder / "store", folder / "images")
+    configure(store, "store", images="../images", dataset="../images/dataset.csv")
+    return store
+
+
 @pytest.fixture
-def terms(tmp_path: Path) -> Iterator[RunTerms]:
+def own(begun: FeatureStore, tmp_path: Path) -> FeatureStore:
+    """Such a store, which the test may change, as it may the images."""
+    shutil.copytree(begun.path.with_name("images"), tmp_path / "images")
+    return copy(begun, tmp_path / "store")
+
+
+@pytest.fixture
+def terms(own: FeatureStore, tmp_path: Path) -> Iterator[RunTerms]:
     """The terms of a run that holds a store."""
-    make_small(tmp_path / "images", n=3)
     (tmp_path / "images" / "000.png").unlink()
-    store = small_store(tmp_path / "store", tmp_path / "images")
     engine = Noting("tcp://127.0.0.1:1")
-    with store._held("run", Silent()) as context, agreed_terms(engine, context):
+    with own._held("run", Silent()) as context, agreed_terms(engine, context):
         yield engine.found
 
 
@@ -76,8 +92,10 @@ def test_other_images(terms: RunTerms, tmp_path: Path) -> None:
     )
 
 
-def test_a_verb_that_only_reads_asks_for_the_recipe_of_what_it_reads(terms: RunTerms, tmp_path: Path) -> None:
-    other = small_store(tmp_path / "other", tmp_path / "images")
+def test_a_verb_that_only_reads_asks_for_the_recipe_of_what_it_reads(
+    terms: RunTerms, begun: FeatureStore, tmp_path: Path
+) -> None:
+    other = copy(begun, tmp_path / "other")
     reads = terms_for_reading(terms.root, Root(other.path))
     assert (reads.misfit(), reads.is_over()) == (None, False)
     (other.path / "featurestore.toml").write_text("")
@@ -124,30 +142,27 @@ class Losing(Noting):
 
 
 def test_a_run_that_loses_its_cluster_is_over_before_it_waits_for_the_workers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    own: FeatureStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make_small(tmp_path / "images", n=1)
-    store, engine = small_store(tmp_path / "store", tmp_path / "images"), Losing("tcp://127.0.0.1:1")
+    engine = Losing("tcp://127.0.0.1:1")
     monkeypatch.setattr(runner, "open_engine", lambda *_, **__: engine)
     with pytest.raises(EngineLost):
-        store.run("extract", scheduler="tcp://127.0.0.1:1")
+        own.run("extract", scheduler="tcp://127.0.0.1:1")
     assert engine.was_over
-    assert not list(store.path.rglob(".tmp-*"))
+    assert not list(own.path.rglob(".tmp-*"))
 
 
 @pytest.mark.cluster
 def test_no_worker_is_let_in_at_the_start_that_does_not_meet_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    own: FeatureStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make_small(tmp_path / "images", n=3)
-    store = small_store(tmp_path / "store", tmp_path / "images")
     monkeypatch.setattr(store_terms, "versions", lambda: {**versions(), "numpy": "1.0"})  # as a worker has them
     with (
         cluster_of_threads(2) as address,
         pytest.raises(WorkerUnfit, match=r"^(the worker inproc://\S+ has numpy 1\.0 instead of \S+[;.] ){2}Nothing"),
     ):
-        store.run(engine="dask", scheduler=address)
-    assert store.sql("SELECT count(*) FROM partitions").fetchall() == [(0,)]
+        own.run(engine="dask", scheduler=address)
+    assert own.sql("SELECT count(*) FROM partitions").fetchall() == [(0,)]
 
 
 @dataclass(frozen=True)
