@@ -55,7 +55,7 @@ class Dying(InlineEngine):
 def extracted(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
     """Thirteen small pictures in five chunks, of RootSIFT: sums of its fractions depend on their order."""
     folder = tmp_path_factory.mktemp("side-by-side")
-    make_small(folder / "images", size=(80, 60))
+    make_small(folder / "images")
     store = small_store(folder / "store", folder / "images", chunk_size=3)
     configure(store, "extract", extractor="rootsift")
     configure(store, "fit_pca", solver="covariance")
