@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from featurestore import FeatureStore
-from tests.conftest import Samples
+from tests.small import copy
 
 LEARNING = {"cv2", "sklearn", "scipy", "joblib"}
 SCHEMA = {"sqlalchemy", "alembic", "duckdb_engine"}
@@ -70,11 +70,12 @@ def test_questions_need_neither_images_nor_learning(finished: FeatureStore) -> N
         assert modules & never == set(), query
 
 
-def test_only_a_migration_needs_sqlalchemy(store: FeatureStore, samples: Samples, tmp_path: Path) -> None:
+def test_only_a_migration_needs_sqlalchemy(tiny: FeatureStore, tmp_path: Path) -> None:
     """Beside `run`, questions need none either: see above. Nor does a new catalog."""
     verbs = (["run", "--dry-run"], ["ingest"], ["run"], ["verify"])
+    store, images = copy(tiny, tmp_path / "store"), tiny.path.parent / "images"
     found = loaded_by(
-        ["init", str(tmp_path / "new"), "--images", str(samples.images), "--dataset", str(samples.dataset)],
+        ["init", str(tmp_path / "new"), "--images", str(images), "--dataset", str(images / "dataset.csv")],
         *([verb, str(store.path), *options] for verb, *options in verbs),
     )
     for verb, modules in zip((["init"], *verbs), found, strict=True):
