@@ -16,6 +16,7 @@ from featurestore.errors import ConfigError
 from tests.broken_images import NOT_IMAGES, bombs, cuts, cuttable, hollow, unusual
 from tests.crash.harness import ROOT, run
 from tests.crash.test_workers import SILENT
+from tests.small import configure
 
 ROWS = "SELECT filename, status, error, n_descriptors FROM extracted ORDER BY image_id"
 # Of the real files, those that can't be used; all others are ok or, having no keypoints, empty.
@@ -116,6 +117,7 @@ def test_real_broken_files(image_folder: Path, tmp_path: Path) -> None:
         names = [row["path"].removeprefix("broken/") for row in csv.DictReader(file)]
     dataset = listed(image_folder / "broken", tmp_path / "dataset.csv", names)
     store = FeatureStore.create(path, images=image_folder / "broken", dataset=dataset, chunk_size=30)
+    configure(store, "extract", sift={"nfeatures": 500})  # the largest picture has 10,000
     run_with_bounded_memory(store)
     rows = {name: (status, error, n) for name, status, error, n in store.sql(ROWS).fetchall()}
     assert set(rows) == set(names)
