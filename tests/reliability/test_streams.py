@@ -132,7 +132,7 @@ def test_what_a_terminal_has_no_character_for_is_escaped(
     store = with_work_to_do(tiny, tmp_path / "李" / "s")
 
     def type_in(*arguments: object) -> tuple[int, str, str]:
-        if arguments[0] == "status":
+        if arguments[0] == "status" and (LONG or encoding == "ascii"):  # one is read by Python at its start
             ended = typed("", *arguments, PYTHONIOENCODING=encoding)
         else:
             ended = typed_warm({"encoding": encoding}, *arguments)
