@@ -161,11 +161,11 @@ def tied(matrix: Matrix) -> NDArray[np.bool_]:
 
 @pytest.fixture(scope="module")
 def paintings(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[FeatureStore, Path, Path]:
-    """The 7 smallest of the paintings, or 40 in the long form, in chunks of 3."""
+    """The 10 smallest of the paintings, or 40 in the long form, in chunks of 4."""
     source = image_folder / "paintings"
     with (source / "dataset.csv").open(encoding="utf-8", newline="") as file:
         subsets = {row["filename"]: row["subset"] for row in csv.DictReader(file)}
-    chosen = sorted(subsets, key=lambda name: ((source / name).stat().st_size, name))[: 40 if LONG else 7]
+    chosen = sorted(subsets, key=lambda name: ((source / name).stat().st_size, name))[: 40 if LONG else 10]
 
     def make(folder: Path) -> None:
         (folder / "images").mkdir()
@@ -179,20 +179,18 @@ def paintings(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> t
 
 
 def create_and_run(path: Path, images: Path, dataset: Path) -> None:
-    FeatureStore.create(path, images=images, dataset=dataset, chunk_size=3).run(workers=0)
+    FeatureStore.create(path, images=images, dataset=dataset, chunk_size=4).run(workers=0)
 
 
 @pytest.fixture(scope="module")
 def samples(tmp_path_factory: pytest.TempPathFactory) -> tuple[FeatureStore, Path, Path]:
-    """The samples of the demo, in its size, in chunks of 3; a quarter of them but in the long form."""
+    """The samples of the demo, in its size, in chunks of 4; a third of them but in the long form."""
 
     def make(folder: Path) -> None:
         with pytest.MonkeyPatch.context() as patch:
             if not LONG:
-                patch.setattr(
-                    "featurestore.cli.samples.CROPS", {name: CROPS[name] for name in ("whole", "left", "centre")}
-                )
-                patch.setattr("featurestore.cli.samples.ROTATIONS", {0: ROTATIONS[0]})
+                patch.setattr("featurestore.cli.samples.CROPS", {name: CROPS[name] for name in ("whole", "centre")})
+                patch.setattr("featurestore.cli.samples.ROTATIONS", {turn: ROTATIONS[turn] for turn in (0, 90)})
             dataset = make_samples(folder / "images")
         create_and_run(folder / "store", folder / "images", dataset)
 
