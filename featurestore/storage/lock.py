@@ -23,7 +23,7 @@ from featurestore.storage import lease
 from featurestore.storage.lease import Lease, read_signature, seen_signature, watch
 from featurestore.storage.root import Root
 from featurestore.storage.writer import Writer
-from featurestore.system import readable, temporary_name, writing
+from featurestore.system import is_alive, readable, temporary_name, writing
 
 LOG = logging.getLogger("featurestore.storage")
 LOCK = "run.lock"
@@ -178,17 +178,6 @@ def _is_locked(root: Root) -> bool | None:
     finally:
         os.close(descriptor)
     return False
-
-
-def is_alive(pid: int) -> bool:
-    """Return whether a process of this host is running."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True  # another user's process
-    return True
 
 
 def remove_dead_drafts(target: Path) -> None:

@@ -17,6 +17,7 @@ from .blas import one_blas_thread as one_blas_thread
 from .child_processes import end_with as end_with
 from .child_processes import ending as ending
 from .child_processes import environment as environment
+from .child_processes import is_alive as is_alive
 from .child_processes import python_command as python_command
 from .disk import FULL as FULL
 from .disk import file_digest as file_digest

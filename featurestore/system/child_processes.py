@@ -35,24 +35,39 @@ def ending(code: int) -> str:
         return f"signal {-code}"
 
 
+def is_alive(pid: int) -> bool:
+    """Return whether a process of this host is running."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # another user's process
+    return True
+
+
 def end_with(parent: int) -> None:
     """End this process as soon as its parent has ended.
 
     Args:
-        parent: its pid. The parent passes it: asking here would race with its death.
+        parent: the pid of the process that began it, or for which a fork server did. The parent passes it: asking here
+            would race with its death.
     """
     threading.Thread(target=_watch, args=(parent,), daemon=True).start()
 
 
 def _watch(parent: int) -> None:
-    wait = _wait_for(parent)
-    while os.getppid() == parent:
-        wait()
+    has_ended, is_child = _wait_for(parent), os.getppid() == parent  # else a fork server's
+    while (os.getppid() == parent if is_child else is_alive(parent)) and not has_ended():
+        pass
     os._exit(1)
 
 
 def _wait_for(pid: int) -> Callable[[], object]:
-    """Return a function that waits for the end of a process, or half a second where the system can't tell."""
+    """Return a function that waits for the end of a process, or half a second where the system can't tell.
+
+    It returns something true only of a process that has ended.
+    """
     try:
         poll = select.poll()
         poll.register(os.pidfd_open(pid), select.POLLIN)
