@@ -114,9 +114,7 @@ class OpenStore:
         context = self._context(reporter)
         with exclusive(context.root, verb, say=reporter.say) as writer:
             own_partitions(writer)
-            changed = context.changed_by(writer)
-            yield changed
-            changed.catalog.release()
+            yield context.changed_by(writer)
 
     def _refuse_untrusted(self, verb: str) -> None:
         if self._vetted is not None:

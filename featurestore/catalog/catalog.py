@@ -20,7 +20,7 @@ import duckdb
 import filelock
 
 from featurestore.catalog import diagnosis, revisions
-from featurestore.catalog.connection import Instance, restart, single_thread, transaction
+from featurestore.catalog.connection import Instance, restart, transaction
 from featurestore.catalog.revisions import columns_of, refuse_newer, revision, upgrade
 from featurestore.catalog.version import Version, file_version
 from featurestore.errors import CorruptFile, NotWritable, StoreBusy
@@ -39,6 +39,7 @@ POLL_SECONDS = 0.005
 class Catalog:
     """``catalog.duckdb`` of one store, to be read."""
 
+    threads: int | None = None  # of DuckDB; None is one for every core
     kept: object | None = None  # what readers keep for their next question, until `version` is another
 
     def __init__(self, root: Root) -> None:
@@ -108,7 +109,7 @@ class Catalog:
         instance = self._opener
         if instance is None or not instance.is_open:
             with readable(self.path):
-                instance = self._opener = self._make_instance()
+                instance = self._opener = Instance(threads=self.threads)
         try:
             instance.attach(self.path, read_only=read_only)
         except duckdb.Error as error:
@@ -119,9 +120,6 @@ class Catalog:
                 raise self._in_use(error) from error
             return None
         return instance
-
-    def _make_instance(self) -> Instance:
-        return Instance()
 
     def _in_use(self, error: duckdb.Error) -> StoreBusy:
         holder = living_holder(self._root)
@@ -200,6 +198,8 @@ class Catalog:
 class WritableCatalog(Catalog, ABC):
     """A catalog that this process may change: of a store that it holds, or a private copy."""
 
+    threads = 1  # the cores are the workers'
+
     @contextmanager
     def transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """Open the catalog for writing; commit at the end, roll back on an exception.
@@ -271,16 +271,6 @@ class StoreCatalog(WritableCatalog):
             # DuckDB would replay the old catalog's write-ahead log into the new one.
             self.path.with_name(f"{self.path.name}.wal").unlink(missing_ok=True)
             self._writer.publish(draft, CATALOG)
-
-    def release(self) -> None:
-        """Keep the DuckDB of this catalog for the next verb of this process, which then need not make one."""
-        with self._turn:
-            instance, self._opener = self._opener, None
-        if instance is not None and instance.is_open:
-            instance.keep()
-
-    def _make_instance(self) -> Instance:
-        return single_thread()  # the cores are the workers'
 
     def _check(self) -> None:
         self._writer.check()

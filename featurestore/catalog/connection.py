@@ -21,7 +21,6 @@ LITTLE = "1GB"  # memory limit for checks: DuckDB reads any number of blocks wit
 ATTACHED = "attached"  # the schema name of the attached file
 
 _LIVING = weakref.WeakSet["Instance"]()
-_SPARE: list[Instance] = []  # at most one, of one thread, with nothing attached
 
 
 def _disown() -> None:
@@ -65,16 +64,6 @@ class Instance:
         self._finalizer.detach()
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._anchor))  # not even when the interpreter exits
 
-    def keep(self) -> None:
-        """Keep it for the next `single_thread` of this process; its maker uses it no more, and nothing is attached."""
-        try:
-            for setting in ("memory_limit", "temp_directory"):  # an ingest has bounded them
-                self.execute(f"RESET {setting}")
-        except duckdb.Error:  # it has had files in its folder, and goes on with that one only
-            self.close()
-            return
-        _SPARE[:] = [self]
-
     def connect(self) -> duckdb.DuckDBPyConnection:
         """Open a connection to it."""
         return self._anchor.cursor()
@@ -105,15 +94,6 @@ class Instance:
         except BaseException:
             self.close()
             raise
-
-
-def single_thread() -> Instance:
-    """Return an instance in memory with one thread: the one that was kept, or a new one."""
-    with suppress(IndexError):  # another thread may take it
-        kept = _SPARE.pop()
-        if kept.is_open:  # not in a forked process
-            return kept
-    return Instance(threads=1)
 
 
 def attach(duck: duckdb.DuckDBPyConnection, path: Path, name: str, *, read_only: bool) -> None:

@@ -11,7 +11,7 @@ import duckdb
 import pytest
 
 from featurestore.catalog.catalog import StoreCatalog
-from featurestore.catalog.connection import Instance, single_thread
+from featurestore.catalog.connection import Instance
 from featurestore.catalog.statements import query_value
 from tests import recycled
 from tests.small import Unlocked
@@ -76,47 +76,6 @@ def test_a_catalog_goes_on_after_a_failure(tmp_path: Path) -> None:
             connection.execute("SELECT CAST('x' AS INTEGER)")
         with opening() as connection:
             assert query_value(connection, "SELECT count(*) FROM runs") == 0
-
-
-def test_the_next_verb_has_the_duckdb_of_the_last_one(tmp_path: Path) -> None:
-    catalog = StoreCatalog(Unlocked(tmp_path))
-    catalog.migrate()
-    catalog.release()
-    kept = single_thread()
-    assert not ask(kept, catalog.path, "SELECT pid FROM runs")
-    assert kept is not single_thread(), "two would share it"
-    with catalog.reading() as connection:  # and the catalog makes another
-        assert query_value(connection, "SELECT count(*) FROM runs") == 0
-
-
-def test_what_is_kept_is_as_new(path: Path, tmp_path: Path) -> None:
-    limits = "SELECT current_setting('memory_limit') || current_setting('temp_directory')"
-    instance, expected = Instance(threads=1), ask(Instance(threads=1), path, limits)
-    instance.execute("SET memory_limit = '30MB'")
-    instance.execute(f"SET temp_directory = '{tmp_path / 'spilt'}'")
-    instance.keep()
-    assert single_thread() is instance
-    assert ask(instance, path, limits) == expected
-
-
-def test_what_has_had_files_on_disk_is_not_kept(tmp_path: Path) -> None:
-    instance = Instance(threads=1)
-    instance.execute("SET memory_limit = '30MB'")
-    instance.execute(f"SET temp_directory = '{tmp_path / 'spilt'}'")
-    instance.execute("CREATE TEMP TABLE t AS SELECT md5(range::VARCHAR) AS a FROM range(600000) ORDER BY a")
-    instance.keep()
-    assert not instance.is_open
-    assert single_thread() is not instance
-
-
-def test_a_kept_one_stays_with_its_process(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(duckdb, "connect", recycled.new)
-    instance = Instance(threads=1)
-    instance.keep()
-    if not (child := os.fork()):
-        os._exit(0 if single_thread() is not instance and _is_renewed(instance, path) else 1)
-    assert os.waitpid(child, 0)[1] == 0
-    assert single_thread() is instance
 
 
 def test_a_child_process_leaves_its_parents_instance_alone(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
