@@ -49,21 +49,21 @@ demo: venv  ## run the main job on images that come with the dependencies
 	@$(PY) -m featurestore demo "$(DEMO)"
 
 test: venv  ## run the tests (ARGS="-k name" to choose)
-	@$(IN_MEMORY) $(PY) -m pytest -n auto --dist worksteal -m "not cluster" $(ARGS)
+	@$(IN_MEMORY) $(PY) -m pytest -n auto --dist worksteal -m "not cluster and not browser" $(ARGS)
 
 test-quick: venv  ## run the quick tests only, for the inner loop
-	@$(IN_MEMORY) $(PY) -m pytest -n auto --dist worksteal -m "not slow and not cluster" $(ARGS)
+	@$(IN_MEMORY) $(PY) -m pytest -n auto --dist worksteal -m "not slow and not cluster and not browser" $(ARGS)
 
 test-cluster: venv  ## run on Dask clusters and as an array of jobs, with processes of this machine
 	@$(IN_MEMORY) $(PY) -m pytest -n auto --dist worksteal -m cluster $(ARGS)
 
-coverage: venv  ## run the tests, those of clusters too, and list the lines that they miss
+coverage: venv  ## run the tests, those of clusters and browsers too, and list the lines that they miss
 	@$(IN_MEMORY) $(PY) -m pytest -n auto --dist worksteal --cov=featurestore --cov-report=term $(ARGS)
 
 .PHONY: test-browser
 test-browser: venv  ## look at the report and the viewer in Chromium, with the keyboard alone (AXE=axe.min.js: with axe-core too)
 	@$(PY) -c "import playwright" 2>/dev/null || $(PY) -m pip install -qq --disable-pip-version-check playwright
-	@FEATURESTORE_TEST_AXE="$(AXE)" $(IN_MEMORY) $(PY) -m pytest -rs tests/apps/test_html_report_in_browser.py tests/apps/test_viewer_in_browser.py $(ARGS)
+	@FEATURESTORE_TEST_AXE="$(AXE)" $(IN_MEMORY) $(PY) -m pytest -rs -m browser tests/apps $(ARGS)
 
 test-upgrade: venv  ## open, verify, rebuild and merge stores that an earlier commit made (FROM=commit)
 	@PYTHON="$(PYTHON)" tests/upgrade/make-stores "$(FROM)" $(UPGRADE)

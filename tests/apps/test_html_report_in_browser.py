@@ -10,6 +10,8 @@ import pytest
 from featurestore import FeatureStore
 from featurestore.apps import report
 
+pytestmark = pytest.mark.browser
+
 
 @pytest.fixture(scope="module")
 def address(tiny: FeatureStore, tmp_path_factory: pytest.TempPathFactory) -> str:

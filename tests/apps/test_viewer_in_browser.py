@@ -12,6 +12,8 @@ import pytest
 
 from featurestore import FeatureStore
 
+pytestmark = pytest.mark.browser
+
 
 @pytest.fixture(scope="module")
 def address(tiny: FeatureStore) -> Iterator[str]:
