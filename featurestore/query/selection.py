@@ -120,10 +120,10 @@ def select_images(
         lacking = any(state.path is None for state in states.values()) or not states
         never = why_missing(connection, step) if variant is None and lacking else "never run"
     pieces = tuple(_pieces(context, images, states, never))
-    if not allow_missing:
-        _refuse_missing(context, stage, pieces)
     paths = [context.root.at(state.path) for state in states.values() if state.path and not state.pruned]
-    if not paths or step.variant is None:
+    if not allow_missing or not paths:
+        _refuse_missing(context, stage, pieces, can_leave_out=bool(paths))
+    if not paths or step.variant is None:  # and no image was chosen
         raise NotReady(
             f"nothing of {stage} is there yet ({never}); make it with: {command_line('run', context.root.path)}"
         )
@@ -287,7 +287,7 @@ def partition_of(context: Context, state: ChunkState, never: str) -> tuple[Place
     return (None, PRUNED) if state.pruned else (context.root.at(state.path), "")
 
 
-def _refuse_missing(context: Context, stage: str, pieces: Sequence[Piece]) -> None:
+def _refuse_missing(context: Context, stage: str, pieces: Sequence[Piece], *, can_leave_out: bool) -> None:
     reasons: dict[str, list[Piece]] = defaultdict(list)
     for piece in pieces:
         if piece.path is None:
@@ -297,9 +297,9 @@ def _refuse_missing(context: Context, stage: str, pieces: Sequence[Piece]) -> No
         listed = ", ".join(f"{why} ({chunk_list([p.chunk_id for p in found])})" for why, found in reasons.items())
         # Pruned partitions are recomputed only if requested by name.
         missing = command_line("run", context.root.path, *([stage] if PRUNED in reasons else []))
+        or_else = ", or leave it out knowingly with allow_missing=True (--allow-missing)" if can_leave_out else ""
         raise NotReady(
-            f"{n:,} of the chosen images lack {stage}: {listed}; make what is missing with: {missing}, "
-            "or leave it out knowingly with allow_missing=True (--allow-missing)"
+            f"{n:,} of the chosen images lack {stage}: {listed}; make what is missing with: {missing}{or_else}"
         )
 
 

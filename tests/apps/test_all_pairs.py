@@ -195,7 +195,7 @@ def test_two_processes_do_not_write_one_file(parts: FeatureStore, tmp_path: Path
 def test_names_with_blanks_can_not_be_in_a_list_of_two_names(fresh: FeatureStore, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"'b c\.png' has a blank, .* rename .*, or write a CSV with --format csv"):
         refuse_blanks(["a.png", "b c.png"])
-    with pytest.raises(NotReady, match="nothing of quantize is there yet"):
+    with pytest.raises(NotReady, match="images lack quantize: waits for fit_scale"):
         pairs(fresh, tmp_path / "pairs.csv")
 
 
