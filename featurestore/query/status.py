@@ -24,6 +24,7 @@ from featurestore.catalog import (
     running_stage,
     stage_facts,
     utc_now,
+    why_missing,
 )
 from featurestore.formatting import chunk_list, counted
 from featurestore.query.index_coverage import Coverage, index_coverage
@@ -38,6 +39,7 @@ def store_status(context: Context) -> Status:
     with context.catalog.reading() as connection:
         steps = resolve(connection, context.flow)
         plans = make_plan(connection, steps)
+        missing = {name: _missing(connection, plan) for name, plan in plans.items()}
         dataset = dataset_counts(connection)
         facts = stage_facts(connection, steps, n_removed=dataset.n_removed)
         masks = DatasetMasks(connection)
@@ -48,8 +50,7 @@ def store_status(context: Context) -> Status:
     if coverage is not None and coverage.chunks:
         notes[coverage.stage.name].append(_index_note(context.root, coverage))
     stages = tuple(
-        _stage_status(context.root, plans[step.stage.name], facts[step.stage.name], notes[step.stage.name])
-        for step in steps
+        _stage_status(context.root, plan, facts[name], missing[name], notes[name]) for name, plan in plans.items()
     )
     holder = living_holder(context.root)
     return Status(
@@ -107,7 +108,9 @@ def _notes(connection: DuckDBPyConnection, root: Root, step: Step, masks: Datase
     return notes
 
 
-def _stage_status(root: Root, plan: StagePlan, facts: StageFacts, notes: Sequence[str]) -> StageStatus:
+def _stage_status(
+    root: Root, plan: StagePlan, facts: StageFacts, missing: Sequence[tuple[str, str]], notes: Sequence[str]
+) -> StageStatus:
     step, lines = plan.step, list(notes)
     if facts.n_clipped and facts.n_values:
         lines.append(f"{facts.n_clipped / facts.n_values:.3%} of the values were clipped to the bounds")
@@ -121,7 +124,7 @@ def _stage_status(root: Root, plan: StagePlan, facts: StageFacts, notes: Sequenc
         variant=step.variant,
         n_chunks=plan.n_chunks,
         n_done=plan.n_chunks - len(plan.todo),
-        missing=_missing(plan),
+        missing=tuple(missing),
         images=facts.images,
         n_descriptors=facts.n_descriptors,
         n_bytes=facts.n_bytes if not step.current_model else step.current_model.n_bytes,
@@ -139,8 +142,8 @@ def _mixed(versions: Sequence[Mapping[str, str]]) -> str:
     return "made by several versions of the libraries; see: SELECT DISTINCT versions FROM partitions"
 
 
-def _missing(plan: StagePlan) -> tuple[tuple[str, str], ...]:
+def _missing(connection: DuckDBPyConnection, plan: StagePlan) -> tuple[tuple[str, str], ...]:
     if isinstance(plan.step.stage, FitStage):
-        return () if plan.step.current_model else (("never run", ""),)
+        return () if plan.step.current_model else ((why_missing(connection, plan.step), ""),)
     reasons = Counter(work.why for work in plan.todo)
     return tuple((why, chunk_list([w.chunk_id for w in plan.todo if w.why == why])) for why in reasons)

@@ -522,8 +522,13 @@ def test_without_train_images_the_fit_says_to_check_the_split(images: Path, tmp_
     write_dataset(folder, ["filename,subset", "000.png,train", "001.png,test"])
     store = small_store(tmp_path / "store", folder)
     change(store.path, "UPDATE images SET subset = 'test'")  # as stores of earlier versions may have it
-    with pytest.raises(NothingUsable, match=r"fit_pca has 0 descriptors of train images to learn 16.*Check the split"):
+    message = "fit_pca has 0 descriptors of train images to learn 16.*Check the split"
+    with pytest.raises(NothingUsable, match=message) as caught:
         store.run(workers=0)
+    assert [stage.missing for stage in store.status().stages if stage.is_fit] == [
+        ((f"failed: {caught.value}", ""),),
+        (("waits for project", ""),),
+    ]
 
 
 def losing(images: Path, folder: Path, lost: set[int]) -> FeatureStore:
