@@ -67,6 +67,7 @@ class _Takeover:
     models: list[ModelRow] = field(default_factory=list)
     partitions: list[PartitionRow] = field(default_factory=list)
     n_here: int = 0
+    n_left: int = 0  # partitions that a note is about
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -129,7 +130,10 @@ def _find(context: Context, other: Context) -> _Takeover:
         payloads = {("images", chunk): digest for chunk, digest in chunk_digests(mine).items()}
         reachable = {"images"}  # stages whose variant is the same in both, once the models are copied
         for step in resolve(yours, other.flow):
-            stage, ours = step.stage, here[step.stage.name]
+            stage, ours = step.stage, here.get(step.stage.name)
+            if ours is None:
+                _leave(stage, partitions_of(yours, step), found)
+                continue
             if stage.reads not in reachable or (stage.model is not None and stage.model not in reachable):
                 continue
             if isinstance(stage, FitStage):
@@ -142,6 +146,13 @@ def _find(context: Context, other: Context) -> _Takeover:
                 _find_partitions(stage, partitions_of(mine, step), partitions_of(yours, step), payloads, found)
         _add_notes(yours, found)
     return found
+
+
+def _leave(stage: Stage, yours: Sequence[PartitionRow], found: _Takeover) -> None:
+    """Note a stage that this store's recipe does not have."""
+    found.n_left += len(yours)
+    n_files = f" with {counted(len(yours), 'partition')}" if yours else ""
+    found.notes.append(f"left there: the stage {stage.name}{n_files}, which the recipe of this store does not have")
 
 
 def _same_model(ours: Step, theirs: Step) -> bool:
@@ -188,11 +199,12 @@ def _find_partitions(
             found.partitions.append(row)
             payloads[stage.name, row.chunk_id] = row.payload
         else:
+            found.n_left += 1
             found.notes.append(f"left there: {row.path}, which was made from other rows than those here")
 
 
 def _add_notes(yours: DuckDBPyConnection, found: _Takeover) -> None:
-    rest = catalog_counts(yours).n_partitions - found.n_here - len(found.partitions) - len(found.notes)
+    rest = catalog_counts(yours).n_partitions - found.n_here - len(found.partitions) - found.n_left
     if rest:
         found.notes.append(f"left there: {counted(rest, 'partition')} of other variants")
 

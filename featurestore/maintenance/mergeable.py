@@ -13,20 +13,28 @@ SHOWN = 5  # differences to list
 
 
 def compare_recipes(context: Context, other: Context) -> None:
-    """Check that both stores have the same recipe.
+    """Check that both stores have the same recipe for the stages that both have, such as those without an index.
 
     Raises:
         Incompatible: they differ in a parameter that changes results.
     """
-    found = []
-    for ours, theirs in zip(context.flow, other.flow, strict=True):
-        here, there = _flat(ours.parameters()), _flat(theirs.parameters())
-        found += [f"{ours.name}.{n} is {here[n]!r} here and {there[n]!r} there" for n in here if here[n] != there[n]]
+    found, others = [], {stage.name: stage for stage in other.flow}
+    for ours in context.flow:
+        if ours.name in others:
+            found += _differences(ours.name, _flat(ours.parameters()), _flat(others[ours.name].parameters()))
     if found:
         raise Incompatible(
             f"{other.root.path} has another recipe: {_shown(found[:SHOWN], len(found))}. Make featurestore.toml the "
             "same in both, and run there what has changed"
         )
+
+
+def _differences(stage: str, here: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:
+    both = [name for name in here if name in there]
+    found = [f"{stage}.{n} is {here[n]!r} here and {there[n]!r} there" for n in both if here[n] != there[n]]
+    if not found and here.keys() != there.keys():  # two versions of a plug-in; two extractors have their names
+        found.append(f"only one has {', '.join(f'{stage}.{n}' for n in sorted(here.keys() ^ there.keys()))}")
+    return found
 
 
 def _flat(parameters: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -15,6 +15,9 @@ from featurestore.storage import CONFIG, Root, exclusive
 from featurestore.storage.hashed_file import HashedFile
 from tests.catalogs import change, rows, tables
 from tests.conftest import Samples, make_store
+from tests.small import copy
+
+INDEX_STAGES = ("fit_words", "words")
 
 Part = Callable[..., FeatureStore]
 
@@ -142,6 +145,11 @@ def test_what_was_made_from_other_rows_is_left_there(store: FeatureStore, finish
             "has another recipe: extract.sift.nfeatures is 0 here and 500 there. Make",
         ),
         ("top = 200", "top = 7", "project.top is 200 here and 7 there"),
+        (
+            'extractor = "sift"',
+            'extractor = "colmap"',
+            "recipe: extract.extractor is 'sift' here and 'colmap' there. Make",
+        ),
     ],
 )
 def test_another_recipe_is_refused(part: Part, old: str, new: str, text: str) -> None:
@@ -150,6 +158,27 @@ def test_another_recipe_is_refused(part: Part, old: str, new: str, text: str) ->
     with pytest.raises(Incompatible, match=text):
         here.merge(there.path)
     assert len(contents(here.path)) == 1
+
+
+@pytest.mark.parametrize("indexed", ["here", "there"])
+def test_an_index_of_one_store_is_left_alone(part: Part, indexed: str) -> None:
+    """Machines that extract need no index; the partitions of all stages that both have are taken."""
+    stores = {"here": part("here", [0]), "there": part("there", [1, 2], ["extract", "fit_pca"])}
+    stores[indexed].index()
+    report = stores["here"].merge(stores["there"].path)[0]
+    assert (report.n_partitions, report.n_models) == (2, 1)
+    left = [f"left there: the stage {name}, which the recipe of this store does not have" for name in INDEX_STAGES]
+    assert list(report.notes) == (left if indexed == "there" else [])
+
+
+def test_words_are_left_where_no_index_is_wanted(finished: FeatureStore, store: FeatureStore, tmp_path: Path) -> None:
+    other = copy(finished, tmp_path / "other")
+    other.index()
+    other.run(workers=0)
+    assert store.merge(other.path)[0].notes == (
+        "left there: the stage fit_words, which the recipe of this store does not have",
+        "left there: the stage words with 4 partitions, which the recipe of this store does not have",
+    )
 
 
 def test_policies_are_no_difference(part: Part) -> None:
