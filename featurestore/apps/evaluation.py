@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
 import statistics
 from collections import defaultdict
@@ -15,6 +16,8 @@ from featurestore.api import FeatureStore
 from featurestore.errors import FeatureStoreError, QueryError
 
 DEPTH = 100  # hits of each query
+DELIMITERS = ",;\t"  # of a list; the first one where the header has none
+DEPTHS = (1, 5, DEPTH)  # among whose first hits a ref is recalled
 ALL = "all"
 Z = 1.96  # of a 95 % interval
 
@@ -52,7 +55,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Scores:
-    """The scores of a class of queries. Shares are of the queries with ``refs``.
+    """The scores of a class of queries. Shares are of the queries with ``refs``, and NaN if there are none.
 
     Args:
         kind: the class; ``all`` for all queries together.
@@ -98,8 +101,9 @@ class Evaluation:
     absent: tuple[str, ...] = field(default=())
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values, for JSON."""
-        return asdict(self)
+        """Return plain values, for JSON. A share of no queries is None."""
+        none = {"recall": dict.fromkeys(DEPTHS), "mean_average_precision": None, "found": None}
+        return {**asdict(self), "scores": [{**asdict(one), **({} if one.n else none)} for one in self.scores]}
 
 
 def evaluate(
@@ -114,7 +118,8 @@ def evaluate(
 
     Args:
         store: that is searched.
-        pairs: a CSV with the columns ``query`` and ``ref``, a row for each pair. A query is the name of an image in the
+        pairs: a CSV with the columns ``query`` and ``ref``, a row for each pair, separated by commas, semicolons or
+            tabs. A query is the name of an image in the
             store or a file, relative to this folder or to that of the list. A ref is the name of an image in the store,
             or a path whose last part is the name of one image. A row without a ref is a query that nothing should be
             found for.
@@ -154,16 +159,20 @@ def scores_of(kind: str, outcomes: Sequence[Outcome]) -> Scores:
         kind=kind,
         n=n,
         n_failed=sum(outcome.error is not None for outcome in asked),
-        recall={k: count(k) / max(1, n) for k in (1, 5, DEPTH)},
+        recall={k: _share(count(k), n) for k in DEPTHS},
         recall_interval=wilson(count(1), n),
-        mean_average_precision=sum(outcome.average_precision() for outcome in asked) / max(1, n),
-        found=n_found / max(1, n),
+        mean_average_precision=_share(sum(outcome.average_precision() for outcome in asked), n),
+        found=_share(n_found, n),
         found_interval=wilson(n_found, n),
         n_wrong=sum(bool(outcome.wrong) for outcome in outcomes),
         n_negative=len(outcomes) - n,
         seconds=statistics.median([outcome.seconds for outcome in answered] or [0.0]),
         encode=statistics.median([outcome.encode for outcome in answered] or [0.0]),
     )
+
+
+def _share(count: float, n: int) -> float:
+    return count / n if n else math.nan
 
 
 def wilson(count: int, n: int) -> tuple[float, float]:
@@ -206,13 +215,20 @@ def read_pairs(
     """Return the class and the refs of each query, and the refs that are not in the store."""
     try:
         with pairs.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
+            header = file.readline()
+            file.seek(0)
+            reader = csv.DictReader(file, delimiter=max(DELIMITERS, key=header.count))
             columns, lines = list(reader.fieldnames or ()), list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise QueryError(f"{pairs} can't be read as a list of pairs ({error}); name a CSV file in UTF-8") from error
     wanted = ["query", "ref", *([kind] if kind is not None else [])]
     if lost := [name for name in wanted if name not in columns]:
-        raise QueryError(f"{pairs} has no column {lost[0]!r}; its columns are {', '.join(columns) or 'none'}")
+        raise QueryError(
+            f"{pairs} has no column {lost[0]!r}; its columns are {', '.join(columns) or 'none'}, and a list has the "
+            "columns query and ref"
+        )
+    if not lines:
+        raise QueryError(f"{pairs} has no rows; give it one for each query and an image that it should find")
     column = kind or "class"
     names = [name for (name,) in store.sql("SELECT filename FROM images").fetchall()]
     known, last = set(names), defaultdict(list)

@@ -14,6 +14,7 @@ from featurestore.matching import MIN_INLIERS
 
 if TYPE_CHECKING:
     from featurestore.apps import Evaluation, Pairs
+    from featurestore.apps.evaluation import Scores
 
 METHOD = click.option(
     "--method",
@@ -22,7 +23,7 @@ METHOD = click.option(
     type=click.Choice(["auto", "exact", "index"]),
     help="As of search.",
 )
-COLUMNS = ("class", "queries", "recall@1", "95 %", "recall@5", "recall@100", "mAP", "found", "wrong", "s")
+COLUMNS = ("class", "queries", "negative", "recall@1", "95 %", "recall@5", "recall@100", "mAP", "found", "wrong", "s")
 
 
 @click.command(cls=StoreVerb, short_help="Measure how good searches are.")
@@ -56,12 +57,8 @@ def _text(found: Evaluation) -> str:
         (
             one.kind,
             one.n + one.n_negative,
-            f"{one.recall[1]:.3f}",
-            "{:.3f}-{:.3f}".format(*one.recall_interval),
-            f"{one.recall[5]:.3f}",
-            f"{one.recall[100]:.3f}",
-            f"{one.mean_average_precision:.3f}",
-            f"{one.found:.3f}",
+            one.n_negative,
+            *(_shares(one) if one.n else ["-"] * 6),
             one.n_wrong,
             f"{one.seconds:.2f}",
         )
@@ -72,6 +69,12 @@ def _text(found: Evaluation) -> str:
         absent = counted(len(found.absent), "row")
         lines.append(f"{absent} left out, whose ref is not one image of the store, such as {found.absent[0]!r}")
     return "\n".join(lines)
+
+
+def _shares(one: Scores) -> list[str]:
+    interval = "{:.3f}-{:.3f}".format(*one.recall_interval)
+    others = [one.recall[5], one.recall[100], one.mean_average_precision, one.found]
+    return [f"{one.recall[1]:.3f}", interval, *(f"{share:.3f}" for share in others)]
 
 
 @click.command(cls=StoreVerb, short_help="Search for every image among the others.")

@@ -71,6 +71,15 @@ def test_every_query_is_compared_with_its_refs(finished: FeatureStore, pairs: Pa
     assert every.recall[100] == every.found == pytest.approx(2 / 3)
 
 
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+def test_a_list_as_spreadsheets_write_it(finished: FeatureStore, tmp_path: Path, delimiter: str) -> None:
+    lines = (["query", "ref", "class"], [CHINA, CHINA, "a, b"], [FLOWER, "", "none"])
+    text = "".join(delimiter.join(line) + "\r\n" for line in lines)
+    (tmp_path / "list.csv").write_text(text, encoding="utf-8-sig", newline="")
+    outcomes = evaluate(finished, tmp_path / "list.csv").outcomes
+    assert [(one.query, one.refs, one.kind) for one in outcomes] == [(CHINA, (CHINA,), "a, b"), (FLOWER, (), "none")]
+
+
 def test_the_class_is_a_column(finished: FeatureStore, pairs: Path) -> None:
     found = evaluate(finished, pairs, kind="relation", method="exact")
     assert [(one.kind, one.n + one.n_negative) for one in found.scores] == [("a", 2), ("b", 2), ("all", 4)]
@@ -105,6 +114,7 @@ def test_the_interval_is_wilsons() -> None:
         ("image,ref\na,b\n", None, "has no column 'query'; its columns are image, ref"),
         ("", None, "has no column 'query'; its columns are none"),
         (f"query,ref\n{CHINA},{FLOWER}\n", "style", "has no column 'style'; its columns are query, ref"),
+        ("query,ref\n", None, "has no rows; give it one for each query"),
         ("query,ref\na.jpg,b.jpg\n", None, "no row of .* has a ref that is an image of the store"),
         (
             f"query,ref\na.jpg,{FLOWER}\n",
@@ -128,12 +138,17 @@ def test_the_command_line_prints_a_table_or_json(finished: FeatureStore, pairs: 
     result = invoke("evaluate", finished.path, pairs)
     assert result.exit_code == 0
     header, _, *rows = result.stdout.splitlines()
-    assert header.split()[:3] == ["class", "queries", "recall@1"]
+    assert header.split()[:4] == ["class", "queries", "negative", "recall@1"]
     assert [row.split()[0] for row in rows[:4]] == ["crop", "negative", "view", "all"]
+    assert rows[1].split()[:9] == ["negative", "1", "1", *["-"] * 6]
+    assert rows[3].split()[:4] == ["all", "4", "1", "0.333"]
     assert rows[5].startswith("2 rows left out, whose ref is not one image of the store, such as 'elsewhere/")
     assert result.stderr.startswith("error: there is no file 'queries/nowhere.png' here")
     read = json.loads(invoke("evaluate", finished.path, pairs, "--json", "--method", "exact").stdout)
     assert [one["kind"] for one in read["scores"]] == ["crop", "negative", "view", "all"]
+    negative = read["scores"][1]
+    assert (negative["recall"], negative["found"]) == ({"1": None, "5": None, "100": None}, None)
+    assert negative["mean_average_precision"] is None
     assert len(read["outcomes"]) == 4
 
 
