@@ -304,8 +304,19 @@ class HeldCatalog(WritableCatalog):
         self.close()
 
     def close(self) -> None:
-        """Close the catalog; an in-memory catalog is lost."""
+        """Close the catalog; an in-memory catalog is lost, and the file may lack what `finish` writes."""
         self._instance.close()
+
+    def finish(self) -> None:
+        """Write all that was committed into the file, and close it. DuckDB does not say if closing alone fails to.
+
+        Raises:
+            NotEnoughSpace: the disk is full; the file lacks a part of it.
+            UnreadableFile: it can't be written, for another reason.
+        """
+        with self._once(), self._noticing_damage():
+            self._instance.execute("CHECKPOINT")
+        self.close()
 
     @contextmanager
     def reading(self) -> Iterator[duckdb.DuckDBPyConnection]:

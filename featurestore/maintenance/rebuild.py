@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
@@ -73,10 +73,15 @@ def rebuild_catalog(context: WritableContext, *, choice: EngineChoice) -> Rebuil
     Raises:
         CorruptFile: a dataset file is gone or damaged; nothing else says which images there are.
         UnreadableFile: files or folders could not be read; the message lists them. The old catalog is left as it was.
+        NotEnoughSpace: the disk has no room for a second catalog. The old one is left as it was.
     """
     root = context.root
     root.sweep()
-    with root.temporary(CATALOG) as draft, root.temporary("runs.parquet") as salvaged:
+    with ExitStack() as stack:
+        draft = stack.enter_context(root.temporary(CATALOG))
+        # DuckDB leaves its log where the file can't be written.
+        stack.callback(draft.with_name(f"{draft.name}.wal").unlink, missing_ok=True)
+        salvaged = stack.enter_context(root.temporary("runs.parquet"))
         with HeldCatalog(root, draft) as catalog:
             found = fill(root, catalog, watch=lambda name: None, checkers=checkers_of(context, choice))
             try:
@@ -86,6 +91,7 @@ def rebuild_catalog(context: WritableContext, *, choice: EngineChoice) -> Rebuil
             _refuse_unreadable(root, found.unreadable)
             with catalog.reading() as connection:
                 counts = catalog_counts(connection)
+            catalog.finish()
         context.catalog.replace(draft)
     return RebuildReport(**counts._asdict(), notes=tuple(found.notes))
 
@@ -235,8 +241,10 @@ def _restore_runs(root: Root, catalog: HeldCatalog, salvaged: Path) -> list[str]
             with catalog.transaction() as connection:
                 restore_runs(connection, runs)
             return []
-        except (CorruptFile, FileNotFoundError) as error:
+        except CorruptFile as error:
             reason = str(error)
+        except FileNotFoundError:
+            reason = "the old catalog holds no runs"
     else:
         reason = "there is no old catalog"
     written, _ = root.partitions.list("partitions", ".parquet")

@@ -32,6 +32,7 @@ def _vet(store: Path, target: Path) -> None:
     with HeldCatalog(root, target, memory=LITTLE) as catalog:
         here = Checkers(EngineChoice(workers=0))
         found = fill(root, catalog, watch=lambda name: print(name, flush=True), checkers=here)
+        catalog.finish()
     notes = [*found.notes, *(f"left out: {error}" for error in found.unreadable)]
     target.with_name("notes.json").write_text(json.dumps(notes), encoding="utf-8")
 

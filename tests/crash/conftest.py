@@ -29,7 +29,7 @@ class Ground:
     expected: dict[str, Any]  # what a run to the end makes of it
 
     def store(self, path: Path, *, state: str = "begun") -> Path:
-        """Return a copy of the store in which nothing was run yet, or of the one that is ``extracted``."""
+        """Return a copy of the store in which nothing was run yet, or of the one that is ``extracted`` or ``whole``."""
         return Path(shutil.copytree(self.begun.with_name(state), path))
 
 

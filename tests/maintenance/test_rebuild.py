@@ -6,6 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
+import duckdb
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -86,6 +87,13 @@ def test_a_damaged_catalog_is_replaced(store: FeatureStore) -> None:
     assert "can't be read" in report.notes[0]
     assert tables(store.path, without=("runs",)) == before
     assert store.run(workers=0) == []
+
+
+def test_a_catalog_without_tables_is_replaced(store: FeatureStore) -> None:
+    (store.path / CATALOG).unlink()
+    duckdb.connect(str(store.path / CATALOG)).close()
+    (note,) = store.rebuild().notes
+    assert note.endswith("without hosts and durations: the old catalog holds no runs")
 
 
 def test_what_duckdb_had_not_written_yet_is_not_played_into_the_new_catalog(store: FeatureStore) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from featurestore import FeatureStore
 from featurestore.storage import CATALOG
+from tests.catalogs import tables
 from tests.conftest import LONG
 from tests.crash.conftest import Ground, ground
 from tests.crash.harness import ROOT, Ended, finish, photograph, run, start
@@ -70,6 +71,17 @@ def test_no_room_for_the_catalog(ground: Ground, tmp_path: Path) -> None:
     assert CATALOG in ended.err
     FeatureStore(store).run(workers=0)
     assert photograph(store) == ground.expected
+
+
+@pytest.mark.parametrize("kilobytes", [50, 600, 2500])
+def test_no_room_for_a_rebuilt_catalog(ground: Ground, tmp_path: Path, kilobytes: int) -> None:
+    """DuckDB closes a file without a word although it can't be written; the old catalog has to stay."""
+    store = ground.store(tmp_path / "store", state="whole")
+    before = tables(store)
+    assert before["runs"]
+    ended = run_limited(kilobytes << 10, "", "rebuild", store)
+    assert_told_and_clean(ended, store)
+    assert tables(store) == before
 
 
 @pytest.mark.parametrize("limit", [200, 3000])
