@@ -17,21 +17,20 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
-import filelock
 
 from featurestore.catalog import diagnosis, revisions
 from featurestore.catalog.connection import Instance, restart, transaction
+from featurestore.catalog.lock import SLOW_SECONDS, exclusive
 from featurestore.catalog.revisions import columns_of, refuse_newer, revision, upgrade
 from featurestore.catalog.version import Version, file_version
-from featurestore.errors import CorruptFile, NotWritable, StoreBusy
+from featurestore.errors import CorruptFile, StoreBusy
 from featurestore.storage import CATALOG, Root, Writer, living_holder
-from featurestore.system import file_size, held_back, is_file, readable, room_on_disk, writing
+from featurestore.system import file_size, held_back, is_file, readable, room_on_disk
 from featurestore.wording import first_line
 
 LOG = logging.getLogger("featurestore.catalog")
 LOCK_SECONDS = 120.0
 SMALL_BYTES = 32 << 20  # a million images: all of them are listed in 0.2 s
-SLOW_SECONDS = 1.0  # seconds of waiting or work after which a transaction is logged
 # A process that polls rarely gets the lock last: with filelock's 0.05, three readers in a loop delayed a writer by 5 s.
 POLL_SECONDS = 0.005
 
@@ -150,24 +149,8 @@ class Catalog:
         if optional and not self._root.writable:
             yield
             return
-        lock, started = filelock.FileLock(self._root.local("catalog.lock")), time.monotonic()
-        try:
-            with readable(Path(lock.lock_file)), writing(Path(lock.lock_file)):
-                lock.acquire(timeout=LOCK_SECONDS, poll_interval=POLL_SECONDS)
-        except filelock.Timeout as error:
-            raise StoreBusy(
-                f"the catalog of {self._root.path} was in use by other processes for {LOCK_SECONDS:.0f} seconds; "
-                "wait for them to end, then run the same command again"
-            ) from error
-        except NotWritable:
-            if not optional:
-                raise
-        if (seconds := time.monotonic() - started) > SLOW_SECONDS:
-            LOG.warning("waited %.1f s for the catalog, which another process had open", seconds)
-        try:
+        with exclusive(self._root, optional=optional, seconds=LOCK_SECONDS, poll=POLL_SECONDS):
             yield
-        finally:
-            lock.release()
 
     @contextmanager
     def _noticing_damage(self) -> Iterator[None]:

@@ -13,8 +13,7 @@ from featurestore.formatting import counted
 from featurestore.matching import MIN_INLIERS
 
 if TYPE_CHECKING:
-    from featurestore.apps import Evaluation, Pairs
-    from featurestore.apps.evaluation import Scores
+    from featurestore.apps import Evaluation, Pairs, Scores
 
 METHOD = click.option(
     "--method",
