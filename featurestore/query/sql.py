@@ -33,6 +33,7 @@ ROWS = 100_000  # in a batch of an answer
 EXACT_FLOATS = 2**53  # up to here a float holds every whole number
 WIDE_ROWS = 256  # if a row may hold a whole image
 QUESTIONS = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN, duckdb.StatementType.MULTI)  # MULTI: PIVOT
+BEGINNINGS = "SELECT, FROM, WITH, VALUES, PIVOT, UNPIVOT, DESCRIBE, SUMMARIZE, SHOW or EXPLAIN"
 LIST_VIEWS = re.compile(r"\s*(show\s+(all\s+)?(tables|views)|describe)\s*;?\s*", re.IGNORECASE)
 VIEW_LIST = """
     SELECT table_name AS name, string_agg(column_name, ', ' ORDER BY column_index) AS columns
@@ -311,10 +312,7 @@ def _statement(query: str, flow: Sequence[Stage]) -> duckdb.Statement:
         raise QueryError(f"sql takes one query, and this is {len(statements)}; ask them one after the other")
     kind = statements[0].type
     if kind not in QUESTIONS:
-        raise QueryError(
-            f"sql only answers questions, and this is {kind.name}; begin with SELECT, FROM, WITH, DESCRIBE, "
-            "SUMMARIZE, SHOW or EXPLAIN"
-        )
+        raise QueryError(f"sql only answers questions, and this is {kind.name}; begin with {BEGINNINGS}")
     return statements[0]
 
 

@@ -203,6 +203,20 @@ def test_only_questions_are_answered(finished: FeatureStore, statement: str) -> 
         finished.sql(statement)
 
 
+def test_a_refusal_names_every_beginning_that_works(finished: FeatureStore) -> None:
+    with pytest.raises(QueryError) as refused:
+        finished.sql("DELETE FROM images")
+    named = set(re.findall("[A-Z]{4,}", str(refused.value).partition("begin with ")[2]))
+    for question in (
+        *("SELECT 1", "FROM images", "WITH i AS (FROM images) FROM i", "VALUES (1)", "DESCRIBE images", "SHOW TABLES"),
+        *("PIVOT (SELECT subset FROM images) ON subset USING count(*)", "UNPIVOT (SELECT 1 AS a, 2 AS b) ON a, b"),
+        *("SUMMARIZE images", "EXPLAIN SELECT 1"),
+    ):
+        assert len(finished.sql(question)) > 0
+        named.remove(question.split()[0])
+    assert not named
+
+
 def test_nothing_of_the_store_is_changed(finished: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither by what is asked, nor by the asking: no lock is taken where the store can't be written."""
 
