@@ -131,12 +131,16 @@ def is_file(path: Path) -> bool:
 
 
 def why_no_file(name: str) -> str:
-    """Return in words why a name that a user gave is no file: it does not exist, is a folder, or a pipe or a device.
+    """Return in words why a name that a user gave is no file.
+
+    It does not exist, is a link to a file that does not exist, a folder, or a pipe or a device.
 
     Raises:
         UnreadableFile: the system does not say.
     """
     found = status_of(Path(name))
+    if found is None and Path(name).is_symlink():
+        return f"{name!r} is a link to a file that does not exist"
     if found is None or not name:  # Path("") is the current folder
         return f"there is no file {name!r} here"
     return f"{name!r} is a folder" if stat.S_ISDIR(found.st_mode) else f"{name!r} is a pipe or a device and not a file"

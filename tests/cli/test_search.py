@@ -56,6 +56,13 @@ def test_an_error_is_one_line(finished: FeatureStore) -> None:
     assert "there is no file 'nowhere.jpg' here, and there is no image 'nowhere.jpg'" in says
 
 
+def test_a_link_to_no_file_is_called_so(finished: FeatureStore, tmp_path: Path) -> None:
+    (link := tmp_path / "dangling.jpg").symlink_to("nowhere.jpg")
+    told = f"{str(link)!r} is a link to a file that does not exist, and there is no image "
+    assert told in str(invoke("match", finished.path, link, NAME).exception)
+    assert f"error: {told}" in invoke("search", finished.path, link, NAME, "--top", 1).stderr
+
+
 def test_an_untrusted_store_is_matched(finished: FeatureStore) -> None:
     result = invoke("match", finished.path, NAME, NAME, "--untrusted")
     assert result.output.startswith("found; ")
