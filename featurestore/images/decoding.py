@@ -158,8 +158,15 @@ def _failed(read: ImageFile, data: bytes, words: str, *, cut: bool, keep: bool) 
 def _over(size: Size | None, max_pixels: int) -> str | None:
     if size is None or size[0] * size[1] <= max_pixels:
         return None
-    megapixels = f"{size[0] * size[1] / 1e6:.6g} megapixels"
-    return f"{size[0]}x{size[1]} px = {megapixels}, over the limit of {max_pixels / 1e6:.6g} megapixels"
+    megapixels = f"{_in_millions(size[0] * size[1])} megapixels"
+    return f"{size[0]}x{size[1]} px = {megapixels}, over the limit of {_in_millions(max_pixels)} megapixels"
+
+
+def _in_millions(n: int) -> str:
+    text = f"{n / 1e6:.6g}"  # stays as it is for usual numbers: the words are a part of a payload
+    if "e" not in text:
+        return text
+    return f"{n / 1e6:,.0f}" if n > 1e6 else f"{n / 1e6:f}"
 
 
 def _measure(data: bytes) -> tuple[Size | None, bool]:

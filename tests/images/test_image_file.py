@@ -207,6 +207,22 @@ def test_bomb_is_too_large(tmp_path: Path, name: str) -> None:
     assert found.source_hash is not None
 
 
+@pytest.mark.parametrize(
+    ("width", "height", "max_pixels", "words"),
+    [
+        (3_000_000, 2_000_000, 50_000_000, "6,000,000 megapixels, over the limit of 50 megapixels"),
+        (50_000, 24_690, 10**9, "1234.5 megapixels, over the limit of 1000 megapixels"),
+        (3_000_000, 2_000_000, 10**12, "6,000,000 megapixels, over the limit of 1,000,000 megapixels"),
+        (10, 10, 99, "0.0001 megapixels, over the limit of 0.000099 megapixels"),
+    ],
+)
+def test_numbers_of_pixels_have_no_exponents(
+    tmp_path: Path, width: int, height: int, max_pixels: int, words: str
+) -> None:
+    found = read(put(tmp_path, "a.png", bomb_png(width, height)), max_pixels=max_pixels)
+    assert (found.status, found.message) == ("too_large", f"{width}x{height} px = {words}")
+
+
 def test_the_limit_is_inclusive(tmp_path: Path) -> None:
     path = put(tmp_path, "a.png", CUTTABLE["plain.png"])
     assert read(path, max_pixels=160 * 120).status == "ok"
