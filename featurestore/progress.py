@@ -17,6 +17,8 @@ LOG = logging.getLogger("featurestore.progress")
 SHOWN = {"shown": True}  # on a record whose text is on stderr already
 LINE_SECONDS = 30.0  # between two lines
 EVENT_SECONDS = 1.0  # between two events, which a program reads
+# tqdm's own, but images a second for slow ones too: where one takes two seconds, tqdm has "2.00s/ images".
+BAR_END = "| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}]"
 
 Progress = Literal["bar", "lines", "json", "none"]
 PROGRESS: tuple[Progress, ...] = ("bar", "lines", "json", "none")
@@ -136,7 +138,14 @@ class Bar(Summaries):
         super().begin(stage, n_images)
         from tqdm.auto import tqdm
 
-        self._bar = tqdm(total=n_images, desc=f"{stage:<9}", unit=" images", leave=False, dynamic_ncols=True)
+        self._bar = tqdm(
+            total=n_images,
+            desc=f"{stage:<9}",
+            unit=" images",
+            bar_format="{l_bar}{bar}" + BAR_END,
+            leave=False,
+            dynamic_ncols=True,
+        )
 
     def advance(self, n_images: int) -> None:
         """Move the bar."""

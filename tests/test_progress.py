@@ -125,6 +125,17 @@ def test_a_bar_is_shown_and_removed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert screen.getvalue().endswith("\r")
 
 
+def test_a_slow_bar_has_images_a_second_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", screen := Screen())
+    bar = Bar()
+    bar.begin("extract", 1000)
+    bar._bar.start_t -= 1000  # seconds ago
+    bar._bar.last_print_t -= 1000
+    bar.advance(500)
+    bar.end(None)
+    assert "0.50 images/s]" in screen.getvalue()
+
+
 @pytest.mark.parametrize("kind", [Bar, Lines, Summaries])
 def test_without_summaries_stdout_is_empty(capsys: pytest.CaptureFixture[str], kind: type[Summaries]) -> None:
     for summaries in (False, True):
