@@ -75,3 +75,14 @@ def forbidden(*paths: Path) -> Iterator[None]:
     finally:
         for path, mode in zip(paths, modes, strict=True):
             path.chmod(mode)
+
+
+@contextmanager
+def largest_file(n_bytes: int) -> Iterator[None]:
+    """Let this process write no larger file."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

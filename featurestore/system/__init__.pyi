@@ -1,4 +1,5 @@
 from .access import ABSENT as ABSENT
+from .access import NO_ROOM as NO_ROOM
 from .access import advice_for as advice_for
 from .access import files_below as files_below
 from .access import is_file as is_file

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 import zipfile
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from featurestore.errors import NotEnoughSpace, QueryError
 from featurestore.exchange.exporters import colmap
 from tests.broken_images import encoded, picture, saved
 from tests.conftest import LONG
+from tests.faults import largest_file
 from tests.once import copied
 from tests.small import configure, copy, invoke, make_old_partitions, rows_of, write_dataset
 
@@ -273,8 +276,27 @@ def test_images_in_a_zip_file_have_the_same_keypoints(views: FeatureStore, datab
 
 def test_a_full_disk_is_one_line(views: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(colmap, "TABLES", f"PRAGMA max_page_count = 20; {colmap.TABLES}")
-    with pytest.raises(NotEnoughSpace, match=r"disk is full: .*out\.db could not be written; .* Make room on the disk"):
-        views.export(tmp_path / "out.db", "colmap")
+    out = tmp_path / "out.db"
+    message = rf"^No space left on device: {re.escape(str(out))} could not be written; .* Make room on the disk"
+    with pytest.raises(NotEnoughSpace, match=message):
+        views.export(out, "colmap")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_limit_of_files_is_named(
+    views: FeatureStore, database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite says "disk I/O error" of it, as of a quota."""
+    original, out = colmap._database, tmp_path / "out.db"
+
+    @contextmanager
+    def limited(path: Path) -> Iterator[Any]:
+        with largest_file(database.stat().st_size - 1), original(path) as opened:
+            yield opened
+
+    monkeypatch.setattr(colmap, "_database", limited)
+    with pytest.raises(NotEnoughSpace, match=rf"^File too large: {re.escape(str(out))} could not be written"):
+        views.export(out, "colmap")
     assert not list(tmp_path.iterdir())
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import resource
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +20,7 @@ from featurestore.errors import MissingDependency, NotEnoughSpace, QueryError
 from featurestore.exchange.exporters import hloc
 from tests.broken_images import picture, saved
 from tests.exchange.test_colmap import features, make_views
+from tests.faults import largest_file
 from tests.once import copied
 from tests.small import invoke, rows_of
 
@@ -137,26 +138,28 @@ def test_without_h5py(views: FeatureStore, tmp_path: Path, monkeypatch: pytest.M
         views.export(tmp_path / "out.h5", "hloc")
 
 
-@contextmanager
-def largest_file(n_bytes: int) -> Iterator[None]:
-    """Let this process write no larger file."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+def test_a_full_disk_is_one_line(
+    views: FeatureStore,
+    exported: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Wherever the disk is full, h5py prints nothing, and HDF5 still works in this process."""
+    original, out, size = hloc._file, tmp_path / "out.h5", exported.stat().st_size
+    for limit in (50_000, size - 3000, size - 500, size - 1):
 
+        @contextmanager
+        def limited(path: Path, limit: int = limit) -> Iterator[Any]:
+            with largest_file(limit), original(path) as file:
+                yield file
 
-def test_a_full_disk_is_one_line(views: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = hloc._file
-
-    @contextmanager
-    def limited(path: Path) -> Iterator[Any]:
-        with largest_file(50_000), original(path) as file:
-            yield file
-
-    monkeypatch.setattr(hloc, "_file", limited)
-    with pytest.raises(NotEnoughSpace, match=r"File too large: .*out\.h5 could not be written"):
-        views.export(tmp_path / "out.h5", "hloc")
-    assert os.listdir(tmp_path) == []  # noqa: PTH208
+        monkeypatch.setattr(hloc, "_file", limited)
+        with pytest.raises(NotEnoughSpace, match=rf"^File too large: {re.escape(str(out))} could not be written"):
+            views.export(out, "hloc")
+        assert os.listdir(tmp_path) == []  # noqa: PTH208
+        assert capfd.readouterr().err == ""
+    monkeypatch.undo()
+    views.export(out, "hloc")
+    with h5py.File(out) as file:
+        assert names_in(file) == NAMES

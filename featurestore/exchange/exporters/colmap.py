@@ -6,6 +6,8 @@ adds it with its default, which means SIFT, and older versions know no other.
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
@@ -23,13 +25,14 @@ from featurestore.exchange.file_grid import FileGrid, file_grid, say_left_out
 from featurestore.exchange.root_sift import is_root, is_sift, unit_root
 from featurestore.rows import Row
 from featurestore.stages import Extract, Extractor
-from featurestore.system import not_enough_space
+from featurestore.system import NO_ROOM
 
 DIM = 128
 NORM = 512  # of a descriptor in COLMAP, before its values are rounded to bytes
 SIMPLE_RADIAL = 2  # COLMAP's camera model: focal length, centre, one coefficient of radial distortion
 FOCAL = 1.2  # times the longer side: what COLMAP takes where it knows no better
 MOST_ID = 2**31 - 2  # of an image in COLMAP
+PAGE = 4096  # bytes that SQLite writes together
 
 TABLES = """
 CREATE TABLE cameras (camera_id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, model INTEGER NOT NULL,
@@ -110,7 +113,7 @@ def _database(path: Path) -> Iterator[sqlite3.Connection]:
     """Yield a new database, in one transaction and without a journal, since it is read only when it is whole.
 
     Raises:
-        NotEnoughSpace: the disk is full.
+        OSError: the disk is full.
         OutputError: it can't be written for another reason.
     """
     try:
@@ -119,9 +122,21 @@ def _database(path: Path) -> Iterator[sqlite3.Connection]:
             yield database
             database.execute("COMMIT")
     except sqlite3.Error as error:
-        if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
-            raise not_enough_space(path.name, str(error)) from error
+        _refuse_if_full(path, error)
         raise OutputError(f"the database can't be written: {error}; choose another place") from error
+
+
+def _refuse_if_full(path: Path, error: sqlite3.Error) -> None:
+    """Raise the system's error if the disk is full. SQLite calls a quota or a limit of sizes a "disk I/O error"."""
+    if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+    if error.sqlite_errorcode == sqlite3.SQLITE_IOERR_WRITE:
+        try:
+            with path.open("ab") as file:
+                file.write(bytes(PAGE))
+        except OSError as reason:
+            if reason.errno in NO_ROOM:
+                raise
 
 
 def _add_camera(database: sqlite3.Connection, camera_id: int, grid: FileGrid) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from featurestore.exchange.root_sift import is_sift, unit_root
 from featurestore.formatting import counted
 from featurestore.rows import KEYPOINT, Row
 from featurestore.stages import Extract, Extractor
-from featurestore.system import FULL, not_enough_space, shown
+from featurestore.system import NO_ROOM, shown
 from featurestore.wording import first_line
 
 MOST = 2**15 - 1  # keypoints of an image: hloc numbers them in its matches by int16
@@ -75,19 +76,32 @@ def _file(path: Path) -> Iterator[Any]:
     """Yield a new file.
 
     Raises:
-        NotEnoughSpace: the disk is full.
+        OSError: the disk is full.
         OutputError: it can't be written for another reason.
+    """
+    try:
+        with _create(path) as file:
+            yield file
+    except (OSError, RuntimeError) as error:  # of HDF5, which may tell the system's message and not its number
+        full = next((number for number in NO_ROOM if os.strerror(number) in str(error)), None)
+        if full is not None:
+            raise OSError(full, os.strerror(full)) from error
+        raise OutputError(f"the file can't be written: {first_line(error)}; choose another place") from error
+
+
+def _create(path: Path) -> Any:
+    """Create a file as ``h5py.File(path, "w", libver="latest")`` does, but without a buffer for small arrays.
+
+    HDF5 would write that buffer when it closes a dataset. h5py then prints an error and raises none, and after such an
+    error HDF5 can crash the process.
     """
     import h5py
 
-    try:
-        with h5py.File(path, "w", libver="latest") as file:
-            yield file
-    except (OSError, RuntimeError) as error:  # of HDF5, which tells the system's message and not its number
-        full = next((text for text in FULL if text in str(error)), None)
-        if full is not None:
-            raise not_enough_space(path.name, full) from error
-        raise OutputError(f"the file can't be written: {first_line(error)}; choose another place") from error
+    creation, access = h5py.h5p.create(h5py.h5p.FILE_CREATE), h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    creation.set_obj_track_times(False)
+    access.set_libver_bounds(h5py.h5f.LIBVER_LATEST, h5py.h5f.LIBVER_LATEST)
+    access.set_sieve_buf_size(0)
+    return h5py.File(h5py.h5f.create(os.fsencode(path), h5py.h5f.ACC_TRUNC, fcpl=creation, fapl=access))
 
 
 def _add_image(file: Any, row: Row, grid: FileGrid, extractor: Extractor) -> None:
