@@ -15,9 +15,11 @@ from featurestore.quoting import folded, identifier
 from featurestore.stages import Stage
 from featurestore.wording import first_line
 
+BEGINNINGS = "SELECT, FROM, WITH, VALUES, PIVOT, UNPIVOT, DESCRIBE, SUMMARIZE, SHOW or EXPLAIN"  # of queries
 UNKNOWN_COLUMN = re.compile(
     r'Referenced column "(.+?)" not found|not have a column named "(.+?)"|Column "(.+?)" does not exist on'
 )
+OTHER_FILE = re.compile(r'Cannot access (?:file "(.+)"|directory ".+") - file system operations are disabled')
 # Lines of the traceback that DuckDB makes its message where a file system in Python failed.
 UNREADABLE = re.compile(r"^(?:\w+\.)*UnreadableFile: (.+)$", re.MULTILINE)
 ABSENT = re.compile(r"^FileNotFoundError: \[Errno \d+\] (.+)$", re.MULTILINE)
@@ -31,6 +33,12 @@ def explain(error: Exception, flow: Sequence[Stage]) -> str:
     """
     if failed := UNREADABLE.search(str(error)):
         raise UnreadableFile(failed[1]) from None
+    if other := OTHER_FILE.search(str(error)):
+        what = f"{other[1]!r} is another file" if other[1] else "this needs an extension of DuckDB"
+        return (
+            f"a query reads nothing but the store's views, and {what}; SHOW TABLES lists them, and images has "
+            "the columns of the dataset. To join a file, write an answer with --output and read both in DuckDB itself"
+        )
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     about = first_line(error)
     if unknown := re.match(r"Catalog Error: Table with name (.+) does not exist", about):
@@ -46,6 +54,14 @@ def explain(error: Exception, flow: Sequence[Stage]) -> str:
     about = re.sub(r", or SET error_on_division_by_zero=.*", "", about)
     hint = next((line for line in lines[1:] if line.startswith(("Candidate", "Did you mean"))), "")
     return f"{about}{'. ' + hint if hint else ''}"
+
+
+def beginning_hint(query: str, error: Exception) -> str:
+    """Return advice for a query that begins with no word of SQL, to follow DuckDB's error; else nothing."""
+    found = re.match('Parser Error: syntax error at or near "(.+)"', first_line(error))
+    if found is None or not query.lstrip().startswith(found[1]) or found[1].upper() in re.findall(r"\w+", BEGINNINGS):
+        return ""
+    return f"; a query begins with {BEGINNINGS}, and SHOW TABLES lists the views"
 
 
 def column_hint(context: Context, connection: duckdb.DuckDBPyConnection, query: str, error: Exception) -> str:

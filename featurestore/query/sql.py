@@ -18,7 +18,7 @@ from featurestore.errors import MissingDependency, QueryError
 from featurestore.formatting import counted, human_bytes
 from featurestore.query.duplicates import DUPLICATES, duplicates_note
 from featurestore.query.exact import NUMBERS, WIDE, answer_table, exact_columns, texts
-from featurestore.query.explain import column_hint, explain
+from featurestore.query.explain import BEGINNINGS, beginning_hint, column_hint, explain
 from featurestore.query.kept_copy import can_keep, kept_copy
 from featurestore.query.views import SNAPSHOT_VIEWS, is_of_snapshot, make_views, set_up
 from featurestore.stages import Stage
@@ -33,7 +33,6 @@ ROWS = 100_000  # in a batch of an answer
 EXACT_FLOATS = 2**53  # up to here a float holds every whole number
 WIDE_ROWS = 256  # if a row may hold a whole image
 QUESTIONS = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN, duckdb.StatementType.MULTI)  # MULTI: PIVOT
-BEGINNINGS = "SELECT, FROM, WITH, VALUES, PIVOT, UNPIVOT, DESCRIBE, SUMMARIZE, SHOW or EXPLAIN"
 LIST_VIEWS = re.compile(r"\s*(show\s+(all\s+)?(tables|views)|describe)\s*;?\s*", re.IGNORECASE)
 VIEW_LIST = """
     SELECT table_name AS name, string_agg(column_name, ', ' ORDER BY column_index) AS columns
@@ -305,7 +304,7 @@ def _statement(query: str, flow: Sequence[Stage]) -> duckdb.Statement:
     try:
         statements = duckdb.extract_statements(query)
     except duckdb.Error as error:
-        raise QueryError(explain(error, flow)) from None
+        raise QueryError(explain(error, flow) + beginning_hint(query, error)) from None
     if not statements:
         raise QueryError('there is no question in this; ask one like "SELECT count(*) FROM images"')
     if len(statements) > 1:

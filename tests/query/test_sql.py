@@ -153,7 +153,8 @@ def test_columns_that_are_named_alike(finished: FeatureStore) -> None:
         ("", 'there is no question in this; ask one like "SELECT count(*) FROM images"'),
         (" ; ", "there is no question in this"),
         ("SELECT 1; SELECT 2", "sql takes one query, and this is 2; ask them one after the other"),
-        ("SELCT 1", 'Parser Error: syntax error at or near "SELCT"'),
+        ("SELCT 1", 'Parser Error: syntax error at or near "SELCT"; a query begins with SELECT, FROM, WITH, VALUES'),
+        (" .tables", "DESCRIBE, SUMMARIZE, SHOW or EXPLAIN, and SHOW TABLES lists the views"),
         ("SELECT * FROM image", "there is no view image; did you mean images? the views are images, descriptor_counts"),
         ("SELECT * FROM nowhere", "there is no view nowhere; the views are images"),
         ("SELECT artist FROM images", 'Binder Error: Referenced column "artist" not found in FROM clause. Candidate'),
@@ -162,8 +163,13 @@ def test_columns_that_are_named_alike(finished: FeatureStore) -> None:
         ("SELECT quantized_vectors('abc'::BLOB)", "a BLOB that is not a whole number of 64 uint8 values each"),
         ("SELECT * FROM store", "there is no view store"),
         ("SELECT * FROM context", "there is no view context"),
-        ("SELECT * FROM read_text('/etc/hostname')", "file system operations are disabled"),
-        ("SELECT * FROM glob('/*')", "file system operations are disabled"),
+        (
+            "SELECT * FROM read_text('/etc/hostname')",
+            "nothing but the store's views, and '/etc/hostname' is another file",
+        ),
+        ("SELECT * FROM glob('/*')", "nothing but the store's views, and '/*' is another file; SHOW TABLES lists them"),
+        ("FROM 'dataset.csv'", "images has the columns of the dataset. To join a file, write an answer with --output"),
+        ("FROM 'a.xlsx'", "nothing but the store's views, and this needs an extension of DuckDB; SHOW TABLES"),
         ("SELECT * FROM '/etc/hostname'", "there is no view"),
         ("WITH n AS (INSERT INTO images VALUES (1)) SELECT 1", "Error"),
     ],
@@ -173,6 +179,13 @@ def test_what_is_refused_in_one_line(finished: FeatureStore, question: str, says
         finished.sql(question)
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("question", ["SELECT 1 +", "SELECT SELECT 1"])
+def test_a_mistake_after_the_beginning_has_no_advice_about_it(finished: FeatureStore, question: str) -> None:
+    with pytest.raises(QueryError, match=r"^Parser Error: syntax error") as caught:
+        finished.sql(question)
+    assert "begins with" not in str(caught.value)
 
 
 def test_variables_of_python_are_no_tables(finished: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
