@@ -1,4 +1,7 @@
-"""The interactive shell of sql: a query ends with a semicolon, and a line that begins with a dot is a command."""
+"""The interactive shell of sql: a query ends with a semicolon, and a line that begins with a dot is a command.
+
+Commands work in the middle of a query too, which then goes on. There other dots are SQL: ``.5``, ``.upper()``.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,10 @@ from featurestore.errors import FeatureStoreError
 from featurestore.system import shown
 
 PROMPT, MORE = "featurestore> ", "         ...> "
+ENDS = (".quit", ".exit")
+COMMANDS = (*ENDS, ".tables", ".schema", ".help")
 HISTORY_LINES = 1000
-HELP = """a query ends with a semicolon: DESCRIBE images;
+HELP = """a query ends with a semicolon: DESCRIBE images; until then ...> asks for more of it
 .tables          the views
 .schema [VIEW]   their columns
 .quit            end, as Ctrl-D does; Ctrl-C cancels what was typed"""
@@ -45,8 +50,8 @@ def _read_and_ask(ask: Callable[[str], None], views: Views, read: Callable[[str]
     while True:
         try:
             line = read(MORE if lines else PROMPT).strip()
-            if not lines and line.startswith("."):
-                if line.split()[0] in (".quit", ".exit"):
+            if line.startswith(".") and (not lines or line.split()[0] in COMMANDS):
+                if line.split()[0] in ENDS:
                     return
                 _run_command(line, views)
                 continue

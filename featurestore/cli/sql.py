@@ -80,7 +80,7 @@ def sql(store: Path, query: str | None, file: Path | None, untrusted: bool, **op
     else:
         from featurestore.cli.shell import run_shell
 
-        run_shell(lambda line: _ask(opened, line, {}, options["form"]), views=lambda: _views(opened))
+        run_shell(lambda line: _ask(opened, line, {}, options["form"], in_shell=True), views=lambda: _views(opened))
 
 
 def _query(query: str | None, file: Path | None) -> str | None:
@@ -105,6 +105,8 @@ def _ask(
     form: str | None = None,
     output: Path | None = None,
     force: bool = False,
+    *,
+    in_shell: bool = False,
 ) -> None:
     from featurestore.query import RESULT_FORMATS, write_result
 
@@ -116,7 +118,7 @@ def _ask(
             with must_arrive(), click.open_file("-", "wb") as stdout:
                 RESULT_FORMATS[f".{form}"](found, stdout)
         else:
-            _show(found)
+            _show(found, in_shell=in_shell)
         for line in found.notes:
             click.echo(f"note: {line}", err=True)
 
@@ -126,7 +128,7 @@ def _views(store: FeatureStore) -> dict[str, str]:
     return dict(store.sql("SHOW TABLES").fetchall())
 
 
-def _show(found: Any) -> None:
+def _show(found: Any, *, in_shell: bool) -> None:
     from featurestore.cli.table import find_screen
     from featurestore.cli.text import explain_text, table_text
 
@@ -140,9 +142,11 @@ def _show(found: Any) -> None:
     if names == ["explain_key", "explain_value"]:
         answer(explain_text(rows))
         return
-    answer(table_text(names, rows, n_rows=n, numbers=found.numbers, screen=find_screen()))
+    others = "name those that you need" if in_shell else "name fewer, or use --csv or --json for all"
+    answer(table_text(names, rows, n_rows=n, numbers=found.numbers, screen=find_screen(), others=others))
     if n > len(rows):
-        click.echo(f"only the first {SHOWN:,} rows are shown; use --csv, --json or --output for all", err=True)
+        advice = "ask for fewer with WHERE or LIMIT" if in_shell else "use --csv, --json or --output for all"
+        click.echo(f"only the first {SHOWN:,} rows are shown; {advice}", err=True)
 
 
 VERBS = (sql,)

@@ -140,6 +140,7 @@ def table_text(
     n_rows: int | None = None,
     numbers: Sequence[bool] = (),
     screen: Screen = PLAIN,
+    others: str = "use --json for all",
 ) -> str:
     """Return a query's result as a table.
 
@@ -149,6 +150,7 @@ def table_text(
         n_rows: the number of all rows, if these are not all.
         numbers: for each column, whether it has numbers; by default the values decide.
         screen: where it is shown; long texts are cut to its width, and columns without room left out.
+        others: how to see columns that were left out.
     """
     text = [[cell_text(value) for value in row] for row in rows]
     header = [cell_text(name) for name in columns]
@@ -157,7 +159,7 @@ def table_text(
     shown = f"{len(rows):,} of " if n_rows is not None and n_rows > len(rows) else ""
     count = f"{shown}{counted(len(rows) if n_rows is None else n_rows, 'row')}"
     if n_dropped:
-        count += f", {len(table.header):,} of {len(header):,} columns; name fewer, or use --csv or --json for all"
+        count += f", {len(table.header):,} of {len(header):,} columns; {others}"
     return "\n".join([table.text(), *screen.wrapped([f"({count})"], indent="")])
 
 

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from featurestore import FeatureStore
 from featurestore.cli.program import cli
 from featurestore.cli.shell import MORE, PROMPT, run_shell
+from featurestore.cli.table import Screen
 from featurestore.errors import QueryError
 from tests.small import invoke
 
@@ -86,6 +87,28 @@ def test_ctrl_c_ends_a_query_and_not_the_shell() -> None:
 
 def test_quit_ends_it() -> None:
     assert Terminal("SELECT 1;", ".quit", "SELECT 2;").run() == ["SELECT 1;"]
+
+
+def test_commands_work_in_the_middle_of_a_query(capsys: pytest.CaptureFixture[str]) -> None:
+    terminal = Terminal("SELECT 'a", ".tables", ".help", "b'", ".upper(),", ".5;", "SELECT 2", ".quit", ";")
+    assert terminal.run() == ["SELECT 'a\nb'\n.upper(),\n.5;"]
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[:2] == ["images", "runs"]
+    assert shown[2].startswith("a query ends with a semicolon")
+    assert terminal.prompts[-1] == MORE
+
+
+def test_what_is_left_out_is_told_without_options(finished: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = ["FROM images;", "FROM range(1001);"]
+    monkeypatch.setattr("featurestore.cli.sql._query", lambda query, file: query)  # stdin as a terminal
+    monkeypatch.setattr("featurestore.cli.table.find_screen", lambda: Screen(20))
+    monkeypatch.setattr("builtins.input", Terminal(*lines).read)
+    typed = invoke("sql", finished.path)
+    assert "columns; name those that you need)" in " ".join(typed.stdout.split())
+    assert typed.stderr == "only the first 1,000 rows are shown; ask for fewer with WHERE or LIMIT\n"
+    asked = [invoke("sql", finished.path, line) for line in lines]
+    assert "columns; name fewer, or use --csv or --json for all)" in " ".join(asked[0].stdout.split())
+    assert asked[1].stderr == "only the first 1,000 rows are shown; use --csv, --json or --output for all\n"
 
 
 def test_an_error_is_one_line_and_the_shell_goes_on(capsys: pytest.CaptureFixture[str]) -> None:

@@ -49,7 +49,7 @@ def test_columns_without_room_are_counted() -> None:
     names = [f"column_{i}" for i in range(30)]
     text = table_text(names, [["some text of a cell"] * 30], screen=NARROW)
     assert widest(text) <= 80
-    assert "4 of 30 columns; name fewer, or use --csv or --json for all" in " ".join(text.split())
+    assert "4 of 30 columns; use --json for all" in " ".join(text.split())
 
 
 def test_reports_fit_eighty_columns(finished: FeatureStore, begun: FeatureStore) -> None:
