@@ -187,6 +187,14 @@ def check_columns(name: str, columns: Sequence[str], filename_column: str) -> No
         )
 
 
+def nested_filenames(column: str, what: str) -> DatasetError:
+    """Return the error for filenames that are lists or objects."""
+    return DatasetError(
+        f"The column {column!r} holds {what} and not paths. Write one path in each row, or name another column "
+        "(--filename-column)."
+    )
+
+
 def has(columns: Sequence[str], name: str) -> bool:
     """Return whether a column has this name, in any case."""
     return name.lower() in (column.lower() for column in columns)

@@ -17,12 +17,12 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from featurestore.dataset.csv_file import check_columns, not_utf8, read_texts
+from featurestore.dataset.csv_file import check_columns, find, has, nested_filenames, not_utf8, read_texts
 from featurestore.dataset.parquet import read_parquet, read_pattern, with_filenames
 from featurestore.errors import DatasetError
 from featurestore.quoting import identifier
 from featurestore.system import Spill
-from featurestore.wording import first_line
+from featurestore.wording import first_line, one_line
 
 _COMPRESSIONS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 _PARQUET = b"PAR1"
@@ -42,6 +42,7 @@ _MARKS = {
 }
 # Which of the first four bytes are NUL, in ASCII text without a byte order mark.
 _NULS = {"0111": "UTF-32LE", "1110": "UTF-32BE", "0101": "UTF-16LE", "1010": "UTF-16BE"}
+_NESTED = pa.array(["{", "["])  # the first characters of JSON's objects and lists
 
 
 def read_file(con: duckdb.DuckDBPyConnection, path: Path, filename_column: str, spill: Spill) -> tuple[pa.Table, bool]:
@@ -77,9 +78,10 @@ def read_file(con: duckdb.DuckDBPyConnection, path: Path, filename_column: str, 
             return read_texts(con, file, name, filename_column, spill), False
         try:
             if kind == "parquet":
-                rows = with_filenames(read_parquet(con, file, spill), filename_column)
+                rows = read_parquet(con, file, spill, filename_column=filename_column)
+                rows = with_filenames(rows, filename_column)
             else:
-                rows = _read_json(con, file, spill)
+                rows = _read_json(con, file, name, filename_column, spill)
         except duckdb.Error as error:
             why = first_line(str(error).replace(str(file), name), limit=300)
             raise DatasetError(f"{name} can't be read as {kind}: {why}. Is the file whole?") from None
@@ -137,7 +139,7 @@ def _kind(file: Path, name: str) -> str:
     return "json" if plain_name.endswith((".json", ".jsonl", ".ndjson")) else "csv"
 
 
-def _read_json(con: duckdb.DuckDBPyConnection, file: Path, spill: Spill) -> pa.Table:
+def _read_json(con: duckdb.DuckDBPyConnection, file: Path, name: str, filename_column: str, spill: Spill) -> pa.Table:
     found = con.sql(
         """FROM read_json($path, format='auto', records=true, maximum_depth=1, sample_size=-1,
             map_inference_threshold=-1, field_appearance_threshold=0, compression='none',
@@ -150,11 +152,30 @@ def _read_json(con: duckdb.DuckDBPyConnection, file: Path, spill: Spill) -> pa.T
         written = spill.table(
             found.project(", ".join(f"CAST({identifier(n)} AS VARCHAR) AS {identifier(n)}" for n in found.columns))
         )
+        _check_rows(written, name, filename_column)
         texts = spill.table(
             found.project(", ".join(f"{identifier(n)} ->> '$' AS {identifier(n)}" for n in found.columns))
         )
     columns = [_typed(*pair) for pair in zip(written.columns, texts.columns, strict=True)]
     return pa.table(columns, names=texts.column_names)
+
+
+def _check_rows(written: pa.Table, name: str, filename_column: str) -> None:
+    """Refuse JSON whose filenames are lists or objects, as they are where one object holds all images.
+
+    Raises:
+        DatasetError: says how to write a row for each image.
+    """
+    is_there = has(written.column_names, filename_column)
+    asked = [written.column(find(written.column_names, filename_column))] if is_there else written.columns
+    nested = [column.filter(pc.is_in(pc.utf8_slice_codeunits(column, 0, 1), _NESTED)) for column in asked]
+    if len(written) == 1 and all(map(len, nested)):
+        raise DatasetError(
+            f"{name} holds one object for all images and not one for each. Write a row for each image, in pandas with "
+            "to_json(..., orient='records')."
+        )
+    if is_there and len(nested[0]):
+        raise nested_filenames(filename_column, f"lists or objects, for example {one_line(nested[0][0].as_py(), 50)},")
 
 
 def _typed(written: pa.ChunkedArray, texts: pa.ChunkedArray) -> pa.ChunkedArray:

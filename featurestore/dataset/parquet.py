@@ -18,10 +18,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from featurestore.dataset.csv_file import find, has, nested_filenames
 from featurestore.errors import DatasetError
 from featurestore.quoting import identifier
 from featurestore.system import IN_MEMORY, Spill
-from featurestore.wording import first_line
+from featurestore.wording import first_line, one_line
 
 # Types that DuckDB, Arrow and Parquet write and read in the same way; columns of other types become text.
 _KEPT = ("BOOLEAN", "FLOAT", "DOUBLE", "VARCHAR", "DATE", "TIME", "BLOB", "TIMESTAMP", "TIMESTAMP_NS", "TIMESTAMP_MS")
@@ -32,13 +33,20 @@ IMAGE = re.compile(r"STRUCT\(.*\bbytes BLOB\b.*\)")  # a picture, in a file that
 IMG2DATASET = ("key", "url", "status")
 
 
-def read_parquet(con: duckdb.DuckDBPyConnection, file: Path, spill: Spill = IN_MEMORY) -> pa.Table:
+def read_parquet(
+    con: duckdb.DuckDBPyConnection, file: Path, spill: Spill = IN_MEMORY, *, filename_column: str | None = None
+) -> pa.Table:
     """Return the rows of a Parquet file: no images, nested values as JSON text, classes as their names.
 
     Raises:
         duckdb.Error: it can't be read.
+        DatasetError: the values of ``filename_column`` are nested.
     """
     found = con.sql("FROM read_parquet($path, hive_partitioning=false)", params={"path": glob.escape(str(file))})
+    if filename_column is not None and has(found.columns, filename_column):
+        kind = str(found.types[find(found.columns, filename_column)])
+        if _is_nested(kind) and not IMAGE.fullmatch(kind):
+            raise nested_filenames(filename_column, one_line(kind, 50))
     return _named(_stable(con, found, spill), _classes(file))
 
 
@@ -54,7 +62,8 @@ def read_pattern(con: duckdb.DuckDBPyConnection, pattern: Path, filename_column:
     tables = list[pa.Table]()
     for file in map(Path, files):
         try:
-            tables.append(with_filenames(read_parquet(con, file, spill), filename_column, below=f"{file.stem}/"))
+            rows = read_parquet(con, file, spill, filename_column=filename_column)
+            tables.append(with_filenames(rows, filename_column, below=f"{file.stem}/"))
         except duckdb.Error as error:
             why = first_line(str(error), limit=300)
             raise DatasetError(f"{file.name} can't be read as parquet: {why}. A pattern takes Parquet only.") from None
@@ -117,8 +126,11 @@ def _stable(con: duckdb.DuckDBPyConnection, found: duckdb.DuckDBPyRelation, spil
 def _as_it_stays(column: str, kind: str) -> str:
     if kind in (*_KEPT, *_WHOLE) or (kind.startswith("DECIMAL(") and not kind.endswith("]")):
         return column
-    is_nested = kind.endswith("]") or kind.startswith(("STRUCT(", "MAP(", "UNION("))
-    return f"CAST({f'to_json({column})' if is_nested else column} AS VARCHAR)"
+    return f"CAST({f'to_json({column})' if _is_nested(kind) else column} AS VARCHAR)"
+
+
+def _is_nested(kind: str) -> bool:
+    return kind.endswith("]") or kind.startswith(("STRUCT(", "MAP(", "UNION("))
 
 
 def _classes(file: Path) -> dict[str, list[str]]:

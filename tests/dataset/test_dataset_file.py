@@ -196,3 +196,41 @@ def test_json_of_many_keys(tmp_path: Path, present: float) -> None:
 )
 def test_a_file_that_can_not_be_read_is_one_line(tmp_path: Path, name: str, content: bytes, what: str) -> None:
     assert what in refused(tmp_path, name, content)
+
+
+COLUMNS = {name: {str(i): value for i, value in enumerate(values)} for name, values in ROWS.items()}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        COLUMNS,  # what `DataFrame.to_json` writes by default
+        {str(i): record for i, record in enumerate(RECORDS)},
+        {"columns": list(ROWS), "index": [0, 1], "data": [list(record.values()) for record in RECORDS]},
+        ROWS,
+    ],
+)
+def test_json_with_one_object_for_all_images(tmp_path: Path, content: Any) -> None:
+    assert refused(tmp_path, "d.json", json.dumps(content).encode()) == (
+        "d.json holds one object for all images and not one for each. Write a row for each image, in pandas with "
+        "to_json(..., orient='records')."
+    )
+
+
+def test_json_of_one_image(tmp_path: Path) -> None:
+    one = {**RECORDS[0], "filename": "[a].jpg", "tags": ["x"]}
+    assert read(tmp_path, "d.json", json.dumps(one).encode())["filename"].to_pylist() == ["[a].jpg"]
+    assert "d.json has no column 'filename'. Its" in refused(tmp_path, "d.json", b'{"file": "a.jpg", "tags": ["x"]}')
+
+
+def test_filenames_that_are_nested(tmp_path: Path) -> None:
+    how = "and not paths. Write one path in each row, or name another column (--filename-column)."
+    nested = json.dumps({"FileName": {"path": "b.jpg"}, "subset": "test"})
+    assert refused(tmp_path, "d.jsonl", f"{nested}\n{nested}".encode()) == (
+        f"""The column 'filename' holds lists or objects, for example {{"path":"b.jpg"}}, {how}"""
+    )
+    assert "holds lists or objects" in refused(tmp_path, "d.json", b'[{"filename": "a"}, {"filename": ["b"]}]')
+    table = parquet(pa.table({"subset": ["train"], "FileName": [["a.jpg"]]}))
+    assert refused(tmp_path, "d.parquet", table) == f"The column 'filename' holds VARCHAR[] {how}"
+    with pytest.raises(DatasetError, match=r"The column 'filename' holds VARCHAR\[\] and"):
+        read_dataset(tmp_path / "*.parquet")
