@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+
 import duckdb
 import pyarrow as pa
 
 from featurestore.dataset.csv_file import find, has
 from featurestore.errors import DatasetError
 from featurestore.formatting import counted
-from featurestore.quoting import identifier
+from featurestore.quoting import identifier, literal
 from featurestore.system import Spill
 from featurestore.wording import first_line, one_line
 
@@ -16,6 +19,9 @@ BLANK = r"[\s\p{Z}]*"
 _WORDS = ("VARCHAR", '"NULL"')  # types that a split may have; images with NULL are refused as missing
 EXAMPLE = "CASE WHEN md5_number_lower(filename) % 10 = 0 THEN 'test' ELSE 'train' END"
 _NAMED = 5  # values that a message lists
+_LONGEST = 50  # characters of a value in a message
+_OF_TESTS = ("test", "testing", "val", "valid", "validation", "dev", "eval", "evaluation", "holdout", "heldout")
+_SPECIAL = '\\"$`'  # characters that the shell reads between double quotes, unless a backslash is before them
 
 
 def is_subset(split: str) -> bool:
@@ -116,15 +122,22 @@ def _no_words(con: duckdb.DuckDBPyConnection, split: str, what: str) -> DatasetE
     """Return the error that counts the values of the split in the table ``images``, and how to turn them into words."""
     found = con.execute("SELECT subset, count(*) FROM images GROUP BY 1 ORDER BY 2 DESC, 1").fetchall()
     images = "image" if sum(n for _, n in found) == 1 else "images"
-    counts = [f"{n:,} {one_line(str(value), 50)}" for value, n in found]
+    counts = [f"{n:,} {one_line(str(value), _LONGEST)}" for value, n in found]
     more = [f"and {len(counts) - _NAMED:,} more values"] if len(counts) > _NAMED else []
-    other = next((str(value)[:50].replace("'", "''") for value, _ in found if value != "test"), None)
-    hint = (
-        EXAMPLE
-        if other is None
-        else f"CASE CAST({split.strip()} AS VARCHAR) WHEN '{other}' THEN 'train' ELSE 'test' END"
-    )
+    hint = _hint(split.strip(), [str(value) for value, _ in found if value is not None])
     return DatasetError(
         f"The split {what} ({', '.join(counts[:_NAMED] + more)} {images}): {one_line(split)} -- The PCA is learnt "
-        f"from images that are 'train'. Say which these are, for example --split \"{one_line(hint)}\"."
+        f"from images that are 'train'. Say which these are, for example --split \"{hint}\"."
     )
+
+
+def _hint(split: str, values: Sequence[str]) -> str:
+    """Return a split for the shell's double quotes: by the likeliest of the ``values``, most frequent first."""
+    named = [value for value in values if "train" in value.lower()]
+    others = [value for value in values if re.sub(r"[\W_]", "", value.lower()) not in _OF_TESTS]
+    other = next(iter([*named, *others]), "")
+    hint = f"CASE CAST({split} AS VARCHAR) WHEN {literal(other)} THEN 'train' ELSE 'test' END"
+    is_shown_whole = 0 < len(other) <= _LONGEST and hint == one_line(hint)
+    if not is_shown_whole or "!" in hint or "--" in split:  # no backslash helps where a shell has a history
+        return EXAMPLE
+    return "".join(f"\\{letter}" if letter in _SPECIAL else letter for letter in hint)

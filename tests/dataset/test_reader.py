@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import subprocess
 from pathlib import Path
 
 import pyarrow as pa
@@ -329,6 +330,33 @@ def test_a_dataset_of_test_images_only_is_refused(tmp_path: Path) -> None:
     message = refused(write(tmp_path, "filename,subset\na,test\nb,test\n"))
     assert "makes no image 'train' (2 test images)" in message
     assert message.endswith(f'--split "{BY_HASH}".')
+
+
+@pytest.mark.parametrize(
+    ("values", "train"),
+    [
+        (["dev", "dev", "Training"], "Training"),
+        (["held-out", "held-out", "x", "Val", "Val"], "x"),
+        (['say "$HOME" `id` \\x', "test"], 'say "$HOME" `id` \\x'),
+        (["dev", "Validation", "test"], None),
+        (["x" * 51], None),
+        (["x  y"], None),
+        (["hey!"], None),
+    ],
+)
+def test_the_split_that_is_proposed(tmp_path: Path, values: list[str], train: str | None) -> None:
+    path = tmp_path / "data.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([("filename", "my subset"), *enumerate(values)])
+    option = refused(path, split='"my subset"').rpartition("for example ")[2].removesuffix(".")
+    shell = ["bash", "-c", f'printf "%s\\n" {option}']
+    flag, split = subprocess.run(shell, check=True, capture_output=True, text=True).stdout.splitlines()
+    assert flag == "--split"
+    if train is None:
+        assert split == BY_HASH
+    else:
+        subsets = read_dataset(path, split=split)["subset"].to_pylist()
+        assert subsets == ["train" if value == train else "test" for value in values]
 
 
 def test_a_split_with_many_values_counts_the_first(tmp_path: Path) -> None:
