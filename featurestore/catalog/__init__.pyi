@@ -74,7 +74,6 @@ from .partitions import count_by_variant as count_by_variant
 from .partitions import has_partition as has_partition
 from .partitions import has_partitions as has_partitions
 from .partitions import imported_versions as imported_versions
-from .partitions import partition_names as partition_names
 from .partitions import partitions_of as partitions_of
 from .plan import StagePlan as StagePlan
 from .plan import Work as Work

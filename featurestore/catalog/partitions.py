@@ -12,13 +12,6 @@ from featurestore.catalog.table_rows import PartitionRow, query_rows
 from featurestore.storage import Origin
 
 
-def partition_names(connection: DuckDBPyConnection, step: Step) -> list[str]:
-    """Return the names of a variant's partition files in chunk order, without pruned ones."""
-    query = "SELECT path FROM partitions WHERE stage = $stage AND variant = $variant AND NOT pruned ORDER BY chunk_id"
-    key = {"stage": step.stage.name, "variant": step.variant}
-    return query_column(connection, query, key)
-
-
 def count_by_variant(connection: DuckDBPyConnection, stage: str) -> dict[str, int]:
     """Return the number of partitions of each variant of a stage, the most frequent first."""
     query = "SELECT variant, count(*) AS n FROM partitions WHERE stage = $stage GROUP BY 1 ORDER BY n DESC, variant"

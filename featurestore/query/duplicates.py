@@ -14,7 +14,7 @@ from duckdb import DuckDBPyConnection
 from numpy.typing import NDArray
 
 from featurestore.arrow_arrays import arrow_array, numpy_array
-from featurestore.catalog import Context, HeldCatalog, Step, chunk_states, removed_ids, resolve
+from featurestore.catalog import Context, HeldCatalog, Step, chunk_states, removed_ids
 from featurestore.errors import CorruptFile, UnreadableFile
 from featurestore.formatting import counted
 from featurestore.stages import codes_of
@@ -110,9 +110,3 @@ def groups(one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.int64
         label = label[label]
         if (label == before).all():
             return ids[label[a]].astype(np.int64)
-
-
-def duplicates_note(context: Context) -> str | None:
-    """Return `Duplicates.note` of a store."""
-    with context.catalog.reading() as connection:
-        return find_duplicates(context, connection, resolve(connection, context.flow)).note(context)

@@ -227,7 +227,7 @@ def _every_image(context: Context) -> Iterator[tuple[DuckDBPyConnection, DuckDBP
 @contextmanager
 def _asked(context: Context, where: str) -> Iterator[tuple[DuckDBPyConnection, DuckDBPyRelation]]:
     """Open the view `images` of a copy of the catalog, and those that a condition names."""
-    with open_query(context, f"images {where}") as connection:
+    with open_query(context, f"images {where}") as (connection, _):
         yield connection, connection.view("images")
 
 

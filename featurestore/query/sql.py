@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import duckdb
 import pyarrow as pa
@@ -16,7 +16,6 @@ import pyarrow.compute as pc
 from featurestore.catalog import Context
 from featurestore.errors import MissingDependency, QueryError
 from featurestore.formatting import counted, human_bytes
-from featurestore.query.duplicates import DUPLICATES, duplicates_note
 from featurestore.query.exact import NUMBERS, WIDE, answer_table, exact_columns, texts
 from featurestore.query.explain import BEGINNINGS, beginning_hint, column_hint, explain
 from featurestore.query.kept_copy import can_keep, kept_copy
@@ -156,15 +155,16 @@ def query_snapshot(context: Context) -> Iterator[Ask]:
 
     A query that names a view over partitions, `duplicates` or the list of views has a copy of its own.
     """
-    with open_query(context, " ".join(SNAPSHOT_VIEWS)) as connection, _thread_for(connection) as thread:
+    with open_query(context, " ".join(SNAPSHOT_VIEWS)) as opened, _thread_for(opened.connection) as thread:
 
         def ask(query: str, /, **parameters: Any) -> QueryResult:
             if not is_of_snapshot(context.flow, query):
                 return run_query(context, query, parameters)
             _refuse_parameters(_statement(query, context.flow), parameters)
-            old = answer_table(connection)
-            thread.submit(connection.execute, f"DROP TABLE IF EXISTS {old}")  # of the query before, however it ended
-            return _collect(context, _stream(context, query, parameters, connection, thread))
+            old = answer_table(opened.connection)
+            drop = f"DROP TABLE IF EXISTS {old}"  # of the query before, however it ended
+            thread.submit(opened.connection.execute, drop)
+            return _collect(context, _stream(context, query, parameters, opened, thread))
 
         yield ask
 
@@ -188,49 +188,53 @@ def stream_query(
     _refuse_parameters(_statement(query, context.flow), values)
     if LIST_VIEWS.fullmatch(query):
         query = VIEW_LIST
-    with open_query(context, query) as connection, _thread_for(connection) as thread:
-        yield _stream(context, query, values, connection, thread, as_text=as_text)
+    with open_query(context, query) as opened, _thread_for(opened.connection) as thread:
+        yield _stream(context, query, values, opened, thread, as_text=as_text)
+
+
+class Opened(NamedTuple):
+    """A connection with views, and what a reader has to know of them, in one line each."""
+
+    connection: duckdb.DuckDBPyConnection
+    notes: tuple[str, ...]
 
 
 def _stream(
     context: Context,
     query: str,
     values: Mapping[str, Any],
-    connection: duckdb.DuckDBPyConnection,
+    opened: Opened,
     thread: ThreadPoolExecutor,
     *,
     as_text: bool = False,
 ) -> Answer:
+    connection = opened.connection
+
     def run(work: Callable[[], T]) -> T:
         return _result(thread.submit(work), context, connection, query)
 
     reader, numbers = run(lambda: _reader(connection, query, values, as_text))
     schema = tidy_schema(reader.schema)
-    return Answer(schema, _batches(reader, schema, run), numbers, _notes(context, query))
-
-
-def _notes(context: Context, query: str) -> tuple[str, ...]:
-    note = duplicates_note(context) if DUPLICATES in re.findall(r"\w+", query.lower()) else None
-    return () if note is None else (note,)
+    return Answer(schema, _batches(reader, schema, run), numbers, opened.notes)
 
 
 @contextmanager
-def open_query(context: Context, text: str) -> Iterator[duckdb.DuckDBPyConnection]:
+def open_query(context: Context, text: str) -> Iterator[Opened]:
     """Open a private connection to a DuckDB in memory, locked down, with the views that ``text`` names.
 
     Queries of the catalog alone share a DuckDB, as long as the catalog stays the same.
     """
     if is_of_snapshot(context.flow, text) and can_keep(context.catalog):
         with kept_copy(context, text) as connection:
-            yield connection
+            yield Opened(connection, ())
         return
     with optional_scratch_folder() as folder, duckdb.connect() as connection:
         set_up(connection, folder)
         try:
-            make_views(context, connection, text, folder)
+            notes = make_views(context, connection, text, folder)
         except duckdb.Error as error:
             raise QueryError(explain(error, context.flow)) from None
-        yield connection
+        yield Opened(connection, notes)
 
 
 @contextmanager

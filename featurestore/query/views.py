@@ -9,6 +9,7 @@ import glob
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import duckdb
 import pyarrow as pa
@@ -17,18 +18,20 @@ from duckdb import DuckDBPyConnection
 from featurestore.catalog import (
     CATALOG_VIEWS,
     FOUND_PAIRS,
+    ChunkState,
     Context,
     StagePlan,
     Step,
     attach_copy,
+    chunk_states,
     make_catalog_views,
     make_plan,
-    partition_names,
     removed_ids,
     resolve,
 )
 from featurestore.query.descriptor_views import make_descriptor_view, make_function
 from featurestore.query.duplicates import DUPLICATES, find_duplicates
+from featurestore.query.gaps import Gaps, find_gaps
 from featurestore.quoting import literal
 from featurestore.rows import EXIF_ORIENTATION, OUTSIDE, SOURCE_VERSION, Layout
 from featurestore.stages import ChunkStage, FitStage, Stage, layouts_of
@@ -67,14 +70,17 @@ def set_up(connection: duckdb.DuckDBPyConnection, folder: Path | None) -> None:
     connection.execute("SET arrow_large_buffer_size = true")  # a batch of BLOBs may be over 2 GiB
 
 
-def make_views(context: Context, connection: duckdb.DuckDBPyConnection, text: str, folder: Path | None) -> None:
+def make_views(
+    context: Context, connection: duckdb.DuckDBPyConnection, text: str, folder: Path | None
+) -> tuple[str, ...]:
     """Create the views and functions that ``text`` names, and restrict the connection to their files.
 
     They read a copy of the catalog, which is made if it is needed, in ``folder`` if it is too large for memory.
+    Return what a reader has to know of the views that ``text`` names, in one line each.
     """
-    names = set(re.findall(r"\w+", text.lower()))
+    named = names = set(re.findall(r"\w+", text.lower()))
     if names & _LISTINGS or names == {"describe"}:
-        names |= set(every_view(context.flow))
+        names = names | set(every_view(context.flow))
     views = [view for view in CATALOG_VIEWS if view in names]
     stages = {view: stage for view, stage in partition_views(context.flow).items() if _wanted(view, names)}
     with context.catalog.reading() as catalog:
@@ -82,11 +88,7 @@ def make_views(context: Context, connection: duckdb.DuckDBPyConnection, text: st
         duplicates = find_duplicates(context, catalog, steps) if DUPLICATES in names else None
         if MISSING in names:
             make_missing(connection, make_plan(catalog, steps))
-        files = {view: _files(context, catalog, _step(steps, stage)) for view, stage in stages.items()}
-        without = None
-        if stages and len(removed := removed_ids(catalog)):  # their rows stay in the partitions
-            connection.register(REMOVED, removed)
-            without = REMOVED
+        stored = _find_stored(context, catalog, steps, stages) if stages else _Stored()
         if views:
             attach_copy(connection, catalog, folder)
     if duplicates is not None:
@@ -95,13 +97,22 @@ def make_views(context: Context, connection: duckdb.DuckDBPyConnection, text: st
         make_catalog_views(connection, views, steps)
     if stages:
         context.root.partitions.register(connection)
+    without = REMOVED if stored.removed else None
+    if without:  # their rows stay in the partitions
+        connection.register(REMOVED, stored.removed)
     layouts, every = layouts_of(context.flow), not names.isdisjoint({*OUTSIDE, "describe", "summarize"})
     for view, stage in stages.items():
-        make_partition_view(connection, view, files[view], layouts[stage], without=without, every=every)
+        make_partition_view(connection, view, stored.files[view], layouts[stage], without=without, every=every)
         make_function(connection, view, layouts[stage])
         if f"{view}_descriptors" in names:
             make_descriptor_view(connection, view, layouts[stage])
-    lock_down(connection, [path for paths in files.values() for path in paths])
+    lock_down(connection, [path for both in stored.files.values() for path in (*both.whole, *both.pruned)])
+    notes = [
+        note for gap in stored.gaps if {gap.view, f"{gap.view}_descriptors"} & named for note in gap.notes(context)
+    ]
+    if duplicates is not None and DUPLICATES in named:
+        notes += filter(None, [duplicates.note(context)])
+    return tuple(notes)
 
 
 def _wanted(view: str, names: set[str]) -> bool:
@@ -117,6 +128,13 @@ def lock_down(connection: duckdb.DuckDBPyConnection, files: Sequence[str]) -> No
     connection.execute("SET lock_configuration = true")
 
 
+class Files(NamedTuple):
+    """The committed partitions of a view."""
+
+    whole: Sequence[str]
+    pruned: Sequence[str] = ()  # what is left of those that were pruned: the same rows without some columns
+
+
 # The columns of `rows.OUTSIDE`, which partitions of earlier versions lack. To find out which do takes as long as a
 # count of all rows, so a view has these columns only for queries that name them.
 NEW_COLUMNS = f"SELECT NULL::TINYINT AS {EXIF_ORIENTATION}, NULL::BIGINT AS {SOURCE_VERSION} WHERE false"
@@ -125,7 +143,7 @@ NEW_COLUMNS = f"SELECT NULL::TINYINT AS {EXIF_ORIENTATION}, NULL::BIGINT AS {SOU
 def make_partition_view(
     connection: duckdb.DuckDBPyConnection,
     view: str,
-    files: Sequence[str],
+    files: Files,
     layout: Layout,
     *,
     without: str | None = None,
@@ -135,29 +153,57 @@ def make_partition_view(
 
     ``without`` names a table with the ``image_id`` of rows to leave out; ``every`` adds the columns of `rows.OUTSIDE`.
     """
-    if files:
-        # The store's own path must not act as a glob or as hive columns either: `old[1]`, `a*`, `status=ok`.
-        listed = ", ".join(literal(glob.escape(file)) for file in files)
-        passing = f" ANTI JOIN {without} USING (image_id)" if without else ""
-        read = f"FROM read_parquet([{listed}], hive_partitioning = false"
-        if not layout.outside:
-            found = f"SELECT * {read})"
-        elif every:
-            found = f"FROM (SELECT * {read}, union_by_name = true) UNION ALL BY NAME {NEW_COLUMNS})"
-        else:
-            found = f"SELECT COLUMNS(lambda name: name NOT IN {tuple(OUTSIDE)}) {read})"
-        connection.execute(f"CREATE TEMP VIEW {view} AS {found}{passing}")
-    else:
-        # empty_table would import pandas
-        connection.register(view, pa.Table.from_batches([], layout.schema()))
+    empty = pa.Table.from_batches([], layout.schema())  # empty_table would import pandas
+    if not files.whole and not files.pruned:
+        connection.register(view, empty)
+        return
+    union_by_name = layout.outside and every
+    sources = [f"SELECT * FROM {_read(paths, union_by_name)}" for paths in files if paths]
+    if not files.whole:  # the columns that only whole partitions have
+        connection.register(f"_{view}", empty)
+        sources.insert(0, f"SELECT * FROM _{view}")
+    if union_by_name:
+        sources.append(NEW_COLUMNS)
+    columns = f"COLUMNS(lambda name: name NOT IN {tuple(OUTSIDE)})" if layout.outside and not every else "*"
+    passing = f" ANTI JOIN {without} USING (image_id)" if without else ""
+    union = " UNION ALL BY NAME ".join(sources)
+    connection.execute(f"CREATE TEMP VIEW {view} AS SELECT {columns} FROM ({union}){passing}")
 
 
-def _files(context: Context, catalog: DuckDBPyConnection, step: Step) -> list[str]:
-    return [context.root.partitions.for_sql(name) for name in partition_names(catalog, step)]
+def _read(files: Sequence[str], union_by_name: bool) -> str:
+    # The store's own path must not act as a glob or as hive columns either: `old[1]`, `a*`, `status=ok`.
+    listed = ", ".join(literal(glob.escape(file)) for file in files)
+    return f"read_parquet([{listed}], hive_partitioning = false, union_by_name = {str(union_by_name).lower()})"
+
+
+class _Stored(NamedTuple):
+    """The files and gaps of the views over partitions."""
+
+    files: Mapping[str, Files] = {}
+    gaps: Sequence[Gaps] = ()
+    removed: pa.Table | None = None  # the ids of images that have left the dataset, if there are any
+
+
+def _find_stored(
+    context: Context, catalog: DuckDBPyConnection, steps: Sequence[Step], stages: Mapping[str, str]
+) -> _Stored:
+    removed, chunks = removed_ids(catalog), chunk_states(catalog, steps)
+    files, gaps = dict[str, Files](), list[Gaps]()
+    for view, stage in stages.items():
+        step, states = _step(steps, stage), [state for state in chunks if state.stage == stage]
+        files[view] = _files(context, states)
+        gaps.append(find_gaps(catalog, step, states, removed))
+    return _Stored(files, gaps, removed if len(removed) else None)
 
 
 def _step(steps: Sequence[Step], stage: str) -> Step:
     return next(step for step in steps if step.stage.name == stage)
+
+
+def _files(context: Context, states: Sequence[ChunkState]) -> Files:
+    name = context.root.partitions.for_sql
+    there = [(name(state.path), state.pruned) for state in states if state.path is not None]
+    return Files([path for path, pruned in there if not pruned], [path for path, pruned in there if pruned])
 
 
 def make_missing(connection: duckdb.DuckDBPyConnection, plans: Mapping[str, StagePlan]) -> None:

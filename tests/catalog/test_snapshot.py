@@ -34,7 +34,7 @@ def test_what_a_killed_writer_had_committed_is_seen(store: FeatureStore) -> None
 
 def test_a_question_holds_up_no_writer_and_sees_nothing_of_it(store: FeatureStore) -> None:
     context = context_of(store)
-    with open_query(context, "runs") as connection:
+    with open_query(context, "runs") as (connection, _):
         (run_id,) = connection.sql("SELECT min(run_id) FROM runs").fetchall()[0]
         with context.catalog.transaction() as transaction:
             update_run(transaction, run_id, host="elsewhere")
@@ -56,7 +56,7 @@ def test_the_copy_is_in_memory_if_it_is_not_too_large(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(scratch, "MOST_IN_MEMORY", most)
     before = open_copies()  # which open stores keep
-    with open_query(context_of(finished), "images") as connection:
+    with open_query(context_of(finished), "images") as (connection, _):
         (copy,) = open_copies() - before
         assert copy.is_relative_to(scratch.MEMORY if most > 1 else tmp_path)
         # A killed process leaves no copy: it has no name any more, and can still be read.

@@ -20,7 +20,7 @@ import pytest
 from featurestore import FeatureStore
 from featurestore.catalog import Context
 from featurestore.errors import CorruptFile, FeatureStoreError, NotEnoughSpace, NothingUsable, NotReady, QueryError
-from featurestore.query.sql import open_query
+from featurestore.query.sql import Opened, open_query
 from featurestore.rows import KEYPOINT, blob_bytes
 from featurestore.system import free_memory, memory
 from tests.small import context_of
@@ -90,7 +90,7 @@ def test_the_catalog_is_copied_once_for_the_images_and_their_columns(
 ) -> None:
     copies: list[str] = []
 
-    def counted(context: Context, text: str) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
+    def counted(context: Context, text: str) -> AbstractContextManager[Opened]:
         copies.append(text)
         return open_query(context, text)
 
