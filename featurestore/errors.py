@@ -69,7 +69,7 @@ class StoreBusy(FeatureStoreError):
 
 
 class NotWritable(FeatureStoreError):
-    """This user may not write the store's files, or make a store in the folder."""
+    """The store's files can't be written, or no store made in the folder: this user may not, or the disk fails."""
 
 
 class NotReady(FeatureStoreError):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
 import resource
+import struct
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -86,3 +88,32 @@ def largest_file(n_bytes: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+_SYSCALLS = {"x86_64": {"pwrite64": 18, "fdatasync": 75}, "aarch64": {"pwrite64": 68, "fdatasync": 83}}
+_LOAD, _IS, _RETURN = 0x20, 0x15, 0x06  # of BPF: the number of the system call, a comparison, the end
+_ALLOW, _ERRNO = 0x7FFF0000, 0x00050000  # of seccomp
+_SET_SECCOMP, _FILTER, _NO_NEW_RIGHTS = 22, 2, 38  # of prctl
+
+
+def can_fail_syscalls() -> bool:
+    """Whether `fail_syscall` can do so here."""
+    return sys.platform == "linux" and platform.machine() in _SYSCALLS
+
+
+def fail_syscall(name: str, code: int) -> None:
+    """Let a system call fail with an error code in this process, and in those that it starts, until they end.
+
+    Threads that run already are left out.
+    """
+    number = _SYSCALLS[platform.machine()][name]
+    steps = [(_LOAD, 0, 0, 0), (_IS, 0, 1, number), (_RETURN, 0, 0, _ERRNO | code), (_RETURN, 0, 0, _ALLOW)]
+    program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in steps))
+
+    class Filter(ctypes.Structure):
+        _fields_ = (("length", ctypes.c_ushort), ("program", ctypes.c_void_p))
+
+    filter_ = Filter(len(steps), ctypes.addressof(program))
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.prctl(_NO_NEW_RIGHTS, 1, 0, 0, 0) == 0
+    assert libc.prctl(_SET_SECCOMP, _FILTER, ctypes.byref(filter_), 0, 0) == 0

@@ -158,6 +158,8 @@ class Catalog:
         try:
             yield
         except duckdb.Error as error:
+            if (failure := diagnosis.unwritten(self.path, error)) is not None:
+                raise failure from error
             if isinstance(error, diagnosis.ANOTHER_SCHEMA):
                 lacking = self._lacking()
                 if lacking is None:
@@ -189,8 +191,9 @@ class WritableCatalog(Catalog, ABC):
 
         Raises:
             StoreBusy: others kept the catalog busy for two minutes, or another process has taken over the store.
-            NotWritable: this user may not write the catalog.
-            NotEnoughSpace: the disk is full; the transaction did not happen.
+            NotWritable: this user may not write the catalog, or the disk fails.
+            NotEnoughSpace: the disk is full. As with a disk that fails, the transaction did not happen; or all of it is
+                in DuckDB's log, from which whatever opens the catalog next takes it.
             UnreadableFile: it can't be opened or read, for a reason outside of the file.
         """
         with (
@@ -269,9 +272,16 @@ class HeldCatalog(WritableCatalog):
     """
 
     def __init__(self, root: Root, path: Path | None = None, *, memory: str | None = None) -> None:
-        """Create an empty catalog in memory, or open the file ``path``; `migrate` brings it up to date."""
+        """Create an empty catalog in memory, or open the file ``path``; `migrate` brings it up to date.
+
+        Raises:
+            CorruptFile: the file is damaged or not a DuckDB file.
+            NotEnoughSpace: the disk is full.
+            NotWritable: the file can't be written, for another reason.
+        """
         super().__init__(root)
-        self._instance = Instance(path, threads=1, memory=memory)
+        with self._noticing_damage():
+            self._instance = Instance(path, threads=1, memory=memory)
 
     @property
     def is_small(self) -> bool:
@@ -295,7 +305,7 @@ class HeldCatalog(WritableCatalog):
 
         Raises:
             NotEnoughSpace: the disk is full; the file lacks a part of it.
-            UnreadableFile: it can't be written, for another reason.
+            NotWritable: it can't be written, for another reason.
         """
         with self._once(), self._noticing_damage():
             self._instance.execute("CHECKPOINT")

@@ -1,4 +1,4 @@
-"""Diagnosis of DuckDB's errors about the catalog: damaged, unreadable, locked, too large, or a mistake of our own."""
+"""Diagnosis of DuckDB's errors about the catalog: damaged, unreadable, not written, locked, or a mistake of our own."""
 
 from __future__ import annotations
 
@@ -8,13 +8,26 @@ from pathlib import Path
 
 import duckdb
 
-from featurestore.errors import CorruptFile
-from featurestore.system import FULL, command_line, not_enough_space, reason_unreadable, unreadable
+from featurestore.errors import CorruptFile, NotWritable
+from featurestore.system import (
+    FULL,
+    REFUSALS,
+    advice_for,
+    command_line,
+    not_enough_space,
+    not_writable,
+    reason_unreadable,
+    unreadable,
+)
 from featurestore.wording import first_line
 
 DAMAGE = (duckdb.IOException, duckdb.InternalException, duckdb.FatalException)
 # A missing table or column, or one of another type: a damaged catalog, or a mistake in our SQL.
 ANOTHER_SCHEMA = (duckdb.CatalogException, duckdb.BinderException)
+
+
+# What fails while the file is written says nothing about what it holds.
+UNWRITTEN = ("Could not write", "Could not fsync", "fsync failed", "CHECKPOINT during DETACH failed")
 
 
 def remedy(catalog: Path) -> str:
@@ -28,6 +41,23 @@ def is_about_the_file(error: BaseException | None, path: Path) -> bool:
     # DuckDB has no error class for a wrong checksum; failed writes are the disk's fault.
     damaged = (isinstance(error, DAMAGE) and "write" not in text) or type(error) is duckdb.Error
     return damaged or isinstance(error, duckdb.OutOfMemoryException) or any(words in text for words in FULL)
+
+
+def unwritten(path: Path, error: duckdb.Error) -> Exception | None:
+    """Return an error of ours for a catalog that can't be written; None if the error is about something else."""
+    text = str(error)
+    if not any(words in text for words in UNWRITTEN):
+        return None
+    for words in FULL:
+        if words in text:
+            return not_enough_space(path.name, words)
+    reason = next(filter(None, map(reason_unreadable, map(OSError, text.splitlines()))), first_line(error))
+    if reason in REFUSALS:
+        return not_writable(path)
+    return NotWritable(
+        f"{path} can't be written: {reason}; nothing is known to be wrong with what it holds. Do not delete it: "
+        f"{advice_for(reason)}, then run the same command again"
+    )
 
 
 def unopenable(path: Path, error: BaseException | None) -> Exception:

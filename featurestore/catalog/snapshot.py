@@ -14,7 +14,6 @@ import duckdb
 
 from featurestore.catalog.catalog import HeldCatalog
 from featurestore.catalog.connection import LITTLE, attach
-from featurestore.catalog.diagnosis import unopenable
 from featurestore.catalog.statements import query_value
 from featurestore.storage import CATALOG, Root
 from featurestore.system import copy_database, file_size, folder_in_memory, no_scratch_folder, room_on_disk
@@ -95,10 +94,6 @@ def held_copy(root: Root, path: Path, target: Path) -> Iterator[HeldCatalog]:
     """
     with room_on_disk(f"a copy of the catalog, {target},"):
         copy_database(path, target)
-    try:
-        copy = HeldCatalog(root, target, memory=LITTLE)
-    except duckdb.Error as error:
-        raise unopenable(path, error) from error
-    with copy:
+    with HeldCatalog(root, target, memory=LITTLE) as copy:
         copy.migrate()
         yield copy

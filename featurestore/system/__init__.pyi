@@ -1,5 +1,6 @@
 from .access import ABSENT as ABSENT
 from .access import NO_ROOM as NO_ROOM
+from .access import REFUSALS as REFUSALS
 from .access import advice_for as advice_for
 from .access import files_below as files_below
 from .access import is_file as is_file

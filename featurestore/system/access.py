@@ -34,9 +34,11 @@ _WORDS = tuple(
         (
             *(errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM),
             *(errno.EISDIR, errno.ENODEV, errno.ENXIO, errno.EREMOTEIO, errno.ETIMEDOUT, errno.ENOTCONN, errno.ELOOP),
+            errno.EROFS,
         ),
     )
 )
+REFUSALS = frozenset(map(os.strerror, _REFUSED))  # messages of a missing permission to write
 _ADVICE = {
     os.strerror(errno.EACCES): "let this user read it",
     os.strerror(errno.EPERM): "let this user read it",

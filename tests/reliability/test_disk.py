@@ -18,6 +18,7 @@ from tests.conftest import LONG
 from tests.crash.conftest import Ground, ground
 from tests.crash.harness import ROOT, Ended, finish, photograph, run, start
 from tests.crash.test_workers import SITE
+from tests.faults import can_fail_syscalls
 
 __all__ = ["ground"]
 MESSAGE = re.compile(
@@ -82,6 +83,36 @@ def test_no_room_for_a_rebuilt_catalog(ground: Ground, tmp_path: Path, kilobytes
     ended = run_limited(kilobytes << 10, "", "rebuild", store)
     assert_told_and_clean(ended, store)
     assert tables(store) == before
+
+
+@pytest.mark.skipif(not can_fail_syscalls(), reason="needs seccomp, and the numbers of this processor's system calls")
+@pytest.mark.parametrize("verb", ["ingest", "rebuild"])
+@pytest.mark.parametrize(
+    ("call", "code", "says"),
+    [
+        ("fdatasync", "EIO", "can't be written: FATAL Error: fsync failed; nothing is known to be wrong"),
+        ("pwrite64", "EIO", "can't be written: Input/output error; nothing is known to be wrong"),
+        ("pwrite64", "EROFS", "can't be written by"),
+    ],
+)
+def test_a_catalog_on_a_failing_disk_is_not_called_damaged(
+    ground: Ground, tmp_path: Path, verb: str, call: str, code: str, says: str
+) -> None:
+    store = ground.store(tmp_path / "store", state="whole")
+    before = tables(store)
+    changed = tmp_path / "changed.csv"
+    changed.write_text("".join(ground.dataset.read_text(encoding="utf-8").splitlines(keepends=True)[:-1]))
+    rest = ("--dataset", changed, "--yes") if verb == "ingest" else ()
+    ended = finish(start(call, code, verb, store, *rest, module="tests.crash.failing", PYTHONPATH=str(ROOT)))
+    assert ended.code == 1, ended
+    assert re.fullmatch(rf"error: {re.escape(str(store / CATALOG))} .*{re.escape(says)}.*\n", ended.err), ended.err
+    assert "rebuild" not in ended.err
+    assert FeatureStore(store).run(workers=0) == []  # which records the dataset file of an ingest that failed
+    assert FeatureStore(store).verify().ok
+    kept = tables(store)
+    assert {name: kept[name] for name in ("partitions", "models", "runs")} == {
+        name: before[name] for name in ("partitions", "models", "runs")
+    }
 
 
 @pytest.mark.parametrize("limit", [200, 3000])
