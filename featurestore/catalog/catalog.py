@@ -7,7 +7,6 @@ kept for the next transaction.
 
 from __future__ import annotations
 
-import logging
 import random
 import threading
 import time
@@ -20,7 +19,7 @@ import duckdb
 
 from featurestore.catalog import diagnosis, revisions
 from featurestore.catalog.connection import Instance, restart, transaction
-from featurestore.catalog.lock import SLOW_SECONDS, exclusive
+from featurestore.catalog.lock import exclusive, logged_if_slow
 from featurestore.catalog.revisions import columns_of, refuse_newer, revision, upgrade
 from featurestore.catalog.version import Version, file_version
 from featurestore.errors import CorruptFile, StoreBusy
@@ -28,7 +27,6 @@ from featurestore.storage import CATALOG, Root, Writer, living_holder
 from featurestore.system import file_size, held_back, is_file, readable, room_on_disk
 from featurestore.wording import first_line
 
-LOG = logging.getLogger("featurestore.catalog")
 LOCK_SECONDS = 120.0
 SMALL_BYTES = 32 << 20  # a million images: all of them are listed in 0.2 s
 # A process that polls rarely gets the lock last: with filelock's 0.05, three readers in a loop delayed a writer by 5 s.
@@ -199,7 +197,7 @@ class WritableCatalog(Catalog, ABC):
         with (
             self._once(),
             self._lock(),
-            self._timed(),
+            logged_if_slow(),
             room_on_disk(CATALOG),
             self._noticing_damage(),
             self._connect(read_only=False) as connection,
@@ -207,14 +205,6 @@ class WritableCatalog(Catalog, ABC):
         ):
             yield connection
             self._check()
-
-    @contextmanager
-    def _timed(self) -> Iterator[None]:
-        """Log a transaction that takes long, since all other processes wait for it."""
-        started = time.monotonic()
-        yield
-        if (seconds := time.monotonic() - started) > SLOW_SECONDS:
-            LOG.warning("a transaction took %.1f s; other processes waited for it", seconds)
 
     def migrate(self) -> None:
         """Create the schema, or migrate it to the newest revision.

@@ -14,7 +14,7 @@ from featurestore.storage import Root
 from featurestore.system import readable, writing
 
 LOG = logging.getLogger("featurestore.catalog")
-SLOW_SECONDS = 1.0  # seconds of waiting or work after which a transaction is logged
+SLOW_SECONDS = 1.0  # of waiting or work, after which it is logged
 
 
 @contextmanager
@@ -51,3 +51,12 @@ def exclusive(root: Root, *, optional: bool, seconds: float, poll: float) -> Ite
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def logged_if_slow() -> Iterator[None]:
+    """Log a transaction that takes long, since all other processes wait for it."""
+    started = time.monotonic()
+    yield
+    if (seconds := time.monotonic() - started) > SLOW_SECONDS:
+        LOG.warning("a transaction took %.1f s; other processes waited for it", seconds)

@@ -160,7 +160,7 @@ def test_recovery_is_logged(ran: FeatureStore, caplog: pytest.LogCaptureFixture)
 def test_a_slow_transaction_is_a_warning(
     ran: FeatureStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("featurestore.catalog.catalog.SLOW_SECONDS", 0.0)
+    monkeypatch.setattr("featurestore.catalog.lock.SLOW_SECONDS", 0.0)
     with context_of(ran).catalog.transaction():
         pass
     assert re.search(r"WARNING .*a transaction took \d+\.\d s; other processes waited for it", caplog.text)
