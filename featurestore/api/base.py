@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from featurestore.errors import NotAStore, UntrustedStore
 from featurestore.progress import Reporter, Silent
 from featurestore.stages import STAGES, flow_from
 from featurestore.storage import CONFIG, Root, exclusive, own_partitions, partitions_at
-from featurestore.system import StrPath, is_file, is_folder, store_folder, typed
+from featurestore.system import StrPath, is_file, status_of, store_folder, typed
 
 
 class OpenStore:
@@ -43,7 +44,7 @@ class OpenStore:
                 f"{type(self).__name__}(path, untrusted=True) does not open untrusted stores any more; open this one "
                 f"with {type(self).__name__}.open_untrusted(path)"
             )
-        self.path = _store_at(path)
+        self.path = store_at(path)
         self._context(Silent())
 
     @classmethod
@@ -64,7 +65,7 @@ class OpenStore:
         """
         from featurestore.maintenance import refuse_links, vetted_catalog
 
-        folder = _store_at(path)
+        folder = store_at(path)
         refuse_links(folder)  # before reading the recipe, which might be a link
         store = cls(folder)
         if not store._context(Silent()).root.partitions.is_local:
@@ -124,12 +125,23 @@ class OpenStore:
             )
 
 
-def _store_at(path: StrPath) -> Path:
-    """Return the folder of a store."""
+def store_at(path: StrPath, *, is_other: bool = False) -> Path:
+    """Return the folder of a store; ``is_other``: it was named beside one, and to make it is no way out.
+
+    Raises:
+        UnusablePath: the system, or DuckDB, can't open such a path.
+        NotAStore: there is no ``featurestore.toml`` in it.
+        UnreadableFile: it can't be read.
+    """
     folder = store_folder(path)
     if not is_file(folder / CONFIG):
-        what, where = "does not exist", typed(folder)
-        if is_folder(folder):  # `init` makes no store there
-            what, where = "is not a store: it has no featurestore.toml", "STORE"
-        raise NotAStore(f"{folder} {what}; make one with: featurestore init {where} --images DIR --dataset CSV")
+        found, where = status_of(folder), "STORE"  # `init` makes no store where something is
+        if found is None:
+            what, where = "does not exist", typed(folder)
+        elif stat.S_ISDIR(found.st_mode):
+            what = "is not a store: it has no featurestore.toml"
+        else:
+            what = "is a file, and not the folder of a store"
+        advice = "" if is_other else f"; make one with: featurestore init {where} --images DIR --dataset CSV"
+        raise NotAStore(f"{folder} {what}{advice}")
     return folder

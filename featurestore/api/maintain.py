@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from featurestore.api.base import OpenStore
+from featurestore.api.base import OpenStore, store_at
 from featurestore.errors import Incompatible
 from featurestore.progress import Silent, reporter
 from featurestore.storage import unchanged
@@ -136,6 +136,7 @@ class Upkeep(OpenStore):
 
         Raises:
             ConfigError, EngineLost, WorkerUnfit: as in `verify`.
+            NotAStore: one of the others is not a store.
             Incompatible: another dataset, another recipe, or a model that was fitted on its own; the message says how.
             CorruptFile: a file of another store is damaged.
             StoreBusy: one of the stores is being changed.
@@ -145,7 +146,7 @@ class Upkeep(OpenStore):
         from featurestore.maintenance import merge_stores
 
         choice = EngineChoice(workers, engine, scheduler)
-        opened = [OpenStore(other) for other in others]
+        opened = [OpenStore(store_at(other, is_other=True)) for other in others]
         for other in opened:
             if other.path == self.path:
                 raise Incompatible(f"{other.path} is the store to merge into; name another one")

@@ -132,6 +132,15 @@ def test_bad_input_is_one_line(
     assert list(tmp_path.iterdir()) == []  # a failed init leaves nothing behind
 
 
+def test_a_file_in_place_of_a_store(invoke: Invoke, tmp_path: Path) -> None:
+    path = tmp_path / "dataset.csv"
+    path.write_text("filename,subset\n")
+    assert invoke("status", path).err == (
+        f"error: {path} is a file, and not the folder of a store; make one with: featurestore init STORE --images DIR "
+        "--dataset CSV\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
