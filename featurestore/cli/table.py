@@ -11,7 +11,9 @@ from dataclasses import dataclass, replace
 
 import click
 
-NARROWEST = 16  # characters to which a column of text is cut
+NARROWEST = 12  # characters to which a column of text is cut
+WIDE = 16  # characters of a number; one with more goes before the last columns do
+FILENAME = "filename"  # the column by which people know a row: it stays, and keeps the ends of its paths
 ID = 8  # characters of an identity of 16, which are enough to name it
 GAP = 2  # between columns
 ROOM = 2  # by which a column is wider than its name, where there is room
@@ -77,7 +79,7 @@ class Table:
             if cut._width() <= width:
                 return cut, n_dropped
             found, n_dropped = found._without(found._least()), n_dropped + 1
-        return found, n_dropped
+        return found._cut(width) if n_dropped else found, n_dropped
 
     def text(self) -> str:
         """Return the table as text: the names, a rule, and the rows."""
@@ -105,10 +107,11 @@ class Table:
         return replace(self, rows=rows)
 
     def _least(self) -> int:
-        """Return the column to drop: the widest one, or the last if all are narrow; never the first."""
+        """Return the column to drop: the widest of long numbers, else the last; the first only before `FILENAME`."""
         widths = self._widths()
-        widest = max(range(1, len(widths)), key=lambda i: widths[i])
-        return widest if widths[widest] > NARROWEST else len(widths) - 1
+        others = [i for i, name in enumerate(self.header) if i and name.lower() != FILENAME] or [0]
+        numbers = [i for i in others if self.numbers[i] and widths[i] > WIDE]
+        return max(numbers, key=lambda i: widths[i]) if numbers else others[-1]
 
     def _cut(self, width: int) -> Table:
         """Return the table with its widest texts cut, but not below `NARROWEST`."""
@@ -120,7 +123,8 @@ class Table:
                 break
             limits[widest] -= 1
         header = [_cut(name, limit) for name, limit in zip(self.header, limits, strict=True)]
-        rows = [[_cut(cell, limit) for cell, limit in zip(row, limits, strict=True)] for row in self.rows]
+        cuts = [_cut_start if name.lower() == FILENAME else _cut for name in self.header]
+        rows = [[cut(cell, n) for cut, cell, n in zip(cuts, row, limits, strict=True)] for row in self.rows]
         return replace(self, header=header, rows=rows)
 
     def _without(self, column: int) -> Table:
@@ -133,3 +137,7 @@ class Table:
 
 def _cut(text: str, limit: int) -> str:
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+def _cut_start(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"…{text[1 - limit :]}"

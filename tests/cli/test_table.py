@@ -49,7 +49,29 @@ def test_columns_without_room_are_counted() -> None:
     names = [f"column_{i}" for i in range(30)]
     text = table_text(names, [["some text of a cell"] * 30], screen=NARROW)
     assert widest(text) <= 80
-    assert "4 of 30 columns; use --json for all" in " ".join(text.split())
+    assert "5 of 30 columns; use --json for all" in " ".join(text.split())
+
+
+IMAGES = ("image_id", "filename", "chunk_id", "artist", "title", "year", "style", "genre")
+IMAGE = (7, "aleks_da_vinci_artwork_2_vitruvian_man.jpg", 0, "Leonardo da Vinci", "Vitruvian Man", 1490, "Realism", "a")
+
+
+def test_a_filename_is_kept_with_its_end_and_the_last_columns_go() -> None:
+    shown = {width: table_text(IMAGES, [IMAGE], screen=Screen(width)).splitlines() for width in (80, 60, 24, 10)}
+    assert [shown[width][0].split() for width in shown] == [[*IMAGES[:7]], [*IMAGES[:5]], [*IMAGES[:2]], ["filename"]]
+    assert shown[60][2] == "       7  …ian_man.jpg         0  Leonardo da…  Vitruvian M…"
+    assert shown[24][2] == "       7  …uvian_man.jpg"
+    assert shown[10][2] == "…ian_man.jpg"
+
+
+def test_long_numbers_go_before_the_last_columns() -> None:
+    table = Table(["a", "n", "FILENAME", "c"], [["a", "9" * 60, "f" * 60, "c"]], (False, True, False, False))
+    cut, n_dropped = table.fitted(40)
+    assert (cut.header, n_dropped, widest(cut.text())) == (["a", "FILENAME", "c"], 1, 40)
+
+
+def test_one_column_of_text_is_never_cut() -> None:
+    assert table_text(["filename"], [["f" * 200]], screen=NARROW).splitlines()[2] == "f" * 200
 
 
 def test_reports_fit_eighty_columns(finished: FeatureStore, begun: FeatureStore) -> None:
