@@ -44,9 +44,9 @@ class Images:
         train.export("train.npy")
 
     The choice is made once. Even if a run or an ingest changes the store, all methods read the same images, of the same
-    variant, from the same partitions. If that is no longer possible, since a run has replaced a partition, or an ingest
-    has removed an image whose columns are requested, they raise `StoreBusy`; then choose again. Pending images stay
-    pending. Only columns of the dataset are read at each load, with their current values.
+    variant, from the same partitions. If that is no longer possible, since a run has replaced a partition, a prune has
+    deleted it, or an ingest has removed an image whose columns are requested, they raise `StoreBusy`; then choose
+    again. Pending images stay pending. Only columns of the dataset are read at each load, with their current values.
 
     It can be pickled, and used in other processes, which open the store at the same path; that of an untrusted store
     can't.

@@ -49,7 +49,7 @@ def explain(error: Exception, flow: Sequence[Stage]) -> str:
     absent = ABSENT.search(str(error))
     about = absent[1] if absent else about
     if absent or about.startswith("IO Error") or "No magic bytes" in about:
-        about += ". If a run has just recomputed the chunk, ask again; else the file is damaged"
+        about += ". If a run has just recomputed the chunk, or a prune deleted it, ask again; else the file is damaged"
     about = about.replace("Python exception occurred while executing the UDF: ValueError: ", "")
     about = re.sub(r", or SET error_on_division_by_zero=.*", "", about)
     hint = next((line for line in lines[1:] if line.startswith(("Candidate", "Did you mean"))), "")

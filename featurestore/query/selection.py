@@ -307,7 +307,7 @@ def open_partition(path: Place) -> PartitionFile:
     """Open a partition that the catalog names.
 
     Raises:
-        StoreBusy: the partition is gone, since a run has replaced it meanwhile.
+        StoreBusy: the partition is gone, since a run has replaced it meanwhile, or a prune has deleted it.
         CorruptFile: it is damaged.
         UnreadableFile: it can't be opened or read.
     """
@@ -317,6 +317,6 @@ def open_partition(path: Place) -> PartitionFile:
         if is_there(path):
             raise
         raise StoreBusy(
-            f"{path.name} is gone: most likely a run has just recomputed its chunk; do the same again, beginning with "
-            "the choice of images, and if it is still gone, the store is damaged"
+            f"{path.name} is gone: most likely a run has just recomputed its chunk, or a prune has deleted it; do the "
+            "same again, beginning with the choice of images, and if it is still gone, the store is damaged"
         ) from error

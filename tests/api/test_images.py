@@ -98,6 +98,16 @@ def test_a_selection_stays_with_its_variant(store: FeatureStore) -> None:
     assert len(store.matrix().codes) < len(before.codes)
 
 
+def test_a_variant_that_was_pruned_is_chosen_no_more(store: FeatureStore) -> None:
+    images = store.select()
+    configure(store, "quantize", bits=4)
+    store.run(workers=0)
+    store.prune()
+    with pytest.raises(StoreBusy, match=r"is gone: .* or a prune has deleted it; .*, beginning with the choice of"):
+        images.matrix()
+    assert len(store.matrix().codes) > 0
+
+
 def test_what_was_pending_stays_pending(store: FeatureStore) -> None:
     drop_chunk(store, 1)
     images = store.select(allow_missing=True)
