@@ -189,6 +189,8 @@ def check_stage(context: Context, stage: str) -> None:
         QueryError: it does not.
     """
     names = [s.name for s in context.flow if isinstance(s, ChunkStage)]
+    if not isinstance(stage, str):  # columns, which `Images.load` takes first
+        raise QueryError(f"a stage is one of {', '.join(names)}, and not {stage!r}; give columns as columns=[...]")
     if stage not in names:
         fits = ", which makes a model and no descriptors" if stage in [s.name for s in context.flow] else ""
         raise QueryError(f"there are no descriptors of {stage!r}{fits}; the stages are {', '.join(names)}")

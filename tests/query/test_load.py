@@ -147,6 +147,14 @@ def test_what_can_not_be_loaded(
             verb(**arguments)
 
 
+def test_columns_in_place_of_a_stage(finished: FeatureStore) -> None:
+    columns: Any = ["filename", "subset"]
+    says = "a stage is one of extract, project, quantize, and not ['filename', 'subset']; give columns as columns=[...]"
+    with pytest.raises(QueryError, match=f"^{re.escape(says)}$"):
+        finished.load(columns)
+    assert finished.load(columns=columns).equals(finished.select().load(columns))
+
+
 def test_a_part_is_never_taken_for_the_whole(store: FeatureStore) -> None:
     for table in ("partitions", "results"):
         execute(store, f"DELETE FROM {table} WHERE stage = 'quantize' AND chunk_id = 1")
