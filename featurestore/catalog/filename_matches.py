@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 from duckdb import DuckDBPyConnection
@@ -17,21 +17,25 @@ SELECT n.file, i.image_id, i.chunk_id,
 FROM names n LEFT JOIN images i ON i.filename = n.filename ORDER BY n.file, n.position
 """
 _CHUNKS = """
-SELECT i.chunk_id, count(m.image_id) AS n_found, count(*) - count(m.image_id) AS n_missing,
-       coalesce(list(i.filename ORDER BY i.image_id) FILTER (WHERE m.image_id IS NULL)[1:$examples], []) AS examples
-FROM images i LEFT JOIN (SELECT DISTINCT image_id FROM matched) m ON m.image_id = i.image_id
-GROUP BY i.chunk_id HAVING count(m.image_id) > 0 ORDER BY i.chunk_id
+SELECT chunk_id, count(*) FILTER (found) AS n_found, count(*) FILTER (lacks) AS n_missing,
+       coalesce(list(filename ORDER BY image_id) FILTER (lacks)[1:$examples], []) AS examples,
+       coalesce(map_from_entries(list((image_id, filename) ORDER BY image_id) FILTER (removed)), MAP {}) AS removed
+FROM (SELECT i.*, m.image_id IS NOT NULL AS found, NOT found AND removed_by IS NULL AS lacks,
+             NOT found AND removed_by IS NOT NULL AS removed
+      FROM images i LEFT JOIN (SELECT DISTINCT image_id FROM matched) m ON m.image_id = i.image_id)
+GROUP BY chunk_id HAVING n_found > 0 OR n_missing = 0 ORDER BY chunk_id
 """
 
 
 @dataclass(frozen=True)
 class FoundMembers:
-    """A chunk with images that were matched."""
+    """A chunk with images that were matched, or of which every image has left the dataset."""
 
     chunk_id: int
     n_found: int
-    n_missing: int
-    examples: list[str]  # filenames of images without a match
+    n_missing: int  # images of the dataset without a match
+    examples: list[str]  # filenames of some of them
+    removed: dict[int, str] = field(default_factory=dict)  # images without a match that have left the dataset
 
 
 def match_filenames(

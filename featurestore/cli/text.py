@@ -123,6 +123,10 @@ def import_text(report: ImportReport) -> str:
     if len(report.waiting) > MOST_WAITING:
         rest = [chunk.chunk_id for chunk in report.waiting[MOST_WAITING:]]
         lines.append(f"so do {counted(len(rest), 'more chunk')}: {chunk_list(rest)}")
+    if report.waiting:
+        lines.append(
+            "to import without an image, remove its row from the dataset, run featurestore ingest, and import again"
+        )
     if report.n_absent:
         lines.append(f"{counted(report.n_absent, 'chunk')} without an image in these files")
     if report.n_repeated:

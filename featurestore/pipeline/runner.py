@@ -132,7 +132,9 @@ def refuse_imported(context: Context, stage: Extract, chunks: Sequence[int]) -> 
     if verb := stage.extractor.imported_by:
         raise NotReady(
             f"the descriptors of {stage.extractor.name} are not computed but imported, and {chunk_list(chunks)} can't "
-            f"be without them; import them with: {command_line(verb, context.root.path, 'DB')}"
+            f"be without them; import them with: {command_line(verb, context.root.path, 'DB')}. Images that DB lacks "
+            f"are left out by removing their rows from the dataset: {command_line('ingest', context.root.path)}, then "
+            "import again"
         )
 
 

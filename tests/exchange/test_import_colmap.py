@@ -163,6 +163,44 @@ def test_run_extracts_nothing_of_what_was_not_imported(store: FeatureStore, tmp_
         store.run(workers=0)
 
 
+def test_images_that_have_left_the_dataset_need_no_entry(store: FeatureStore, tmp_path: Path) -> None:
+    images, path = tmp_path / "images", tmp_path / "chunks"
+    store = small_store(path, images, chunk_size=2, recipe=SMALL)  # of a chunk one image is left, of the other none
+    database = Made(tmp_path / "colmap.db").add(1, "a.png", points(200), descriptors(200, root=True)).done()
+    assert store.import_colmap(database).published == ()
+    with pytest.raises(NotReady) as caught:
+        store.run(workers=0)
+    assert str(caught.value).endswith(
+        f"chunks 0-1 can't be without them; import them with: featurestore import-colmap {path} DB. Images that DB "
+        f"lacks are left out by removing their rows from the dataset: featurestore ingest {path}, then import again"
+    )
+    told = "remove its row from the dataset, run featurestore ingest, and import again"
+    assert told in invoke("import-colmap", path, database).output
+
+    write_dataset(images, ["filename,subset", "a.png,train"])
+    store.ingest(yes=True)
+    report = store.import_colmap(database)
+    assert (report.published, report.waiting, report.statuses) == ((0, 1), (), {"ok": 1, "unknown": 2})
+    assert len(store.run(workers=0)) == 4
+    assert store.sql("FROM failures").fetchall() == []
+    assert store.verify(deep=True).problems == []
+    assert told not in invoke("import-colmap", path, database).output
+
+    write_dataset(images, ["filename,subset", "a.png,train", "sub/b.png,train"])
+    store.ingest()
+    reason = "the image had left the dataset when the others were imported"
+    assert store.sql("SELECT filename, status, error FROM failures").fetchall() == [("sub/b.png", "unknown", reason)]
+    assert store.import_colmap(database).left_alone == (0, 1)
+    later = Made(tmp_path / "later.db").add(1, "a.png", points(200), descriptors(200, root=True))
+    later.add(2, "sub/b.png", points(300), descriptors(300, root=True, seed=1))
+    report = store.import_colmap(later.done())
+    assert (report.published, report.left_alone, report.statuses) == ((0,), (1,), {"ok": 2})
+    store.run(workers=0)
+    assert store.descriptors("sub/b.png").shape == (20, 4)
+    assert store.verify(deep=True).problems == []
+    assert store.import_colmap(tmp_path / "later.db").published == ()
+
+
 def test_the_normalization_is_a_part_of_the_variant(store: FeatureStore, tmp_path: Path) -> None:
     path = whole_database(tmp_path / "colmap.db", root=False).done()
     with pytest.raises(ConfigError, match=r"^the descriptors look like l2, and COLMAP's default is l1_root; declare"):

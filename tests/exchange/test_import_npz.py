@@ -21,7 +21,7 @@ from featurestore.rows import Row
 from featurestore.storage import PartitionFile, Root, exclusive
 from tests.notebook import Images, write_chunk, write_chunks
 from tests.once import copied
-from tests.small import configure, copy, make_small, rows_of, small_store
+from tests.small import configure, copy, make_small, rows_of, small_store, write_dataset
 
 N = 13  # images, in chunks of 5: 0-4, 5-9, 10-12
 RECIPE: dict[str, dict[str, Any]] = {
@@ -224,6 +224,25 @@ def test_files_are_taken_in_numeric_order(tmp_path: Path) -> None:
     assert names == [f"sift_chunk_{start}_to_{start}.npz" for start in (0, 1000, 10000)]
 
 
+def test_images_that_have_left_the_dataset_need_no_descriptors(
+    theirs: FeatureStore, images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(import_npz, "MOST_OPEN", 1)
+    write_chunks(tmp_path / "npz", [image for image in images[:10] if image[0] not in ("002.png", "009.png")], size=4)
+    left = [f"{name},train" for name, _ in images[:10] if name != "009.png"]
+    assert theirs.ingest(write_dataset(tmp_path, ["filename,subset", *left]), yes=True).n_removed == 4
+    report = theirs.import_npz(tmp_path / "npz")
+    assert report.waiting == (FoundMembers(0, 4, 1, ["002.png"]),)
+    assert (report.published, report.n_absent, report.statuses) == ((1, 2), 0, {"ok": 4, "unknown": 4})
+    left = [line for line in left if not line.startswith("002")]
+    theirs.ingest(write_dataset(tmp_path, ["filename,subset", *left]), yes=True)
+    assert theirs.import_npz(tmp_path / "npz").published == (0,)
+    assert [row.filename for row in rows_of(theirs, "extract")] == [name for name, _ in images]
+    assert theirs.status().n_images == 8
+    theirs.run(workers=0)
+    assert theirs.verify(deep=True).ok
+
+
 def test_a_name_is_normalised_as_ingest_does(theirs: FeatureStore, images: Images, tmp_path: Path) -> None:
     write_chunk(tmp_path / "npz", [(f"./{name}", descriptors) for name, descriptors in images])
     theirs.import_npz(tmp_path / "npz")
@@ -348,6 +367,7 @@ def test_the_command_line_says_what_happened(
         "1 file: 7 images of this store",
         "published chunk 0: 5 ok",
         "chunk 1 waits for 3 of 5 images that no file holds: 007.png, 008.png, 009.png",
+        "to import without an image, remove its row from the dataset, run featurestore ingest, and import again",
         "1 chunk without an image in these files",
         "1 name not in this store: other.jpg in sift_chunk_0_to_7.npz",
     ]

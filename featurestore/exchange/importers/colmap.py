@@ -6,6 +6,7 @@ import posixpath
 import shutil
 import time
 from collections import Counter
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -113,6 +114,8 @@ def _write_recipe(context: WritableContext, normalization: str) -> None:
 def import_colmap(context: WritableContext, database: ColmapDatabase) -> ImportReport:
     """Import extract partitions; a chunk is published when the database has an entry for each of its images.
 
+    An image that has left the dataset needs none; without one, its row has no descriptors.
+
     Args:
         context: of the store, whose recipe `settle_recipe` has settled.
         database: to read.
@@ -123,7 +126,8 @@ def import_colmap(context: WritableContext, database: ColmapDatabase) -> ImportR
         NotEnoughSpace: the disk is full.
     """
     with context.catalog.reading() as connection:
-        plan = make_plan(connection, resolve(connection, context.flow))[Extract.name]
+        # An image that came back after its chunk was imported without it is unknown.
+        plan = make_plan(connection, resolve(connection, context.flow), retry=[Status.UNKNOWN])[Extract.name]
     images = database.images()
     names = pa.table(
         {
@@ -137,15 +141,20 @@ def import_colmap(context: WritableContext, database: ColmapDatabase) -> ImportR
     known, first = matched["image_id"].is_valid().to_numpy(), matched["first"].to_numpy()
     ids = matched["image_id"].to_pylist()
     found = {ids[i]: images[i] for i in np.flatnonzero(first)}
-    missing = {work.chunk_id: work for work in plan.todo if work.redo is None}
-    whole = {chunk.chunk_id for chunk in chunks if not chunk.n_missing}
-    work = {chunk_id: work for chunk_id, work in missing.items() if chunk_id in whole}
+    missing = {
+        work.chunk_id: replace(work, redo=None)  # a chunk is imported as a whole
+        for work in plan.todo
+        if work.redo is None or not work.redo.isdisjoint(found)
+    }
+    whole = {chunk.chunk_id: chunk.removed for chunk in chunks if not chunk.n_missing}
+    work = [work for chunk_id, work in missing.items() if chunk_id in whole]
     statuses: Counter[str] = Counter()
     if work:
-        statuses = _Import(context, plan.step, database, found).run(list(work.values()))
+        statuses = _Import(context, plan.step, database, found, whole).run(work)
     return make_report(
-        plan,
         chunks,
+        missing,
+        n_chunks=plan.n_chunks,
         n_files=1,
         statuses=statuses,
         unmatched=[shown(images[i].name) for i in np.flatnonzero(~known)],
@@ -157,10 +166,16 @@ class _Import:
     """The import in progress: reads the features of one image at a time, and publishes chunk by chunk."""
 
     def __init__(
-        self, context: WritableContext, step: Step, database: ColmapDatabase, found: dict[int, NamedImage]
+        self,
+        context: WritableContext,
+        step: Step,
+        database: ColmapDatabase,
+        found: dict[int, NamedImage],
+        removed: dict[int, dict[int, str]],
     ) -> None:
-        """Take the images that were found, by ``image_id``."""
+        """Take the images that were found, by ``image_id``, and by chunk those that need not be."""
         self._context, self._step, self._database, self._found = context, step, database, found
+        self._removed = removed
         self._statuses: Counter[str] = Counter()
         self._n_without_file = 0
         self._counts: dict[str, Any] = {"n_chunks": 0, "n_images": 0, "n_descriptors": 0, "n_bytes": 0}
@@ -192,19 +207,18 @@ class _Import:
         assert isinstance(stage, Extract)
         manifest = partition_manifest(self._step, work, origin=Origin.COLMAP)
         chunk = RowsInOrder(self._context.root, work, layout=stage.layout(), manifest=manifest)
-        statuses: Counter[str] = Counter()
         try:
+            chunk.add_removed(removed := self._removed[work.chunk_id])
             for image_id in work.wanted:
-                row = self._row(image_id, self._found[image_id])
-                chunk.add(row)
-                statuses[row.status] += 1
+                if image_id not in removed:
+                    chunk.add(self._row(image_id, self._found[image_id]))
                 self._context.reporter.advance(1)
             chunk.finish()
         except BaseException:
             chunk.abandon()
             raise
         published = chunk.publish(self._context.catalog)
-        self._statuses += statuses
+        self._statuses += chunk.statuses
         self._counts["n_chunks"] += 1
         for name in ("n_images", "n_descriptors", "n_bytes"):
             self._counts[name] += getattr(published, name)

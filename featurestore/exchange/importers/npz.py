@@ -53,6 +53,7 @@ MOST_OPEN = 64  # chunks assembled at a time
 def import_npz(context: WritableContext, folder: Path, *, opencv: str | None = None) -> ImportReport:
     """Import extract partitions from the files in ``folder``; a chunk is published when all its images were found.
 
+    An image that has left the dataset need not be found; then its row has no descriptors.
     ``opencv`` is the version that computed the descriptors, for the manifests; None: it is not known.
 
     Raises:
@@ -76,10 +77,11 @@ def import_npz(context: WritableContext, folder: Path, *, opencv: str | None = N
     work = {chunk_id: work for chunk_id, work in missing.items() if chunk_id in whole}
     statuses: Counter[str] = Counter()
     if work:
-        statuses = Import(context, plan.step, work, found.members, opencv=opencv or UNKNOWN_VERSION).run()
+        statuses = Import(context, plan.step, work, found, opencv=opencv or UNKNOWN_VERSION).run()
     return make_report(
-        plan,
         found.chunks,
+        missing,
+        n_chunks=plan.n_chunks,
         n_files=len(files),
         statuses=statuses,
         unmatched=found.unmatched,
@@ -168,16 +170,16 @@ class Import:
     """The import in progress: reads the files, and publishes partitions."""
 
     def __init__(
-        self, context: WritableContext, step: Step, work: dict[int, Work], members: tuple[Members, ...], *, opencv: str
+        self, context: WritableContext, step: Step, work: dict[int, Work], found: Match, *, opencv: str
     ) -> None:
-        """Take the missing chunks whose images are all among ``members``."""
+        """Take the missing chunks whose images were all found, or have left the dataset."""
         assert isinstance(step.stage, Extract)
-        self._context, self._step, self._work, self._members = context, step, work, members
+        self._context, self._step, self._work, self._members = context, step, work, found.members
+        self._removed = {chunk.chunk_id: chunk.removed for chunk in found.chunks}
         self._opencv = opencv
         self._layout = step.stage.layout()
         self._open: dict[int, RowsInOrder] = {}
         self._complete: dict[int, RowsInOrder] = {}
-        self._found: dict[int, Counter[str]] = {}  # chunk -> images by status
         self._statuses: Counter[str] = Counter()
         self._counts: dict[str, Any] = {"n_chunks": 0, "n_images": 0, "n_descriptors": 0, "n_bytes": 0}
 
@@ -188,7 +190,10 @@ class Import:
         try:
             with recorded_run(self._context, self._step, workers=1, verb=VERB) as record:
                 try:
-                    pending = set(self._work)
+                    for chunk_id, work in self._work.items():
+                        if len(self._removed[chunk_id]) == work.n_images:  # the files have none of it
+                            self._begin(chunk_id)
+                    pending = set(self._work) - self._publish()
                     while pending:  # every pass publishes at least the first of its chunks
                         pending -= self._pass(pending)
                 finally:
@@ -225,18 +230,26 @@ class Import:
 
     def _take(self, chunk_id: int, row: Row, active: set[int]) -> None:
         if chunk_id not in self._open:
-            work = self._work[chunk_id]
-            manifest = partition_manifest(self._step, work, origin=Origin.NPZ, opencv=self._opencv)
-            self._open[chunk_id] = RowsInOrder(self._context.root, work, layout=self._layout, manifest=manifest)
-            self._found[chunk_id] = Counter()
+            self._begin(chunk_id)
         assembly = self._open[chunk_id]
         assembly.add(row)
-        self._found[chunk_id][row.status] += 1
         if assembly.complete:
-            assembly.finish()
-            self._complete[chunk_id] = self._open.pop(chunk_id)
+            self._finish(chunk_id)
         elif assembly.held_bytes:
             self._make_room(active)
+
+    def _begin(self, chunk_id: int) -> None:
+        work = self._work[chunk_id]
+        manifest = partition_manifest(self._step, work, origin=Origin.NPZ, opencv=self._opencv)
+        assembly = RowsInOrder(self._context.root, work, layout=self._layout, manifest=manifest)
+        self._open[chunk_id] = assembly
+        assembly.add_removed(self._removed[chunk_id])
+        if assembly.complete:
+            self._finish(chunk_id)
+
+    def _finish(self, chunk_id: int) -> None:
+        self._open[chunk_id].finish()
+        self._complete[chunk_id] = self._open.pop(chunk_id)
 
     def _make_room(self, active: set[int]) -> None:
         """Defer the chunk that holds the most memory, never the first, while too much is held."""
@@ -252,9 +265,9 @@ class Import:
         """Publish complete chunks. Call it after a file was read to its end, and so is known to be undamaged."""
         done = set(self._complete)
         for chunk_id in sorted(done):
+            self._statuses += self._complete[chunk_id].statuses
             row = self._complete[chunk_id].publish(self._context.catalog)
             del self._complete[chunk_id]
-            self._statuses += self._found[chunk_id]
             self._counts["n_chunks"] += 1
             for name in ("n_images", "n_descriptors", "n_bytes"):
                 self._counts[name] += getattr(row, name)

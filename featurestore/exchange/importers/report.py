@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from featurestore.catalog import FoundMembers, StagePlan
+from featurestore.catalog import FoundMembers
 from featurestore.notebook import Tabular
 
 EXAMPLES = 3
@@ -28,9 +28,10 @@ class ImportReport(Tabular):
 
 
 def make_report(
-    plan: StagePlan,
     chunks: Sequence[FoundMembers],
+    missing: Collection[int],
     *,
+    n_chunks: int,
     n_files: int,
     statuses: Mapping[str, int],
     unmatched: Sequence[str],
@@ -39,14 +40,14 @@ def make_report(
     """Return the report of an import that published every missing chunk whose images were all found.
 
     Args:
-        plan: of extract, before the import.
         chunks: with images that were found.
+        missing: the chunks that an import may publish.
+        n_chunks: in the store.
         n_files: that were read.
         statuses: images of the published chunks by status.
         unmatched: names that match no image.
         n_repeated: names that matched an image which an earlier one had matched.
     """
-    missing = {work.chunk_id for work in plan.todo if work.redo is None}
     return ImportReport(
         n_files=n_files,
         n_matched=sum(chunk.n_found for chunk in chunks),
@@ -56,6 +57,6 @@ def make_report(
         published=tuple(c.chunk_id for c in chunks if c.chunk_id in missing and not c.n_missing),
         left_alone=tuple(c.chunk_id for c in chunks if c.chunk_id not in missing),
         waiting=tuple(c for c in chunks if c.n_missing and c.chunk_id in missing),
-        n_absent=plan.n_chunks - len(chunks),
+        n_absent=n_chunks - len(chunks),
         statuses=dict(statuses),
     )

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from featurestore.catalog import PartitionRow, Work, WritableCatalog
 from featurestore.pipeline import ChunkWriter
-from featurestore.rows import Layout, Row
+from featurestore.rows import Layout, Row, Status
 from featurestore.storage import PartitionWriter, Writer
 from featurestore.system import room_on_disk
+
+REMOVED = "the image had left the dataset when the others were imported"
 
 
 class RowsInOrder:
@@ -23,6 +26,7 @@ class RowsInOrder:
         self._ready: dict[int, Row] = {}
         self._position = 0
         self.held_bytes = 0  # of descriptors whose turn has not come
+        self.statuses: Counter[str] = Counter()  # images by status
 
     @property
     def complete(self) -> bool:
@@ -36,12 +40,22 @@ class RowsInOrder:
             NotEnoughSpace: the disk is full.
         """
         self._ready[row.image_id] = row
+        self.statuses[row.status] += 1
         self.held_bytes += _n_bytes(row)
         with room_on_disk(self._chunk.target.what):
             while (due := self._ready.pop(self._work.first_image_id + self._position, None)) is not None:
                 self._writer.write(due)
                 self._position += 1
                 self.held_bytes -= _n_bytes(due)
+
+    def add_removed(self, filenames: Mapping[int, str]) -> None:
+        """Take in rows without descriptors for images that have left the dataset: a chunk has a row for each image.
+
+        Raises:
+            NotEnoughSpace: the disk is full.
+        """
+        for image_id, filename in filenames.items():
+            self.add(Row(image_id, filename, Status.UNKNOWN, REMOVED))
 
     def finish(self) -> None:
         """Write the end of the file, once it is `complete`. What is left to do is to `publish` it.
