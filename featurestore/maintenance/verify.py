@@ -306,9 +306,11 @@ class _Checks:
     def _image(self, images: ImageSource, source: Recorded) -> Iterator[Problem]:
         change = change_of(images, source, deep=self._deep)
         if change is not None:
-            yield Problem(
-                Kind.IMAGE, source.filename, change.what, command_line("run", self._root.path, "--check-images")
-            )
+            store = self._root.path
+            remedy = command_line("run", store, "--check-images")
+            if change.kind == "gone":  # nothing can be extracted again
+                remedy = f"put it back, or remove its row from the dataset and run: {command_line('ingest', store)}"
+            yield Problem(Kind.IMAGE, source.filename, change.what, remedy)
 
 
 def _unless_unreadable(name: str, problems: Iterator[Problem]) -> Iterator[Problem]:

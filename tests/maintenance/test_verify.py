@@ -230,6 +230,22 @@ def test_image_files_that_are_not_what_was_extracted(own: FeatureStore, tmp_path
     assert deep["china/left-000.jpg"].remedy == f"featurestore run {own.path} --check-images"
 
 
+def test_an_image_file_that_is_gone_is_put_back_or_leaves_the_dataset(own: FeatureStore, tmp_path: Path) -> None:
+    images, dataset = tmp_path / "images", tmp_path / "images" / "dataset.csv"
+    (images / "blank.jpg").rename(tmp_path / "blank.jpg")
+    (problem,) = own.verify().problems
+    assert problem.remedy == f"put it back, or remove its row from the dataset and run: featurestore ingest {own.path}"
+    lines = dataset.read_text(encoding="utf-8").splitlines(keepends=True)
+    dataset.write_text("".join(line for line in lines if not line.startswith("blank.jpg,")), encoding="utf-8")
+    own.ingest(yes=True)
+    assert own.verify().ok
+    dataset.write_text("".join(lines), encoding="utf-8")
+    own.ingest()
+    assert not own.verify().ok
+    (tmp_path / "blank.jpg").rename(images / "blank.jpg")
+    assert own.verify().ok
+
+
 def test_check_images_recomputes_the_rows_of_replaced_images(own: FeatureStore, tmp_path: Path) -> None:
     images = tmp_path / "images"
     before = own.load("extract")
