@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,7 +19,6 @@ from featurestore.storage import (
     own_partitions,
     partitions_at,
     refuse_owned,
-    remove_dead_drafts,
 )
 from featurestore.system import StrPath, command_line, is_text, located, replacing, shown, store_folder
 
@@ -92,8 +90,7 @@ class FeatureStore(Showing, Upkeep, Running):
         elsewhere = partitions_at(partitions)
         if elsewhere is not None:
             refuse_owned(elsewhere)
-        with replacing(target, str(target), owner=os.getpid()) as draft:
-            remove_dead_drafts(target)
+        with replacing(target, str(target), owned=True) as draft:
             _lay_out(draft, StoreSettings(**{**settings, "partitions": ""}))  # type: ignore[arg-type]
             made = cls(draft)
             made.ingest()

@@ -25,7 +25,6 @@ from .list_pages import Places as Places
 from .lock import exclusive as exclusive
 from .lock import living_holder as living_holder
 from .lock import refuse_busy as refuse_busy
-from .lock import remove_dead_drafts as remove_dead_drafts
 from .lock import unchanged as unchanged
 from .manifest import MODEL as MODEL
 from .manifest import PARTITION as PARTITION

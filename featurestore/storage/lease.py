@@ -19,13 +19,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from functools import cache
-from pathlib import Path
 
 from featurestore.errors import StoreBusy, UnreadableFile
 from featurestore.storage.root import Root
 from featurestore.storage.writer import Writer
-from featurestore.system import ABSENT, SIGNALS, readable, replacing, writing
+from featurestore.system import ABSENT, SIGNALS, boot_id, readable, replacing, writing
 
 HOLDER = "run.lock.json"
 LONGEST = 1000  # bytes of it that are read
@@ -105,15 +103,6 @@ def watch(root: Root, found: Signature, *, seconds: float) -> Signature | None:
         if now != found:
             return now
     return found
-
-
-@cache
-def boot_id() -> str:
-    """Return the id of this machine's boot; empty if the system has none."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
-        return ""
 
 
 class Lease(Writer):

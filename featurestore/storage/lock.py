@@ -9,12 +9,9 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import re
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import filelock
 
@@ -23,7 +20,7 @@ from featurestore.storage import lease
 from featurestore.storage.lease import Lease, read_signature, seen_signature, watch
 from featurestore.storage.root import Root
 from featurestore.storage.writer import Writer
-from featurestore.system import is_alive, readable, temporary_name, writing
+from featurestore.system import readable, writing
 
 LOG = logging.getLogger("featurestore.storage")
 LOCK = "run.lock"
@@ -178,15 +175,3 @@ def _is_locked(root: Root) -> bool | None:
     finally:
         os.close(descriptor)
     return False
-
-
-def remove_dead_drafts(target: Path) -> None:
-    """Remove drafts of the folder ``target`` that dead processes left behind.
-
-    A draft's name has the pid of its process. Call this before making a draft of your own.
-    """
-    name = re.compile(rf"\.tmp-([0-9a-f]{{12}}){re.escape(temporary_name(target.name, 0)[17:])}")
-    for path in list(target.parent.iterdir()):
-        found = name.fullmatch(path.name)
-        if found and (int(found[1], 16) == os.getpid() or not is_alive(int(found[1], 16))):
-            shutil.rmtree(path)

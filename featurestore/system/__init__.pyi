@@ -16,10 +16,10 @@ from .access import writing as writing
 from .blas import blas_controller as blas_controller
 from .blas import blas_kernels as blas_kernels
 from .blas import one_blas_thread as one_blas_thread
+from .child_processes import boot_id as boot_id
 from .child_processes import end_with as end_with
 from .child_processes import ending as ending
 from .child_processes import environment as environment
-from .child_processes import is_alive as is_alive
 from .child_processes import python_command as python_command
 from .disk import FULL as FULL
 from .disk import file_digest as file_digest
@@ -27,7 +27,6 @@ from .disk import file_size as file_size
 from .disk import flush as flush
 from .disk import not_enough_space as not_enough_space
 from .disk import room_on_disk as room_on_disk
-from .disk import temporary_name as temporary_name
 from .drafts import draft as draft
 from .drafts import output_at as output_at
 from .drafts import put_in_place as put_in_place

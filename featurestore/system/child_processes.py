@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import select
 import signal
+import socket
 import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 PACKAGE = str(Path(__file__).resolve().parent.parent.parent)
@@ -33,6 +36,25 @@ def ending(code: int) -> str:
         return signal.Signals(-code).name
     except ValueError:
         return f"signal {-code}"
+
+
+@cache
+def boot_id() -> str:
+    """Return the id of this machine's boot; empty if the system has none."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+@cache
+def process_space() -> str:
+    """Return 8 hex digits for the processes that this one can see: those of a boot of a machine, or of a container."""
+    try:
+        namespace = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:  # not Linux
+        namespace = ""
+    return hashlib.sha256(f"{boot_id() or socket.gethostname()} {namespace}".encode()).hexdigest()[:8]
 
 
 def is_alive(pid: int) -> bool:

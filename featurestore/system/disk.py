@@ -19,16 +19,20 @@ _LONGEST = 100  # bytes of a name that a temporary one repeats: file systems tak
 FULL = tuple(map(os.strerror, sorted(NO_ROOM)))
 
 
-def temporary_name(name: str, owner: int | None = None) -> str:
-    """Return a temporary name for a file or folder ``name``; it has a digest in place of a long name.
+def temporary_name(name: str, owner: str = "") -> str:
+    """Return a unique temporary name for a file or folder ``name``; it has a digest in place of a long name.
 
     Args:
         name: of the finished file.
-        owner: the pid of the process that owns the temporary file; None for a unique name.
+        owner: a prefix that says whose it is.
     """
+    return f".tmp-{uuid.uuid4().hex[:12]}-{owner}{short_name(name)}"
+
+
+def short_name(name: str) -> str:
+    """Return what a temporary name repeats of a name: all of it, or a digest if it is long."""
     encoded = os.fsencode(name)
-    tail = name if len(encoded) <= _LONGEST else hashlib.sha256(encoded).hexdigest()[:16]
-    return f".tmp-{uuid.uuid4().hex[:12] if owner is None else f'{owner:012x}'}-{tail}"
+    return name if len(encoded) <= _LONGEST else hashlib.sha256(encoded).hexdigest()[:16]
 
 
 def file_digest(path: Path) -> str:

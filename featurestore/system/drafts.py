@@ -4,46 +4,56 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from featurestore.errors import NotWritable, OutputError
 from featurestore.system.access import make_folder, writing
-from featurestore.system.disk import flush, room_on_disk, temporary_name
+from featurestore.system.child_processes import is_alive, process_space
+from featurestore.system.disk import flush, room_on_disk, short_name, temporary_name
+
+_IN_WORK: set[str] = set()  # the names of owned drafts of this process, of all its threads
 
 
 @contextmanager
-def draft(target: Path, what: str, *, owner: int | None = None) -> Iterator[Path]:
+def draft(target: Path, what: str, *, owned: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside ``target``; a failure removes it, and a success leaves it.
 
     Args:
         target: where the finished file or folder will be. Its folder is made if there is none.
         what: it is called in an error.
-        owner: a pid, for a draft that is its process's alone: see `temporary_name`.
+        owned: name the process in the draft, so that the next draft of ``target`` removes it if this process is killed.
+            Where a store sweeps its folder, nothing else has to.
 
     Raises:
         NotEnoughSpace: the disk is full, a quota or a file-size limit was met.
         NotWritable: this user may not write the folder.
     """
-    path = target.with_name(temporary_name(target.name, owner))
+    path = target.with_name(temporary_name(target.name, f"{process_space()}.{os.getpid()}-" if owned else ""))
+    _IN_WORK.add(path.name)
     try:
         with room_on_disk(what):
             make_folder(target.parent)
+            if owned:
+                _remove_dead(target)
             yield path
     except BaseException:
         _remove(path)
         raise
+    finally:
+        _IN_WORK.discard(path.name)
 
 
 @contextmanager
-def replacing(target: Path, what: str | None = None, *, owner: int | None = None) -> Iterator[Path]:
+def replacing(target: Path, what: str | None = None, *, owned: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside ``target``; on success it becomes ``target``, else it is removed.
 
     Arguments and errors are those of `draft`.
     """
-    with draft(target, what or target.name, owner=owner) as path:
+    with draft(target, what or target.name, owned=owned) as path:
         yield path
         for member in path.iterdir() if path.is_dir() else ():
             flush(member)
@@ -53,14 +63,14 @@ def replacing(target: Path, what: str | None = None, *, owner: int | None = None
 
 @contextmanager
 def output_at(out: Path, what: str | None = None) -> Iterator[Path]:
-    """Yield where to write what a user wants at ``out``; see `replacing`.
+    """Yield where to write what a user wants at ``out``, and remove what killed processes left of it; see `replacing`.
 
     Raises:
         OutputError: this user may not write there.
         NotEnoughSpace: the disk is full, a quota or a file-size limit was met.
     """
     try:
-        with replacing(out, what) as path:
+        with replacing(out, what, owned=True) as path:
             yield path
     except (PermissionError, NotWritable) as error:
         raise OutputError(f"{out} can't be written: {os.strerror(errno.EACCES)}; choose another place") from error
@@ -78,6 +88,20 @@ def put_in_place(path: Path, target: Path) -> None:
         else:
             path.replace(target)
     flush(target.parent)
+
+
+def _remove_dead(target: Path) -> None:
+    """Remove owned drafts of ``target`` whose processes have died.
+
+    Only those of processes of this machine: whether another one's process lives can't be seen.
+    """
+    tail = re.escape(short_name(target.name))
+    name = re.compile(rf"\.tmp-[0-9a-f]{{12}}-{process_space()}\.([1-9][0-9]{{0,8}})-{tail}")
+    with suppress(OSError):  # the folder can't be listed, or the draft is another user's: it stays
+        for path in list(target.parent.iterdir()):
+            found = name.fullmatch(path.name)
+            if found and path.name not in _IN_WORK and (int(found[1]) == os.getpid() or not is_alive(int(found[1]))):
+                _remove(path)
 
 
 def _remove(path: Path) -> None:

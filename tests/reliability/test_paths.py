@@ -16,7 +16,8 @@ import pytest
 from featurestore import FeatureStore
 from featurestore.errors import DatasetError, FeatureStoreError, NotAStore, OutputError, UnusablePath
 from featurestore.query.result_files import write_result
-from featurestore.system import located, scratch_folder, temporary_name
+from featurestore.system import located, scratch_folder
+from featurestore.system.disk import temporary_name
 from tests.small import Unlocked, copy
 
 NOT_UTF8 = os.fsdecode(b"caf\xe9")

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from featurestore.errors import NotWritable, OutputError
 from featurestore.system import access, output_at, replacing
+from featurestore.system.child_processes import process_space
+from featurestore.system.disk import temporary_name
 
 
 def make(path: Path, *names: str) -> None:
@@ -84,3 +89,68 @@ def test_a_place_that_may_not_be_written(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(OutputError) as caught, output_at(tmp_path / "out"):
         pass
     assert str(caught.value) == f"{tmp_path / 'out'} can't be written: Permission denied; choose another place"
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from featurestore.system import output_at
+drafts = [output_at(Path(name)) for name in sys.argv[1:]]
+for name, draft in zip(sys.argv[1:], drafts):
+    path = draft.__enter__()
+    path.write_text("half") if name.endswith(".npz") else path.mkdir()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+SPACE = process_space()
+
+
+def killed_while_writing(*outputs: Path) -> int:
+    """Kill a process that is writing outputs, and return its pid."""
+    process = subprocess.Popen([sys.executable, "-c", KILLED, *map(str, outputs)])
+    assert process.wait() == -signal.SIGKILL
+    return process.pid
+
+
+def test_the_next_output_removes_the_drafts_of_killed_processes(tmp_path: Path) -> None:
+    outputs = [tmp_path / name for name in ("out.npz", "folder", "o" * 200 + ".npz")]
+    pid = killed_while_writing(*outputs)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert len(left) == 3
+    assert all(f"-{SPACE}.{pid}-" in name for name in left)
+    for number, out in enumerate(outputs):
+        with output_at(out) as path:
+            assert len([name for name in os.listdir(tmp_path) if name.startswith(".tmp-")]) == 2 - number  # noqa: PTH208
+            make(path)
+    assert sorted(tmp_path.iterdir()) == sorted(outputs)
+
+
+def test_no_other_file_is_removed(tmp_path: Path) -> None:
+    out = tmp_path / "out.npz"
+    dead = killed_while_writing(out)
+    (draft,) = tmp_path.iterdir()
+    draft.unlink()
+    other = f"{int(SPACE, 16) ^ 1:08x}"
+    kept = [
+        temporary_name(out.name, f"{SPACE}.{os.getppid()}-"),  # of a process that lives
+        temporary_name(out.name, f"{other}.{dead}-"),  # of another machine
+        temporary_name("x" + out.name, f"{SPACE}.{dead}-"),  # of other outputs
+        temporary_name(out.name + ".old", f"{SPACE}.{dead}-"),
+        temporary_name(out.name),
+        temporary_name(out.name, f"{SPACE}.0{dead}-"),
+        f"{SPACE}.{dead}-{out.name}",
+    ]
+    for name in kept:
+        (tmp_path / name).touch()
+    with output_at(out) as first, output_at(out) as second:  # as two threads do
+        make(first)
+        make(second)
+        assert first.exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*kept, out.name])
+
+
+def test_a_draft_of_an_earlier_process_of_the_same_number_is_removed(tmp_path: Path) -> None:
+    """In a container every process may be number 1."""
+    (tmp_path / temporary_name("out", f"{SPACE}.{os.getpid()}-")).touch()
+    with output_at(tmp_path / "out") as path:
+        make(path)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
