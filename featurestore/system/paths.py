@@ -84,12 +84,15 @@ def refuse_output(out: Path, store: Path | None, *, force: bool) -> None:
         force: replace an existing file.
 
     Raises:
-        OutputError: it lies in the store, in no folder, or exists and ``force`` was not given.
+        OutputError: it lies in the store, in no folder, exists and ``force`` was not given, or is a pipe or a device,
+            which a file would replace.
     """
     if store is not None and out.is_relative_to(store):
         raise OutputError(f"{out} lies in the store, which manages its own files; choose another place")
     if not out.parent.is_dir():
         raise OutputError(f"{out} can't be written: {out.parent} is not a folder; make it, or choose another place")
+    if os.path.lexists(out) and out.exists() and not (out.is_file() or out.is_dir()):
+        raise OutputError(f"{out} is a pipe or a device and not a file; choose another name")
     if os.path.lexists(out) and not force:
         raise OutputError(f"{out} exists already; choose another name, or replace it with --force (force=True)")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import fcntl
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -179,6 +180,9 @@ def test_what_is_not_ours_stays(parts: FeatureStore, whole: Path, tmp_path: Path
         pairs(parts, path)
     with pytest.raises(OutputError, match="lies in the store"):
         pairs(parts, parts.path / "pairs.csv")
+    os.mkfifo(pipe := tmp_path / "pipe.csv")
+    with pytest.raises(OutputError, match=r"pipe\.csv is a pipe or a device and not a file; choose another name"):
+        pairs(parts, pipe, force=True)
     with pytest.raises(QueryError, match="there is no format 'xml' of pairs; they are csv, txt"):
         pairs(parts, tmp_path / "other", form="xml")  # type: ignore[arg-type]
     assert path.read_text() == "mine\n"

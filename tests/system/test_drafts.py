@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from featurestore.errors import NotWritable, OutputError
-from featurestore.system import access, output_at, replacing
+from featurestore.system import access, output_at, refuse_output, replacing
 from featurestore.system.child_processes import process_space
 from featurestore.system.disk import temporary_name
 
@@ -154,3 +154,11 @@ def test_a_draft_of_an_earlier_process_of_the_same_number_is_removed(tmp_path: P
     with output_at(tmp_path / "out") as path:
         make(path)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_file_takes_the_place_of_no_pipe(tmp_path: Path, force: bool) -> None:
+    os.mkfifo(out := tmp_path / "out")
+    with pytest.raises(OutputError) as caught:
+        refuse_output(out, None, force=force)
+    assert str(caught.value) == f"{out} is a pipe or a device and not a file; choose another name"
