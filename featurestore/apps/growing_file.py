@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import logging
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -14,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from featurestore.errors import OutputError
-from featurestore.system import readable, refuse_output, room_on_disk
+from featurestore.system import readable, refuse_output, room_on_disk, unwritten
 
 LOG = logging.getLogger("featurestore.apps")
 FORMAT = 1
@@ -164,8 +162,8 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         with room_on_disk(path.name):
             yield
-    except PermissionError as error:
-        raise OutputError(f"{path} can't be written: {os.strerror(errno.EACCES)}; choose another place") from error
+    except OSError as error:
+        raise unwritten(path, error) from error
 
 
 def _lock(file: BinaryIO, path: Path) -> None:

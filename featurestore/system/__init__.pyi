@@ -31,6 +31,7 @@ from .drafts import draft as draft
 from .drafts import output_at as output_at
 from .drafts import put_in_place as put_in_place
 from .drafts import replacing as replacing
+from .drafts import unwritten as unwritten
 from .memory import KEPT as KEPT
 from .memory import free_memory as free_memory
 from .memory import keep_freed_memory as keep_freed_memory

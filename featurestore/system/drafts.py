@@ -66,14 +66,27 @@ def output_at(out: Path, what: str | None = None) -> Iterator[Path]:
     """Yield where to write what a user wants at ``out``, and remove what killed processes left of it; see `replacing`.
 
     Raises:
-        OutputError: this user may not write there.
+        OutputError: it can't be written there.
         NotEnoughSpace: the disk is full, a quota or a file-size limit was met.
     """
+    path = out
     try:
         with replacing(out, what, owned=True) as path:
             yield path
-    except (PermissionError, NotWritable) as error:
+    except NotWritable as error:
         raise OutputError(f"{out} can't be written: {os.strerror(errno.EACCES)}; choose another place") from error
+    except OSError as error:
+        about = Path(error.filename or out)
+        if error.errno is None or (about not in (out, out.parent) and not about.is_relative_to(path)):
+            raise  # about a file that is read, or what Arrow found in it
+        raise unwritten(out, error) from error
+
+
+def unwritten(out: Path, error: OSError) -> OutputError:
+    """Return the error for what a user wants at ``out``, with the system's reason."""
+    if isinstance(error, PermissionError):
+        return OutputError(f"{out} can't be written: {os.strerror(errno.EACCES)}; choose another place")
+    return OutputError(f"{out} can't be written: {error.strerror}; check the disk, or choose another place")
 
 
 def put_in_place(path: Path, target: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import fcntl
 import json
 import os
@@ -186,6 +187,17 @@ def test_what_is_not_ours_stays(parts: FeatureStore, whole: Path, tmp_path: Path
     with pytest.raises(QueryError, match="there is no format 'xml' of pairs; they are csv, txt"):
         pairs(parts, tmp_path / "other", form="xml")  # type: ignore[arg-type]
     assert path.read_text() == "mine\n"
+
+
+def test_a_failing_disk_is_told_with_the_name_of_the_file(
+    parts: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: Path, target: Path) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(OutputError, match=r"/pairs\.csv can't be written: Input/output error; check the disk"):
+        pairs(parts, tmp_path / "pairs.csv")
 
 
 def test_two_processes_do_not_write_one_file(parts: FeatureStore, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -154,6 +155,29 @@ def test_a_draft_of_an_earlier_process_of_the_same_number_is_removed(tmp_path: P
     with output_at(tmp_path / "out") as path:
         make(path)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def fail_to_flush(descriptor: int) -> None:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def test_a_failing_disk_is_told_with_the_name_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", fail_to_flush)
+    with pytest.raises(OutputError) as caught, output_at(tmp_path / "out") as path:
+        make(path, "a")
+    told = f"{tmp_path / 'out'} can't be written: Input/output error; check the disk, or choose another place"
+    assert str(caught.value) == told
+    with pytest.raises(OSError, match="Input/output error") as failed, replacing(tmp_path / "out") as path:
+        make(path)
+    assert failed.value.filename == str(path)
+    assert contents(tmp_path) == {}
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error", "/other"), OSError("Arrow's, of a page")])
+def test_an_error_of_what_is_read_is_not_one_of_the_output(tmp_path: Path, error: OSError) -> None:
+    with pytest.raises(OSError, match=r"Input|Arrow") as caught, output_at(tmp_path / "out"):
+        raise error
+    assert caught.value is error
 
 
 @pytest.mark.parametrize("force", [False, True])
