@@ -9,6 +9,8 @@ from typing import Any
 
 from featurestore.notebook import Tabular
 
+NO_FILE = "a pipe, a device or a link to no file"  # what has the name of a file of the store
+
 
 class Kind(StrEnum):
     """The kind of a problem."""

@@ -30,6 +30,7 @@ from featurestore.catalog import (
 from featurestore.engines import EngineChoice
 from featurestore.errors import CorruptFile, FormatError, UnreadableFile
 from featurestore.maintenance.check_files import Checkers, CheckFile, check_files, checkers_of
+from featurestore.maintenance.problems import NO_FILE
 from featurestore.maintenance.sandbox import run_child
 from featurestore.notebook import Tabular
 from featurestore.rows import USABLE
@@ -127,6 +128,8 @@ def fill(root: Root, catalog: HeldCatalog, *, watch: Watch, checkers: Checkers) 
         watch(name)
         if PurePosixPath(name).name != f"{number:06d}.parquet":
             raise CorruptFile(f"dataset/{number:06d}.parquet is missing, and {name} builds on it; {COPY}")
+        if root.state(name) is None:
+            raise CorruptFile(f"{name} is {NO_FILE}; {COPY}")
         replay(root, catalog, name)
     found = Findings()
     _record_models(root, catalog, watch, found)
@@ -159,6 +162,8 @@ def _record_models(root: Root, catalog: HeldCatalog, watch: Watch, found: Findin
             continue
         watch(name)
         try:
+            if root.state(name) is None:
+                raise CorruptFile(f"{name} is {NO_FILE}")
             record_model(root, catalog, name)
         except (CorruptFile, FormatError) as error:
             found.notes.append(f"left out: {error}")
@@ -193,13 +198,15 @@ def _checked(
     with closing(check_files(tasks(), checkers=checkers, n_bytes=n_bytes)) as results:
         for key, names in groups:
             whole = []
-            for _, checked in islice(results, len(names)):
+            for task, checked in islice(results, len(names)):
                 if checked.described is not None:
                     whole.append(checked.described)
                 elif isinstance(checked.error, UnreadableFile):
                     found.unreadable.append(checked.error)
                 else:
-                    found.notes.append(f"left out: {checked.error}")
+                    name = task.name
+                    about = f"{checked.error}" if name in f"{checked.error}" else f"{name}: {checked.error}"
+                    found.notes.append(f"left out: {about}")
             yield key, names, whole
 
 

@@ -22,6 +22,7 @@ from featurestore.catalog import (
 )
 from featurestore.errors import CorruptFile, FormatError, UnreadableFile
 from featurestore.formatting import counted
+from featurestore.maintenance.problems import NO_FILE
 from featurestore.storage import read_arrays
 from featurestore.system import Spill
 
@@ -45,7 +46,7 @@ def recover_store(context: WritableContext) -> None:
         with context.catalog.transaction() as connection:
             end_dead_runs(connection)
     for name in context.root.files("dataset", ".parquet"):
-        if name not in known.datasets:
+        if name not in known.datasets and _is_file(context, name):
             LOG.info("recording %s, which has no record", name)
             replay(context.root, context.catalog, name, Spill(context.root.path))
     for name in _listed(context, "models", ".npz"):
@@ -68,9 +69,18 @@ def _listed(context: WritableContext, folder: str, suffix: str) -> list[str]:
 
 def _settle(context: WritableContext, name: str, adopt: Callable[[WritableContext, str], None]) -> None:
     try:
-        adopt(context, name)
+        if _is_file(context, name):
+            adopt(context, name)
     except UnreadableFile as error:
         context.reporter.say(f"left alone: {error}")
+
+
+def _is_file(context: WritableContext, name: str) -> bool:
+    """Return whether a file has this name, and report what is none: to open a pipe takes until it has a writer."""
+    if context.root.state(name) is not None:
+        return True
+    context.reporter.say(f"left alone: {context.root.at(name)} is {NO_FILE}; remove it")
+    return False
 
 
 def _adopt_partition(context: WritableContext, name: str) -> None:

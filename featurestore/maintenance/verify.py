@@ -50,7 +50,7 @@ from featurestore.formatting import counted
 from featurestore.images import Source as ImageSource
 from featurestore.maintenance.check_files import DAMAGED, Checked, check_files, checkers_of, checks_of
 from featurestore.maintenance.image_changes import Recorded, change_of, reason_to_pass_over, recorded_sources
-from featurestore.maintenance.problems import Kind, Problem, VerifyReport
+from featurestore.maintenance.problems import NO_FILE, Kind, Problem, VerifyReport
 from featurestore.maintenance.sandbox import run_child
 from featurestore.maintenance.stray_files import stray_files
 from featurestore.stages import FitStage
@@ -278,12 +278,16 @@ class _Checks:
             yield _unreadable(self._root.name_of(error.path), error)
         for name in names:
             if name not in known:
-                yield Problem(
-                    Kind.ORPHAN,
-                    name,
-                    "the catalog knows nothing of this file",
-                    "--repair or the next run records it if it is whole, and deletes it if not",
-                )
+                yield self._orphan(name)
+
+    def _orphan(self, name: str) -> Problem:
+        try:
+            if self._root.state(name) is None:
+                return Problem(Kind.ORPHAN, name, f"it is {NO_FILE}", "remove it")
+        except UnreadableFile as error:
+            return _unreadable(name, error)
+        adopted = "--repair or the next run records it if it is whole, and deletes it if not"
+        return Problem(Kind.ORPHAN, name, "the catalog knows nothing of this file", adopted)
 
     def images(self) -> Iterator[Problem]:
         """Yield image files that have changed since extraction."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import sys
@@ -135,6 +136,27 @@ def test_recovery_leaves_alone_what_it_can_not_read(small: FeatureStore, whole: 
     recover_store(context_of(small))
     assert [path.exists() for path in found] == [whole, whole]
     assert (tables(small.path) == before) == whole
+
+
+def test_a_pipe_with_the_name_of_a_file_keeps_nobody_waiting(small: FeatureStore) -> None:
+    """To open a pipe takes until somebody writes into it."""
+    partitions, models = orphans(small)
+    for path in (partitions, models):
+        path.unlink()
+        os.mkfifo(path)
+    names = [path.relative_to(small.path).as_posix() for path in (models, partitions)]
+    listening = Listening()
+    recover_store(context_of(small, listening))
+    what = "a pipe, a device or a link to no file"
+    assert listening.said == [f"left alone: {small.path / name} is {what}; remove it" for name in names]
+    found = [str(problem) for problem in small.verify(repair=True).problems if problem.name in names]
+    assert sorted(found) == [f"orphan: {name}: it is {what}; remove it" for name in names]
+    notes = small.rebuild().notes
+    assert f"left out: {names[0]} is {what}" in notes
+    assert f"left out: {names[1]}: the file is missing" in notes
+    os.mkfifo(small.path / "dataset" / "000002.parquet")
+    with pytest.raises(CorruptFile, match=rf"^dataset/000002\.parquet is {what}; put back a copy of it$"):
+        small.rebuild()
 
 
 def test_recovery_says_which_folders_it_can_not_list(small: FeatureStore) -> None:
