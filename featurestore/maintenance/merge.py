@@ -35,7 +35,7 @@ from featurestore.catalog import (
 )
 from featurestore.engines import EngineChoice
 from featurestore.errors import CorruptFile, Incompatible, NotEnoughSpace
-from featurestore.formatting import counted, human_bytes
+from featurestore.formatting import chunk_list, counted, human_bytes
 from featurestore.maintenance.check_files import COPIED_AT_ONCE, Checked, CheckFile, check_files, checkers_of
 from featurestore.maintenance.mergeable import compare_datasets, compare_recipes
 from featurestore.notebook import Tabular
@@ -67,6 +67,7 @@ class _Takeover:
     models: list[ModelRow] = field(default_factory=list)
     partitions: list[PartitionRow] = field(default_factory=list)
     n_here: int = 0
+    others: list[int] = field(default_factory=list)  # of these, the chunk of each that has other rows there
     n_left: int = 0  # partitions that a note is about
     notes: list[str] = field(default_factory=list)
 
@@ -190,11 +191,13 @@ def _find_partitions(
 ) -> None:
     """Add the partitions of one stage that this store lacks, and note the new payload of each chunk."""
     payloads.update(((stage.name, row.chunk_id), row.payload) for row in mine)
-    made_from = {row.chunk_id: row.input_payload for row in mine}
+    ours = {row.chunk_id: row for row in mine}
     for row in yours:
         upstream = payloads.get((stage.reads, row.chunk_id))
-        if row.chunk_id in made_from and made_from[row.chunk_id] == upstream:
+        if row.chunk_id in ours and ours[row.chunk_id].input_payload == upstream:
             found.n_here += 1
+            if row.payload != ours[row.chunk_id].payload:
+                found.others.append(row.chunk_id)
         elif row.input_payload == upstream:
             found.partitions.append(row)
             payloads[stage.name, row.chunk_id] = row.payload
@@ -204,6 +207,9 @@ def _find_partitions(
 
 
 def _add_notes(yours: DuckDBPyConnection, found: _Takeover) -> None:
+    if n := len(found.others):
+        here = f"{n:,} of {counted(found.n_here, 'partition')} here already ({chunk_list(set(found.others))})"
+        found.notes.append(f"other rows there in {here}; the rows here are kept")
     rest = catalog_counts(yours).n_partitions - found.n_here - len(found.partitions) - found.n_left
     if rest:
         found.notes.append(f"left there: {counted(rest, 'partition')} of other variants")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO
 
 import pytest
+from PIL import Image
 
 from featurestore import FeatureStore
 from featurestore.errors import CorruptFile, FeatureStoreError, Incompatible, NotEnoughSpace, StoreBusy
@@ -15,7 +16,7 @@ from featurestore.storage import CONFIG, Root, exclusive
 from featurestore.storage.hashed_file import HashedFile
 from tests.catalogs import change, rows, tables
 from tests.conftest import Samples, make_store
-from tests.small import copy
+from tests.small import copy, invoke
 
 INDEX_STAGES = ("fit_words", "words")
 
@@ -133,7 +134,29 @@ def test_what_was_made_from_other_rows_is_left_there(store: FeatureStore, finish
         next((store.path / "partitions" / stage).rglob("chunk-000003-*")).unlink()
     report = store.merge(finished.path)[0]
     assert (report.n_partitions, report.n_here) == (0, 10)
-    assert [note.split(",")[1] for note in report.notes] == [" which was made from other rows than those here"] * 2
+    *left, others = report.notes
+    assert [note.split(",")[1] for note in left] == [" which was made from other rows than those here"] * 2
+    assert others == "other rows there in 1 of 10 partitions here already (chunk 3); the rows here are kept"
+
+
+def test_other_rows_of_what_is_here_are_counted(
+    store: FeatureStore, finished: FeatureStore, samples: Samples, tmp_path: Path
+) -> None:
+    images = shutil.copytree(samples.images, tmp_path / "images")
+    Image.open(images / "china" / "whole-000.jpg").save(images / "flower" / "left-000.jpg")
+    edit_recipe(store, str(samples.images), str(images))
+    store.run(check_images=True, workers=0)
+    before = contents(store.path)
+    ((chunk,),) = store.sql("SELECT chunk_id FROM images WHERE filename = 'flower/left-000.jpg'").fetchall()
+    report = store.merge(finished.path)[0]
+    assert (report.n_partitions, report.n_here) == (0, 12)
+    said = f"other rows there in 3 of 12 partitions here already (chunk {chunk}); the rows here are kept"
+    assert report.notes == (said,)
+    assert invoke("merge", store.path, finished.path).stdout == (
+        f"{finished.path}: {said}\n{finished.path}: 0 partitions and 0 models copied, 12 partitions here already\n"
+    )
+    assert contents(store.path) == before
+    assert copy(finished, tmp_path / "same").merge(finished.path)[0].notes == ()
 
 
 @pytest.mark.parametrize(
