@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import select
 import signal
-import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import cache
 from pathlib import Path
 
@@ -54,7 +54,37 @@ def process_space() -> str:
         namespace = str(Path("/proc/self/ns/pid").readlink())
     except OSError:  # not Linux
         namespace = ""
-    return hashlib.sha256(f"{boot_id() or socket.gethostname()} {namespace}".encode()).hexdigest()[:8]
+    return hashlib.sha256(f"{boot_id() or os.uname().nodename} {namespace}".encode()).hexdigest()[:8]
+
+
+def owner_mark() -> str:
+    """Return the part of a temporary name that says that it is this process's; see `left_by_dead`."""
+    return f"{process_space()}.{os.getpid()}-"
+
+
+def left_by_dead(folder: Path, begin: str, end: str, *, in_work: Collection[str] | None = None) -> list[Path]:
+    """Return the files and folders in ``folder`` whose names have the `owner_mark` of a process that has died.
+
+    Only those of processes of this machine: whether another one's process lives can't be seen.
+
+    Args:
+        folder: that may not be listed if this user can't.
+        begin: of the names, as a regular expression.
+        end: of the names, likewise.
+        in_work: the names that are this process's; others with its number are of an earlier one. None spares them all.
+    """
+    name = re.compile(rf"{begin}{process_space()}\.([1-9][0-9]{{0,8}})-{end}")
+    try:
+        with os.scandir(folder) as entries:
+            found = [match for entry in entries if (match := name.fullmatch(entry.name))]
+    except OSError:
+        return []
+    own = os.getpid() if in_work is not None else 0
+    return [
+        folder / match[0]
+        for match in found
+        if match[0] not in (in_work or ()) and (int(match[1]) == own or not is_alive(int(match[1])))
+    ]
 
 
 def is_alive(pid: int) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from featurestore.errors import NotWritable, OutputError
 from featurestore.system.access import make_folder, writing
-from featurestore.system.child_processes import is_alive, process_space
+from featurestore.system.child_processes import left_by_dead, owner_mark
 from featurestore.system.disk import flush, room_on_disk, short_name, temporary_name
 
 _IN_WORK: set[str] = set()  # the names of owned drafts of this process, of all its threads
@@ -32,7 +32,7 @@ def draft(target: Path, what: str, *, owned: bool = False) -> Iterator[Path]:
         NotEnoughSpace: the disk is full, a quota or a file-size limit was met.
         NotWritable: this user may not write the folder.
     """
-    path = target.with_name(temporary_name(target.name, f"{process_space()}.{os.getpid()}-" if owned else ""))
+    path = target.with_name(temporary_name(target.name, owner_mark() if owned else ""))
     _IN_WORK.add(path.name)
     try:
         with room_on_disk(what):
@@ -104,17 +104,11 @@ def put_in_place(path: Path, target: Path) -> None:
 
 
 def _remove_dead(target: Path) -> None:
-    """Remove owned drafts of ``target`` whose processes have died.
-
-    Only those of processes of this machine: whether another one's process lives can't be seen.
-    """
-    tail = re.escape(short_name(target.name))
-    name = re.compile(rf"\.tmp-[0-9a-f]{{12}}-{process_space()}\.([1-9][0-9]{{0,8}})-{tail}")
-    with suppress(OSError):  # the folder can't be listed, or the draft is another user's: it stays
-        for path in list(target.parent.iterdir()):
-            found = name.fullmatch(path.name)
-            if found and path.name not in _IN_WORK and (int(found[1]) == os.getpid() or not is_alive(int(found[1]))):
-                _remove(path)
+    """Remove owned drafts of ``target`` whose processes have died."""
+    dead = left_by_dead(target.parent, r"\.tmp-[0-9a-f]{12}-", re.escape(short_name(target.name)), in_work=_IN_WORK)
+    for path in dead:
+        with suppress(OSError):  # it is another user's: it stays
+            _remove(path)
 
 
 def _remove(path: Path) -> None:

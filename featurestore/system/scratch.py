@@ -6,9 +6,11 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 from featurestore.errors import OutputError
+from featurestore.system.child_processes import left_by_dead, owner_mark
 from featurestore.system.memory import free_memory
 from featurestore.system.paths import duckdb_objection
 
@@ -45,7 +47,7 @@ def lasting_scratch_folder() -> Path | None:
     for place in _candidate_parents():
         if duckdb_objection(place) is None:
             with suppress(OSError):
-                return Path(tempfile.mkdtemp(prefix="featurestore-", dir=place))
+                return Path(tempfile.mkdtemp(prefix=_prefix(place), dir=place))
     return None
 
 
@@ -60,7 +62,7 @@ def folder_in_memory(n_bytes: int) -> Iterator[Path | None]:
     try:
         room = min(MOST_IN_MEMORY, shutil.disk_usage(MEMORY).free // 2, (free_memory() or MOST_IN_MEMORY) // 4)
         if n_bytes <= room:
-            folder = tempfile.TemporaryDirectory(prefix="featurestore-", dir=MEMORY)
+            folder = tempfile.TemporaryDirectory(prefix=_prefix(MEMORY), dir=MEMORY)
     except OSError:
         pass  # the system has none, or this user may not write to it
     if folder is None:
@@ -90,9 +92,21 @@ def _temporary_folders() -> Iterator[tempfile.TemporaryDirectory[str]]:
     for place in _candidate_parents():
         if duckdb_objection(place) is None:
             try:
-                yield tempfile.TemporaryDirectory(prefix="featurestore-", dir=place)
+                yield tempfile.TemporaryDirectory(prefix=_prefix(place), dir=place)
             except OSError:
                 continue
+
+
+def _prefix(place: Path) -> str:
+    """Return how the name of a scratch folder begins; before the first one there, remove those of dead processes."""
+    _remove_dead(place)
+    return f"featurestore-{owner_mark()}"
+
+
+@cache
+def _remove_dead(place: Path) -> None:
+    for path in left_by_dead(place, "featurestore-", "[a-z0-9_]{8}"):  # the end is Python's
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _candidate_parents() -> Iterator[Path]:
