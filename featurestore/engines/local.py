@@ -8,6 +8,7 @@ import os
 import queue
 import signal
 import threading
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor, Future
 from contextlib import contextmanager, nullcontext, suppress
@@ -91,6 +92,7 @@ class LocalEngine:
                 "this process is daemonic, as those of a multiprocessing.Pool are, and may start no worker processes; "
                 "work in it with workers=0, or start the run from another process"
             )
+        _import_joblib()
         from joblib.externals.loky import ProcessPoolExecutor
 
         LOG.info("starting %d worker processes", self.workers)
@@ -181,8 +183,7 @@ def all_cores() -> int:
         UnreadableFile: the system's files about cores can't be read.
     """
     try:
-        import joblib
-
+        joblib = _import_joblib()
         with readable(Path("/sys/fs/cgroup")):  # joblib reads a container's share of the cores there
             return int(joblib.cpu_count())
     except (ImportError, ValueError) as error:
@@ -191,3 +192,11 @@ def all_cores() -> int:
             raise
         reason = " ".join(str(error).split())
         raise ConfigError(f"joblib can't work with {', '.join(given)} ({reason}); unset what is wrong") from error
+
+
+def _import_joblib() -> Any:
+    """Import joblib without its warning of a machine without semaphores: `submit` says so if workers are wanted."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*joblib will operate in serial mode")
+        import joblib
+    return joblib

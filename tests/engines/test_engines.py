@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -34,6 +35,33 @@ def broken(text: str) -> BrokenExecutor:
     error = BrokenExecutor("A task has failed to un-serialize")
     error.__cause__ = Exception(f"\n'''\nTraceback (most recent call last):\n  File\n{text}\n'''")
     return error
+
+
+NO_SEMAPHORES = """
+import _multiprocessing, errno, os
+
+class Refused(_multiprocessing.SemLock):  # as where /dev/shm is read-only
+    def __new__(cls, *args, **options):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+_multiprocessing.SemLock = Refused
+from featurestore.engines import all_cores
+from featurestore.engines.local import LocalEngine
+from featurestore.errors import EngineLost
+{counted}
+try:
+    LocalEngine(2).submit(None)
+except EngineLost as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("counted", ["", "all_cores()"])
+def test_where_no_workers_can_be_the_error_says_it_alone(counted: str) -> None:
+    code = NO_SEMAPHORES.format(counted=counted)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("2 worker processes could not be started (Read-only file system). Finished work")
+    assert done.stderr == ""
 
 
 @dataclass(frozen=True)
