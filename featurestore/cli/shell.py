@@ -21,7 +21,8 @@ PROMPT, MORE = "featurestore> ", "         ...> "
 ENDS = (".quit", ".exit")
 COMMANDS = (*ENDS, ".tables", ".schema", ".help")
 HISTORY_LINES = 1000
-HELP = """a query ends with a semicolon: DESCRIBE images; until then ...> asks for more of it
+HELP = """a query ends with a semicolon: DESCRIBE images;
+...>             the query goes on: end it with a semicolon
 .tables          the views
 .schema [VIEW]   their columns
 .quit            end, as Ctrl-D does; Ctrl-C cancels what was typed"""
