@@ -130,7 +130,7 @@ def test_what_is_the_same_for_all_queries_is_told_once(fresh: FeatureStore, samp
     result = invoke("search", fresh.path, samples.images / "flower")
     assert result.exit_code == 1
     assert len(result.stderr.splitlines()) == 1
-    assert "make it with: featurestore run" in result.stderr
+    assert "make what is missing with: featurestore run" in result.stderr
 
 
 def test_a_mistake_in_the_condition_is_told_once(finished: FeatureStore) -> None:
