@@ -36,7 +36,7 @@ from featurestore.notebook import Tabular
 from featurestore.rows import USABLE
 from featurestore.stages import FLOW
 from featurestore.storage import CATALOG, Root, is_index
-from featurestore.system import is_file
+from featurestore.system import advice_for, is_file, lacking
 
 COPY = "put back a copy of it"
 AT_ONCE = 50  # partitions that are recorded in one transaction; each alone would take 5 ms
@@ -100,9 +100,14 @@ def rebuild_catalog(context: WritableContext, *, choice: EngineChoice) -> Rebuil
 def _refuse_unreadable(root: Root, found: list[UnreadableFile]) -> None:
     if found:
         listed = "; ".join(f"{root.name_of(error.path)} can't be read: {error.reason}" for error in found)
+        short = [reason for error in found if (reason := lacking(error)) is not None]
+        steps = sorted(set(map(advice_for, short)))
+        if len(short) < len(found):
+            steps.append("make it readable, or move what you do not need out of the store")
+        advice = "; ".join(steps)
         raise UnreadableFile(
             f"the catalog is left as it was, since a new one would lack what can't be read of {root.path}: {listed}. "
-            "Make it readable, or move what you do not need out of the store, then rebuild again"
+            f"{advice[0].upper()}{advice[1:]}, then rebuild again"
         )
 
 

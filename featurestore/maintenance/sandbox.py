@@ -25,6 +25,7 @@ def run_child(job: str, *arguments: Path, memory: int = MEMORY) -> None:
     Raises:
         CorruptFile: what it read is damaged, or made the process crash.
         UnreadableFile: a file could not be read, or the process could not be started or was killed from outside.
+        NotEnoughSpace: the disk has no room for what it makes.
         FeatureStoreError: another error of the job.
     """
     small = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}

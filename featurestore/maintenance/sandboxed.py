@@ -10,7 +10,7 @@ from pathlib import Path
 
 from featurestore.errors import FeatureStoreError
 from featurestore.maintenance.sandbox import REFUSED
-from featurestore.system import unreadable
+from featurestore.system import room_on_disk, unreadable
 
 
 def _salvage(catalog: Path, target: Path) -> None:
@@ -49,7 +49,8 @@ def main(arguments: Sequence[str]) -> int:
         resource.setrlimit(resource.RLIMIT_AS, (int(memory), int(memory)))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
-        JOBS[job](*map(Path, paths))
+        with room_on_disk(f"what is read of {paths[0]}"):
+            JOBS[job](*map(Path, paths))
     except (FeatureStoreError, MemoryError) as error:
         reason = f"it needs more than {int(memory) >> 30} GiB of memory"
         refused = error if isinstance(error, FeatureStoreError) else unreadable(Path(paths[0]), reason)

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from featurestore import FeatureStore
-from featurestore.errors import CorruptFile, StoreBusy, UnreadableFile
+from featurestore.errors import CorruptFile, NotEnoughSpace, StoreBusy, UnreadableFile
 from featurestore.exchange.importers.npz import notebook_files
 from featurestore.maintenance import recover_store
 from featurestore.maintenance.sandbox import run_child
 from featurestore.storage import CATALOG, CONFIG
 from tests.catalogs import change, tables
-from tests.faults import EIO, forbidden, no_open_files, ordinary_user
+from tests.faults import EIO, forbidden, largest_file, no_open_files, ordinary_user
 from tests.once import copied
 from tests.small import Listening, configure, context_of, copy, digests, make_small, small_store
 from tests.warm import start_server
@@ -70,6 +70,9 @@ def test_a_rebuild_lists_what_it_can_not_read_and_leaves_the_catalog(small: Feat
     assert str(caught.value).startswith("the catalog is left as it was")
     for path in hidden:
         assert f"{name_of(small, path)} can't be read: Permission denied" in str(caught.value)
+    assert str(caught.value).endswith(
+        ". Make it readable, or move what you do not need out of the store, then rebuild again"
+    )
     assert (small.path / CATALOG).read_bytes() == catalog
     assert digests(small) == before
     assert small.rebuild().notes == ()
@@ -366,3 +369,24 @@ def test_how_a_child_ends(
     child(code)
     with pytest.raises(error, match=text):
         run_child("salvage", small.path / CATALOG, small.path / "runs.parquet")
+
+
+def test_a_rebuild_that_lacks_open_files_does_not_blame_the_catalog(
+    small: FeatureStore, child: Callable[[str], None]
+) -> None:
+    child("sys.stderr.write('OSError: [Errno 24] Too many open files'); sys.exit(1)")
+    with pytest.raises(UnreadableFile) as caught:
+        small.rebuild()
+    assert str(caught.value).endswith(
+        f"{CATALOG} can't be read: Too many open files. Raise the limit of open files (ulimit -n), then rebuild again"
+    )
+
+
+def test_a_child_without_room_says_so(
+    small: FeatureStore, cold_sandbox: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")  # cut off, it would be read by every later process
+    catalog, target = small.path / CATALOG, tmp_path / "runs.parquet"
+    message = f"^File too large: what is read of {catalog} could not be written; .* Make room on the disk"
+    with largest_file(1000), pytest.raises(NotEnoughSpace, match=message):
+        run_child("salvage", catalog, target)
