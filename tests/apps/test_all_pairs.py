@@ -71,6 +71,34 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, n: int) -> Callable[[], int]:
     return lambda: len(begun)
 
 
+def test_copies_find_each_other_however_many(tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    copies = [f"copy-{i:02d}.png" for i in range(12)]
+    for name in copies:
+        (images / name).write_bytes(encoded(".png", picture(seed=0)))
+    for seed in (1, 2, 3):
+        (images / f"{seed}.png").write_bytes(encoded(".png", picture(seed=seed)))
+    store = FeatureStore.create(tmp_path / "store", images=images)
+    change_recipe(store, SMALL)
+    configure(store, "project", top=100)
+    store.run(workers=0)
+    turned = store.search(cv2.rotate(picture(seed=0), cv2.ROTATE_180), top=20)
+    assert turned.method == "exact"
+    assert [hit.filename for hit in turned.found] == copies  # equal ones in the order of the store
+    assert {hit.score for hit in turned.found} == {turned.hits[0].score}
+    assert turned.hits[0].score > 10
+    pairs(store, tmp_path / "pairs.csv")
+    with (tmp_path / "pairs.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    found = {(row["query"], row["ref"]) for row in rows if row["status"] == "found"}
+    assert found == {(one, other) for one in copies for other in copies if one != other}
+    assert [row["ref"] for row in rows if row["query"] == copies[5]][:11] == copies[:5] + copies[6:]
+    with store.snapshot() as sql:
+        known = sql("SELECT count(*), count(DISTINCT group_id) FROM duplicates").fetchall()
+    assert known == [(66, 1)]
+
+
 def test_every_image_is_searched_for_among_the_others(parts: FeatureStore, whole: Path) -> None:
     with whole.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
