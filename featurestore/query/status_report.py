@@ -24,7 +24,7 @@ class StageStatus:
     is_fit: bool  # its output is a model
     variant: str | None
     n_chunks: int
-    n_done: int
+    n_done: int  # chunks that a run leaves as they are: of a fit all, once there is a model, whatever it learnt from
     missing: tuple[tuple[str, str], ...]  # why, and which chunks
     images: Mapping[str, int] = field(default_factory=dict)  # by status
     n_descriptors: int = 0
