@@ -209,9 +209,9 @@ def _checked(
                 elif isinstance(checked.error, UnreadableFile):
                     found.unreadable.append(checked.error)
                 else:
-                    name = task.name
-                    about = f"{checked.error}" if name in f"{checked.error}" else f"{name}: {checked.error}"
-                    found.notes.append(f"left out: {about}")
+                    said = str(checked.error)
+                    named = PurePosixPath(task.name).name in said
+                    found.notes.append(f"left out: {said if named else f'{task.name}: {said}'}")
             yield key, names, whole
 
 
