@@ -9,7 +9,7 @@ import resource
 import struct
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -55,14 +55,10 @@ def ordinary_user() -> Iterator[None]:
 @contextmanager
 def no_open_files() -> Iterator[None]:
     """Let no file be opened."""
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     first_free = os.dup(0)
     os.close(first_free)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (first_free, limits[1]))
-    try:
+    with limited(resource.RLIMIT_NOFILE, first_free):
         yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 @contextmanager
@@ -80,14 +76,19 @@ def forbidden(*paths: Path) -> Iterator[None]:
 
 
 @contextmanager
-def largest_file(n_bytes: int) -> Iterator[None]:
-    """Let this process write no larger file."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, before[1]))
+def limited(what: int, n: int) -> Iterator[None]:
+    """Lower a limit of this process, as ``resource.RLIMIT_NOFILE``."""
+    before = resource.getrlimit(what)
+    resource.setrlimit(what, (n, before[1]))
     try:
         yield
     finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        resource.setrlimit(what, before)
+
+
+def largest_file(n_bytes: int) -> AbstractContextManager[None]:
+    """Let this process write no larger file."""
+    return limited(resource.RLIMIT_FSIZE, n_bytes)
 
 
 _SYSCALLS = {"x86_64": {"pwrite64": 18, "fdatasync": 75}, "aarch64": {"pwrite64": 68, "fdatasync": 83}}

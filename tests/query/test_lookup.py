@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
 
 from featurestore import FeatureStore
 from featurestore.query.lookup import OPEN_FILES, most_open
+from tests.faults import limited
 from tests.small import make_small, small_store
 
 N = 6
@@ -27,16 +26,6 @@ def chunks_of_one(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
     return store
 
 
-@contextmanager
-def limit_of_open_files(n: int) -> Iterator[None]:
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (n, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
-
-
 def descriptors(store: FeatureStore, number: int) -> np.ndarray:
     return store.descriptors(f"{number:03d}.png", stage="extract")
 
@@ -47,12 +36,12 @@ def test_partitions_make_room_for_each_other_where_few_files_may_be_open(chunks_
     descriptors(store, 0)
     free = os.dup(0)
     os.close(free)
-    with limit_of_open_files(free + 2):
+    with limited(resource.RLIMIT_NOFILE, free + 2):
         found = [descriptors(store, number) for number in (*range(N), *range(N))]
     assert all(np.array_equal(*pair) for pair in zip(found, [*expected, *expected], strict=True))
 
 
 def test_most_of_the_limit_is_left_to_the_rest_of_the_program() -> None:
     for limit, most in ((4096, OPEN_FILES), (256, 32), (9, 1)):
-        with limit_of_open_files(limit):
+        with limited(resource.RLIMIT_NOFILE, limit):
             assert most_open() == most
