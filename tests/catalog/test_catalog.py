@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -35,6 +34,7 @@ from featurestore.catalog.table_rows import query_rows
 from featurestore.errors import CorruptFile, NotEnoughSpace, StoreBusy
 from featurestore.storage import CATALOG, Root
 from tests.catalogs import change
+from tests.faults import largest_file
 from tests.small import Unlocked
 
 HOLD = """
@@ -405,11 +405,9 @@ def test_who_is_at_work_is_named_where_the_catalog_stays_locked(
 def no_room(catalog: StoreCatalog, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No file can grow beyond what the catalog has now: what a full disk does, for this process alone."""
     monkeypatch.setattr(sys, "dont_write_bytecode", True)  # modules imported now would be cut off
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (catalog.path.stat().st_size, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with largest_file(catalog.path.stat().st_size):
+        yield
     signal.signal(signal.SIGXFSZ, handler)
 
 

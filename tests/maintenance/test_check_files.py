@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import resource
 import shutil
 import signal
 from collections.abc import Iterator
@@ -34,6 +33,7 @@ from featurestore.storage.hashed_file import HashedFile
 from featurestore.system import file_digest
 from tests.catalogs import rows, tables
 from tests.cluster import cluster_of_threads
+from tests.faults import largest_file
 from tests.small import copy, digests, invoke
 
 TWO = Checkers(EngineChoice(workers=2))
@@ -237,10 +237,5 @@ def test_partitions_are_read_once_to_check_and_to_copy_them(
 
 def test_a_disk_without_room_for_a_copy_is_said(finished: FeatureStore, tmp_path: Path) -> None:
     ((name,), *_) = rows(finished.path, "SELECT path FROM partitions WHERE stage = 'extract'")
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
-    try:
-        with pytest.raises(NotEnoughSpace, match=f"{name} could not be written"):
-            CheckFile(0, Root(finished.path), name, copy=tmp_path / "copy").run()
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with largest_file(1000), pytest.raises(NotEnoughSpace, match=f"{name} could not be written"):
+        CheckFile(0, Root(finished.path), name, copy=tmp_path / "copy").run()
