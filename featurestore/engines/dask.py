@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import re
 import threading
 import time
 import uuid
@@ -13,21 +11,18 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featurestore.engines.base import Parts, RemoteEngine, T, Task, TaskDied, Terms
 from featurestore.engines.lost_cluster import no_workers, scheduler_gone
 from featurestore.engines.slot import NOTICE_SECONDS, Report, end_run, misfit_here, run_in_slot
 from featurestore.errors import ConfigError, EngineLost, MissingDependency, WorkerUnfit
-from featurestore.system import readable, signals_blocked
 
 if TYPE_CHECKING:
     from distributed import Client
 
 LOG = logging.getLogger("featurestore.engines")
 
-_OF_DASK = re.compile(r"distributed\.|tornado")  # loggers
 VARIABLE = "DASK_SCHEDULER_ADDRESS"
 CONNECT_SECONDS = 10.0
 PATIENCE = 60.0  # seconds without a worker after which there will be none
@@ -162,8 +157,10 @@ class DaskEngine(RemoteEngine):
         return told
 
     def _connected(self) -> Client:
+        from featurestore.engines.dask_client import connect
+
         if self._client is None:
-            self._client = self._connect()
+            self._client = connect(self._scheduler, seconds=CONNECT_SECONDS)
             self._lost, self._n_workers, self._n_sent = None, 0, 0
             self._token, self._over = uuid.uuid4().hex, threading.Event()
             arguments = (self._client, self._over)
@@ -176,37 +173,6 @@ class DaskEngine(RemoteEngine):
                 self.close()
                 raise
         return self._client
-
-    def _connect(self) -> Client:
-        from distributed import Client
-
-        # What goes wrong is said in one line; the library would add tracebacks to it.
-        for name in ("distributed", *filter(_OF_DASK.match, logging.root.manager.loggerDict)):
-            logging.getLogger(name).setLevel(logging.CRITICAL)
-        address = self._address()
-        try:
-            with signals_blocked():  # in the threads of the client: they are the main thread's
-                return Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
-        except (OSError, ValueError, TypeError) as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise EngineLost(
-                f"no Dask scheduler was reached at {address} ({reason}); start one with `dask scheduler`, or correct "
-                "--scheduler"
-            ) from error
-
-    def _address(self) -> str:
-        """Return the scheduler's address, which may be in a file that it has written."""
-        if "://" in self._scheduler or not self._scheduler.endswith(".json"):
-            return self._scheduler
-        path = Path(self._scheduler)
-        try:
-            with readable(path):
-                return str(json.loads(path.read_text(encoding="utf-8"))["address"])
-        except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
-            raise EngineLost(
-                f"{path} does not hold the address of a Dask scheduler; start one with "
-                f"`dask scheduler --scheduler-file {path}`"
-            ) from error
 
     def _wait_for_workers(self) -> None:
         LOG.info("waiting for workers of the Dask cluster at %s", self._scheduler)

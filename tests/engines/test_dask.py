@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,11 @@ from featurestore.progress import Silent
 from featurestore.testing.tasks import Squares
 from tests.cluster import cluster_of_threads
 from tests.small import digests, invoke, make_small, small_store
+
+
+def loops() -> int:
+    """Return how many threads of this process run clients and servers of Dask."""
+    return [thread.name for thread in threading.enumerate()].count("IO loop")
 
 
 def test_a_scheduler_is_asked_for_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,8 +40,10 @@ def test_the_package_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("scheduler", ["tcp://127.0.0.1:1", "nonsense://x", "tcp://127.0.0.1"])
 def test_a_scheduler_that_is_not_there(monkeypatch: pytest.MonkeyPatch, scheduler: str) -> None:
     monkeypatch.setattr(dask, "CONNECT_SECONDS", 0.2)
+    before = loops()
     with pytest.raises(EngineLost, match=rf"^no Dask scheduler was reached at {scheduler} \(.+\); start one with"):
         DaskEngine(scheduler).submit(Squares((1,)))
+    assert loops() == before  # a client that is left to the garbage collector may stop the next one
 
 
 @pytest.mark.parametrize("text", [None, "", "{}", "[1]"])
