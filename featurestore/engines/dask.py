@@ -210,6 +210,8 @@ class DaskEngine(RemoteEngine):
 
     def _take(self, flown: _Flown, made: Any) -> None:
         """Fill a future from that of Dask, which is done; or send its task to another worker."""
+        if flown not in self._flying:  # the engine was closed, or is lost
+            return  # a process that ends while it asks for a cancelled result prints a traceback
         address, report = _outcome(made)
         error = report.error
         if report.misfit is not None:
@@ -228,7 +230,7 @@ class DaskEngine(RemoteEngine):
         if isinstance(error, TaskDied) and not _is_connected(made.client):
             error = scheduler_gone(self._scheduler)
         with self._lock:
-            if flown not in self._flying:  # the engine was closed, or is lost
+            if flown not in self._flying:  # as above, meanwhile
                 return
             self._flying.remove(flown)
         if error is not None:

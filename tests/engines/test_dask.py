@@ -77,6 +77,20 @@ def test_workers_are_the_clusters_own(tmp_path: Path) -> None:
         store.run(engine="inline", scheduler="tcp://h:1")
 
 
+class Cancelled:
+    """A future of Dask that was cancelled."""
+
+    def result(self, timeout: float) -> None:
+        """Fail: a process that ends while it asks prints a traceback of asyncio."""
+        pytest.fail("the result is asked for")
+
+
+def test_a_closed_engine_does_not_ask_for_results() -> None:
+    flown = dask._Flown(Squares((1,)))
+    DaskEngine("tcp://127.0.0.1:1")._take(flown, Cancelled())
+    assert not flown.future.done()
+
+
 class Looking(Silent):
     """Adds up the images of each stage, and looks at `status` whenever extract has done some, and at each end."""
 
