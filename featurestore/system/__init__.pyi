@@ -58,6 +58,7 @@ from .scratch import lasting_scratch_folder as lasting_scratch_folder
 from .scratch import no_scratch_folder as no_scratch_folder
 from .scratch import optional_scratch_folder as optional_scratch_folder
 from .scratch import scratch_folder as scratch_folder
+from .scratch import temporary_folder as temporary_folder
 from .shortage import MEMORY as MEMORY
 from .shortage import lacking as lacking
 from .shortage import line_of as line_of

@@ -25,10 +25,20 @@ def scratch_folder() -> Iterator[Path]:
     Raises:
         OutputError: no folder can be made.
     """
-    with optional_scratch_folder() as folder:
-        if folder is None:
-            raise no_scratch_folder()
-        yield folder
+    with temporary_folder() as name:
+        yield Path(name)
+
+
+def temporary_folder() -> tempfile.TemporaryDirectory[str]:
+    """Make an empty folder that goes with the object.
+
+    Raises:
+        OutputError: no folder can be made.
+    """
+    found = next(_temporary_folders(), None)
+    if found is None:
+        raise no_scratch_folder()
+    return found
 
 
 @contextmanager

@@ -6,11 +6,11 @@ import secrets
 import threading
 from collections import OrderedDict
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from featurestore.errors import QueryError
 from featurestore.formatting import human_bytes
 from featurestore.images import size_of
+from featurestore.system import temporary_folder
 
 MOST_BYTES = 32 << 20  # of a file
 MOST_PIXELS = 16_000_000  # SIFT takes 240 bytes of memory for each: 4 GB
@@ -22,8 +22,12 @@ class Queries:
     """The latest pictures that were dropped, by a name that cannot be guessed."""
 
     def __init__(self) -> None:
-        """Make an empty folder, which ends with the process."""
-        self._folder = TemporaryDirectory(prefix="featurestore-view-", ignore_cleanup_errors=True)
+        """Make an empty folder, which ends with the process.
+
+        Raises:
+            OutputError: there is no place for it.
+        """
+        self._folder = temporary_folder()
         self._names: OrderedDict[str, Path] = OrderedDict()
         self._turn = threading.Lock()
 
