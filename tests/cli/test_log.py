@@ -72,7 +72,7 @@ def test_every_room_has_one_logger() -> None:
     for path, called, arguments in calls():
         if called == LOGGER and len(path.parts) > 1 and path.parts[0] != "cli":
             if not isinstance(arguments[0], ast.Constant):  # the loggers of Dask, which are silenced
-                assert path.as_posix() == "engines/dask.py"
+                assert path.as_posix() == "engines/dask_client.py"
                 continue
             assert path.parts[0] in ROOMS
             assert ast.literal_eval(arguments[0]) == f"featurestore.{path.parts[0]}", path
