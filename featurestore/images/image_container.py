@@ -39,7 +39,7 @@ class Member:
         """
         if self.identity is None:
             return source_at(self.where).read(self.name, limit)
-        source = container_at(self.where)
+        source = container_at(self.where, self.identity)
         data = source.read(self.name, limit)
         if source.identity != self.identity or not source.is_same_at(self.name):
             raise changed(self.where)
@@ -52,7 +52,7 @@ class Member:
     def state(self) -> tuple[int, int] | None:
         """Return the size and version, see `state_of_image`."""
         try:
-            entry = container_at(self.where).stat(self.name)
+            entry = container_at(self.where, self.identity).stat(self.name)
         except (OSError, ValueError, Missing, Damaged, FeatureStoreError):
             return None
         return entry.n_bytes or 0, entry.version or 0

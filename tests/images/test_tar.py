@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from featurestore import FeatureStore
-from featurestore.errors import DatasetError
-from featurestore.images import image_at, open_source, read_image
+from featurestore.errors import DatasetError, ImagesGone
+from featurestore.images import image_at, open_images, open_source, read_image, source_at
 from featurestore.images.sources.base import Damaged, Missing, TooLarge
 from featurestore.rows import Status
 from tests.broken_images import encoded, picture
@@ -58,6 +58,19 @@ def test_shards_are_named_by_their_stems(tmp_path: Path) -> None:
     source = open_source(str(tmp_path / "00*.tar"))
     assert [entry.name for entry in source.entries()] == [f"{s}/{n}" for s in ("00000", "00001") for n in PICTURES]
     assert source.read("00001/a.png", LIMIT) == PICTURES["a.png"]
+
+
+def test_a_shard_that_is_new_is_seen_where_the_others_are_open(tmp_path: Path) -> None:
+    write_tar(tmp_path / "0.tar", PICTURES)
+    where = str(tmp_path / "?.tar")
+    assert len(list(source_at(where).entries())) == 3
+    images = open_images(source_at(where), read=[], wanted=[])
+    write_tar(tmp_path / "1.tar", PICTURES)
+    assert len(list(source_at(where).entries())) == 6
+    with pytest.raises(ImagesGone, match="have changed since the run began"):
+        images.refuse_if_gone("1/a.png", "missing")
+    new = open_images(open_source(where), read=[], wanted=[]).file("1/a.png")
+    assert read_image(new, max_pixels=LIMIT, truncated="refuse").status == Status.OK
 
 
 def test_only_regular_members_and_the_last_of_a_name(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 from featurestore import FeatureStore
 from featurestore.errors import DatasetError, ImagesGone
 from featurestore.images import image_at, look_for_images, n_pixels, open_images, open_source, read_image, source_at
+from featurestore.images.image_container import Member
 from featurestore.images.sources.base import Damaged, Missing, Source, TooLarge
 from featurestore.images.sources.zip_file import ZipArchive
 from featurestore.rows import Status
@@ -168,6 +169,20 @@ def test_a_process_opens_a_file_once_and_again_when_it_has_changed(packed: Path)
     assert source_at(str(packed)) is first
     os.utime(packed, ns=(1, 1))
     assert source_at(str(packed)) is not first
+
+
+def test_a_process_that_worked_before_reads_the_file_of_this_run(packed: Path) -> None:
+    """A worker process may have opened the file for an earlier run, before the file was replaced."""
+    source_at(str(packed))
+    with zipfile.ZipFile(packed, "w") as file:
+        file.writestr("wiki/a.png", data := encoded(".png", picture(seed=3)))
+    image = open_images(source_of(packed), read=[], wanted=[]).file("wiki/a.png")
+    assert isinstance(image, Member)
+    assert image.state() == (len(data), zlib.crc32(data))
+    assert image.read(LIMIT) == data
+    os.utime(packed, ns=(1, 1))
+    with pytest.raises(ImagesGone, match="have changed since the run began"):
+        image.read(LIMIT)
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ def source_at(where: str) -> Source:
     """
     key = (where, os.getpid())  # what a forked process inherits is its parent's
     known = _OPEN.get(key)
-    if known is not None and known.is_same():
+    if known is not None and _is_as_opened(known):
         return known
     forget(where)
     found = open_source(where)
@@ -119,9 +119,15 @@ def opened_at(where: str) -> Source:
     return _OPEN.get((where, os.getpid())) or source_at(where)
 
 
-def container_at(where: str) -> Container:
-    """Return an open container as `source_at` does, without a look at its files if it is open."""
+def container_at(where: str, identity: str | None = None) -> Container:
+    """Return an open container as `source_at` does, without a look at its files if it is open.
+
+    ``identity`` is that of the container when a run began: what this process opened for an earlier run, and has another
+    one, is looked at.
+    """
     found = opened_at(where)
+    if isinstance(found, Container) and identity not in (None, found.identity):
+        found = source_at(where)
     assert isinstance(found, Container)
     return found
 
@@ -148,6 +154,13 @@ def why_absent(where: str) -> str | None:
     except ImagesGone:
         there = False
     return None if there else f"{where} is not there"
+
+
+def _is_as_opened(known: Container | Objects) -> bool:
+    """Return whether the files of a source are those that were opened; others may match its pattern by now."""
+    if isinstance(known, Container) and _files(_parts(known.where).file) != known.files:
+        return False
+    return known.is_same()
 
 
 def _remote(where: str) -> Objects:
