@@ -292,6 +292,19 @@ def test_a_file_that_is_not_there_is_passed_over(tmp_path: Path) -> None:
         store.run(workers=0)
 
 
+@pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.parquet", "*.zip"])
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name.replace("*", "b"))
+    with pytest.raises(DatasetError, match=r"[ab]\.\w+ is a pipe, .*, not a file, .*; give --images a file"):
+        FeatureStore.create(tmp_path / "store", images=tmp_path / name)
+
+
+def test_a_folder_that_fits_a_pattern_is_refused(packed: Path) -> None:
+    (packed.parent / "more.zip").mkdir()
+    with pytest.raises(DatasetError, match=r"more\.zip is a folder, not a file"):
+        source_of(packed.parent / "*.zip")
+
+
 @pytest.mark.parametrize("name", ["a.zip", "*.zip", "a.tar.gz", "a.tgz", "a.tar.zst"])
 def test_init_refuses_what_is_not_there_or_compressed(tmp_path: Path, name: str) -> None:
     reason = "file of images .* does not exist" if name.endswith(".zip") else "is compressed as a whole"

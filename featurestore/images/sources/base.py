@@ -5,6 +5,7 @@ A source holds images by name. It knows nothing of pictures: the bytes go to the
 
 from __future__ import annotations
 
+import stat
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import ClassVar, NamedTuple
@@ -52,6 +53,11 @@ class Entry(NamedTuple):
     name: str
     n_bytes: int | None = None
     version: int | None = None
+
+
+def no_file(mode: int) -> str:
+    """Return what a path is that is no regular file."""
+    return f"{'a folder' if stat.S_ISDIR(mode) else 'a pipe, a socket or a device'}, not a file"
 
 
 class Source(ABC):

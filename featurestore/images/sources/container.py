@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import threading
 from abc import ABC, abstractmethod
 from collections import OrderedDict
@@ -18,7 +19,7 @@ from typing import NamedTuple
 
 from featurestore.errors import DatasetError, ImagesGone
 from featurestore.images.locate import IMAGE_SUFFIXES
-from featurestore.images.sources.base import Entry, Missing, Source
+from featurestore.images.sources.base import Entry, Missing, Source, no_file
 from featurestore.system import ABSENT, StrPath, readable
 
 MOST_OPEN = 32  # files at a time
@@ -88,6 +89,7 @@ class Container(Source):
 
         Raises:
             ImagesGone: one of them is not there.
+            DatasetError: one of them is no file.
             UnreadableFile: the system does not say whether it is.
         """
         self.where, self._place = where, place
@@ -181,6 +183,7 @@ def state_of(path: Path) -> FileState:
 
     Raises:
         ImagesGone: it is not there.
+        DatasetError: it is no file.
         UnreadableFile: the system does not say.
     """
     try:
@@ -188,6 +191,8 @@ def state_of(path: Path) -> FileState:
             found = path.stat()
     except ABSENT:
         raise gone(path) from None
+    if not stat.S_ISREG(found.st_mode):  # opening a FIFO would wait for its writer
+        raise DatasetError(f"{path} is {no_file(found.st_mode)}, so no image can be read from it; give --images a file")
     return FileState(found.st_size, found.st_mtime_ns)
 
 

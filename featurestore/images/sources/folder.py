@@ -11,7 +11,7 @@ from pathlib import Path
 
 from featurestore.errors import DatasetError
 from featurestore.images.locate import IMAGE_SUFFIXES, leads_to_folder, why_missing
-from featurestore.images.sources.base import Damaged, Entry, Missing, ReadFailed, Source, TooLarge
+from featurestore.images.sources.base import Damaged, Entry, Missing, ReadFailed, Source, TooLarge, no_file
 from featurestore.rows import Status
 from featurestore.system import lacking, status_of
 
@@ -54,7 +54,7 @@ class Folder(Source):
         if found is None:
             raise Missing("the file does not exist")
         if not stat.S_ISREG(found.st_mode):
-            raise Damaged(_kind(found.st_mode), Status.UNREADABLE)
+            raise Damaged(no_file(found.st_mode), Status.UNREADABLE)
         return Entry(name, found.st_size, found.st_mtime_ns)
 
     def read(self, name: str, limit: int) -> bytes:
@@ -67,7 +67,7 @@ def read_file(path: str, limit: int) -> bytes:
     try:
         found = Path(path).stat()
         if not stat.S_ISREG(found.st_mode):  # opening a FIFO would wait for its writer
-            raise Damaged(_kind(found.st_mode), Status.UNREADABLE)
+            raise Damaged(no_file(found.st_mode), Status.UNREADABLE)
         with Path(path).open("rb") as stream:
             if found.st_size > limit:
                 raise TooLarge(found.st_size)
@@ -82,10 +82,6 @@ def read_file(path: str, limit: int) -> bytes:
         raise ReadFailed(error.strerror) from error
     except ValueError:  # NUL, or a character that the file system can't spell
         raise Missing(NO_SUCH_NAME) from None
-
-
-def _kind(mode: int) -> str:
-    return f"{'a folder' if stat.S_ISDIR(mode) else 'a pipe, a socket or a device'}, not a file"
 
 
 def _images_below(folder: Path) -> Iterator[str]:
