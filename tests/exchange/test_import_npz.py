@@ -217,6 +217,16 @@ def test_unknown_names_and_names_that_come_twice(theirs: FeatureStore, images: I
     assert report.statuses == {"ok": 5, "unknown": 5}
 
 
+def test_names_that_no_terminal_and_no_dataset_can_have(theirs: FeatureStore, images: Images, tmp_path: Path) -> None:
+    write_chunk(tmp_path / "npz", [("not utf-8 \udcff.jpg", None), ("a\n\x1b[31mb.jpg", None), *images[:5]])
+    report = theirs.import_npz(tmp_path / "npz")
+    assert report.published == (0,)
+    assert report.unmatched == (
+        r"not utf-8 \udcff.jpg in sift_chunk_0_to_6.npz",
+        r"a\n\x1b[31mb.jpg in sift_chunk_0_to_6.npz",
+    )
+
+
 def test_files_are_taken_in_numeric_order(tmp_path: Path) -> None:
     for start in (10000, 1000, 0):
         write_chunk(tmp_path, [("a", None)], start=start)

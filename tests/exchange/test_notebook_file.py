@@ -355,6 +355,27 @@ def test_a_flipped_bit_is_noticed_at_the_end(tmp_path: Path, compressed: bool) -
         list(NotebookFile(path).descriptors(["a.jpg", "b.jpg"]))
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damage_is_named_whatever_packed_the_file(tmp_path: Path, method: int) -> None:
+    path = tmp_path / "f.npz"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("descriptors_list.npy", npy(as_objects([sift(50), None])))
+        archive.writestr("filenames.npy", GOOD)
+    data = bytearray(path.read_bytes())
+    data[2000:2400] = b"\x5a" * 400
+    path.write_bytes(data)
+    with pytest.raises(CorruptFile, match=r"f\.npz can't be read as a chunk file of the notebook"):
+        list(NotebookFile(path).descriptors(["a.jpg", "b.jpg"]))
+
+
+def test_a_header_of_nothing_but_nesting_is_damage_in_one_short_line(tmp_path: Path) -> None:
+    text = "(" * 4000 + ")" * 4000
+    data = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode()
+    with pytest.raises(CorruptFile) as refused:
+        list(with_members(tmp_path / "f.npz", descriptors_list=data, filenames=GOOD).descriptors(["a.jpg"]))
+    assert len(str(refused.value)) < 1000
+
+
 @pytest.mark.parametrize("keep", [0, 0.1, 0.5])
 def test_a_file_that_ends_early(tmp_path: Path, keep: float) -> None:
     path = write_chunk(tmp_path, [("a", sift(50)), ("b", None)])

@@ -5,6 +5,8 @@ They are read image by image, and no code in them is run: see `featurestore.exch
 
 from __future__ import annotations
 
+import lzma
+import struct
 import tokenize
 import zipfile
 import zlib
@@ -21,14 +23,19 @@ from numpy.typing import NDArray
 from featurestore.errors import CorruptFile, DatasetError
 from featurestore.exchange.importers.pickle_reader import LARGEST, Bounded, Empty, read_objects
 from featurestore.system import readable
+from featurestore.wording import first_line
 
 DESCRIPTORS = "descriptors_list"
 FILENAMES = "filenames"
 DIM = 128
+LONGEST_REASON = 500  # characters of an error that may quote a header of 10,000
 MOST_NAME_BYTES = 256 << 20  # bytes of all filenames of a file: a million of them, at NumPy's four bytes a character
 
-# Damage as NumPy, zipfile and zlib report it.
-_BAD = (OSError, EOFError, ValueError, RuntimeError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error)
+# Damage as NumPy and zipfile report it, and what unpacks its members.
+_BAD = (
+    *(OSError, EOFError, ValueError, RuntimeError, SyntaxError, tokenize.TokenError),
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
+)
 
 
 class NotebookFile:
@@ -135,11 +142,10 @@ class NotebookFile:
             with readable(self.path):
                 yield
         except _BAD as error:
-            reason = str(error).strip().splitlines()
             raise CorruptFile(
-                f"{self.path.name} can't be read as a chunk file of the notebook: "
-                f"{reason[0] if reason else type(error).__name__}. Nothing in it was run; put back a copy of it, or "
-                "move it to another folder and let run extract its images"
+                f"{self.path.name} can't be read as a chunk file of the notebook: {first_line(error, LONGEST_REASON)}. "
+                "Nothing in it was run; put back a copy of it, or move it to another folder and let run extract its "
+                "images"
             ) from error
 
 

@@ -41,7 +41,7 @@ from featurestore.progress import StageSummary
 from featurestore.rows import Row, Status
 from featurestore.stages import Extract, Sift
 from featurestore.storage import Origin
-from featurestore.system import command_line, is_folder, readable
+from featurestore.system import command_line, is_folder, is_text, readable, shown
 
 VERB = "import-npz"
 VERSION = re.compile(r"\d+(\.\d+){1,3}[\w.+-]{0,40}")
@@ -147,7 +147,8 @@ def match(context: Context, files: list[NotebookFile]) -> Match:
         {
             "file": pa.array(np.repeat(np.arange(len(files), dtype=np.int32), sizes)),
             "position": pa.array(np.arange(len(flat))),
-            "filename": pa.array(map(posixpath.normpath, flat), pa.string()),  # as ingest wrote them
+            # As ingest wrote them; a name that is not UTF-8 is no name of the dataset.
+            "filename": pa.array([posixpath.normpath(name) if is_text(name) else None for name in flat], pa.string()),
         }
     )
     with context.catalog.reading() as connection:
@@ -157,7 +158,7 @@ def match(context: Context, files: list[NotebookFile]) -> Match:
     chunk_ids = matched["chunk_id"].fill_null(-1).to_numpy()
     ends = np.cumsum(sizes)[:-1]
     origins = matched["file"].to_numpy()
-    unmatched = [f"{flat[i]} in {files[origins[i]].path.name}" for i in np.flatnonzero(~known)]
+    unmatched = [f"{shown(flat[i])} in {files[origins[i]].path.name}" for i in np.flatnonzero(~known)]
     return Match(
         members=tuple(map(Members, files, np.split(image_ids, ends), np.split(chunk_ids, ends))),
         chunks=tuple(chunks),
