@@ -104,6 +104,40 @@ def test_damage_is_of_a_row_group(tmp_path: Path) -> None:
     assert damaged in ([(0, why)] * 2, [(1, why)] * 2, [(0, why)] * 2 + [(1, why)] * 2), "not the rows of the others"
 
 
+@pytest.mark.parametrize(
+    ("data", "path"),
+    [
+        (pa.large_binary(), pa.large_string()),
+        (pa.binary_view(), pa.string_view()),
+        (pa.binary(), pa.null()),
+    ],
+)
+def test_types_of_images(tmp_path: Path, data: pa.DataType, path: pa.DataType) -> None:
+    name = None if pa.types.is_null(path) else "a.png"
+    images = pa.array([{"bytes": b"x", "path": name}], pa.struct([("bytes", data), ("path", path)]))
+    pq.write_table(pa.table({"image": images}), tmp_path / "a.parquet")
+    source = open_source(str(tmp_path / "a.parquet"))
+    (entry,) = source.entries()
+    assert entry.name == ("a/000000-a.png" if name else "a/000000")
+    assert source.read(entry.name, LIMIT) == b"x"
+
+
+@pytest.mark.parametrize(("path", "value"), [(pa.binary(), b"a"), (pa.int64(), 1), (pa.list_(pa.string()), ["a"])])
+def test_a_path_that_is_no_text_is_refused(tmp_path: Path, path: pa.DataType, value: object) -> None:
+    images = pa.array([{"bytes": b"x", "path": value}], pa.struct([("bytes", pa.binary()), ("path", path)]))
+    pq.write_table(pa.table({"image": images}), tmp_path / "a.parquet")
+    with pytest.raises(DatasetError, match="no column of images, a struct of binary bytes and a text path;"):
+        FeatureStore.create(tmp_path / "store", images=tmp_path / "a.parquet")
+
+
+def test_columns_that_are_called_as_a_field_of_the_images(tmp_path: Path) -> None:
+    images = pa.array([{"bytes": b"x", "path": "a.png"}], IMAGE)
+    columns = {"image.bytes": ["y"], "image": images, "image.path": ["b.png"]}
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    source = open_source(str(tmp_path / "a.parquet"))
+    assert [source.read(entry.name, LIMIT) for entry in source.entries()] == [b"x"]
+
+
 @pytest.mark.parametrize("what", ["cut", "text", "other"])
 def test_what_holds_no_images_is_refused(tmp_path: Path, what: str) -> None:
     path = write(tmp_path / "a.parquet", pictures(1))

@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from featurestore.errors import DatasetError
 from featurestore.images.sources.base import HEAD, Damaged, Entry, Missing, ReadFailed, Source, TooLarge
@@ -52,7 +52,7 @@ class ParquetArchive(Archive):
         column = image_column(self._file.schema_arrow)
         if column is None:
             raise DatasetError(
-                f"{path} has no column of images, a struct of bytes and path; its columns are "
+                f"{path} has no column of images, a struct of binary bytes and a text path; its columns are "
                 f"{', '.join(self._file.schema_arrow.names)}. Give --images the files that hold the images"
             )
         self.column = column
@@ -115,19 +115,25 @@ class ParquetArchive(Archive):
     def _names_in(self, group: int) -> list[str]:
         """Return the names of a row group's images."""
         import pyarrow as pa
-        import pyarrow.compute as pc
 
         if group not in self._names:
             row, names = self._starts[group], list[str]()
             column = [f"{self.column}.path"]
             try:
                 for batch in self._file.iter_batches(NAMES, row_groups=[group], columns=column, use_threads=False):
-                    for path in pc.struct_field(batch.column(0), "path").to_pylist():
+                    for path in self._values(batch, "path"):
                         names.append(_name(row + len(names), path))
             except (pa.ArrowException, OSError, ValueError) as error:
                 raise _unread(error) from error
             self._names[group] = names
         return self._names[group]
+
+    def _values(self, batch: pa.RecordBatch, field: str) -> list[Any]:
+        """Return a field of the images; the batch also has a column that is called ``image.path`` itself."""
+        import pyarrow.compute as pc
+
+        images = batch.column(batch.schema.names.index(self.column))
+        return cast(list[Any], pc.struct_field(images, field).to_pylist())
 
     def _group(self, row: int) -> int:
         return bisect_right(self._starts, row) - 1
@@ -147,9 +153,7 @@ class ParquetArchive(Archive):
             self._keep(batch)
 
     def _keep(self, batch: pa.RecordBatch) -> None:
-        import pyarrow.compute as pc
-
-        for data in pc.struct_field(batch.column(0), "bytes").to_pylist():
+        for data in self._values(batch, "bytes"):
             if self._next not in self._kept:
                 self._kept_bytes += len(data or b"")
             self._kept[self._next] = data
@@ -178,9 +182,9 @@ def _is_image(kind: pa.DataType) -> bool:
     if not pa.types.is_struct(kind):
         return False
     fields = {kind.field(i).name: kind.field(i).type for i in range(kind.num_fields)}
-    return {"bytes", "path"} <= fields.keys() and (
-        pa.types.is_binary(fields["bytes"]) or pa.types.is_large_binary(fields["bytes"])
-    )
+    data = (pa.binary(), pa.large_binary(), pa.binary_view())
+    text = (pa.string(), pa.large_string(), pa.string_view(), pa.null())
+    return fields.get("bytes") in data and fields.get("path") in text
 
 
 def _name(row: int, path: str | None) -> str:
