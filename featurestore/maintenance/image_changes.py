@@ -85,7 +85,7 @@ def change_of(images: Source, source: Recorded, *, deep: bool, trust: bool = Fal
             return None
         raise
     if source.n_bytes is None:
-        there = source.status == Status.MISSING
+        there = source.status == Status.MISSING and (found.n_bytes is not None or _has_bytes(images, source.filename))
         return Change(source, "appeared", "the image file was missing, and is there now") if there else None
     if found.n_bytes not in (None, source.n_bytes):
         return Change(source, "replaced", f"the image file has {found.n_bytes} bytes, and had {source.n_bytes}")
@@ -93,8 +93,26 @@ def change_of(images: Source, source: Recorded, *, deep: bool, trust: bool = Fal
     known = None not in (source.version, version)
     wanted = (known and source.version != version) or (deep and not (known and trust))
     if wanted and source.digest is not None and _digest(images, source.filename, source.n_bytes) != source.digest:
-        return Change(source, "replaced", "the image file has the same size and another content")
+        what = "another content" if found.n_bytes is None else "the same size and another content"
+        return Change(source, "replaced", f"the image file has {what}")
     return None
+
+
+def _has_bytes(images: Source, filename: str) -> bool:
+    """Return whether there are bytes of an image whose size only reading tells: a row of Parquet may have none.
+
+    Raises:
+        UnreadableFile: they can't be read.
+    """
+    try:
+        images.read(filename, 0)
+    except TooLarge:
+        return True
+    except (Missing, Damaged):
+        return False
+    except ReadFailed as error:
+        raise unreadable(filename, str(error)) from error
+    return True
 
 
 def _digest(images: Source, filename: str, n_bytes: int) -> str | None:

@@ -80,6 +80,22 @@ def test_a_row_without_bytes_says_what_to_do(tmp_path: Path) -> None:
         assert "embed_table_storage" in str(image.message)
 
 
+def test_a_row_without_bytes_is_missing_until_it_has_some(tmp_path: Path) -> None:
+    images = [*pictures(1), {"bytes": None, "path": "1.png"}]
+    where = write(tmp_path / "a.parquet", images)
+    store = FeatureStore.create(tmp_path / "store", images=where)
+    store.run("extract", workers=0)
+    assert store.verify(deep=True).problems == []
+    assert store.run("extract", check_images=True, workers=0) == [], "nothing has changed"
+    write(where, pictures(2))
+    (problem,) = store.verify().problems
+    assert (problem.name, problem.what) == ("a/000001-1.png", "the image file was missing, and is there now")
+    assert store.run("extract", check_images=True, workers=0)[0].statuses == {Status.OK: 1}
+    write(where, [pictures(1)[0], {"bytes": images[0]["bytes"] + b" ", "path": "1.png"}])
+    (problem,) = store.verify().problems
+    assert (problem.name, problem.what) == ("a/000001-1.png", "the image file has another content")
+
+
 def test_a_large_row(tmp_path: Path) -> None:
     source = open_source(str(write(tmp_path / "a.parquet", [{"bytes": b"x" * 100, "path": None}])))
     with pytest.raises(TooLarge) as found:
