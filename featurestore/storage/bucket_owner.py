@@ -22,6 +22,8 @@ from featurestore.system import (
     UnusableAddress,
     is_file,
     is_remote,
+    located_remote,
+    parse_address,
     readable,
     replacing,
     unreadable,
@@ -68,8 +70,10 @@ def own_partitions(root: Root, *, called: Path | None = None, empty: bool = Fals
         json.dumps({"store": ours, "path": str(called or root.path)}).encode(),
     )
     found = _found(client)
-    if found is None and empty:
-        _refuse_partitions(root.partitions)
+    if found is None:
+        _refuse_enclosed(root.partitions)
+        if empty:
+            _refuse_partitions(root.partitions)
     found = found or _put(client, data) or _found(client)
     _refuse_other(root.partitions, found, ours)
 
@@ -84,6 +88,7 @@ def refuse_owned(partitions: Partitions) -> None:
     if partitions.is_local:
         return
     _refuse_other(partitions, _found(ObjectClient(partitions.where)), None)
+    _refuse_enclosed(partitions)
     _refuse_partitions(partitions)
 
 
@@ -102,6 +107,25 @@ def _refuse_partitions(partitions: Partitions) -> None:
             f"{partitions.where} has partitions already, like {found[0]}, and a new store needs an empty place; choose "
             "another prefix"
         )
+
+
+def _refuse_enclosed(partitions: Partitions) -> None:
+    """Check that a prefix is not among the partitions of another store: its runs delete what they do not know."""
+    scheme, bucket, prefix = parse_address(partitions.where)
+    parts = prefix.split("/")
+    for depth in (depth for depth, part in enumerate(parts) if part == PARTITIONS):
+        above = located_remote(f"{scheme}://{bucket}/{'/'.join(parts[:depth])}")
+        try:
+            found = _found(ObjectClient(above))
+        except UnreadableFile as error:
+            if (error.reason or "").startswith("403"):  # credentials need to allow nothing above the prefix
+                continue
+            raise
+        if found is not None:
+            raise ConfigError(
+                f"{partitions.where} is among the partitions of another store, made at {_owner(found)[1]}, which would "
+                "delete what it does not know; choose another prefix"
+            )
 
 
 def unreachable(partitions: Partitions) -> str | None:
@@ -166,14 +190,19 @@ def _failed(client: ObjectClient, error: Exception) -> UnreadableFile:
 def _refuse_other(partitions: Partitions, found: bytes | None, ours: str | None) -> None:
     if found is None and ours is None:
         return
-    try:
-        owner = json.loads(found or b"")
-        theirs, path = owner["store"], owner["path"]
-    except (ValueError, LookupError, TypeError):
-        theirs, path = None, "?"
+    theirs, path = _owner(found or b"")
     if theirs is None or theirs != ours:
         raise ConfigError(
             f"{partitions.where} belongs to another store, made at {path}: a prefix belongs to one store. Choose "
             f"another for `partitions`; if this is that store, restored without its file {OWNER}, delete the object "
             f"{partitions.where}/{OWNER} and run again"
         )
+
+
+def _owner(found: bytes) -> tuple[str | None, str]:
+    """Return the number and the path of the store that the object names."""
+    try:
+        owner = json.loads(found)
+        return owner["store"], owner["path"]
+    except (ValueError, LookupError, TypeError):
+        return None, "?"

@@ -27,7 +27,7 @@ from featurestore.system import object_store
 from tests.cluster import cluster_of_threads
 from tests.notebook import write_chunks
 from tests.s3.conftest import Bucket
-from tests.s3.proxy import Fault
+from tests.s3.proxy import Fault, Proxy
 from tests.small import change_recipe, context_of, copy, invoke, rows_of
 
 RECIPE = "featurestore.toml"
@@ -222,6 +222,23 @@ def test_a_prefix_belongs_to_one_store(tiny: FeatureStore, store: FeatureStore, 
     bucket.delete("p/partitions/x.parquet")
     store.ingest()
     assert store.path.joinpath(OWNER).is_file()
+
+
+def test_no_store_has_its_partitions_among_those_of_another(
+    tiny: FeatureStore, store: FeatureStore, bucket: Bucket, service: Proxy, tmp_path: Path
+) -> None:
+    message = (
+        f"is among the partitions of another store, made at {store.path}, which would delete what it does not know"
+    )
+    for below in ("partitions", "partitions/deep/partitions/er"):
+        where = ("--partitions", f"{bucket.where}/{below}")
+        assert message in str(invoke("init", tmp_path / "inner", "--images", folder_of(tiny), *where).exception)
+        assert message in str(invoke("move", copy(tiny, tmp_path / below).path, *where).exception)
+    inner = copy(tiny, tmp_path / "inner")
+    assert not bucket.names("p/partitions")
+    service.spoil(chain([None], repeat("denied", object_store.ATTEMPTS)))  # what is above the prefix may be denied
+    assert inner.move(f"s3://{bucket.name}/partitions/q").n_partitions == len(partitions(tiny))
+    assert service.injected["denied"] == object_store.ATTEMPTS
 
 
 def test_an_address_that_can_not_be_used(
