@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
+from featurestore.errors import DatasetError
 from featurestore.images.locate import MOST_NAMES, TRIED, Whereabouts, look_for
 from featurestore.images.run_images import image_at, state_of_image
-from featurestore.images.sources.base import Source
+from featurestore.images.sources.base import Missing, Source
 from featurestore.images.sources.container import Container
 from featurestore.images.sources.object_store import Objects
 
@@ -31,7 +32,14 @@ def look_for_images(source: Source, filenames: Sequence[str]) -> Whereabouts:
 
 
 def _hint(source: Container | Objects, absent: Sequence[str]) -> str:
-    held = [entry.name for entry in islice(source.entries(), COMPARED)] if absent else []
+    try:
+        held = [entry.name for entry in islice(source.entries(), COMPARED)] if absent else []
+    except DatasetError:  # the names of half a tar are unknown; those of its whole images can be read
+        try:
+            source.stat(absent[0])
+        except Missing as error:
+            return str(error)
+        raise
     for there in held:
         for name in absent:
             if there.endswith(f"/{name}"):

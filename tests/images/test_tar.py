@@ -11,7 +11,7 @@ import pytest
 
 from featurestore import FeatureStore
 from featurestore.errors import DatasetError, ImagesGone
-from featurestore.images import image_at, open_images, open_source, read_image, source_at
+from featurestore.images import image_at, look_for_images, open_images, open_source, read_image, source_at
 from featurestore.images.sources.base import Damaged, Missing, TooLarge
 from featurestore.rows import Status
 from tests.broken_images import encoded, picture
@@ -110,6 +110,18 @@ def test_a_cut_tar_keeps_what_is_whole(packed: Path) -> None:
         source.stat("c.json")
     with pytest.raises(DatasetError, match=r"images\.tar is damaged: .* after 3 members.* Get it again"):
         list(source.entries())
+
+
+def test_a_dataset_names_the_whole_images_of_a_cut_tar(packed: Path, tmp_path: Path) -> None:
+    os.truncate(packed, packed.read_bytes().index(PICTURES["a.png"]) + 100)
+    names = ["c.png", "a.png", "b.png"]
+    (tmp_path / "d.csv").write_text("filename,subset\n" + "".join(f"{name},train\n" for name in names))
+    store = FeatureStore.create(tmp_path / "store", images=packed, dataset=tmp_path / "d.csv")
+    store.run("extract", workers=0)
+    assert [row.status for row in rows_of(store, "extract")] == [Status.OK, Status.DAMAGED, Status.MISSING]
+    found = str(look_for_images(open_source(str(packed)), names))
+    assert found.startswith("1 of the 3 images that were looked for does not exist, for example 'b.png'; images.tar has ")
+    assert "images.tar has no member of this name; it is damaged: what follows byte " in found
 
 
 def test_a_damaged_header_is_not_the_end(packed: Path) -> None:
