@@ -86,9 +86,41 @@ def test_only_regular_members_and_the_last_of_a_name(tmp_path: Path) -> None:
     source = open_source(str(path))
     assert [entry.name for entry in source.entries()] == ["b.png", "etc/c.png", "a.png"]
     assert source.read("a.png", LIMIT) == b"new"
-    for name in ("sparse.png", "kind1.png"):
-        with pytest.raises(Missing, match=r"images\.tar has no member of this name"):
+    for name, why in (("sparse.png", ", but a sparse file; "), ("kind1.png", ", but a link; "), ("kind6.png", "$")):
+        with pytest.raises(Missing, match=rf"images\.tar has no member of this name{why}"):
             source.read(name, LIMIT)
+
+
+def test_a_link_takes_the_place_of_a_file(tmp_path: Path) -> None:
+    """As it does where the tar is unpacked."""
+    path = write_tar(tmp_path / "images.tar", PICTURES)
+    with tarfile.open(path, "a") as tar:
+        add(tar, "a.png", b"", type=tarfile.SYMTYPE, linkname="b.png")
+    source = open_source(str(path))
+    assert [entry.name for entry in source.entries()] == ["c.png", "b.png"]
+    with pytest.raises(Missing, match=r"images\.tar has no member of this name, but a link; make the tar again with"):
+        source.read("a.png", LIMIT)
+
+
+def test_a_tar_that_is_cut_between_two_members_is_not_whole(packed: Path) -> None:
+    with tarfile.open(packed) as tar:
+        at = tar.getmember("b.png").offset
+    os.truncate(packed, at)
+    source = open_source(str(packed))
+    assert source.read("a.png", LIMIT) == PICTURES["a.png"]
+    with pytest.raises(DatasetError, match=rf"ends at byte {at:,} without the mark of its end, after 2 members\. Get"):
+        list(source.entries())
+
+
+def test_a_tar_behind_another_is_not_left_out_in_silence(packed: Path, tmp_path: Path) -> None:
+    more = write_tar(tmp_path / "more.tar", {"d.png": PICTURES["a.png"]})
+    at = packed.stat().st_size
+    packed.write_bytes(packed.read_bytes() + more.read_bytes())
+    why = f"another tar begins at byte {at:,}, which tar --ignore-zeros unpacks"
+    with pytest.raises(DatasetError, match=why):
+        list(open_source(str(packed)).entries())
+    with pytest.raises(Missing, match=f"has no member of this name; it is damaged: {why}"):
+        open_source(str(packed)).stat("d.png")
 
 
 def test_a_large_member_is_not_read(packed: Path) -> None:
@@ -120,8 +152,8 @@ def test_a_dataset_names_the_whole_images_of_a_cut_tar(packed: Path, tmp_path: P
     store.run("extract", workers=0)
     assert [row.status for row in rows_of(store, "extract")] == [Status.OK, Status.DAMAGED, Status.MISSING]
     found = str(look_for_images(open_source(str(packed)), names))
-    assert found.startswith("1 of the 3 images that were looked for does not exist, for example 'b.png'; images.tar has ")
-    assert "images.tar has no member of this name; it is damaged: what follows byte " in found
+    assert found.startswith("1 of the 3 images that were looked for does not exist, for example 'b.png'; ")
+    assert "; images.tar has no member of this name; it is damaged: what follows byte " in found
 
 
 def test_a_damaged_header_is_not_the_end(packed: Path) -> None:

@@ -17,8 +17,10 @@ from featurestore.images.sources.container import Archive, FileState, compressed
 from featurestore.system import lacking
 
 MOST_HEADER = 2**20  # bytes of a name or other extra header
+TAIL = 2**20  # bytes after the end, in which another tar is looked for
 EMPTY_READS = 100  # at the end of the file, before a reader that never stops is stopped
-MAGIC = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, zstd
+MAGIC_AT = 257  # bytes of a header before the word ustar
+COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, zstd
 # What `tarfile` raises for headers that are damaged; the last of thousands of nested ones.
 DAMAGE = (tarfile.TarError, EOFError, ValueError, LookupError, RecursionError)
 
@@ -30,7 +32,8 @@ class TarArchive(Archive):
         """Open the file and read its headers."""
         super().__init__(path, state)
         self._members: dict[str, tuple[int, int]] = {}  # offset and bytes of each, in the order of the file
-        self._damaged_at: int | None = None
+        self._others: dict[str, str] = {}  # what members are that hold no image
+        self._damage: str | None = None
         self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             self._read_headers()
@@ -40,9 +43,9 @@ class TarArchive(Archive):
 
     def entries(self) -> Iterator[Entry]:
         """Yield the image files in the order of the file."""
-        if self._damaged_at is not None:
+        if self._damage is not None:
             raise DatasetError(
-                f"{self.path} is damaged: {self._damage()}. Get it again; or name the images in a dataset, and those "
+                f"{self.path} is damaged: {self._damage}. Get it again; or name the images in a dataset, and those "
                 "that can't be found become rows with a status"
             )
         for name, (_, size) in self._members.items():
@@ -85,18 +88,17 @@ class TarArchive(Archive):
         try:
             return self._members[name]
         except KeyError:
-            damage = "" if self._damaged_at is None else f"; it is damaged: {self._damage()}"
+            if (other := self._others.get(name)) is not None:
+                raise Missing(f"{self.path.name} has no member of this name, but {other}") from None
+            damage = "" if self._damage is None else f"; it is damaged: {self._damage}"
             raise Missing(f"{self.path.name} has no member of this name{damage}") from None
-
-    def _damage(self) -> str:
-        return f"what follows byte {self._damaged_at:,} can't be listed, after {len(self._members):,} members"
 
     def _read_headers(self) -> None:
         reader = _Headers(self._file, self.state.n_bytes)
         try:
             tar = tarfile.open(fileobj=reader, mode="r:", encoding="utf-8")  # type: ignore[call-overload]  # noqa: SIM115 - it owns nothing
         except DAMAGE as error:
-            if os.pread(self._file, 8, 0).startswith(MAGIC):
+            if os.pread(self._file, 8, 0).startswith(COMPRESSED):
                 raise compressed(self.path) from error
             raise DatasetError(f"{self.path} is not a tar file ({error}); give another to --images") from error
         at = -1
@@ -106,13 +108,40 @@ class TarArchive(Archive):
                     raise tarfile.ReadError("a negative size")
                 at = tar.offset
                 tar.members.clear()  # of a million members, they would take a gigabyte
-                if member.isreg() and not member.issparse() and (name := plain(member.name)):
-                    self._members.pop(name, None)
-                    self._members[name] = (member.offset_data, member.size)
+                self._keep(member)
         except DAMAGE:
-            self._damaged_at = max(at, 0)
-        if self._damaged_at is None and os.pread(self._file, tarfile.BLOCKSIZE, tar.offset).strip(b"\0"):
-            self._damaged_at = tar.offset  # `tarfile` takes a damaged header for the end
+            self._damage = self._unlisted(max(at, 0))
+        else:
+            self._damage = self._damage_at_end(tar.offset)
+
+    def _keep(self, member: tarfile.TarInfo) -> None:
+        name = plain(member.name)
+        if name is None or member.isdir():
+            return
+        self._members.pop(name, None)
+        self._others.pop(name, None)
+        if member.issparse():
+            self._others[name] = "a sparse file; make the tar again without --sparse"
+        elif member.isreg():
+            self._members[name] = (member.offset_data, member.size)
+        elif member.issym() or member.islnk():
+            self._others[name] = "a link; make the tar again with --dereference and --hard-dereference"
+
+    def _damage_at_end(self, offset: int) -> str | None:
+        """Return what is wrong where the reader found the end, for which it takes a damaged header and a cut too."""
+        tail = os.pread(self._file, TAIL, offset)
+        if tail[: tarfile.BLOCKSIZE].strip(b"\0"):
+            return self._unlisted(offset)
+        if not tail:
+            return f"it ends at byte {offset:,} without the mark of its end, after {len(self._members):,} members"
+        at = len(tail) - len(tail.lstrip(b"\0"))
+        at -= at % tarfile.BLOCKSIZE
+        if tail[at + MAGIC_AT :].startswith(b"ustar"):
+            return f"another tar begins at byte {offset + at:,}, which tar --ignore-zeros unpacks"
+        return None
+
+    def _unlisted(self, offset: int) -> str:
+        return f"what follows byte {offset:,} can't be listed, after {len(self._members):,} members"
 
 
 class _Headers:
