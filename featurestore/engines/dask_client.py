@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
@@ -15,6 +16,7 @@ from featurestore.system import readable, signals_blocked
 
 _OF_DASK = re.compile(r"distributed\.|tornado")  # loggers
 CLOSE_SECONDS = 5.0
+STEPS = 3  # of a connection, each of which may take the time that is given
 
 
 def connect(scheduler: str, *, seconds: float) -> Client:
@@ -22,7 +24,7 @@ def connect(scheduler: str, *, seconds: float) -> Client:
 
     Args:
         scheduler: its address, or the JSON file that it has written.
-        seconds: how long to try.
+        seconds: how long to try, and how long the scheduler may take for each answer.
 
     Raises:
         EngineLost: it was not reached.
@@ -57,6 +59,14 @@ class _Client(Client):
             self.close(timeout=CLOSE_SECONDS)
             self._loop_runner.stop()  # a client that has closed itself leaves it running
             raise
+
+    async def _start(self, *args: Any, **kwargs: Any) -> Client:
+        """Connect; Dask itself waits without end for the first words of a server that is no scheduler."""
+        try:
+            connecting = super()._start(*args, **kwargs)  # type: ignore[no-untyped-call]
+            return await asyncio.wait_for(connecting, STEPS * kwargs["timeout"])
+        except TimeoutError as error:
+            raise TimeoutError("what listens there does not answer as one") from error
 
 
 def _address(scheduler: str) -> str:

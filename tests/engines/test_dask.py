@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 import threading
 from pathlib import Path
@@ -44,6 +45,17 @@ def test_a_scheduler_that_is_not_there(monkeypatch: pytest.MonkeyPatch, schedule
     with pytest.raises(EngineLost, match=rf"^no Dask scheduler was reached at {scheduler} \(.+\); start one with"):
         DaskEngine(scheduler).submit(Squares((1,)))
     assert loops() == before  # a client that is left to the garbage collector may stop the next one
+
+
+@pytest.mark.parametrize("scheme", ["", "tcp://"])
+def test_a_server_that_is_no_scheduler(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
+    monkeypatch.setattr(dask, "CONNECT_SECONDS", 0.2)
+    before = loops()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"{scheme}127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(EngineLost, match=rf"at {address} \(what listens there does not answer as one\); start one"):
+            DaskEngine(address).submit(Squares((1,)))
+    assert loops() == before
 
 
 @pytest.mark.parametrize("text", [None, "", "{}", "[1]"])
