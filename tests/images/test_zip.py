@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import struct
 import zipfile
 import zlib
@@ -69,6 +70,29 @@ def test_several_files_begin_names_with_their_stem(tmp_path: Path) -> None:
     for name in ("02/a.png", "a.png"):
         with pytest.raises(Missing, match="no file of"):
             source.read(name, LIMIT)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_links_are_no_images(packed: Path) -> None:
+    with zipfile.ZipFile(packed, "a") as file:
+        for name in ("wiki/b.png", "c.png"):  # the first takes the place of a picture
+            link = zipfile.ZipInfo(name)
+            link.external_attr = (stat.S_IFLNK | 0o777) << 16
+            file.writestr(link, "wiki/a.png")
+    source = source_of(packed)
+    assert [entry.name for entry in source.entries()] == ["wiki/a.png"]
+    for name in ("wiki/b.png", "c.png"):
+        with pytest.raises(Missing, match=r"images\.zip has no member of this name, but a link; make the zip again"):
+            source.read(name, LIMIT)
+
+
+def test_one_part_of_several_is_refused(packed: Path) -> None:
+    data = bytearray(packed.read_bytes())
+    entry = data.index(b"PK\1\2")
+    struct.pack_into("<H", data, entry + 34, 1)  # the number of the part in which the member begins
+    packed.write_bytes(data)
+    with pytest.raises(DatasetError, match=r"is the last part of a zip file .*: zip -s 0 images\.zip --out whole\.zip"):
+        list(source_of(packed).entries())
 
 
 def test_names_never_lead_out(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import struct
 import zipfile
 import zlib
@@ -15,13 +16,14 @@ from featurestore.rows import Status
 from featurestore.system import lacking, reason_unreadable
 
 ENCRYPTED = 0x1
+WHOLE = (0, 0xFFFF)  # numbers of the first part of a zip file; the second says that zip64 has it
 BOUNDED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # `zipfile` inflates the others without a limit on memory
 # What `zipfile` and `zlib` raise for damaged data.
 DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, LookupError, NotImplementedError, struct.error, OSError)
 
 
 class ZipArchive(Archive):
-    """An open zip file; of members with the same name the last counts."""
+    """An open zip file; of members with the same name the last counts. Links are no images."""
 
     def __init__(self, path: Path, state: FileState) -> None:
         """Open the file and read its directory."""
@@ -35,8 +37,16 @@ class ZipArchive(Archive):
                 f"{path} is not a whole zip file ({_words(error)}); if it was downloaded, the "
                 "download may have ended early: get it again"
             ) from error
+        if any(member.volume not in WHOLE for member in self._zip.infolist()):
+            self._zip.close()
+            raise DatasetError(
+                f"{path} is the last part of a zip file in several parts, of which no image can be read; make one file "
+                f"of them with: zip -s 0 {path.name} --out whole.zip"
+            )
         named = ((plain(member.filename), member) for member in self._zip.infolist() if not member.is_dir())
-        self._members = {name: member for name, member in named if name is not None}
+        members = {name: member for name, member in named if name is not None}
+        self._links = {name for name, member in members.items() if stat.S_ISLNK(member.external_attr >> 16)}
+        self._members = {name: member for name, member in members.items() if name not in self._links}
 
     def entries(self) -> Iterator[Entry]:
         """Yield the image files, in the order of their bytes."""
@@ -85,7 +95,8 @@ class ZipArchive(Archive):
         try:
             return self._members[name]
         except KeyError:
-            raise Missing(f"{self.path.name} has no member of this name") from None
+            link = ", but a link; make the zip again without --symlinks" if name in self._links else ""
+            raise Missing(f"{self.path.name} has no member of this name{link}") from None
 
 
 def _words(error: BaseException) -> str:
