@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from featurestore.dataset.csv_file import find, has, nested_filenames
 from featurestore.errors import DatasetError
 from featurestore.quoting import identifier
-from featurestore.system import IN_MEMORY, Spill
+from featurestore.system import IN_MEMORY, Spill, matching
 from featurestore.wording import first_line, one_line
 
 # Types that DuckDB, Arrow and Parquet write and read in the same way; columns of other types become text.
@@ -56,7 +56,7 @@ def read_pattern(con: duckdb.DuckDBPyConnection, pattern: Path, filename_column:
     Raises:
         DatasetError: there is none, one is not Parquet, or they do not fit together.
     """
-    files = sorted(glob.glob(str(pattern)))  # noqa: PTH207 - the pattern is absolute
+    files = sorted(map(str, matching(pattern)))
     if not files:
         raise DatasetError(f"The dataset {pattern} does not exist. Give the path of a CSV with one row per image.")
     tables = list[pa.Table]()

@@ -48,6 +48,7 @@ from .paths import StrPath as StrPath
 from .paths import command_line as command_line
 from .paths import is_text as is_text
 from .paths import located as located
+from .paths import matching as matching
 from .paths import refuse_output as refuse_output
 from .paths import shown as shown
 from .paths import store_folder as store_folder

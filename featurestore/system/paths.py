@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import shlex
+from glob import glob
 from pathlib import Path
 
 from featurestore.errors import OutputError, UnusablePath
+from featurestore.system.access import is_folder
 
 StrPath = str | os.PathLike[str]
 
@@ -38,6 +40,16 @@ def located(path: StrPath, what: str) -> Path:
         if not Path(path).is_absolute() and not _has_current_folder():
             raise _unusable(path, what, "the current folder is gone") from error
     return found
+
+
+def matching(pattern: Path) -> list[Path]:
+    """Return the paths that match an absolute pattern; a folder that has the name as it is written is no pattern.
+
+    Raises:
+        UnreadableFile: the system does not say whether such a folder exists.
+    """
+    above = next(folder for folder in pattern.parents if is_folder(folder))
+    return [above / found for found in glob(str(pattern.relative_to(above)), root_dir=above)]  # noqa: PTH207
 
 
 def store_folder(path: StrPath) -> Path:

@@ -239,6 +239,8 @@ def write_img2dataset(folder: Path, stem: str, keys: list[str]) -> None:
 
 
 def test_what_img2dataset_writes(tmp_path: Path) -> None:
+    tmp_path = tmp_path / "data[1]"  # which is no part of the pattern
+    tmp_path.mkdir()
     for stem in ("00000", "00001"):
         write_img2dataset(tmp_path, stem, [f"{stem}0", f"{stem}1"])
     store = FeatureStore.create(

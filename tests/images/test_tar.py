@@ -60,6 +60,17 @@ def test_shards_are_named_by_their_stems(tmp_path: Path) -> None:
     assert source.read("00001/a.png", LIMIT) == PICTURES["a.png"]
 
 
+def test_only_what_follows_the_folders_that_exist_is_a_pattern(tmp_path: Path) -> None:
+    (tmp_path / "data[1]").mkdir()
+    write_tar(tmp_path / "data[1]" / "00000.tar", PICTURES)
+    source = open_source(str(tmp_path / "data[1]" / "0*.tar"))
+    assert [entry.name for entry in source.entries()] == [f"00000/{name}" for name in PICTURES]
+    nested = open_source(str(tmp_path / "d*" / "0*.tar"))
+    assert list(nested.entries()) == list(source.entries())
+    with pytest.raises(ImagesGone, match=r"there is no file .*1\*\.tar"):
+        open_source(str(tmp_path / "data[1]" / "1*.tar"))
+
+
 def test_a_shard_that_is_new_is_seen_where_the_others_are_open(tmp_path: Path) -> None:
     write_tar(tmp_path / "0.tar", PICTURES)
     where = str(tmp_path / "?.tar")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from glob import glob, has_magic
+from glob import has_magic
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ from featurestore.images.sources.object_store import Objects, located_remote
 from featurestore.images.sources.parquet_file import ParquetArchive
 from featurestore.images.sources.tar_file import TarArchive
 from featurestore.images.sources.zip_file import ZipArchive
-from featurestore.system import StrPath, is_folder, is_remote, located, shown
+from featurestore.system import StrPath, is_folder, is_remote, located, matching, shown
 
 ARCHIVES: dict[str, type[Archive]] = {".zip": ZipArchive, ".tar": TarArchive, ".parquet": ParquetArchive}
 WITH_PREFIX = re.compile(r"(?P<file>.*\.(zip|tar))!(?P<prefix>.*)", re.IGNORECASE | re.DOTALL)
@@ -182,7 +182,7 @@ def _files(file: str) -> dict[str, Path]:
     if not has_magic(file) or Path(file).exists():
         path = Path(file)
         return {path.stem if path.suffix.lower() == ".parquet" else "": path}
-    found = [Path(path) for path in glob(file)]  # noqa: PTH207 - the pattern is absolute
+    found = matching(Path(file))
     if not found:
         raise gone(Path(file))
     return by_stem(found, file)
