@@ -45,7 +45,7 @@ from featurestore.catalog import (
     results_of_partition,
 )
 from featurestore.engines import EngineChoice
-from featurestore.errors import CorruptFile, FormatError, UnreadableFile
+from featurestore.errors import CorruptFile, DatasetError, FormatError, UnreadableFile
 from featurestore.formatting import counted
 from featurestore.images import Source as ImageSource
 from featurestore.maintenance.check_files import DAMAGED, Checked, check_files, checkers_of, checks_of
@@ -291,6 +291,13 @@ class _Checks:
 
     def images(self) -> Iterator[Problem]:
         """Yield image files that have changed since extraction."""
+        try:
+            yield from self._changed_images()
+        except DatasetError as error:  # a damaged archive; what else was found is reported all the same
+            what = f"not every image was checked: {error}"
+            yield Problem(Kind.IMAGE, self._context.images, what, "then verify again")
+
+    def _changed_images(self) -> Iterator[Problem]:
         try:
             reason = reason_to_pass_over(self._context)
         except UnreadableFile as error:

@@ -305,6 +305,19 @@ def test_only_members_of_another_crc_are_read_again(tmp_path: Path, monkeypatch:
     assert store.verify().problems == []
 
 
+def test_verify_reports_half_a_file_beside_what_else_is_wrong(tmp_path: Path) -> None:
+    make_small(tmp_path / "images", n=2)
+    where = zipped(tmp_path / "images", tmp_path / "images.zip")
+    store = FeatureStore.create(tmp_path / "store", images=where)
+    store.run("extract", workers=0)
+    os.truncate(where, where.stat().st_size // 2)
+    (tmp_path / "store" / "partitions" / "stray.parquet").write_bytes(b"")
+    stray, images = store.verify().problems
+    assert (stray.kind, images.kind, images.name) == ("orphan", "image", str(where))
+    assert str(images).startswith(f"image: {where}: not every image was checked: {where} is not a whole zip file (")
+    assert str(images).endswith(": get it again; then verify again")
+
+
 def test_a_file_that_is_not_there_is_passed_over(tmp_path: Path) -> None:
     make_small(tmp_path / "images", n=2)
     where = zipped(tmp_path / "images", tmp_path / "images.zip")
