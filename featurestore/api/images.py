@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
@@ -31,6 +31,13 @@ class Choice(OfVariant, total=False):
 
     stage: str | None
     where: str | None
+
+
+def listed(columns: Iterable[str] | None) -> list[str] | None:
+    """Return the names of columns as a list, which can be read more than once."""
+    from featurestore.query import column_names
+
+    return None if columns is None else column_names(columns)
 
 
 class Images:
@@ -80,7 +87,7 @@ class Images:
         """The images, ``(n_images,)`` int64, ascending."""
         return self._selection.image_ids
 
-    def load(self, columns: Sequence[str] | None = None, *, keypoints: bool = False) -> pa.Table:
+    def load(self, columns: Iterable[str] | None = None, *, keypoints: bool = False) -> pa.Table:
         """Return one row per image, in ``image_id`` order; ``docs/loading.md`` has examples.
 
         ``descriptors`` is a BLOB of n x dim values, row by row; `FeatureStore.arrays` makes matrices of them. An image
@@ -104,17 +111,16 @@ class Images:
         return load_table(*choose_columns(context, self._selection, columns, keypoints=keypoints))
 
     def batches(
-        self, rows: int = 256, *, columns: Sequence[str] | None = None, keypoints: bool = False
+        self, rows: int = 256, *, columns: Iterable[str] | None = None, keypoints: bool = False
     ) -> Iterator[pa.Table]:
         """Yield what `load` returns in tables of ``rows`` images, for collections that are larger than memory.
 
         At most one batch and one row group (about 4 MiB of descriptors) are held. Arguments and errors are those of
         `load`.
         """
-        from featurestore.query import batches, choose_columns
+        from featurestore.query import batches, check_count, choose_columns
 
-        if rows < 1:
-            raise QueryError(f"a batch has at least one row, and rows is {rows}")
+        check_count("rows", "images in a batch", rows)
         context = self._store._context(Silent())
         return batches(*choose_columns(context, self._selection, columns, keypoints=keypoints), rows)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurestore.api.base import OpenStore
-from featurestore.api.images import Choice, Images, OfVariant
+from featurestore.api.images import Choice, Images, OfVariant, listed
 from featurestore.errors import FeatureStoreError, QueryError, StoreBusy
 from featurestore.progress import Silent, StageSummary, reporter
 from featurestore.query import Status
@@ -140,23 +140,25 @@ class Reading(OpenStore):
         stage: str | None = None,
         where: str | None = None,
         *,
-        columns: Sequence[str] | None = None,
+        columns: Iterable[str] | None = None,
         keypoints: bool = False,
         **choice: Unpack[OfVariant],
     ) -> pa.Table:
         """Return one row per image: `Images.load` of what `select` chooses."""
-        return self._select(columns, stage=stage, where=where, **choice).load(columns, keypoints=keypoints)
+        names = listed(columns)
+        return self._select(names, stage=stage, where=where, **choice).load(names, keypoints=keypoints)
 
     def iter_batches(
         self,
         rows: int = 256,
         *,
-        columns: Sequence[str] | None = None,
+        columns: Iterable[str] | None = None,
         keypoints: bool = False,
         **choice: Unpack[Choice],
     ) -> Iterator[pa.Table]:
         """Yield tables of ``rows`` images: `Images.batches` of what `select` chooses."""
-        return self._select(columns, **choice).batches(rows, columns=columns, keypoints=keypoints)
+        names = listed(columns)
+        return self._select(names, **choice).batches(rows, columns=names, keypoints=keypoints)
 
     def matrix(self, stage: str | None = None, where: str | None = None, **choice: Unpack[OfVariant]) -> Matrix:
         """Return all descriptors as one array: `Images.matrix` of what `select` chooses."""

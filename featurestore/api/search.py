@@ -38,8 +38,10 @@ class Searching(Reading):
             NothingUsable: a file can't be used, or has no keypoints; the message says why.
         """
         from featurestore.matching import check_pair
+        from featurestore.query import check_count
         from featurestore.system import one_blas_thread
 
+        check_count("min_inliers", "inliers", min_inliers)
         one, other = self._features(query), self._features(image)
         with one_blas_thread():  # several threads would change the last bits
             return check_pair(one.features, other.features, min_inliers=min_inliers)
@@ -79,12 +81,12 @@ class Searching(Reading):
             NotReady: no codes have been computed yet, or they have no keypoints; or there is no index.
             NothingUsable: the file can't be used, or has no keypoints; the message says why.
         """
-        from featurestore.query import METHODS, search_store
+        from featurestore.query import METHODS, check_count, search_store
 
         if method not in METHODS:
             raise QueryError(f"there is no method {method!r} of searching; they are {', '.join(METHODS)}")
-        if top < 1:
-            raise QueryError(f"top is the number of hits, at least 1, and not {top}")
+        check_count("top", "hits", top)
+        check_count("min_inliers", "inliers", min_inliers)
         return self._looked_up(
             lambda lookup: search_store(lookup, query, top=top, where=where, min_inliers=min_inliers, method=method)
         )

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from featurestore.api.search import Searching
 from featurestore.drawing import LONGEST
-from featurestore.errors import QueryError
 from featurestore.matching import MIN_INLIERS
 
 if TYPE_CHECKING:
@@ -40,9 +39,9 @@ class Showing(Searching):
             NotReady: the stage has not been computed for it, or keeps no keypoints.
             NothingUsable: the file can't be used, or is another one than was extracted.
         """
-        from featurestore.query import picture_of
+        from featurestore.query import check_count, picture_of
 
-        _check_size(longest)
+        check_count("longest", "pixels", longest)
         return self._looked_up(lambda lookup: picture_of(lookup, filename, stage=stage, longest=longest))
 
     def pixels(self, filename: str) -> NDArray[np.uint8]:
@@ -81,13 +80,8 @@ class Showing(Searching):
             NotReady: as in `match`.
             NothingUsable: as in `match`, or a file is another one than was extracted.
         """
-        from featurestore.query import picture_of_match
+        from featurestore.query import check_count, picture_of_match
 
-        _check_size(longest)
+        check_count("longest", "pixels", longest)
         found = self.match(query, image, min_inliers=min_inliers) if match is None else match
         return self._looked_up(lambda lookup: picture_of_match(lookup, query, image, found, longest=longest))
-
-
-def _check_size(longest: int) -> None:
-    if longest < 1:
-        raise QueryError(f"longest is a number of pixels, at least 1, and not {longest}")

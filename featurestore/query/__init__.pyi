@@ -18,6 +18,8 @@ from .load import load_table as load_table
 from .load import matrix as matrix
 from .lookup import Lookup as Lookup
 from .lookup import signature as signature
+from .names import check_count as check_count
+from .names import column_names as column_names
 from .pictures import picture_of as picture_of
 from .pictures import picture_of_match as picture_of_match
 from .pictures import pixels_of as pixels_of

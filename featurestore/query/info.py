@@ -25,10 +25,11 @@ from featurestore.catalog import (
 )
 from featurestore.notebook import Tabular
 from featurestore.query.exact import exact_columns
-from featurestore.query.names import no_such_image
+from featurestore.query.names import checked_name, no_such_image
 from featurestore.query.result_files import as_json_value
 from featurestore.query.selection import PENDING, partition_of
 from featurestore.stages import ChunkStage
+from featurestore.system import is_text
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def image_info(context: Context, filename: str) -> ImageInfo:
         QueryError: there is no such image; the message has the most similar name.
     """
     with context.catalog.reading() as connection:
-        image = find_image(connection, filename)
+        image = find_image(connection, filename) if is_text(checked_name(filename)) else None
         if image is None:
             raise no_such_image(context, image_table(connection), filename)
         image_id = image.image_id

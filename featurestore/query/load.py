@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from featurestore.arrow_arrays import numpy_array
 from featurestore.catalog import Context, descriptor_numbers
 from featurestore.errors import CorruptFile, NotReady, QueryError
+from featurestore.query.names import column_names
 from featurestore.query.scan import Group, groups_of, iter_tables, read_group
 from featurestore.query.selection import Piece, Selection, open_partition, with_columns
 from featurestore.rows import KEYPOINT_COLUMNS, Layout, blob_bytes
@@ -38,7 +39,7 @@ class Matrix(NamedTuple):
 
 
 def choose_columns(
-    context: Context, selection: Selection, columns: Sequence[str] | None, *, keypoints: bool
+    context: Context, selection: Selection, columns: Iterable[str] | None, *, keypoints: bool
 ) -> tuple[Selection, list[str]]:
     """Return a selection with the requested columns, and their names; arguments as in `Images.load`.
 
@@ -47,7 +48,7 @@ def choose_columns(
         NotReady: the stage keeps no keypoints.
         StoreBusy: an ingest has removed images or a column since they were chosen.
     """
-    names = list(dict.fromkeys(COLUMNS if columns is None else columns))
+    names = column_names(COLUMNS if columns is None else columns)
     selection = with_columns(context, selection, names)
     if not keypoints:
         return selection, names

@@ -22,7 +22,7 @@ from featurestore.catalog import Context, chunk_states, image_table, resolve, wh
 from featurestore.errors import CorruptFile, NothingUsable, NotReady, QueryError, UnreadableFile
 from featurestore.query.encode import Decoder, Encoder, decoder_of, make_encoder
 from featurestore.query.index_coverage import Coverage, coverage_of
-from featurestore.query.names import no_such_image
+from featurestore.query.names import checked_name, no_such_image
 from featurestore.query.selection import (
     Selection,
     check_stage,
@@ -172,7 +172,7 @@ class Lookup:
         Raises:
             QueryError: there is no such image, and the message has the most similar name; or it has left the dataset.
         """
-        position = self.position(filename)
+        position = self.position(checked_name(filename))
         if position < 0:
             raise no_such_image(self.context, self.images, filename)
         image = {name: self.images[name][position].as_py() for name in ("image_id", "chunk_id", "removed_by")}

@@ -1,8 +1,11 @@
-"""Names of images: the error for one that is unknown, with the most similar name."""
+"""Names of images and columns, and numbers, that a caller gives: checks, and the error with the most similar name."""
 
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable
+from numbers import Integral
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -11,6 +14,42 @@ from featurestore.catalog import Context
 from featurestore.errors import QueryError
 
 UNSEEN = ("Cc", "Cf")  # Unicode categories of control and format characters
+
+
+def checked_name(filename: Any) -> str:
+    """Return the name of an image, and refuse what can't be one, such as a `Path`, which names a file.
+
+    Raises:
+        QueryError: it is no text.
+    """
+    if not isinstance(filename, str):
+        raise QueryError(
+            f"an image has a name of the dataset, a text like 'monet/lilies.jpg', and this is {filename!r}; give its "
+            "name as str"
+        )
+    return filename
+
+
+def check_count(name: str, meaning: str, value: Any) -> None:
+    """Refuse what is no whole number of at least 1; ``name`` and ``meaning`` say of what.
+
+    Raises:
+        QueryError: it is none.
+    """
+    if not isinstance(value, Integral) or value < 1:
+        raise QueryError(f"{name} is a number of {meaning}, at least 1, and not {value!r}")
+
+
+def column_names(columns: Iterable[str]) -> list[str]:
+    """Return the names of columns, each once.
+
+    Raises:
+        QueryError: it is one text, or not all of them are texts.
+    """
+    names = [] if isinstance(columns, str) else list(dict.fromkeys(columns))
+    if isinstance(columns, str) or not all(isinstance(name, str) for name in names):
+        raise QueryError(f"columns is a list of names, like ['filename', 'n_descriptors'], and not {columns!r}")
+    return names
 
 
 def no_such_image(context: Context, images: pa.Table, filename: str) -> QueryError:

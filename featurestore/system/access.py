@@ -118,7 +118,7 @@ def status_of(path: Path) -> os.stat_result | None:
     try:
         with readable(path):
             return path.stat()
-    except ABSENT:
+    except (*ABSENT, ValueError):  # the latter: no file can have a name with a NUL or half a surrogate pair
         return None
 
 

@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from featurestore import FeatureStore
+from featurestore.apps import pairs
 from featurestore.errors import FeatureStoreError, NothingUsable, NotReady, QueryError
 from featurestore.matching import Verdict
 from featurestore.progress import Silent
@@ -237,8 +238,35 @@ def test_where_bounds_what_is_searched(finished: FeatureStore, samples: Any) -> 
     assert (nothing.hits, nothing.n_images, nothing.found) == ((), 0, ())
     with pytest.raises(QueryError, match="where 'colour = 3' can't be evaluated"):
         finished.search(NAME, where="colour = 3")
-    with pytest.raises(QueryError, match="top is the number of hits, at least 1, and not 0"):
-        finished.search(NAME, top=0)
+
+
+@pytest.mark.parametrize("count", [0, -1, None, 2.5, float("nan"), "3"])
+def test_numbers_are_whole_and_at_least_one(finished: FeatureStore, tmp_path: Path, count: Any) -> None:
+    with pytest.raises(QueryError, match=f"top is a number of hits, at least 1, and not {count!r}"):
+        finished.search(NAME, top=count)
+    with pytest.raises(QueryError, match=f"min_inliers is a number of inliers, at least 1, and not {count!r}"):
+        finished.search(NAME, min_inliers=count)
+    with pytest.raises(QueryError, match="min_inliers is a number of inliers, at least 1"):
+        finished.match(NAME, NAME, min_inliers=count)
+    with pytest.raises(QueryError, match="top is a number of hits, at least 1"):
+        pairs(finished, tmp_path / "pairs.csv", top=count)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "name", [None, 3, b"china/whole-000.jpg", Path("china/whole-000.jpg"), ["china/whole-000.jpg"]]
+)
+def test_an_image_of_the_store_is_named_by_a_text(finished: FeatureStore, name: Any) -> None:
+    for ask in (finished.descriptors, finished.keypoints, finished.info, finished.show, finished.pixels):
+        with pytest.raises(QueryError, match="an image has a name of the dataset, a text like"):
+            ask(name)
+
+
+@pytest.mark.parametrize("name", ["a\0b.jpg", "half a pair \ud800.jpg"])
+def test_names_that_no_file_can_have(finished: FeatureStore, name: str) -> None:
+    for ask in (finished.search, finished.info, finished.descriptors):
+        with pytest.raises(QueryError, match="there is no image"):
+            ask(name)
 
 
 def test_images_without_codes_are_counted(store: FeatureStore, samples: Any, tmp_path: Path) -> None:

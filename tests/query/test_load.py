@@ -191,8 +191,24 @@ def test_batches_are_the_table_in_parts(finished: FeatureStore, rows: int) -> No
 
 def test_batches_of_nothing(finished: FeatureStore) -> None:
     assert list(finished.iter_batches(where="false")) == []
-    with pytest.raises(QueryError, match="a batch has at least one row, and rows is 0"):
+    with pytest.raises(QueryError, match="rows is a number of images in a batch, at least 1, and not 0"):
         finished.iter_batches(0)
+
+
+def test_columns_may_come_from_a_generator(finished: FeatureStore) -> None:
+    names = ["filename", "subset"]
+    whole = finished.load(columns=names)
+    assert finished.load(columns=(name for name in names)).equals(whole)
+    assert pa.concat_tables(finished.iter_batches(columns=(name for name in names))).equals(whole)
+    assert finished.select().load(name for name in names).equals(whole)
+
+
+@pytest.mark.parametrize("columns", ["filename", [3], ["filename", None]])
+def test_columns_are_a_list_of_names(finished: FeatureStore, columns: Any) -> None:
+    with pytest.raises(QueryError, match=r"columns is a list of names, like \['filename', 'n_descriptors'\], and not"):
+        finished.load(columns=columns)
+    with pytest.raises(QueryError, match="columns is a list of names"):
+        finished.select().batches(columns=columns)
 
 
 @pytest.mark.parametrize("stage", STAGES)
