@@ -93,7 +93,17 @@ def features_to_match(lookup: Lookup, image: Image, columns: Sequence[str] = MAT
             f"keypoints = true in featurestore.toml and run: {command_line('run', lookup.context.root.path)}"
         )
     codes, keypoints = codes_and_keypoints(row, layout)
+    if len(keypoints) != len(codes):
+        raise imported_without(image.filename, "a match is checked by where they are")
     return Features(lookup.decoder(None).floats(codes), keypoints)
+
+
+def imported_without(filename: str, why: str) -> NotReady:
+    """Return the error for an image whose descriptors were imported without keypoints; ``why`` these are needed."""
+    return NotReady(
+        f"the descriptors of {filename!r} have no keypoints, since they were imported, and {why}; make a new "
+        "store, and extract its images"
+    )
 
 
 def _stored_size(lookup: Lookup, filename: str) -> tuple[int, int] | None:

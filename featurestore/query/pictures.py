@@ -13,9 +13,9 @@ from featurestore.errors import FeatureStoreError, NothingUsable, NotReady, Quer
 from featurestore.formatting import counted
 from featurestore.images import ImagePath, ReadFailed, read_image
 from featurestore.matching import PairMatch, Verdict
-from featurestore.query.features import Given
+from featurestore.query.features import Given, imported_without
 from featurestore.query.lookup import Lookup
-from featurestore.rows import KEYPOINT, KEYPOINT_COLUMNS
+from featurestore.rows import KEYPOINT, KEYPOINT_COLUMNS, Status
 from featurestore.stages import Extract, codes_of
 from featurestore.system import command_line, is_file, why_no_file
 
@@ -95,6 +95,8 @@ def pixels_of(lookup: Lookup, filename: str) -> NDArray[np.uint8]:
 
 def _keypoints(lookup: Lookup, filename: str, stage: str) -> NDArray[np.void]:
     row, _ = lookup.row(filename, stage=stage, variant=None, columns=KEYPOINT_COLUMNS)
+    if row.keypoints is None and row.status == Status.OK:
+        raise imported_without(filename, "there is nothing to draw")
     return np.empty(0, KEYPOINT) if row.keypoints is None else row.keypoints
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from featurestore import FeatureStore
+from featurestore.apps import pairs
 from featurestore.catalog import FoundMembers
 from featurestore.cli.program import cli
 from featurestore.errors import ConfigError, CorruptFile, DatasetError, LossyDescriptors, NotReady, StoreBusy
@@ -19,6 +21,7 @@ from featurestore.pipeline import Options, run_stages
 from featurestore.progress import Silent
 from featurestore.rows import Row
 from featurestore.storage import PartitionFile, Root, exclusive
+from tests.broken_images import picture
 from tests.notebook import Images, write_chunk, write_chunks
 from tests.once import copied
 from tests.small import configure, copy, make_small, rows_of, small_store, write_dataset
@@ -105,6 +108,24 @@ def test_everything_downstream_is_what_our_own_extraction_gives(
     variants = "SELECT stage, variant FROM partitions GROUP BY ALL ORDER BY 1"
     assert theirs.sql(variants).fetchall() == ours.sql(variants).fetchall()
     assert theirs.run(workers=0) == []
+
+
+def test_what_needs_keypoints_says_that_there_are_none(imported: FeatureStore, tmp_path: Path) -> None:
+    theirs = copy(imported, tmp_path / "store")
+    theirs.run(workers=0)
+    query = picture(80, 60)
+    asked: list[Callable[[], Any]] = [
+        lambda: theirs.search("000.png"),
+        lambda: theirs.search(query),
+        lambda: theirs.match(query, "000.png"),
+        lambda: pairs(theirs, tmp_path / "pairs.csv"),
+        lambda: theirs.show("000.png"),
+    ]
+    for ask in asked:
+        with pytest.raises(
+            NotReady, match=r"the descriptors of '0\d\d.png' have no keypoints, since they were imported"
+        ):
+            ask()
 
 
 def test_a_selection_by_keypoints_refuses_imported_descriptors(imported: FeatureStore, tmp_path: Path) -> None:
