@@ -144,6 +144,7 @@ def tune(
     Raises:
         NotReady: too few images have descriptors of extract, or a model has not been fitted.
         QueryError: the grid can't be used, or no query can.
+        NothingUsable, ImagesGone, DatasetError, UnreadableFile: an image of the sample can't be used any more.
         OutputError: the file can't be written, or was begun with other values.
         NotEnoughSpace: the disk is full; the same call goes on.
     """
@@ -229,6 +230,7 @@ def _extract(queries: list[Query], sample: Sample, beside: Path, say: Callable[[
 
     Raises:
         QueryError: none can be used.
+        NothingUsable, ImagesGone, DatasetError, UnreadableFile: as `Sample.query` does.
     """
     n_kept, begun, kept = len(queries), time.perf_counter(), time.perf_counter()
     for n, asked in enumerate(sample.asked[n_kept:], 1):

@@ -7,19 +7,17 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from featurestore.api import FeatureStore
-from featurestore.apps.degraded import KINDS, Kind, degraded_part
+from featurestore.apps.degraded import KINDS, Kind, Pixels, degraded_part
 from featurestore.apps.evaluation import ALL, located_query, read_pairs
 from featurestore.apps.trial import Query, Raw
-from featurestore.errors import FeatureStoreError, NotReady
+from featurestore.errors import FeatureStoreError, NothingUsable, NotReady
 from featurestore.formatting import counted
 from featurestore.rows import Status
-from featurestore.system import StrPath, command_line
+from featurestore.system import command_line
 
 FEWEST = 10  # images, below which shares say nothing
 
@@ -79,10 +77,16 @@ class Sample:
             yield self._stored(name)
 
     def query(self, asked: Asked) -> Query:
-        """Return a query with its descriptors: extracted, or those that are stored."""
+        """Return a query with its descriptors: extracted, or those that are stored.
+
+        Raises:
+            NothingUsable: the image of which it is a part can't be used, or is another one than was extracted.
+            ImagesGone, DatasetError, UnreadableFile: the images can't be read.
+        """
+        given = asked.given if asked.part is None else self._part(*asked.part)
         raw: Raw | None
         try:
-            raw = self._stored(str(asked.given)) if asked.stored else self._extracted(asked)
+            raw = self._stored(str(given)) if asked.stored else Raw(asked.name, *self.store.extracted(given))
             error = None if len(raw.descriptors) else f"{asked.name} has no keypoints"
         except FeatureStoreError as failed:
             raw, error = None, " ".join(str(failed).split())
@@ -102,12 +106,14 @@ class Sample:
             )
         return Raw(name, descriptors, keypoints, name in self.train)
 
-    def _extracted(self, asked: Asked) -> Raw:
-        given: NDArray[Any] | StrPath = asked.given
-        if asked.part is not None:
-            name, kind, seed = asked.part
-            given = degraded_part(self.store.pixels(name), kind, seed=seed)
-        return Raw(asked.name, *self.store.extracted(given))
+    def _part(self, name: str, kind: Kind, seed: tuple[int, int]) -> Pixels:
+        try:
+            return degraded_part(self.store.pixels(name), kind, seed=seed)
+        except NothingUsable as error:  # it has descriptors, so it was there: that it is not found would say nothing
+            verify = command_line("verify", self.store.path)
+            raise NothingUsable(
+                f"the queries of tune are parts of the images, and {error}; all that has changed is named by: {verify}"
+            ) from error
 
 
 def draw_sample(store: FeatureStore, *, n_images: int, n_queries: int, seed: int, pairs: Path | None = None) -> Sample:

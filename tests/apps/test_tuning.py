@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -19,12 +20,12 @@ from featurestore.apps.setting_bytes import ROW
 from featurestore.apps.trial import Query, Setting, measure, rounded
 from featurestore.apps.tuning import LESS, Trial, Tuning, _extract
 from featurestore.apps.tuning_sample import Asked, Sample, draw_sample
-from featurestore.errors import NotReady, OutputError, QueryError
+from featurestore.errors import ImagesGone, NothingUsable, NotReady, OutputError, QueryError
 from featurestore.rows import Row, Status
 from featurestore.stages import Quantize
 from tests.conftest import TOP
 from tests.once import copied
-from tests.small import copy, invoke
+from tests.small import change_recipe, context_of, copy, invoke
 
 GRID = Grid(tops=(40, TOP), selects=("norm", "mix"), dims=(16, 64), bits=(8,), images=24, queries=6)
 OPTIONS = ["--top", f"40,{TOP}", "--select", "norm,mix", "--dims", "16,64", "--bits", 8, "--sample", 24, "--queries", 6]
@@ -177,6 +178,28 @@ def test_queries_that_a_killed_call_has_extracted_are_not_extracted_again(
     names = [asked.name for asked in sample.asked]
     assert extracted == [*names[:4], *names[3:]]
     assert [query.name for query in kept_queries(file_of(path), sample)] == names
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_an_image_that_is_gone_ends_it(finished: FeatureStore, tmp_path: Path, packed: bool) -> None:
+    """As a query that is not found it would make all settings worse, in a file that is kept."""
+    images = Path(context_of(finished).images)
+    where = Path(shutil.make_archive(str(tmp_path / "images"), "zip", images)) if packed else tmp_path / "images"
+    if not packed:
+        shutil.copytree(images, where)
+    store = copy(finished, tmp_path / "store")
+    change_recipe(store, {"store": {"images": str(where)}})
+    asked = draw_sample(store, n_images=GRID.images, n_queries=GRID.queries, seed=GRID.seed).asked
+    name = asked[0].refs[0]
+    gone, away = (where, tmp_path / "away.zip") if packed else (where / name, tmp_path / "away")
+    gone.rename(away)
+    error = "there is no file .*images.zip" if packed else f"{name} can't be drawn: .*named by: featurestore verify "
+    with pytest.raises(ImagesGone if packed else NothingUsable, match=error):
+        tune(store, tmp_path / "trials.jsonl", GRID)
+    sample = draw_sample(store, n_images=GRID.images, n_queries=GRID.queries, seed=GRID.seed)
+    assert kept_queries(file_of(tmp_path / "trials.jsonl"), sample) == []
+    away.rename(gone)
+    assert sample.query(asked[0]).error is None
 
 
 def test_kept_queries_are_those_of_the_sample_or_none(
