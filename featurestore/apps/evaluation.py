@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from featurestore.api import FeatureStore
 from featurestore.errors import FeatureStoreError, QueryError
+from featurestore.system import is_file, why_no_file
 
 DEPTH = 100  # hits of each query
 DELIMITERS = ",;\t"  # of a list; the first one where the header has none
@@ -213,6 +214,8 @@ def read_pairs(
     store: FeatureStore, pairs: Path, kind: str | None
 ) -> tuple[dict[str, tuple[str, list[str]]], list[str]]:
     """Return the class and the refs of each query, and the refs that are not in the store."""
+    if not is_file(pairs):  # a pipe would be waited for
+        raise QueryError(f"{why_no_file(str(pairs))}; name a list of pairs, a CSV file in UTF-8")
     try:
         with pairs.open(encoding="utf-8-sig", newline="") as file:
             header = file.readline()

@@ -114,7 +114,7 @@ def growing(
         OutputError: there is a file that was not begun like this, or another process is writing it, or it can't be
             written.
     """
-    refuse_output(path, store, force=not path.is_dir())
+    refuse_output(path, store, force=True)
     with ExitStack() as stack:
         with _writing(path):
             file = stack.enter_context(path.open("ab"))

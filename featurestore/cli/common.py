@@ -124,7 +124,7 @@ def make_folder(path: Path, store: Path) -> None:
     folder = located(path, "a folder of pictures")
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"{folder} is a file; name a new folder for the pictures")
-    refuse_output(folder, store, force=folder.is_dir())
+    refuse_output(folder, store, force=folder.is_dir(), folder=True)
     if folder.is_dir() and any(folder.iterdir()):
         raise OutputError(f"{folder} has files in it; name a new folder for the pictures")
     with writing(folder):

@@ -8,6 +8,7 @@ import click
 
 from featurestore.cli.common import FORCE, OUTPUT, STORE, UNTRUSTED, answer, as_json, open_store, refuse_picture
 from featurestore.cli.named import StoreVerb, complete_image, complete_stage
+from featurestore.system import shown
 
 
 @click.command(cls=StoreVerb, short_help="Show everything about one image.")
@@ -48,7 +49,7 @@ def show(store: Path, filename: str, stage: str | None, output: Path | None, for
     refuse_picture(output, opened.path, force=force)
     picture = opened.show(filename, stage)
     picture.save(output, force=force)
-    answer(f"{output}: {picture.title}")
+    answer(f"{output}: {shown(picture.title)}")
 
 
 VERBS = (info, show)

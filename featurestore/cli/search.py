@@ -27,7 +27,7 @@ from featurestore.cli.named import StoreVerb, complete_image
 from featurestore.errors import FeatureStoreError, MissingDependency, QueryError
 from featurestore.formatting import counted
 from featurestore.matching import MIN_INLIERS, Verdict
-from featurestore.system import command_line
+from featurestore.system import command_line, shown
 
 if TYPE_CHECKING:
     from featurestore.api import FeatureStore
@@ -223,7 +223,7 @@ def _files(query: str) -> Iterator[str]:
 def _shown(result: SearchResult) -> str:
     from featurestore.cli.text import table_text
 
-    lines = [f"{result.query}: {_verdict(result)}"]
+    lines = [f"{shown(result.query)}: {_verdict(result)}"]
     if result.n_missing:
         lines.append(f"{counted(result.n_missing, 'image')} without codes left out; the next run makes them")
     rows = [(hit.rank, str(hit.status), hit.inliers, f"{hit.score:.1f}", hit.filename) for hit in result.hits]

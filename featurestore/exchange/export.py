@@ -147,7 +147,7 @@ def _arrays(context: Context, fit: str, model: ModelRow | None) -> Arrays:
 
 
 def _refuse(context: Context, out: Path, exporter: Exporter, *, force: bool) -> None:
-    refuse_output(out, context.root.path, force=force)
+    refuse_output(out, context.root.path, force=force, folder=True)
     if not os.path.lexists(out):
         return
     if out.is_dir() != bool(exporter.members):

@@ -37,6 +37,9 @@ def located(path: StrPath, what: str) -> Path:
     except OSError as error:
         if error.errno in _NEVER:
             raise _unusable(path, what, os.strerror(error.errno or 0)) from error
+        given = Path(path).expanduser()
+        if error.errno == errno.ENOENT and given.exists():  # a pipe, as /dev/stdout may be: it has no path of its own
+            return given.absolute()
         if not Path(path).is_absolute() and not _has_current_folder():
             raise _unusable(path, what, "the current folder is gone") from error
     return found
@@ -87,17 +90,18 @@ def is_text(path: StrPath) -> bool:
     return True
 
 
-def refuse_output(out: Path, store: Path | None, *, force: bool) -> None:
+def refuse_output(out: Path, store: Path | None, *, force: bool, folder: bool = False) -> None:
     """Refuse an output path that would damage existing files.
 
     Args:
         out: the absolute path.
         store: the folder of the store that the output is made from, if any.
         force: replace an existing file.
+        folder: the output may be a folder, which its caller then checks.
 
     Raises:
-        OutputError: it lies in the store, in no folder, exists and ``force`` was not given, or is a pipe or a device,
-            which a file would replace.
+        OutputError: it lies in the store, in no folder, exists and ``force`` was not given, or is a folder, a pipe or a
+            device, which a file would replace.
     """
     if store is not None and out.is_relative_to(store):
         raise OutputError(f"{out} lies in the store, which manages its own files; choose another place")
@@ -105,6 +109,8 @@ def refuse_output(out: Path, store: Path | None, *, force: bool) -> None:
         raise OutputError(f"{out} can't be written: {out.parent} is not a folder; make it, or choose another place")
     if os.path.lexists(out) and out.exists() and not (out.is_file() or out.is_dir()):
         raise OutputError(f"{out} is a pipe or a device and not a file; choose another name")
+    if out.is_dir() and not folder:
+        raise OutputError(f"{out} is a folder and not a file; choose another name")
     if os.path.lexists(out) and not force:
         raise OutputError(f"{out} exists already; choose another name, or replace it with --force (force=True)")
 

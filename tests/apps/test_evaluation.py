@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -130,8 +131,14 @@ def test_lists_that_can_not_be_used(
     path.write_text(text, encoding="utf-8")
     with pytest.raises(QueryError, match=says):
         evaluate(finished, path, kind=kind)
-    with pytest.raises(QueryError, match=r"nowhere\.csv can't be read as a list of pairs"):
+    with pytest.raises(QueryError, match=r"there is no file '.*nowhere\.csv' here; name a list of pairs"):
         evaluate(finished, tmp_path / "nowhere.csv")
+
+
+def test_a_pipe_is_not_waited_for(finished: FeatureStore, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pairs.csv")
+    with pytest.raises(QueryError, match=r"pairs\.csv' is a pipe or a device and not a file; name a list of pairs"):
+        evaluate(finished, tmp_path / "pairs.csv")
 
 
 def test_the_command_line_prints_a_table_or_json(finished: FeatureStore, pairs: Path) -> None:

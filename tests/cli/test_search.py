@@ -79,6 +79,12 @@ def test_a_search_is_told_as_a_table(finished: FeatureStore, samples: Any) -> No
     assert rows[3:] == ["(3 rows)"]
 
 
+def test_a_name_can_not_steer_the_terminal(finished: FeatureStore, samples: Any, tmp_path: Path) -> None:
+    shutil.copy(samples.images / NAME, tmp_path / "two\nlines\x1b[31m.jpg")
+    first = invoke("search", finished.path, tmp_path / "two\nlines\x1b[31m.jpg", "--top", 1).output.splitlines()[0]
+    assert r"two\nlines\x1b[31m.jpg: " in first
+
+
 def test_what_a_candidate_is_stands_below_the_table(finished: FeatureStore, samples: Any) -> None:
     lines = invoke("search", finished.path, samples.images / NAME, "--where", "photo = 'flower'").output.splitlines()
     assert "candidate" in lines[3]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from featurestore.errors import NotWritable, OutputError
-from featurestore.system import access, output_at, refuse_output, replacing
+from featurestore.system import access, located, output_at, refuse_output, replacing
 from featurestore.system.child_processes import process_space
 from featurestore.system.disk import temporary_name
 
@@ -186,3 +186,22 @@ def test_a_file_takes_the_place_of_no_pipe(tmp_path: Path, force: bool) -> None:
     with pytest.raises(OutputError) as caught:
         refuse_output(out, None, force=force)
     assert str(caught.value) == f"{out} is a pipe or a device and not a file; choose another name"
+
+
+def test_standard_output_that_is_a_pipe_is_called_so() -> None:
+    read, write = os.pipe()
+    try:
+        out = located(f"/dev/fd/{write}", "a picture")
+        with pytest.raises(OutputError, match=f"^/dev/fd/{write} is a pipe or a device and not a file"):
+            refuse_output(out, None, force=True)
+    finally:
+        os.close(read)
+        os.close(write)
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_file_takes_the_place_of_no_folder(tmp_path: Path, force: bool) -> None:
+    with pytest.raises(OutputError) as caught:
+        refuse_output(tmp_path, None, force=force)
+    assert str(caught.value) == f"{tmp_path} is a folder and not a file; choose another name"
+    refuse_output(tmp_path, None, force=True, folder=True)
