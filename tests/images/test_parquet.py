@@ -14,13 +14,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from featurestore import FeatureStore
-from featurestore.errors import DatasetError
+from featurestore.errors import DatasetError, UnreadableFile
 from featurestore.images import image_at, open_source, read_image
 from featurestore.images.sources import parquet_file
-from featurestore.images.sources.base import Damaged, Missing, TooLarge
+from featurestore.images.sources.base import Damaged, Missing, ReadFailed, TooLarge
 from featurestore.images.sources.container import FileState
 from featurestore.rows import Status
 from tests.broken_images import encoded, picture
+from tests.faults import EIO
 from tests.small import context_of, invoke, rows_of
 
 LIMIT = 2**20
@@ -94,6 +95,19 @@ def test_a_row_without_bytes_is_missing_until_it_has_some(tmp_path: Path) -> Non
     write(where, [pictures(1)[0], {"bytes": images[0]["bytes"] + b" ", "path": "1.png"}])
     (problem,) = store.verify().problems
     assert (problem.name, problem.what) == ("a/000001-1.png", "the image file has another content")
+
+
+def test_a_disk_that_fails_is_no_damage(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.parquet", pictures(2))
+    archive = parquet_file.ParquetArchive(path, FileState(path.stat().st_size, 0))
+    (opened,) = (int(link.name) for link in Path("/proc/self/fd").iterdir() if link.resolve() == path.resolve())
+    with EIO.open("rb") as failing:
+        os.dup2(failing.fileno(), opened)
+    for ask in (lambda: list(archive.entries()), lambda: archive.stat("000000-0.png")):
+        with pytest.raises(UnreadableFile, match=r"a\.parquet can't be read: .*Input/output error"):
+            ask()
+    with pytest.raises(ReadFailed, match="Input/output error"):
+        archive.read("000000-0.png", LIMIT)
 
 
 def test_a_large_row(tmp_path: Path) -> None:

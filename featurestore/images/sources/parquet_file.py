@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 from featurestore.errors import DatasetError
 from featurestore.images.sources.base import HEAD, Damaged, Entry, Missing, ReadFailed, Source, TooLarge
 from featurestore.images.sources.container import Archive, Container, FileState, plain
-from featurestore.system import lacking, reason_unreadable
+from featurestore.system import lacking, reason_unreadable, unreadable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -72,12 +72,17 @@ class ParquetArchive(Archive):
                 names = self._names_in(group)
             except Damaged as error:
                 raise DatasetError(f"{self.path}: {error}; get it again") from error
+            except ReadFailed as error:
+                raise unreadable(self.path, str(error)) from error
             for name in names:
                 yield Entry(name, None, self.state.mtime_ns)
 
     def stat(self, name: str) -> Entry:
         """Return the time of the file; only reading tells the size of an image."""
-        self._row(name)
+        try:
+            self._row(name)
+        except ReadFailed as error:
+            raise unreadable(self.path, str(error)) from error
         return Entry(name, None, self.state.mtime_ns)
 
     def read(self, name: str, limit: int) -> bytes:
