@@ -191,14 +191,15 @@ def _other_form(images: Path, name: str) -> Help:
 def _other_case(images: Path, name: str) -> Help:
     place = images
     for part in PurePosixPath(name).parts:
-        like = [entry.name for entry in _entries(place) if _folded(entry.name) == _folded(part)]
+        like = [entry.name for entry in _entries(place) if folded(entry.name) == folded(part)]
         if not like:
             return None
         place /= like[0]
     return "they are there with other upper and lower case: correct the dataset", place.relative_to(images).as_posix()
 
 
-def _folded(name: str) -> str:
+def folded(name: str) -> str:
+    """Return a name in one Unicode form and case."""
     return unicodedata.normalize("NFC", name).casefold()
 
 

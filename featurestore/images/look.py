@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
+from unicodedata import is_normalized, normalize
 
 from featurestore.errors import DatasetError
-from featurestore.images.locate import MOST_NAMES, TRIED, Whereabouts, look_for
+from featurestore.images.locate import MOST_NAMES, TRIED, Whereabouts, folded, look_for
 from featurestore.images.run_images import image_at, state_of_image
 from featurestore.images.sources.base import Missing, Source
 from featurestore.images.sources.container import Container
@@ -51,6 +53,25 @@ def _hint(source: Container | Objects, absent: Sequence[str]) -> str:
                 return f"{name!r} is {there!r} there: write the names as they are there"
             if name.endswith(f"/{there}"):
                 return f"without {name[: -len(there)]!r} before them the names exist: remove it from the dataset"
+    alike = {_skeleton(there): there for there in reversed(held)}
+    for name in absent:
+        if (like := alike.get(_skeleton(name))) is not None:
+            return _difference(name, like)
     what = "prefix" if isinstance(source, Objects) else "file"
     examples = ", ".join(map(repr, held[:SHOWN])) or "no image"
     return f"the names are those in {source.where}, which holds {examples}: is it the right {what}?"
+
+
+def _skeleton(name: str) -> str:
+    """Return what is left of a name without what differs between systems: slashes, Unicode form, case, extension."""
+    return posixpath.splitext(folded(name.replace("\\", "/")))[0]
+
+
+def _difference(name: str, there: str) -> str:
+    """Return the hint for an absent name that is much like one that is there."""
+    if folded(name) != folded(there):
+        return f"{name!r} is {there!r} there: write the names as they are there"
+    if normalize("NFC", name) != normalize("NFC", there):
+        return f"they are there with other upper and lower case, as {there!r}: correct the dataset"
+    form = "NFC" if is_normalized("NFC", there) else "NFD"
+    return f"they are there in another Unicode form: convert the dataset to {form}"

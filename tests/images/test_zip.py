@@ -60,6 +60,24 @@ def test_a_prefix_leaves_the_folder_out_of_the_names(packed: Path) -> None:
         source.stat("wiki/a.png")
 
 
+@pytest.mark.parametrize(
+    ("name", "there", "hint"),
+    [
+        ("monet\\a.png", "monet/a.png", r"'monet\\a.png' is 'monet/a.png' there: write the names as they are there"),
+        ("monet/a.png", "monet\\a.png", r"'monet/a.png' is 'monet\\a.png' there: write the names as they are there"),
+        ("a.jpg", "a.png", "'a.jpg' is 'a.png' there: write the names as they are there"),
+        ("A.PNG", "a.png", "they are there with other upper and lower case, as 'a.png': correct the dataset"),
+        ("\u00e9.png", "e\u0301.png", "they are there in another Unicode form: convert the dataset to NFD"),
+        ("e\u0301.png", "\u00e9.png", "they are there in another Unicode form: convert the dataset to NFC"),
+    ],
+)
+def test_hints_for_names_that_look_alike(tmp_path: Path, name: str, there: str, hint: str) -> None:
+    with zipfile.ZipFile(tmp_path / "images.zip", "w") as file:
+        file.writestr("first.png", b"")
+        file.writestr(there, b"")
+    assert look_for_images(source_of(tmp_path / "images.zip"), [name]).hint == hint
+
+
 def test_several_files_begin_names_with_their_stem(tmp_path: Path) -> None:
     for stem in ("01", "00"):
         with zipfile.ZipFile(tmp_path / f"{stem}.zip", "w") as file:
