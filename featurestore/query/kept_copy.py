@@ -11,7 +11,7 @@ import re
 import shutil
 import weakref
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import duckdb
@@ -119,6 +119,7 @@ def _copy(context: Context, *, planned: bool) -> KeptCopy:
 
 def _put_away(instance: Instance, folder: Path | None, pid: int) -> None:
     if pid == os.getpid():  # both belong to the process that made them
-        instance.close()
+        with suppress(duckdb.Error):  # at the end of a process, another thread may be asking: its question ends with it
+            instance.close()
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)

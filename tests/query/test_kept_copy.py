@@ -9,12 +9,13 @@ import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import pytest
 
 from featurestore import FeatureStore
 from featurestore.errors import CorruptFile, QueryError
-from featurestore.query.kept_copy import KeptCopy
+from featurestore.query.kept_copy import KeptCopy, _put_away
 from featurestore.storage import CATALOG
 from tests import catalogs
 from tests.small import configure, copy
@@ -177,6 +178,27 @@ def test_a_store_that_is_collected_leaves_no_folder(
     mine.__dict__.clear()
     gc.collect()
     assert not list(scratch.iterdir())
+
+
+def test_a_process_ends_without_a_word_while_a_thread_asks(store: FeatureStore) -> None:
+    began, end = Event(), Event()
+
+    def wait() -> int:
+        began.set()
+        end.wait()
+        return 1
+
+    count(store)
+    instance = kept(store)._instance
+    with instance.connect() as connection, ThreadPoolExecutor(1) as thread:
+        connection.create_function("wait_for_the_test", wait, [], "INTEGER", side_effects=True)
+        asked = thread.submit(lambda: connection.execute("SELECT wait_for_the_test()").fetchall())
+        try:
+            assert began.wait(60)
+            _put_away(instance, None, os.getpid())
+        finally:
+            end.set()
+        assert asked.result() == [(1,)]
 
 
 def test_a_large_catalog_is_not_kept(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
