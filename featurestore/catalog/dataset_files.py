@@ -13,7 +13,7 @@ from featurestore.catalog.context import Context
 from featurestore.catalog.statements import upsert
 from featurestore.catalog.table_rows import query_rows
 from featurestore.errors import UnreadableFile
-from featurestore.system import command_line, file_digest
+from featurestore.system import changed_ns, command_line, file_digest
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def change_note(context: Context, before: Sequence[Observed]) -> str | None:
     known = next((row for row in before if row.path == path_key(path)), None)
     try:
         found = path.stat()
-        if known is not None and (known.n_bytes, known.mtime_ns) == (found.st_size, found.st_mtime_ns):
+        if known is not None and (known.n_bytes, known.mtime_ns) == (found.st_size, changed_ns(found)):
             return None
         # At another path, as after a move to another machine, any recorded content is accepted.
         if file_digest(path) in [row.digest for row in ([known] if known is not None else before)]:

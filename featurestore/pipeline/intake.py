@@ -13,7 +13,7 @@ from featurestore.catalog import Context, Observed, WritableContext, first_leaka
 from featurestore.config import with_types
 from featurestore.errors import ConfirmationNeeded, DatasetError, UnreadableFile
 from featurestore.storage import CONFIG, Writer
-from featurestore.system import file_digest
+from featurestore.system import changed_ns, file_digest
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -143,7 +143,7 @@ def observe(path: Path) -> Observed | None:
         return None
     try:
         found = path.stat()
-        return Observed(path_key(path), n_bytes=found.st_size, mtime_ns=found.st_mtime_ns, digest=file_digest(path))
+        return Observed(path_key(path), n_bytes=found.st_size, mtime_ns=changed_ns(found), digest=file_digest(path))
     except (OSError, UnreadableFile):
         return None
 

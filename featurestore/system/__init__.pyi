@@ -22,6 +22,7 @@ from .child_processes import ending as ending
 from .child_processes import environment as environment
 from .child_processes import python_command as python_command
 from .disk import FULL as FULL
+from .disk import changed_ns as changed_ns
 from .disk import file_digest as file_digest
 from .disk import file_size as file_size
 from .disk import flush as flush

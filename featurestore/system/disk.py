@@ -55,6 +55,11 @@ def file_size(path: Path) -> int:
         return path.stat().st_size
 
 
+def changed_ns(found: os.stat_result) -> int:
+    """Return the nanoseconds of a file's last change, in 64 bits with a sign: years after 2262 become negative."""
+    return (found.st_mtime_ns + 2**63) % 2**64 - 2**63
+
+
 @contextmanager
 def room_on_disk(what: str) -> Iterator[None]:
     """Turn "no space", "over quota" and "file too large" into one clear error."""

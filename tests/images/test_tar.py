@@ -248,6 +248,15 @@ def test_files_are_closed_when_there_are_many(tmp_path: Path) -> None:
     assert len(list(Path("/proc/self/fd").iterdir())) - before <= 32
 
 
+def test_a_tar_of_the_distant_future(packed: Path, tmp_path: Path) -> None:
+    os.utime(packed, ns=(1, 10**19))  # nanoseconds that have no place in 64 bits with a sign
+    store = FeatureStore.create(tmp_path / "store", images=packed)
+    store.run("extract", workers=0)
+    assert store.verify().problems == []
+    versions = store.sql("SELECT DISTINCT source_version FROM extracted").fetchall()
+    assert versions == [(10**19 - 2**64,)]
+
+
 def test_a_store_of_shards(tiny: FeatureStore, tmp_path: Path) -> None:
     """Rows are those of the same pictures in a folder; a damaged one is a row with a status."""
     folder = Path(context_of(tiny).images)

@@ -93,6 +93,13 @@ def test_a_change_that_keeps_the_size_is_noticed(own: FeatureStore, csv: Path) -
     assert "has changed" in own.status().notes[0]
 
 
+def test_a_file_of_the_distant_future_is_known_again(own: FeatureStore, csv: Path) -> None:
+    csv.write_text(csv.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+    os.utime(csv, ns=(1, 10**19))  # of the year 2286: nanoseconds that have no place in 64 bits with a sign
+    own.ingest()
+    assert own.status().notes == ()
+
+
 def test_an_ingest_without_news_remembers_the_file(own: FeatureStore, csv: Path) -> None:
     csv.write_text(csv.read_text(encoding="utf-8") + "\n", encoding="utf-8")
     assert "has changed" in own.status().notes[0]

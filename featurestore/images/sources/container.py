@@ -20,7 +20,7 @@ from typing import NamedTuple
 from featurestore.errors import DatasetError, ImagesGone
 from featurestore.images.locate import IMAGE_SUFFIXES
 from featurestore.images.sources.base import Entry, Missing, Source, no_file
-from featurestore.system import ABSENT, StrPath, readable
+from featurestore.system import ABSENT, StrPath, changed_ns, readable
 
 MOST_OPEN = 32  # files at a time
 AGAIN = "Nothing of this is recorded; put it back and run the same command again"
@@ -193,7 +193,7 @@ def state_of(path: Path) -> FileState:
         raise gone(path) from None
     if not stat.S_ISREG(found.st_mode):  # opening a FIFO would wait for its writer
         raise DatasetError(f"{path} is {no_file(found.st_mode)}, so no image can be read from it; give --images a file")
-    return FileState(found.st_size, found.st_mtime_ns)
+    return FileState(found.st_size, changed_ns(found))
 
 
 def gone(path: Path) -> ImagesGone:
