@@ -82,6 +82,7 @@ class LocalEngine:
         """Kill all workers immediately."""
         if self._executor is not None:
             _drop_waiting(self._executor)
+            _kill_unwatched(self._executor)
             self._executor.shutdown(wait=True, kill_workers=True)
             self._executor, self._begun = None, False
             LOG.debug("ended the worker processes")
@@ -110,6 +111,19 @@ def _drop_waiting(executor: Any) -> None:
     with suppress(queue.Empty):
         while True:
             executor._work_ids.get_nowait()
+
+
+def _kill_unwatched(executor: Any) -> None:
+    """Kill the workers of a pool whose thread could not be started: loky has none that would end them."""
+    thread = executor._executor_manager_thread
+    if thread is not None and thread.ident is not None:
+        return
+    executor._executor_manager_thread = None
+    for process in executor._processes.values():
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGKILL)
+        process.join()
+    executor._processes.clear()
 
 
 @contextmanager

@@ -209,3 +209,32 @@ def test_no_room_for_workers(monkeypatch: pytest.MonkeyPatch) -> None:
         "3 worker processes could not be started (Resource temporarily unavailable). Finished work is kept; "
         "run the same command again with fewer --workers, or with --workers 0"
     )
+
+
+@pytest.mark.parametrize("lacking", ["thread", "process"])
+def test_workers_of_a_pool_that_can_not_be_started_are_ended(monkeypatch: pytest.MonkeyPatch, lacking: str) -> None:
+    from joblib.externals.loky import process_executor
+    from joblib.externals.loky.backend.process import LokyProcess
+
+    start, started = LokyProcess.start, list[Any]()
+
+    def start_one(process: Any) -> None:
+        if started and lacking == "process":
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        start(process)
+        started.append(process)
+
+    def no_thread(thread: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(LokyProcess, "start", start_one)
+    monkeypatch.setattr(process_executor._ExecutorManagerThread, "start", no_thread)
+    engine = LocalEngine(2)
+    with pytest.raises(EngineLost, match="could not be started"):
+        engine.submit(Work(0))
+    engine.close()
+    assert [process.exitcode for process in started] == [-signal.SIGKILL] * (2 if lacking == "thread" else 1)
+    monkeypatch.undo()
+    (row,) = engine.submit(Work(0)).result()
+    assert row.image_id == 0
+    engine.close()
