@@ -153,6 +153,21 @@ def test_what_was_exported_comes_back(store: FeatureStore, tmp_path: Path) -> No
     assert again == values
 
 
+def test_what_was_pruned_is_imported_again(store: FeatureStore, tmp_path: Path) -> None:
+    path = whole_database(tmp_path / "colmap.db").done()
+    store.import_colmap(path)
+    store.run(workers=0)
+    codes = store.matrix().codes
+    store.prune(keep="quantize")
+    with pytest.raises(NotReady, match="lack extract: pruned"):
+        store.export(tmp_path / "again.db", "colmap")
+    assert store.import_colmap(path).published == (0,)
+    store.export(tmp_path / "again.db", "colmap")
+    assert store.run(workers=0) == [], "the same descriptors make nothing stale"
+    np.testing.assert_array_equal(store.matrix().codes, codes)
+    assert store.import_colmap(path).left_alone == (0,)
+
+
 def test_run_extracts_nothing_of_what_was_not_imported(store: FeatureStore, tmp_path: Path) -> None:
     made = Made(tmp_path / "colmap.db").add(1, "a.png", points(200), descriptors(200, root=True))
     report = store.import_colmap(made.done())

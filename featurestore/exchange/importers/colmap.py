@@ -126,8 +126,9 @@ def import_colmap(context: WritableContext, database: ColmapDatabase) -> ImportR
         NotEnoughSpace: the disk is full.
     """
     with context.catalog.reading() as connection:
-        # An image that came back after its chunk was imported without it is unknown.
-        plan = make_plan(connection, resolve(connection, context.flow), retry=[Status.UNKNOWN])[Extract.name]
+        # An image that came back after its chunk was imported without it is unknown; what was pruned can't be computed.
+        steps = resolve(connection, context.flow)
+        plan = make_plan(connection, steps, retry=[Status.UNKNOWN], asked=[Extract.name])[Extract.name]
     images = database.images()
     names = pa.table(
         {
