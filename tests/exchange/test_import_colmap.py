@@ -269,6 +269,11 @@ HOSTILE: dict[str, tuple[str, type[FeatureStoreError], str]] = {
         CorruptFile,
         "keypoint of a.png is",
     ),
+    "a size below none": (
+        "UPDATE keypoints SET data = CAST(substr(data, 1, 8) || x'000080bf' || substr(data, 13) AS BLOB)",
+        CorruptFile,
+        "keypoint of a.png is not a place, a size and an angle",
+    ),
     "no descriptors": ("DELETE FROM descriptors", CorruptFile, "a.png has 4 keypoints and 0 descriptors"),
     "ALIKED": (
         "UPDATE descriptors SET type = 1",

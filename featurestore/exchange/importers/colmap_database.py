@@ -145,7 +145,8 @@ class ColmapDatabase:
         if found is None:
             return np.empty((0, 2), np.float32)
         values = self._matrix(f"keypoints of {shown(image.name)}", found, np.dtype("<f4"), COLUMNS)
-        if not np.isfinite(values).all() or np.abs(values).max(initial=0) > FARTHEST:
+        no_size = values.shape[1] == 4 and bool((values[:, 2] < 0).any())
+        if no_size or not np.isfinite(values).all() or np.abs(values).max(initial=0) > FARTHEST:
             raise self._damaged(f"a keypoint of {shown(image.name)} is not a place, a size and an angle")
         return values
 
