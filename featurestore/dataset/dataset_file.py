@@ -21,7 +21,7 @@ from featurestore.dataset.csv_file import check_columns, find, has, nested_filen
 from featurestore.dataset.parquet import read_parquet, read_pattern, with_filenames
 from featurestore.errors import DatasetError
 from featurestore.quoting import identifier
-from featurestore.system import Spill
+from featurestore.system import Spill, is_file, status_of
 from featurestore.wording import first_line, one_line
 
 _COMPRESSIONS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
@@ -59,13 +59,14 @@ def read_file(con: duckdb.DuckDBPyConnection, path: Path, filename_column: str, 
 
     Raises:
         DatasetError: the file can't be read, or has no such column.
+        UnreadableFile: the system does not say whether there is a file.
     """
-    if glob.has_magic(str(path)) and not path.exists():
+    if glob.has_magic(str(path)) and status_of(path) is None:
         rows = read_pattern(con, path, filename_column, spill)
         check_columns(path.name, rows.column_names, filename_column)
         return rows, True
-    if not path.is_file():
-        what = "is not a file" if path.exists() else "does not exist"
+    if not is_file(path):
+        what = "is not a file" if status_of(path) is not None else "does not exist"
         raise DatasetError(f"The dataset {path} {what}. Give the path of a CSV with one row per image.")
     try:
         str(path).encode()  # DuckDB takes no other

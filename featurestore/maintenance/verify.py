@@ -301,7 +301,7 @@ class _Checks:
         try:
             reason = reason_to_pass_over(self._context)
         except UnreadableFile as error:
-            yield _unreadable(self._context.images, error)
+            yield _unreadable(error.path, error)
             return
         if reason is not None:
             self._report.notes.append(f"the image files were not checked: {reason}")

@@ -13,7 +13,7 @@ from featurestore.catalog import Context, Observed, WritableContext, first_leaka
 from featurestore.config import with_types
 from featurestore.errors import ConfirmationNeeded, DatasetError, UnreadableFile
 from featurestore.storage import CONFIG, Writer
-from featurestore.system import changed_ns, file_digest
+from featurestore.system import changed_ns, file_digest, is_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -139,9 +139,9 @@ def observe(path: Path) -> Observed | None:
 
     None if it can't be read; the reader then raises the error.
     """
-    if not path.is_file():
-        return None
     try:
+        if not is_file(path):
+            return None
         found = path.stat()
         return Observed(path_key(path), n_bytes=found.st_size, mtime_ns=changed_ns(found), digest=file_digest(path))
     except (OSError, UnreadableFile):

@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 
 from featurestore import FeatureStore
-from featurestore.errors import DatasetError, ImagesGone
+from featurestore.errors import DatasetError, ImagesGone, UnreadableFile
 from featurestore.images import image_at, look_for_images, n_pixels, open_images, open_source, read_image, source_at
 from featurestore.images.image_container import Member
 from featurestore.images.sources.base import Damaged, Missing, Source, TooLarge
 from featurestore.images.sources.zip_file import ZipArchive
 from featurestore.rows import Status
 from tests.broken_images import encoded, picture
+from tests.faults import ordinary_user
 from tests.small import change_recipe, context_of, invoke, make_small, rows_of
 
 LIMIT = 2**20
@@ -345,6 +346,28 @@ def test_a_file_that_is_not_there_is_passed_over(tmp_path: Path) -> None:
     assert store.status().stages
     with pytest.raises(ImagesGone, match=r"there is no file .*images\.zip"):
         store.run(workers=0)
+
+
+@pytest.mark.parametrize("name", ["images.zip", "*.zip"])
+def test_a_folder_that_may_not_be_entered(packed: Path, tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "locked"
+    folder.mkdir()
+    packed.rename(folder / "images.zip")
+    store = FeatureStore.create(tmp_path / "store", images=folder / name)
+    folder.chmod(0o000)
+    try:
+        with ordinary_user():
+            (problem,) = store.verify().problems
+            assert (problem.kind, problem.name) == ("unreadable", str(folder / name))
+            for refused in (
+                lambda: store.run(workers=0),
+                lambda: FeatureStore.create(tmp_path / "other", images=folder / name),
+                lambda: FeatureStore.create(tmp_path / "other", images=tmp_path, dataset=folder / "d.csv"),
+            ):
+                with pytest.raises(UnreadableFile, match=r"can't be read: Permission denied; nothing is known"):
+                    refused()
+    finally:
+        folder.chmod(0o700)
 
 
 @pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.parquet", "*.zip"])

@@ -19,7 +19,7 @@ from featurestore.images.sources.object_store import Objects, located_remote
 from featurestore.images.sources.parquet_file import ParquetArchive
 from featurestore.images.sources.tar_file import TarArchive
 from featurestore.images.sources.zip_file import ZipArchive
-from featurestore.system import StrPath, is_folder, is_remote, located, matching, shown
+from featurestore.system import StrPath, is_folder, is_remote, located, matching, shown, status_of
 
 ARCHIVES: dict[str, type[Archive]] = {".zip": ZipArchive, ".tar": TarArchive, ".parquet": ParquetArchive}
 WITH_PREFIX = re.compile(r"(?P<file>.*\.(zip|tar))!(?P<prefix>.*)", re.IGNORECASE | re.DOTALL)
@@ -39,6 +39,7 @@ def located_images(path: StrPath, base: StrPath = "") -> str:
 
     Raises:
         UnusablePath: no file can have such a path.
+        UnreadableFile: the system does not say whether it is a folder.
         DatasetError: it names no bucket of an object store.
     """
     given = os.fspath(path)
@@ -46,7 +47,7 @@ def located_images(path: StrPath, base: StrPath = "") -> str:
         return located_remote(given)
     whole = located(given if given.startswith("~") else Path(base, given), "the folder of images")
     parts = _parts(given)
-    if parts.archive is None or whole.is_dir():
+    if parts.archive is None or is_folder(whole):
         return str(whole)
     file = Path(parts.file)
     above = located(file.parent if parts.file.startswith("~") else base / file.parent, "the folder of images")
@@ -84,7 +85,7 @@ def open_source(where: str) -> Source:
         return _remote(where)
     parts = _parts(where)
     if parts.archive is None or not is_container(where):
-        if COMPRESSED.search(where) and not Path(where).is_dir():
+        if COMPRESSED.search(where) and not is_folder(Path(where)):
             raise compressed(where)
         return Folder(where)
     return Container(where, Place(parts.archive, _files(parts.file), plain(parts.prefix or "") or ""))
@@ -110,8 +111,12 @@ def source_at(where: str) -> Source:
 
 
 def is_container(where: str) -> bool:
-    """Return whether an address names files that hold images, by their extension; they need not exist."""
-    return not is_remote(where) and _parts(where).archive is not None and not Path(where).is_dir()
+    """Return whether an address names files that hold images, by their extension; they need not exist.
+
+    Raises:
+        UnreadableFile: the system does not say whether it is a folder.
+    """
+    return not is_remote(where) and _parts(where).archive is not None and not is_folder(Path(where))
 
 
 def opened_at(where: str) -> Source:
@@ -179,7 +184,7 @@ def _parts(where: str) -> _Parts:
 
 
 def _files(file: str) -> dict[str, Path]:
-    if not has_magic(file) or Path(file).exists():
+    if not has_magic(file) or status_of(Path(file)) is not None:
         path = Path(file)
         return {path.stem if path.suffix.lower() == ".parquet" else "": path}
     found = matching(Path(file))
