@@ -78,6 +78,8 @@ class OpenStore:
 
     def _context(self, reporter: Reporter) -> Context:
         # Read again for every verb: the user may have edited the recipe.
+        if status_of(self.path) is None:
+            raise NotAStore(f"{self.path} does not exist any more; if the store was moved, open it where it is now")
         tables = read_tables(self.path / CONFIG)
         check_format(tables)
         check_names(tables, ["store", *STAGES.names()])

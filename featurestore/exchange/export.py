@@ -103,11 +103,15 @@ def find_format(name: str, options: Mapping[str, Any] | None = None) -> Exporter
         PluginError: the package that provides it can't be loaded.
     """
     kind = EXPORTERS.find(name)
-    known = [field.name for field in fields(kind)]
-    if strange := [option for option in options or {} if option not in known]:
+    known = {field.name: field.default for field in fields(kind)}
+    given = options or {}
+    if strange := [option for option in given if option not in known]:
         has = f"its options are {', '.join(known)}" if known else "it has none"
         raise QueryError(f"{name} has no option {strange[0]!r}; {has}")
-    return kind(**(options or {}))
+    for option, value in given.items():
+        if isinstance(known[option], bool) and not isinstance(value, bool):
+            raise QueryError(f"the option {option!r} of {name} is True or False, and not {value!r}")
+    return kind(**given)
 
 
 def _job(context: Context, exporter: ImageExporter, selection: Selection, *, force: bool) -> Job:

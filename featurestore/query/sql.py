@@ -156,8 +156,11 @@ def query_snapshot(context: Context) -> Iterator[Ask]:
     A query that names a view over partitions, `duplicates` or the list of views has a copy of its own.
     """
     with open_query(context, " ".join(SNAPSHOT_VIEWS)) as opened, _thread_for(opened.connection) as thread:
+        is_open = True
 
         def ask(query: str, /, **parameters: Any) -> QueryResult:
+            if not is_open:
+                raise QueryError("this snapshot is over; ask it within its `with` block, or take another one")
             if not is_of_snapshot(context.flow, query):
                 return run_query(context, query, parameters)
             _refuse_parameters(_statement(query, context.flow), parameters)
@@ -166,7 +169,10 @@ def query_snapshot(context: Context) -> Iterator[Ask]:
             thread.submit(opened.connection.execute, drop)
             return _collect(context, _stream(context, query, parameters, opened, thread))
 
-        yield ask
+        try:
+            yield ask
+        finally:
+            is_open = False
 
 
 @contextmanager

@@ -212,6 +212,14 @@ def test_every_error_is_of_one_family() -> None:
 Check = Callable[[FeatureStore], object]
 
 
+@pytest.mark.parametrize("verb", [lambda s: s.sql("SELECT 1"), lambda s: s.run(), lambda s: s.matrix()])
+def test_a_store_that_was_moved_is_not_called_damaged(store: FeatureStore, verb: Check) -> None:
+    store.path.rename(store.path.with_name("elsewhere"))
+    with pytest.raises(errors.NotAStore, match="does not exist any more; if the store was moved, open it where it is"):
+        verb(store)
+    assert not store.path.exists()
+
+
 @pytest.mark.parametrize(
     "verb", [lambda s: s.status(), lambda s: s.plan(), lambda s: s.sql("SELECT 1"), lambda s: s.run()]
 )

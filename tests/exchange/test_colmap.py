@@ -234,6 +234,8 @@ def test_codes_are_refused(finished: FeatureStore, tmp_path: Path) -> None:
         finished.export(tmp_path / "out", "npy", options={"plain": True})
     with pytest.raises(QueryError, match=r"^colmap has no option 'flat'; its options are plain, single_camera"):
         finished.export(tmp_path / "out", "colmap", options={"flat": True})
+    with pytest.raises(QueryError, match=r"^the option 'plain' of colmap is True or False, and not 'no'"):
+        finished.export(tmp_path / "out", "colmap", options={"plain": "no"})
 
 
 def test_a_file_that_is_gone_or_another(views: FeatureStore, database: Path, tmp_path: Path) -> None:

@@ -60,6 +60,14 @@ def test_a_snapshot_is_of_one_state(store: FeatureStore, samples: Samples, tmp_p
         assert sql("SELECT count(*) FROM extracted").fetchall() == [(25,)]  # a view over partitions, of its own moment
 
 
+def test_a_snapshot_ends_with_its_block(finished: FeatureStore) -> None:
+    with finished.snapshot() as sql:
+        sql("SELECT 1")
+    for text in ("SELECT 1", "FROM extracted"):
+        with pytest.raises(QueryError, match="this snapshot is over; ask it within its `with` block"):
+            sql(text)
+
+
 def test_a_snapshot_answers_as_sql_does(finished: FeatureStore) -> None:
     asked = (
         COUNTS,
