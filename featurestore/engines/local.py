@@ -97,13 +97,15 @@ class LocalEngine:
         from joblib.externals.loky import ProcessPoolExecutor
 
         LOG.info("starting %d worker processes", self.workers)
-
-        return ProcessPoolExecutor(
+        executor = ProcessPoolExecutor(
             max_workers=self.workers,
             initializer=_begin_loky_worker,
             initargs=(os.getpid(),),
             env=self.environment,
         )
+        with executor._call_queue._notempty:  # here the error is caught; later it would end loky's thread in silence
+            executor._call_queue._start_thread()
+        return executor
 
 
 def _drop_waiting(executor: Any) -> None:
@@ -119,6 +121,7 @@ def _kill_unwatched(executor: Any) -> None:
     if thread is not None and thread.ident is not None:
         return
     executor._executor_manager_thread = None
+    executor._call_queue.close()
     for process in executor._processes.values():
         with suppress(ProcessLookupError):
             os.kill(process.pid, signal.SIGKILL)

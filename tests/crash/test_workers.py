@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from concurrent.futures import BrokenExecutor, Future
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -211,7 +212,7 @@ def test_no_room_for_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-@pytest.mark.parametrize("lacking", ["thread", "process"])
+@pytest.mark.parametrize("lacking", ["queue", "thread", "process"])
 def test_workers_of_a_pool_that_can_not_be_started_are_ended(monkeypatch: pytest.MonkeyPatch, lacking: str) -> None:
     from joblib.externals.loky import process_executor
     from joblib.externals.loky.backend.process import LokyProcess
@@ -228,12 +229,17 @@ def test_workers_of_a_pool_that_can_not_be_started_are_ended(monkeypatch: pytest
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(LokyProcess, "start", start_one)
-    monkeypatch.setattr(process_executor._ExecutorManagerThread, "start", no_thread)
-    engine = LocalEngine(2)
+    kind = process_executor._SafeQueue if lacking == "queue" else process_executor._ExecutorManagerThread
+    monkeypatch.setattr(kind, "_start_thread" if lacking == "queue" else "start", no_thread)
+    before, engine = set(threading.enumerate()), LocalEngine(2)
     with pytest.raises(EngineLost, match="could not be started"):
         engine.submit(Work(0))
     engine.close()
-    assert [process.exitcode for process in started] == [-signal.SIGKILL] * (2 if lacking == "thread" else 1)
+    assert [process.exitcode for process in started] == [-signal.SIGKILL] * ["queue", "process", "thread"].index(
+        lacking
+    )
+    for thread in set(threading.enumerate()) - before:
+        thread.join()
     monkeypatch.undo()
     (row,) = engine.submit(Work(0)).result()
     assert row.image_id == 0
