@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from featurestore.errors import FeatureStoreError, ImagesGone
+from featurestore.errors import ImagesGone
 from featurestore.formatting import counted
 from featurestore.images.sources.address import container_at, source_at
 from featurestore.images.sources.base import Damaged, Missing
@@ -50,10 +50,14 @@ class Member:
         return self.read(limit)
 
     def state(self) -> tuple[int, int] | None:
-        """Return the size and version, see `state_of_image`."""
+        """Return the size and version, see `state_of_image`.
+
+        Raises:
+            ImagesGone, DatasetError, UnreadableFile: the container can't be read, so nothing is known of the image.
+        """
         try:
             entry = container_at(self.where, self.identity).stat(self.name)
-        except (OSError, ValueError, Missing, Damaged, FeatureStoreError):
+        except (Missing, Damaged):
             return None
         return entry.n_bytes or 0, entry.version or 0
 
@@ -93,6 +97,7 @@ def open_container(source: Container, *, read: Iterable[str], wanted: Iterable[s
 
     Raises:
         ImagesGone: none of these names is there.
+        DatasetError, UnreadableFile: the container can't be read.
     """
     before = list(read)
     looked = [*before, *wanted]

@@ -31,7 +31,7 @@ def state_of_image(image: ImagePath) -> tuple[int, int] | None:
     The version of a file is the time of its last change in nanoseconds; that of another image see `Entry`.
 
     Raises:
-        ImagesGone, UnreadableFile: the object store failed.
+        ImagesGone, UnreadableFile, DatasetError: the container or object store can't be read.
     """
     if isinstance(image, Member):
         return image.state()
@@ -47,6 +47,7 @@ def open_images(source: Source, *, read: Iterable[str], wanted: Iterable[str]) -
 
     Raises:
         ImagesGone: none of these names is there, or the object store failed.
+        DatasetError, UnreadableFile: the container can't be read.
     """
     if isinstance(source, Objects):
         return open_objects(source, read=read, wanted=wanted)

@@ -207,6 +207,15 @@ def test_a_run_does_not_begin_without_one_of_its_images(packed: Path) -> None:
         open_images(source_of(packed), read=[], wanted=["c.png"])
 
 
+def test_a_run_that_can_not_begin_says_what_is_wrong_with_the_file(packed: Path) -> None:
+    os.truncate(packed, 100)
+    with pytest.raises(DatasetError, match="is not a whole zip file"):
+        open_images(source_of(packed), read=["wiki/a.png"], wanted=["wiki/b.png"])
+    packed.chmod(0o000)
+    with ordinary_user(), pytest.raises(UnreadableFile, match="can't be read: Permission denied"):
+        open_images(source_of(packed), read=["wiki/a.png"], wanted=["wiki/b.png"])
+
+
 def test_a_process_opens_a_file_once_and_again_when_it_has_changed(packed: Path) -> None:
     first = source_at(str(packed))
     assert source_at(str(packed)) is first
