@@ -251,13 +251,12 @@ class Reading(OpenStore):
             ``(n, 128)`` uint8 with the extractor SIFT, and ``(n,)`` as of `keypoints`.
 
         Raises:
-            NotReady: a model has not been fitted yet.
             NothingUsable: the file can't be used; the message says why.
         """
-        from featurestore.query import codes_and_keypoints
+        from featurestore.query import codes_and_keypoints, extracting
 
-        encoder = self._current_lookup().encoder
-        return codes_and_keypoints(encoder.extracted(image), encoder.extract.layout(None, None))
+        encoder = extracting(self._current_lookup().context)
+        return codes_and_keypoints(encoder.extracted(image), encoder.layout)
 
     def parameters(self, stage: str) -> dict[str, Any]:
         """Return the parameters of a table of the recipe, by name, with the defaults of those that it does not set.

@@ -133,10 +133,11 @@ def evaluate(
         NotReady: the store can't be searched yet.
     """
     rows, absent = read_pairs(store, Path(pairs), kind)
-    outcomes = []
+    outcomes, told = [], set[str]()
     for query, (of, refs) in rows.items():
         outcome = _ask(store, located_query(query, Path(pairs)), query, of, tuple(refs), method)
-        if outcome.error is not None:
+        if outcome.error is not None and outcome.error not in told:  # one that is the store's is every query's
+            told.add(outcome.error)
             say(outcome.error)
         outcomes.append(outcome)
     if all(outcome.error is not None for outcome in outcomes):

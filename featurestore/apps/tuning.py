@@ -232,12 +232,13 @@ def _extract(queries: list[Query], sample: Sample, beside: Path, say: Callable[[
         QueryError: none can be used.
         NothingUsable, ImagesGone, DatasetError, UnreadableFile: as `Sample.query` does.
     """
-    n_kept, begun, kept = len(queries), time.perf_counter(), time.perf_counter()
+    n_kept, begun, kept, told = len(queries), time.perf_counter(), time.perf_counter(), set[str]()
     for n, asked in enumerate(sample.asked[n_kept:], 1):
         query = sample.query(asked)
         queries.append(query)
         now = time.perf_counter()
-        if query.error is not None:
+        if query.error is not None and query.error not in told:
+            told.add(query.error)
             say(f"a query can't be used, and counts as not found: {query.error}")
         if n == min(ASKED, len(sample.asked) - n_kept):
             left = (now - begun) / n * (len(sample.asked) - len(queries))

@@ -82,12 +82,15 @@ class Sample:
         Raises:
             NothingUsable: the image of which it is a part can't be used, or is another one than was extracted.
             ImagesGone, DatasetError, UnreadableFile: the images can't be read.
+            NotReady: the store lacks what the query needs.
         """
         given = asked.given if asked.part is None else self._part(*asked.part)
         raw: Raw | None
         try:
             raw = self._stored(str(given)) if asked.stored else Raw(asked.name, *self.store.extracted(given))
             error = None if len(raw.descriptors) else f"{asked.name} has no keypoints"
+        except NotReady:  # what is lacking is the store's, and to count the query as not found would be a lie
+            raise
         except FeatureStoreError as failed:
             raw, error = None, " ".join(str(failed).split())
         return self.as_query(asked, None if error else raw, error)

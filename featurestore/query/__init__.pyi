@@ -1,4 +1,5 @@
 from .encode import codes_and_keypoints as codes_and_keypoints
+from .encode import extracting as extracting
 from .encode import model_arrays as model_arrays
 from .exact_search import most_votes as most_votes
 from .features import Given as Given

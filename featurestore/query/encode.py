@@ -121,6 +121,13 @@ def make_encoder(context: Context) -> Encoder:
     return Encoder(extract, tuple(transforms), tuple(s for s in context.flow if isinstance(s, FitStage)))
 
 
+def extracting(context: Context) -> Encoder:
+    """Return an encoder that does no more than to extract, and so needs no model."""
+    extract, *_ = upstream_of(context.flow, codes_of(context.flow).name)
+    assert isinstance(extract, Extract)
+    return Encoder(extract, ())
+
+
 def _arrays(context: Context, stage: str, model: ModelRow | None) -> Arrays:
     if model is None:
         raise NotReady(f"the model of {stage} has not been fitted yet; run: {command_line('run', context.root.path)}")

@@ -135,6 +135,16 @@ def test_lists_that_can_not_be_used(
         evaluate(finished, tmp_path / "nowhere.csv")
 
 
+def test_what_the_store_lacks_is_told_once(fresh: FeatureStore, tmp_path: Path) -> None:
+    told: list[str] = []
+    path = tmp_path / "pairs.csv"
+    path.write_text(f"query,ref\n{CHINA},{FLOWER}\n{FLOWER},{CHINA}\n", encoding="utf-8")
+    with pytest.raises(QueryError, match=r"no query of .* can be searched for; the first: "):
+        evaluate(fresh, path, say=told.append)
+    assert told
+    assert len(told) == len(set(told))
+
+
 def test_a_pipe_is_not_waited_for(finished: FeatureStore, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pairs.csv")
     with pytest.raises(QueryError, match=r"pairs\.csv' is a pipe or a device and not a file; name a list of pairs"):

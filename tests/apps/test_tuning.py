@@ -25,7 +25,7 @@ from featurestore.rows import Row, Status
 from featurestore.stages import Quantize
 from tests.conftest import TOP
 from tests.once import copied
-from tests.small import change_recipe, context_of, copy, invoke
+from tests.small import change_recipe, configure, context_of, copy, invoke
 
 GRID = Grid(tops=(40, TOP), selects=("norm", "mix"), dims=(16, 64), bits=(8,), images=24, queries=6)
 OPTIONS = ["--top", f"40,{TOP}", "--select", "norm,mix", "--dims", "16,64", "--bits", 8, "--sample", 24, "--queries", 6]
@@ -296,6 +296,26 @@ def test_what_can_not_be_tuned(finished: FeatureStore, tiny: FeatureStore, fresh
     with pytest.raises(QueryError, match="bits are 8 or 4"):
         tune(finished, path, Grid(bits=(3,)))
     assert not path.exists()
+
+
+def test_queries_need_no_model_but_the_pca(store: FeatureStore, tmp_path: Path) -> None:
+    grid = Grid(tops=(40,), selects=("norm",), dims=(64,), bits=(8,), images=24, queries=4)
+    before = tune(store, tmp_path / "before.jsonl", grid)
+    configure(store, "project", top=TOP - 1)  # as a proposal that was written, and has not been run
+    assert {one.stage for one in store.plan()} >= {"project", "fit_scale"}
+    assert without_times(tune(store, tmp_path / "after.jsonl", grid)) == without_times(before)
+
+
+def test_what_the_store_lacks_is_not_counted_as_not_found(
+    finished: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lacking(*_: Any) -> None:
+        raise NotReady("pruned meanwhile")
+
+    monkeypatch.setattr(FeatureStore, "extracted", lacking)
+    with pytest.raises(NotReady, match="pruned meanwhile"):
+        tune(finished, tmp_path / "trials.jsonl", GRID)
+    assert not file_of(tmp_path / "trials.jsonl").exists()
 
 
 def test_pruned_partitions_are_one_line(store: FeatureStore, tmp_path: Path) -> None:
