@@ -240,9 +240,9 @@ class ExtractRun(ChunkRun):
         if not usable:
             status, n = self._statuses.most_common(1)[0]
             raise NothingUsable(
-                f"not one of {counted(self._statuses.total(), 'image')} could be used ({n:,} {status}); is "
-                f"{self._context.images} the right folder? Correct `images` in featurestore.toml, then run again "
-                "with --retry-failed"
+                f"not one of {counted(self._statuses.total(), 'image')} could be used ({n:,} {status}; SELECT * FROM "
+                f"failures says why); is {self._context.images} the right place? Correct the images, or `images` in "
+                "featurestore.toml, then run again with --retry-failed"
             )
 
 

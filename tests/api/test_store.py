@@ -141,7 +141,8 @@ def test_every_image_failing_is_an_error(fresh: FeatureStore, samples: Samples, 
         (texts / path.relative_to(samples.images)).parent.mkdir(parents=True, exist_ok=True)
         (texts / path.relative_to(samples.images)).write_text("no image")
     edit(fresh, str(samples.images) + '" #', f'{texts}" #')
-    with pytest.raises(errors.NothingUsable, match=r"not one of 26 images could be used \(26 unreadable\)"):
+    why = r"not one of 26 images could be used \(26 unreadable; SELECT \* FROM failures says why\); is .* right"
+    with pytest.raises(errors.NothingUsable, match=why):
         fresh.run(workers=0)
     edit(fresh, f'"{texts}"', f'"{samples.images}"')
     assert fresh.run("extract", workers=0, retry_failed=True)[0].statuses["ok"] == 24
