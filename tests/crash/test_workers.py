@@ -212,6 +212,11 @@ def test_no_room_for_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+def feeders() -> set[threading.Thread]:
+    """Return the threads of this process that feed workers."""
+    return {thread for thread in threading.enumerate() if thread.name == "QueueFeederThread"}
+
+
 @pytest.mark.parametrize("lacking", ["queue", "thread", "process"])
 def test_workers_of_a_pool_that_can_not_be_started_are_ended(monkeypatch: pytest.MonkeyPatch, lacking: str) -> None:
     from joblib.externals.loky import process_executor
@@ -231,14 +236,14 @@ def test_workers_of_a_pool_that_can_not_be_started_are_ended(monkeypatch: pytest
     monkeypatch.setattr(LokyProcess, "start", start_one)
     kind = process_executor._SafeQueue if lacking == "queue" else process_executor._ExecutorManagerThread
     monkeypatch.setattr(kind, "_start_thread" if lacking == "queue" else "start", no_thread)
-    before, engine = set(threading.enumerate()), LocalEngine(2)
+    before, engine = feeders(), LocalEngine(2)
     with pytest.raises(EngineLost, match="could not be started"):
         engine.submit(Work(0))
     engine.close()
     assert [process.exitcode for process in started] == [-signal.SIGKILL] * ["queue", "process", "thread"].index(
         lacking
     )
-    for thread in set(threading.enumerate()) - before:
+    for thread in feeders() - before:
         thread.join()
     monkeypatch.undo()
     (row,) = engine.submit(Work(0)).result()
