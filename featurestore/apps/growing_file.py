@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import logging
 from collections.abc import Iterator, Mapping
@@ -17,6 +18,7 @@ from featurestore.system import readable, refuse_output, room_on_disk, unwritten
 LOG = logging.getLogger("featurestore.apps")
 FORMAT = 1
 DIGESTS = ("state of the store",)  # what a file is made of that means nothing to a reader
+PIECE = 1 << 20  # bytes that are read at a time
 SUFFIX = ".progress"  # of the file beside it
 
 
@@ -40,6 +42,7 @@ class GrowingFile:
     notes: dict[str, Any] = field(default_factory=dict)
     complete: bool = False
     _file: BinaryIO | None = None
+    _digest: Any = field(default_factory=hashlib.sha256)  # of these bytes
 
     def add(self, text: str) -> None:
         """Write the lines of the next piece of work.
@@ -68,7 +71,7 @@ class GrowingFile:
             self._file.truncate(self.n_bytes)
             if not self.done:
                 self._file.truncate(0)
-                self.n_bytes = 0
+                self.n_bytes, self._digest = 0, hashlib.sha256()
                 self._note()  # before the text: a file of text without it is somebody else's
         if not self.done:
             self._write(head, 0)
@@ -80,11 +83,13 @@ class GrowingFile:
             self._file.write(data)
             self._file.flush()
             self.done, self.n_bytes = done, self.n_bytes + len(data)
+            self._digest.update(data)
             self._note()
 
     def _note(self) -> None:
         names = ("made_of", "done", "n_bytes", "notes", "complete")
-        text = json.dumps({"format": FORMAT, **{name: getattr(self, name) for name in names}}, ensure_ascii=False)
+        state = {name: getattr(self, name) for name in names}
+        text = json.dumps({"format": FORMAT, **state, "sha256": self._digest.hexdigest()}, ensure_ascii=False)
         beside = progress_of(self.path)
         new = beside.with_name(f"{beside.name}.new")
         new.write_text(text, encoding="utf-8")
@@ -154,7 +159,18 @@ def _begun(path: Path, made_of: Mapping[str, Any]) -> GrowingFile | None:
             raise OutputError(f"{path} was begun with {what}; {again}")
     if path.stat().st_size < found.n_bytes:
         raise OutputError(f"{path} was made shorter since it was begun; {again}")
+    longer = _read_again(found)
+    if (longer and found.complete) or read.get("sha256", found._digest.hexdigest()) != found._digest.hexdigest():
+        raise OutputError(f"{path} was changed since it was begun; {again}")
     return found
+
+
+def _read_again(found: GrowingFile) -> bool:
+    """Take the bytes that are there into the digest, and return whether others follow."""
+    with readable(found.path), found.path.open("rb") as file:
+        while file.tell() < found.n_bytes:
+            found._digest.update(file.read(min(PIECE, found.n_bytes - file.tell())))
+        return bool(file.read(1))
 
 
 @contextmanager

@@ -217,6 +217,25 @@ def test_what_is_not_ours_stays(parts: FeatureStore, whole: Path, tmp_path: Path
     assert path.read_text() == "mine\n"
 
 
+@pytest.mark.parametrize("change", [lambda data: data.replace(b"found", b"FOUND"), lambda data: data + b"more\n"])
+def test_a_file_that_was_edited_is_not_read(
+    parts: FeatureStore, whole: Path, tmp_path: Path, change: Callable[[bytes], bytes]
+) -> None:
+    path = tmp_path / "pairs.csv"
+    path.write_bytes(change(whole.read_bytes()))
+    shutil.copy(progress_of(whole), progress_of(path))
+    with pytest.raises(OutputError, match=r"pairs\.csv was changed since it was begun; begin it again with --force"):
+        pairs(parts, path)
+
+
+def test_a_file_that_an_earlier_version_began_is_gone_on_with(parts: FeatureStore, whole: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copy(whole, tmp_path / "pairs.csv"))
+    state = json.loads(progress_of(whole).read_text())
+    del state["sha256"]
+    progress_of(path).write_text(json.dumps(state))
+    assert pairs(parts, path).n_before == 4  # all that have codes
+
+
 def test_a_failing_disk_is_told_with_the_name_of_the_file(
     parts: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
