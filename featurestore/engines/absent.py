@@ -6,7 +6,8 @@ import re
 from concurrent.futures import BrokenExecutor
 from importlib import metadata
 
-from featurestore.errors import PluginError
+from featurestore.errors import EngineLost, PluginError
+from featurestore.system import advice_for, lacking
 
 # Errors of unpickling, in the traceback that a broken pool gives as its cause.
 _RAISED = re.compile(r"^(?:ModuleNotFoundError|ImportError|AttributeError): (.+)$", re.MULTILINE)
@@ -17,11 +18,17 @@ def refuse_absent_module(error: BaseException | None) -> None:
     """Refuse to go on if a task ended because its worker lacks a module, such as a plug-in.
 
     Raises:
+        EngineLost: it has the module, and too little memory to load it.
         PluginError: it does; the message names the package.
     """
     said = _said(error)
     if said is None:
         return
+    if reason := lacking(ImportError(said)):
+        raise EngineLost(
+            f"the workers can't load what this process can: {said}. Finished work is kept: {advice_for(reason)}, then "
+            "run the same command again with fewer --workers, or with --workers 0"
+        ) from error
     found = _MODULE.search(said)
     raise PluginError(
         f"the workers can't load what this process can: {said}. Finished work is kept; install it where the "

@@ -26,6 +26,7 @@ NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _OTHER = NO_ROOM | {errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.ESPIPE, errno.EOVERFLOW}
 _REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _MEMORY = ("std::bad_alloc", "Out of Memory Error", "MemoryError", "Insufficient memory")  # C++, DuckDB, Python, OpenCV
+_UNMAPPED = "failed to map segment from shared object"  # the loader, without a reason where memory is lacking
 THREADS = ("can't start new thread", os.strerror(errno.EAGAIN))
 # Some libraries keep only the operating system's message.
 _WORDS = tuple(
@@ -73,7 +74,8 @@ def _reason(error: BaseException) -> str | None:
     text = str(error).partition("\n")[0]
     if any(word in text for word in _MEMORY):
         return os.strerror(errno.ENOMEM)
-    return next((word for word in (*_WORDS, *THREADS) if word in text), None)
+    lacking = os.strerror(errno.ENOMEM) if text.endswith(_UNMAPPED) else None
+    return next((word for word in (*_WORDS, *THREADS) if word in text), lacking)
 
 
 def advice_for(reason: str) -> str:

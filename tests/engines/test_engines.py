@@ -20,7 +20,7 @@ from featurestore.engines import WINDOW, Task, dispatch_in_order, dispatch_tasks
 from featurestore.engines.absent import refuse_absent_module
 from featurestore.engines.inline import InlineEngine
 from featurestore.engines.local import LocalEngine
-from featurestore.errors import LossyDescriptors, PluginError
+from featurestore.errors import EngineLost, LossyDescriptors, PluginError
 from featurestore.pipeline import Options, run_stages
 from featurestore.progress import Silent
 from featurestore.rows import Row
@@ -176,6 +176,17 @@ def test_a_worker_that_lacks_a_plugin_says_its_name_and_blames_no_image(
 def test_what_workers_say_that_they_lack(error: Exception, advice: str) -> None:
     with pytest.raises(PluginError, match=advice):
         refuse_absent_module(error)
+
+
+UNMAPPED = "cv2.abi3.so: failed to map segment from shared object"
+
+
+@pytest.mark.parametrize("error", [ImportError(UNMAPPED), broken(f"ImportError: /site/{UNMAPPED}")])
+def test_workers_without_memory_for_their_libraries_do_not_lack_a_package(error: Exception) -> None:
+    with pytest.raises(EngineLost, match=rf"{UNMAPPED}\. Finished work is kept: give this process more memory, then"):
+        refuse_absent_module(error)
+    with pytest.raises(PluginError, match="Operation not permitted"):  # a disk from which nothing may be loaded
+        refuse_absent_module(ImportError(f"{UNMAPPED}: Operation not permitted"))
 
 
 @pytest.mark.parametrize(
