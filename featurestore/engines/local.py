@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import multiprocessing
 import os
@@ -31,6 +32,8 @@ KEEPING = {name: os.environ.get(name, value) for name, value in KEPT.items()}
 # The row of an image says what killed its worker; loky's long report is not needed. An empty value turns it off.
 SILENT = {"PYTHONFAULTHANDLER": os.environ.get("PYTHONFAULTHANDLER", "")}
 
+# Errors of making a semaphore, which is a file in /dev/shm; where a process can't be started they are others.
+_OF_SEMAPHORES = frozenset({errno.ENOSPC, errno.EROFS})
 
 _LOCK = threading.Lock()  # the environment and the resource tracker are the process's, and threads may have engines
 
@@ -67,9 +70,11 @@ class LocalEngine:
             raise  # `dispatch` handles it
         except (OSError, RuntimeError) as error:  # RuntimeError: no thread can be started, or loky is nested too deep
             reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+            shared = isinstance(error, OSError) and error.errno in _OF_SEMAPHORES
             raise EngineLost(
-                f"{self.workers} worker processes could not be started ({reason}). Finished work is kept; run the "
-                "same command again with fewer --workers, or with --workers 0"
+                f"{self.workers} worker processes could not be started ({reason}{': /dev/shm' if shared else ''}). "
+                "Finished work is kept; run the same command again with "
+                f"{'room in that folder' if shared else 'fewer --workers'}, or with --workers 0"
             ) from error
         self._begun = True
         return future

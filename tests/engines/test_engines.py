@@ -60,7 +60,10 @@ except EngineLost as error:
 def test_where_no_workers_can_be_the_error_says_it_alone(counted: str) -> None:
     code = NO_SEMAPHORES.format(counted=counted)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.stdout.startswith("2 worker processes could not be started (Read-only file system). Finished work")
+    assert done.stdout == (
+        "2 worker processes could not be started (Read-only file system: /dev/shm). Finished work is kept; "
+        "run the same command again with room in that folder, or with --workers 0\n"
+    )
     assert done.stderr == ""
 
 
