@@ -38,7 +38,7 @@ class Change:
     """An image file that has changed since it was extracted."""
 
     source: Recorded
-    kind: Literal["replaced", "gone", "appeared"]
+    kind: Literal["replaced", "gone", "broken", "appeared"]
     what: str
 
 
@@ -92,7 +92,14 @@ def change_of(images: Source, source: Recorded, *, deep: bool, trust: bool = Fal
     version = found.version if images.keeps_versions else None
     known = None not in (source.version, version)
     wanted = (known and source.version != version) or (deep and not (known and trust))
-    if wanted and source.digest is not None and _digest(images, source.filename, source.n_bytes) != source.digest:
+    if not wanted or source.digest is None:
+        return None
+    try:
+        digest = _digest(images, source.filename, source.n_bytes)
+    except Damaged as error:  # the bytes in an archive
+        what = f"the image can't be read any more ({error}); what was extracted from it is kept"
+        return Change(source, "broken", what)
+    if digest != source.digest:
         what = "another content" if found.n_bytes is None else "the same size and another content"
         return Change(source, "replaced", f"the image file has {what}")
     return None
@@ -119,6 +126,7 @@ def _digest(images: Source, filename: str, n_bytes: int) -> str | None:
     """Return the SHA-256 of an image's bytes, None if there are more of them than before.
 
     Raises:
+        Damaged: they can't be read, and never will.
         UnreadableFile: they can't be read.
     """
     image = image_at(images.where, filename)
@@ -128,7 +136,7 @@ def _digest(images: Source, filename: str, n_bytes: int) -> str | None:
         return hashlib.sha256(images.read(filename, n_bytes)).hexdigest()
     except TooLarge:
         return None
-    except (Missing, Damaged, ReadFailed) as error:
+    except (Missing, ReadFailed) as error:
         raise unreadable(os.fspath(image), str(error)) from error
 
 
@@ -146,7 +154,9 @@ def replaced_images(context: Context) -> dict[int, frozenset[int]]:
         except UnreadableFile as error:
             context.reporter.say(f"what was extracted is kept: {error}")
             continue
-        if change is not None and change.kind != "gone":
+        if change is not None and change.kind == "broken":
+            context.reporter.say(f"{source.filename}: {change.what}")
+        elif change is not None and change.kind != "gone":
             found.setdefault(source.chunk_id, set()).add(source.image_id)
     return {chunk: frozenset(images) for chunk, images in found.items()}
 

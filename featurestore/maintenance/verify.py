@@ -319,7 +319,7 @@ class _Checks:
         if change is not None:
             store = self._root.path
             remedy = command_line("run", store, "--check-images")
-            if change.kind == "gone":  # nothing can be extracted again
+            if change.kind in ("gone", "broken"):  # nothing can be extracted again
                 remedy = f"put it back, or remove its row from the dataset and run: {command_line('ingest', store)}"
             yield Problem(Kind.IMAGE, source.filename, change.what, remedy)
 

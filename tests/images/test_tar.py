@@ -13,9 +13,10 @@ from featurestore import FeatureStore
 from featurestore.errors import DatasetError, ImagesGone
 from featurestore.images import image_at, look_for_images, open_images, open_source, read_image, source_at
 from featurestore.images.sources.base import Damaged, Missing, TooLarge
+from featurestore.maintenance import replaced_images
 from featurestore.rows import Status
 from tests.broken_images import encoded, picture
-from tests.small import context_of, rows_of
+from tests.small import Listening, context_of, rows_of
 
 LIMIT = 2**20
 PICTURES = {f"{name}.png": encoded(".png", picture(seed=i)) for i, name in enumerate("cab")}
@@ -246,6 +247,19 @@ def test_files_are_closed_when_there_are_many(tmp_path: Path) -> None:
     source, before = open_source(str(tmp_path / "*.tar")), len(list(Path("/proc/self/fd").iterdir()))
     assert [source.read(f"{n:02d}/a.png", LIMIT) for n in range(40)] == [b"%d" % n for n in range(40)]
     assert len(list(Path("/proc/self/fd").iterdir())) - before <= 32
+
+
+def test_verify_tells_damage_from_a_disk_that_fails(packed: Path, tmp_path: Path) -> None:
+    store = FeatureStore.create(tmp_path / "store", images=packed)
+    store.run("extract", workers=0)
+    os.truncate(packed, packed.read_bytes().index(PICTURES["b.png"]) + 100)
+    why = "the image can't be read any more (the tar file ends in the middle of this member); what was extracted"
+    (problem,) = store.verify().problems
+    assert (problem.kind, problem.name, problem.what) == ("image", "b.png", f"{why} from it is kept")
+    assert problem.remedy.startswith("put it back, or remove its row from the dataset and run: featurestore ingest ")
+    reporter = Listening()
+    assert replaced_images(context_of(store, reporter)) == {}
+    assert reporter.said == [f"b.png: {why} from it is kept"]
 
 
 def test_a_tar_of_the_distant_future(packed: Path, tmp_path: Path) -> None:
