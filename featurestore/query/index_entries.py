@@ -30,7 +30,7 @@ class Entries:
         counts: ``(m,)`` int64, descriptors of each.
         words: ``(n,)`` uint32.
         signatures: ``(n, 8)`` uint8.
-        places: ``(n,)`` int64, the packed keypoints; of size 0 if the codes were stored without.
+        places: ``(n,)`` int64, the packed keypoints; of size 0 if codes were stored or imported without.
         extents: ``(m, 2)`` float32, the largest x and y of each image.
     """
 
@@ -104,14 +104,18 @@ def _packed(
         np.concatenate([np.empty(0, np.float32), *(_flat(one) for one in table[name].chunks)]) for name in PLACES
     )
     same = np.array_equal(numpy_array(table["image_id"])[there > 0], ids) and np.array_equal(there[there > 0], counts)
-    if not same or not n == len(x) == len(y) == len(size) == len(angle):
+    imported = np.array(table[PLACES[0]].is_null().to_pylist(), bool)[there > 0]  # without keypoints
+    known = np.where(imported, 0, counts) if same else counts
+    if not same or not known.sum() == len(x) == len(y) == len(size) == len(angle):
         raise CorruptFile(f"{file.path.name} has other keypoints than the words say; put back a copy of it")
-    extents = np.ones((len(ids), 2), np.float32)
-    if n:
-        first = np.cumsum(counts) - counts
-        largest = [np.maximum.reduceat(np.nan_to_num(values), first) for values in (x, y)]
-        extents = np.maximum(np.stack(largest, axis=1), extents).astype(np.float32)
-    return pack(x, y, size, angle, np.repeat(extents, counts, axis=0)), extents
+    packed, extents = np.zeros(n, np.int64), np.ones((len(ids), 2), np.float32)
+    if len(x):
+        known = known[~imported]
+        first = np.cumsum(known) - known
+        largest = np.stack([np.maximum.reduceat(np.nan_to_num(values), first) for values in (x, y)], axis=1)
+        extents[~imported] = np.maximum(largest, extents[~imported])
+        packed[np.repeat(~imported, counts)] = pack(x, y, size, angle, np.repeat(extents[~imported], known, axis=0))
+    return packed, extents
 
 
 def _flat(lists: pa.Array) -> NDArray[Any]:

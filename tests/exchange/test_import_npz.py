@@ -128,6 +128,17 @@ def test_what_needs_keypoints_says_that_there_are_none(imported: FeatureStore, t
             ask()
 
 
+def test_an_index_is_made_beside_images_without_keypoints(theirs: FeatureStore, images: Images, tmp_path: Path) -> None:
+    write_chunk(tmp_path / "npz", images[:5])
+    assert theirs.import_npz(tmp_path / "npz").published == (0,)
+    theirs.index()
+    theirs.run(workers=0)
+    assert theirs.run(workers=0) == []
+    assert theirs.search("006.png", where="image_id >= 5", method="index").method == "index"
+    with pytest.raises(NotReady, match="have no keypoints, since they were imported"):
+        theirs.search("006.png", method="index")
+
+
 def test_a_selection_by_keypoints_refuses_imported_descriptors(imported: FeatureStore, tmp_path: Path) -> None:
     theirs = copy(imported, tmp_path / "store")
     configure(theirs, "project", select="scale")
