@@ -147,4 +147,8 @@ def _given_features(lookup: Lookup, codes: Any, keypoints: Any) -> Features:
             f"a query of arrays has keypoints as encode(keypoints=True) returns them, one for each of its codes, and "
             f"these are {keypoints.shape} {keypoints.dtype} for codes {np.shape(codes)}"
         )
+    if (keypoints["size"] < 0).any() or not all(np.isfinite(keypoints[name]).all() for name in MATCHED):
+        raise QueryError(
+            "a keypoint of the query is NaN, infinite or of a size below 0; give those that encode returns"
+        )
     return Features(lookup.decoder(None).floats(codes), keypoints)

@@ -262,6 +262,16 @@ def test_an_image_of_the_store_is_named_by_a_text(finished: FeatureStore, name: 
             ask(name)
 
 
+@pytest.mark.parametrize(
+    ("field", "value"), [("x", float("nan")), ("y", float("inf")), ("angle", float("nan")), ("size", -1)]
+)
+def test_keypoints_of_a_query_are_numbers(finished: FeatureStore, field: str, value: float) -> None:
+    codes, keypoints = finished.descriptors(NAME), finished.keypoints(NAME).copy()
+    keypoints[field][3] = value
+    with pytest.raises(QueryError, match="a keypoint of the query is NaN, infinite or of a size below 0"):
+        finished.match((codes, keypoints), NAME)
+
+
 @pytest.mark.parametrize("name", ["a\0b.jpg", "half a pair \ud800.jpg"])
 def test_names_that_no_file_can_have(finished: FeatureStore, name: str) -> None:
     for ask in (finished.search, finished.info, finished.descriptors):
