@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from featurestore.errors import FeatureStoreError, NotWritable, UnreadableFile
+from featurestore.system.object_store import is_remote
 
 ABSENT = (FileNotFoundError, NotADirectoryError)
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -48,6 +49,8 @@ _ADVICE = {
     os.strerror(errno.ENOMEM): "give this process more memory",
     **dict.fromkeys(THREADS, "raise the limit of processes (ulimit -u)"),
 }
+
+_OF_OBJECTS = "check the network, the credentials, the endpoint and the bucket"
 
 
 def reason_unreadable(error: BaseException) -> str | None:
@@ -84,10 +87,11 @@ def advice_for(reason: str) -> str:
 
 
 def unreadable(path: str | os.PathLike[str], reason: str) -> UnreadableFile:
-    """Return the error for a file that can't be read, with its reason."""
+    """Return the error for a file or an object that can't be read, with its reason."""
+    advice = _OF_OBJECTS if is_remote(str(path)) else advice_for(reason)
     error = UnreadableFile(
-        f"{path} can't be read: {reason}; nothing is known to be wrong with it. Do not delete it: {advice_for(reason)}"
-        ", then run the same command again"
+        f"{path} can't be read: {reason}; nothing is known to be wrong with it. Do not delete it: {advice}, then run "
+        "the same command again"
     )
     error.path, error.reason = str(path), reason
     return error

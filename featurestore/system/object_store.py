@@ -35,6 +35,10 @@ NO_OBJECT = "there is no object of this name"
 STATUS = re.compile(r"status code: (\d+ [^:]*)")
 FINAL = re.compile(r"after (\d+) retries, max_retries: \1\b|status code: 404|with invalid path")
 CODE = re.compile(r"<Code>(\w+)</Code>")
+SENDING = re.compile(r"Error performing \w+ (\w+://[^/\s]+).*HTTP error: error sending request", re.DOTALL)
+CAUSE = re.compile(
+    r'\b(?:message|error): "(?:failed to lookup address information: )?([^"]+)"'
+)  # the system's word for it
 T = TypeVar("T")
 
 
@@ -195,10 +199,13 @@ def _open(where: str, upload_bytes: int | None) -> ObjectStore:
 
 
 def reason_of(error: BaseException) -> str:
-    """Return what the service said, or why it could not be reached, without addresses and times of one attempt."""
-    text = str(error).partition("\n\nDebug source")[0]
+    """Return what the service said, or why its endpoint could not be reached, without the times of one attempt."""
+    text, _, details = str(error).partition("\n\nDebug source")
     if "169.254.169.254" in text or "metadata.google.internal" in text:
         return "no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or those of your service"
+    if unsent := SENDING.search(text):
+        cause = CAUSE.search(details)
+        return f"no connection to {unsent[1]}{f': {cause[1]}' if cause else ''}"
     status, code = STATUS.search(text), CODE.search(text)
     said = f"{status[1].strip()}{f' ({code[1]})' if code else ''}" if status else text.rpartition(" - ")[2]
     return " ".join(said.split())[:200] or type(error).__name__

@@ -93,7 +93,7 @@ def test_a_list_that_is_cut_off_goes_on(bucket: Bucket, monkeypatch: pytest.Monk
     [
         ("denied", "403 Forbidden"),
         ("503", "503 Service Unavailable"),
-        ("refused", "HTTP"),
+        ("refused", "no connection to http"),
     ],
 )
 def test_a_service_that_goes_on_failing_ends_a_run(
