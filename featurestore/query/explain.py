@@ -13,6 +13,7 @@ from featurestore.errors import UnreadableFile
 from featurestore.query.views import every_view
 from featurestore.quoting import folded, identifier
 from featurestore.stages import Stage
+from featurestore.system import advice_for, lacking
 from featurestore.wording import first_line
 
 BEGINNINGS = "SELECT, FROM, WITH, VALUES, PIVOT, UNPIVOT, DESCRIBE, SUMMARIZE, SHOW or EXPLAIN"  # of queries
@@ -53,7 +54,9 @@ def explain(error: Exception, flow: Sequence[Stage]) -> str:
     about = about.replace("Python exception occurred while executing the UDF: ValueError: ", "")
     about = re.sub(r", or SET error_on_division_by_zero=.*", "", about)
     hint = next((line for line in lines[1:] if line.startswith(("Candidate", "Did you mean"))), "")
-    return f"{about}{'. ' + hint if hint else ''}"
+    if reason := lacking(error):
+        hint = f"{advice_for(reason)}, then ask again"
+    return f"{about}{'. ' + hint[0].upper() + hint[1:] if hint else ''}"
 
 
 def beginning_hint(query: str, error: Exception) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -20,6 +21,7 @@ from featurestore import FeatureStore
 from featurestore.errors import MissingDependency, QueryError
 from featurestore.query import sql as query
 from featurestore.query.descriptor_views import vectors
+from featurestore.query.explain import explain
 from featurestore.query.views import every_view, partition_views
 from featurestore.rows import Layout
 from featurestore.stages import flow_from
@@ -528,3 +530,11 @@ def test_counts_by_image_before_a_run(begun: FeatureStore) -> None:
 def test_a_result_is_iterated(finished: FeatureStore) -> None:
     result = finished.sql("SELECT image_id, filename FROM images ORDER BY 1")
     assert list(result) == result.fetchall()
+
+
+def test_a_query_that_lacks_memory_says_what_helps() -> None:
+    config: dict[str, Any] = {"memory_limit": "1MB", "temp_directory": ""}
+    with duckdb.connect(config=config) as connection, pytest.raises(duckdb.OutOfMemoryException) as caught:
+        connection.execute("SELECT list(range) FROM range(1000000)")
+    said = explain(caught.value, flow_from({}))
+    assert re.fullmatch(r"Out of Memory Error: .+\. Give this process more memory, then ask again", said)
