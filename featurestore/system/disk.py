@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import uuid
@@ -68,7 +69,18 @@ def room_on_disk(what: str) -> Iterator[None]:
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
-        raise not_enough_space(what, os.strerror(error.errno or 0)) from error
+        raise not_enough_space(what, f"{os.strerror(error.errno or 0)}{_of_what(error)}") from error
+
+
+def _of_what(error: OSError) -> str:
+    """Return a remark if a file system has bytes left and takes no more files."""
+    if error.errno != errno.ENOSPC or not isinstance(error.filename, str | bytes | os.PathLike):
+        return ""
+    try:
+        found = os.statvfs(Path(os.fsdecode(error.filename)).parent)
+    except OSError:
+        return ""
+    return " for another file (df -i shows how many it takes)" if found.f_files and not found.f_favail else ""
 
 
 def not_enough_space(what: str, reason: str) -> NotEnoughSpace:

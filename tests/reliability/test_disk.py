@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from featurestore import FeatureStore
+from featurestore.errors import NotEnoughSpace
 from featurestore.storage import CATALOG
+from featurestore.system import room_on_disk
 from tests.catalogs import tables
 from tests.conftest import LONG
 from tests.crash.conftest import Ground, ground
@@ -153,3 +155,11 @@ def test_a_full_disk(ground: Ground, small_disk: Path) -> None:
     store = Path(shutil.copytree(store, small_disk.parent / "copy"))
     FeatureStore(store).run(workers=0)
     assert photograph(store) == ground.expected
+
+
+def test_a_disk_that_takes_no_more_files_says_so(small_disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,nr_inodes=2", str(small_disk)], check=True)
+    (small_disk / "a").touch()
+    message = r"^No space left on device for another file \(df -i shows how many it takes\): b could not be written; "
+    with pytest.raises(NotEnoughSpace, match=message), room_on_disk("b"):
+        (small_disk / "b").touch()
