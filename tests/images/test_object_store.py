@@ -61,7 +61,7 @@ def test_a_service_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch
     result = invoke("init", tmp_path / "store", "--images", "s3://bucket/p")
     assert isinstance(result.exception, DatasetError)
     said = str(result.exception)
-    assert said.startswith("s3://bucket/p can't be listed (HTTP error: ")
+    assert said.startswith("s3://bucket/p can't be listed (no connection to http://127.0.0.1:9: Connection refused)")
     assert said.endswith("see docs/sources.md, or give another address to --images")
     assert "secret" not in said
     assert "\n" not in said
