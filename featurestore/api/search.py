@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from featurestore.api.read import Reading
-from featurestore.errors import QueryError
 from featurestore.matching import MIN_INLIERS
 
 if TYPE_CHECKING:
@@ -81,12 +80,9 @@ class Searching(Reading):
             NotReady: no codes have been computed yet, or they have no keypoints; or there is no index.
             NothingUsable: the file can't be used, or has no keypoints; the message says why.
         """
-        from featurestore.query import METHODS, check_count, search_store
+        from featurestore.query import check_search, search_store
 
-        if method not in METHODS:
-            raise QueryError(f"there is no method {method!r} of searching; they are {', '.join(METHODS)}")
-        check_count("top", "hits", top)
-        check_count("min_inliers", "inliers", min_inliers)
+        check_search(method, top=top, min_inliers=min_inliers)
         return self._looked_up(
             lambda lookup: search_store(lookup, query, top=top, where=where, min_inliers=min_inliers, method=method)
         )

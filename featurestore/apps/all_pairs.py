@@ -24,7 +24,7 @@ from featurestore.errors import (
 )
 from featurestore.matching import MIN_INLIERS, Verdict
 from featurestore.progress import reporter
-from featurestore.query import METHODS, check_count
+from featurestore.query import check_search
 from featurestore.system import StrPath, command_line, located
 
 COLUMNS = ("query", "ref", "inliers", "score", "status")
@@ -106,10 +106,7 @@ def pairs(
     """
     if form not in FORMATS:
         raise QueryError(f"there is no format {form!r} of pairs; they are {', '.join(FORMATS)}")
-    check_count("top", "hits", top)
-    check_count("min_inliers", "inliers", min_inliers)
-    if method not in METHODS:
-        raise QueryError(f"there is no method {method!r} of searching; they are {', '.join(METHODS)}")
+    check_search(method, top=top, min_inliers=min_inliers)
     queries = _queries(store)
     if form == "txt":
         refuse_blanks(queries.names)

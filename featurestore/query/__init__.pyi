@@ -29,8 +29,8 @@ from .result_files import write_result as write_result
 from .scan import iter_rows as iter_rows
 from .scan import iter_tables as iter_tables
 from .search import CHECKED as CHECKED
-from .search import METHODS as METHODS
 from .search import SearchResult as SearchResult
+from .search import check_search as check_search
 from .search import ranking as ranking
 from .search import search_store as search_store
 from .selection import Selection as Selection

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from featurestore.arrow_arrays import arrow_array
 from featurestore.catalog import HeldCatalog
-from featurestore.errors import NotReady
+from featurestore.errors import NotReady, QueryError
 from featurestore.formatting import counted
 from featurestore.matching import MIN_INLIERS, PairMatch, Verdict, check_matches, mutual_matches
 from featurestore.notebook import html_lines, html_table
@@ -23,6 +23,7 @@ from featurestore.query.exact_search import Shortlist, search_exactly
 from featurestore.query.features import Given, Named, features_of, features_to_match
 from featurestore.query.index_search import nearer_first, search_index
 from featurestore.query.lookup import Image, Lookup
+from featurestore.query.names import check_count
 from featurestore.query.result_files import as_json_value
 from featurestore.query.selection import Selection, select_images, with_columns
 from featurestore.query.store_index import StoreIndex
@@ -129,6 +130,18 @@ class SearchResult:
             "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
             "hits": [hit.as_dict() for hit in self.hits],
         }
+
+
+def check_search(method: str, *, top: int, min_inliers: int) -> None:
+    """Check the arguments of a search before anything is read.
+
+    Raises:
+        QueryError: there is no such method, or a number is no whole one of at least 1.
+    """
+    if method not in METHODS:
+        raise QueryError(f"there is no method {method!r} of searching; they are {', '.join(METHODS)}")
+    check_count("top", "hits", top)
+    check_count("min_inliers", "inliers", min_inliers)
 
 
 def search_store(
