@@ -91,7 +91,10 @@ def largest_file(n_bytes: int) -> AbstractContextManager[None]:
     return limited(resource.RLIMIT_FSIZE, n_bytes)
 
 
-_SYSCALLS = {"x86_64": {"pwrite64": 18, "fdatasync": 75}, "aarch64": {"pwrite64": 68, "fdatasync": 83}}
+_SYSCALLS = {
+    "x86_64": {"pwrite64": 18, "fdatasync": 75, "unlinkat": 263},
+    "aarch64": {"pwrite64": 68, "fdatasync": 83, "unlinkat": 35},
+}
 _LOAD, _IS, _RETURN = 0x20, 0x15, 0x06  # of BPF: the number of the system call, a comparison, the end
 _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000  # of seccomp
 _SET_SECCOMP, _FILTER, _NO_NEW_RIGHTS = 22, 2, 38  # of prctl

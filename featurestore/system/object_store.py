@@ -36,9 +36,8 @@ STATUS = re.compile(r"status code: (\d+ [^:]*)")
 FINAL = re.compile(r"after (\d+) retries, max_retries: \1\b|status code: 404|with invalid path")
 CODE = re.compile(r"<Code>(\w+)</Code>")
 SENDING = re.compile(r"Error performing \w+ (\w+://[^/\s]+).*HTTP error: error sending request", re.DOTALL)
-CAUSE = re.compile(
-    r'\b(?:message|error): "(?:failed to lookup address information: )?([^"]+)"'
-)  # the system's word for it
+# The system's word for it.
+CAUSE = re.compile(r'\b(?:message|error): "(?:failed to lookup address information: )?([^"]+)"')
 T = TypeVar("T")
 
 

@@ -72,7 +72,7 @@ def folder_in_memory(n_bytes: int) -> Iterator[Path | None]:
     try:
         room = min(MOST_IN_MEMORY, shutil.disk_usage(MEMORY).free // 2, (free_memory() or MOST_IN_MEMORY) // 4)
         if n_bytes <= room:
-            folder = tempfile.TemporaryDirectory(prefix=_prefix(MEMORY), dir=MEMORY)
+            folder = _folder_in(MEMORY)
     except OSError:
         pass  # the system has none, or this user may not write to it
     if folder is None:
@@ -102,9 +102,14 @@ def _temporary_folders() -> Iterator[tempfile.TemporaryDirectory[str]]:
     for place in _candidate_parents():
         if duckdb_objection(place) is None:
             try:
-                yield tempfile.TemporaryDirectory(prefix=_prefix(place), dir=place)
+                yield _folder_in(place)
             except OSError:
                 continue
+
+
+def _folder_in(place: Path) -> tempfile.TemporaryDirectory[str]:
+    """Make a folder. If it can't be removed, it stays for the next process: what it was for is done."""
+    return tempfile.TemporaryDirectory(prefix=_prefix(place), dir=place, ignore_cleanup_errors=True)
 
 
 def _prefix(place: Path) -> str:

@@ -13,12 +13,25 @@ import pytest
 
 from featurestore.system import lasting_scratch_folder, scratch_folder
 from featurestore.system.child_processes import process_space
+from tests.faults import can_fail_syscalls
 
 KILLED = """
 import os, signal
 from featurestore.system import lasting_scratch_folder
 (lasting_scratch_folder() / "spilled").write_text("rows")
 os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+FAILING = """
+import errno
+from pathlib import Path
+from featurestore.system import scratch_folder, temporary_folder
+from tests.faults import fail_syscall
+lasting = temporary_folder()
+(Path(lasting.name) / "dropped.png").touch()
+with scratch_folder() as folder:
+    (folder / "spilled").touch()
+    fail_syscall("unlinkat", errno.EIO)
 """
 
 
@@ -42,3 +55,11 @@ def test_the_next_process_removes_those_of_killed_ones(tmp_path: Path, monkeypat
         other = lasting_scratch_folder()
         assert other is not None
         assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*kept, folder.name, other.name])
+
+
+@pytest.mark.skipif(not can_fail_syscalls(), reason="needs seccomp, and the numbers of this processor's system calls")
+def test_a_folder_that_cannot_be_removed_costs_nothing(tmp_path: Path) -> None:
+    there = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parent.parent.parent)}
+    ended = subprocess.run([sys.executable, "-c", FAILING], env=there, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert len(list(tmp_path.iterdir())) == 2, "both are left for the next process"
